@@ -1,0 +1,1 @@
+"""The registry, the dispatcher and its two eras."""

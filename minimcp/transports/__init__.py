@@ -1,0 +1,1 @@
+"""The doors of a server: stdio, Streamable HTTP, HTTP+SSE and the embedded HTTP server."""
