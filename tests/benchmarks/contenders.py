@@ -41,8 +41,10 @@ def find(envs: Path, node: Optional[str]) -> Tuple[List[Contender], Dict[str, st
     """Make what is missing under `envs`; return the contenders, and a reason for each that is absent."""
     found: List[Contender] = []
     absent: Dict[str, str] = {}
-    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # Installed packages have compiled files, so the checkout may write its own, too.
+    dropped = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+    clean = {name: value for name, value in os.environ.items() if name not in dropped}
+    env = {**clean, "PYTHONPATH": str(CHECKOUT)}
     ours = str(PEERS / "minimcp_peer.py")
     importing = "from minimcp import Server, Context"
     command = [sys.executable, ours]
