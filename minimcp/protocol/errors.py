@@ -1,0 +1,128 @@
+"""Every exception of minimcp: one root, and a class for each code that goes over the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import spec
+
+
+class MinimcpError(Exception):
+    """The root of everything minimcp raises on purpose."""
+
+
+class ToolError(MinimcpError):
+    """Raised by a tool for the model to read: the text goes out as a result with `isError`. Spec: FEAT-030"""
+
+
+class InvalidArguments(MinimcpError):
+    """A value does not fit its schema; the message names the place and what was expected there."""
+
+
+class McpError(MinimcpError):
+    """An error that is answered as a JSON-RPC error.
+
+    :param code: an application's own codes belong outside -32768 to -32000. Spec: BASE-060
+    :param data: any JSON value with further detail.
+    """
+
+    code = spec.INTERNAL_ERROR
+
+    def __init__(self, message: str, data: Any = None, code: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.data = data
+        if code is not None:
+            self.code = code
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.message, self.data, self.code)
+
+
+class ParseError(McpError):
+    """The bytes are not JSON."""
+
+    code = spec.PARSE_ERROR
+
+
+class InvalidRequest(McpError):
+    """The JSON is not a JSON-RPC message."""
+
+    code = spec.INVALID_REQUEST
+
+
+class MethodNotFound(McpError):
+    """No such method in this revision, or its capability was not advertised."""
+
+    code = spec.METHOD_NOT_FOUND
+
+
+class InvalidParams(McpError):
+    """The parameters do not fit the method."""
+
+    code = spec.INVALID_PARAMS
+
+
+class InternalError(McpError):
+    """Something failed inside the server; the cause is in its log."""
+
+    code = spec.INTERNAL_ERROR
+
+
+class ResourceNotFound(McpError):
+    """No resource has this URI; the legacy era answers it with -32002. Spec: FEAT-063, FEAT-064"""
+
+    code = spec.INVALID_PARAMS
+
+
+class HeaderMismatch(McpError):
+    """An HTTP header is missing, malformed or different from the body. Spec: TRN-066, TRN-067"""
+
+    code = spec.HEADER_MISMATCH
+
+
+class MissingCapability(McpError):
+    """The call needs something this client did not declare. Spec: BASE-044
+
+    :param required: what is missing, shaped like a ClientCapabilities object.
+    """
+
+    code = spec.MISSING_CAPABILITY
+
+    def __init__(self, message: str, required: Any, code: int | None = None) -> None:
+        if "requiredCapabilities" not in required:
+            required = {"requiredCapabilities": required}
+        super().__init__(message, required, code)
+
+
+class UnsupportedVersion(McpError):
+    """The requested revision is not served. Spec: BASE-075"""
+
+    code = spec.UNSUPPORTED_VERSION
+
+
+class UrlElicitationRequired(McpError):
+    """A 2025-11-25 client must visit a URL first. Spec: FEAT-208"""
+
+    code = spec.URL_ELICITATION_REQUIRED
+
+
+class Unwind(BaseException):
+    """Ends a handler from within; not an `Exception`, so that a tool's `except Exception` lets it pass."""
+
+
+class InputRequired(Unwind):
+    """The handler asked something a modern client has not answered yet.
+
+    :param requests: `{key: {"method": ..., "params": ...}}` for `inputRequests`.
+    :param state: the sealed `requestState`.
+    """
+
+    def __init__(self, requests: dict[str, Any], state: str) -> None:
+        super().__init__("input required")
+        self.requests = requests
+        self.state = state
+
+
+class Cancelled(Unwind):
+    """The client cancelled this call or went away; nothing more is sent for it. Spec: BASE-132"""

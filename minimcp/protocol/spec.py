@@ -1,0 +1,111 @@
+"""The facts of the protocol: revisions, methods, keys, codes and fields, as plain tables."""
+
+from __future__ import annotations
+
+LEGACY_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+MODERN_VERSIONS = ("2026-07-28",)
+VERSIONS = LEGACY_VERSIONS + MODERN_VERSIONS
+LATEST_LEGACY = LEGACY_VERSIONS[-1]
+
+# Keys of a modern message's `_meta`. Spec: BASE-036 to BASE-048
+META_VERSION = "io.modelcontextprotocol/protocolVersion"
+META_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+META_CLIENT = "io.modelcontextprotocol/clientInfo"
+META_LOG_LEVEL = "io.modelcontextprotocol/logLevel"
+META_SERVER = "io.modelcontextprotocol/serverInfo"
+META_SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
+
+# Error codes. Spec: 26:basic/index#error-codes
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+RESOURCE_NOT_FOUND = -32002
+URL_ELICITATION_REQUIRED = -32042
+HEADER_MISMATCH = -32020
+MISSING_CAPABILITY = -32021
+UNSUPPORTED_VERSION = -32022
+
+# The HTTP status of a modern error reply; codes that are not listed go out as 200.
+# Spec: 26:basic/transports/streamable-http (statuses table 2.0.3)
+HTTP_STATUS = {
+    PARSE_ERROR: 400,
+    INVALID_REQUEST: 400,
+    INVALID_PARAMS: 400,
+    HEADER_MISMATCH: 400,
+    MISSING_CAPABILITY: 400,
+    UNSUPPORTED_VERSION: 400,
+    METHOD_NOT_FOUND: 404,
+}
+
+# Methods whose results carry `ttlMs` and `cacheScope`. Spec: FEAT-121
+CACHEABLE = frozenset(
+    [
+        "server/discover",
+        "tools/list",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+    ]
+)
+
+# Methods whose handlers may ask the client something. Spec: BASE-173, BASE-174
+MAY_ASK = frozenset(["tools/call", "prompts/get", "resources/read"])
+
+# The parameter that the `Mcp-Name` header mirrors. Spec: TRN-062
+NAME_PARAM = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+
+LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+
+# Change kinds of a registry and the notification and `listen` filter field each has.
+CHANGES = {
+    "tools": ("notifications/tools/list_changed", "toolsListChanged"),
+    "prompts": ("notifications/prompts/list_changed", "promptsListChanged"),
+    "resources": ("notifications/resources/list_changed", "resourcesListChanged"),
+}
+
+# The first legacy revision that knows a field; older peers are not sent it. Spec: file 1, section 1.0.4
+ITEM_FIELDS_SINCE = {
+    "annotations": "2025-03-26",
+    "title": "2025-06-18",
+    "outputSchema": "2025-06-18",
+    "_meta": "2025-06-18",
+    "icons": "2025-11-25",
+}
+IMPLEMENTATION_FIELDS_SINCE = {
+    "title": "2025-06-18",
+    "description": "2025-11-25",
+    "icons": "2025-11-25",
+    "websiteUrl": "2025-11-25",
+}
+BLOCKS_SINCE = {"audio": "2025-03-26", "resource_link": "2025-06-18"}
+QUESTION_FIELDS_SINCE = {"mode": "2025-11-25", "tools": "2025-11-25", "toolChoice": "2025-11-25"}
+STRUCTURED_SINCE = "2025-06-18"
+# From here on tool arguments that do not fit are results with isError; before, they are errors. Spec: FEAT-031, FEAT-032
+ARGUMENT_RESULTS_SINCE = "2025-11-25"
+# The only revision with batches. Spec: BASE-022, BASE-025
+BATCHES = "2025-03-26"
+# The first revision whose clients come back to a stream that was closed on them. Spec: TRN-134, TRN-140
+POLLING_SINCE = "2025-11-25"
+
+# Every limit with its default; `Server(limits={...})` overrides them one by one.
+LIMITS: dict[str, float] = {
+    "body_bytes": 4 * 1024 * 1024,  # an HTTP body or a stdio line
+    "depth": 64,  # nesting of a message
+    "elements": 250_000,  # members and items of a message
+    "batch": 100,  # messages in a 2025-03-26 batch
+    "subscriptions": 1000,  # URIs in one listen request, or per legacy session
+    "sessions": 10_000,  # legacy sessions
+    "session_idle_s": 1800,
+    "session_s": 86_400,  # how long a session id can be restored by another worker
+    "streams": 500,  # open listen and GET streams per process on the embedded server
+    "foreign_streams": 2,  # the same on another WSGI server, whose few threads they would starve
+    "stream_s": 3600,  # the age at which a listen or GET stream is ended
+    "keepalive_s": 5,  # between comments on a silent stream; a disconnect is noticed within one
+    "silence_s": 15,  # before a silent call's reply becomes a stream
+    "events": 1000,  # kept per legacy stream for Last-Event-ID
+    "ask_s": 600,  # waiting for a legacy client's answer
+    "calls": 64,  # calls in progress on one stdio connection
+}

@@ -1,0 +1,150 @@
+"""JSON-RPC messages: bytes to dicts, dicts to bytes, and the words that build and classify them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .errors import InvalidRequest, McpError, ParseError
+
+Message = dict[str, Any]
+
+MAX_DEPTH = 64
+MAX_ELEMENTS = 250_000
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("an object has two members of the same name")
+    return members
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant).decode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+text = _encode
+_encode_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def loads(raw: bytes, max_depth: int = MAX_DEPTH, max_elements: int = MAX_ELEMENTS) -> Any:
+    """Parse one message strictly: UTF-8, no NaN, no duplicate members, bounded nesting and size.
+
+    :raises ParseError: when the bytes are not JSON. Spec: BASE-063
+    :raises InvalidRequest: when the value is too deep or has too many elements.
+    """
+    try:
+        value = _decode(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ParseError("Parse error: the message is not UTF-8") from None
+    except RecursionError:
+        raise InvalidRequest("The message is nested too deeply") from None
+    except ValueError as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)[:80]
+        raise ParseError(f"Parse error: {reason}") from None
+    # Counting brackets and commas bounds depth and size from above at the speed of memchr;
+    # only a message that might break a limit is walked.
+    if raw.count(b"[") + raw.count(b"{") > max_depth or raw.count(b",") > max_elements:
+        _check_bounds(value, max_depth, max_elements)
+    return value
+
+
+def _check_bounds(value: Any, max_depth: int, max_elements: int) -> None:
+    elements = 0
+    level = [value]
+    for _ in range(max_depth + 1):
+        below: list[Any] = []
+        for item in level:
+            children = item.values() if isinstance(item, dict) else item
+            elements += len(item) if isinstance(item, (dict, list)) else 0
+            if elements > max_elements:
+                raise InvalidRequest(f"The message has more than {max_elements} elements")
+            if isinstance(item, (dict, list)):
+                below.extend(child for child in children if isinstance(child, (dict, list)))
+        if not below:
+            return
+        level = below
+    raise InvalidRequest(f"The message is nested deeper than {max_depth} levels")
+
+
+def dumps(message: Any) -> bytes:
+    """Encode a message on one line of UTF-8.
+
+    :raises ValueError: for NaN, infinities and values JSON cannot say.
+    """
+    try:
+        return _encode(message).encode("utf-8")
+    except UnicodeEncodeError:
+        # A lone surrogate has no UTF-8 form; its JSON escape is legal.
+        return _encode_ascii(message).encode("ascii")
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+
+
+def is_id(value: Any) -> bool:
+    """Say whether a value may be a request id: a string or an integer, never a bool. Spec: BASE-002, BASE-003"""
+    return isinstance(value, (str, int)) and value is not True and value is not False
+
+
+def check(message: Any) -> str:
+    """Check the envelope of a received message and return "request", "notification" or "response".
+
+    :raises InvalidRequest: with the id in `.data["id"]` when it could be read, for the reply's envelope.
+    """
+    if not isinstance(message, dict):
+        raise InvalidRequest("A message is a JSON object")
+    if message.get("jsonrpc") != "2.0":
+        raise InvalidRequest('The member "jsonrpc" must be "2.0"')
+    if "method" not in message:
+        if ("result" in message) != ("error" in message) and is_id(message.get("id")):
+            return "response"
+        raise InvalidRequest('The member "method" is missing')
+    if not isinstance(message["method"], str):
+        raise InvalidRequest('The member "method" must be a string')
+    if not isinstance(message.get("params", {}), dict):
+        raise InvalidRequest('The member "params" must be an object')
+    if "id" not in message:
+        return "notification"
+    if not is_id(message["id"]):
+        raise InvalidRequest('The member "id" must be a string or an integer')
+    return "request"
+
+
+def readable_id(message: Any) -> Any:
+    """The id of a message whose envelope is wrong, or None when it has none that may be echoed."""
+    value = message.get("id") if isinstance(message, dict) else None
+    return value if is_id(value) else None
+
+
+def request(id: Any, method: str, params: Message | None = None) -> Message:
+    """Build a request."""
+    message: Message = {"jsonrpc": "2.0", "id": id, "method": method}
+    if params is not None:
+        message["params"] = params
+    return message
+
+
+def notification(method: str, params: Message | None = None) -> Message:
+    """Build a notification."""
+    message: Message = {"jsonrpc": "2.0", "method": method}
+    if params is not None:
+        message["params"] = params
+    return message
+
+
+def result(id: Any, value: Message) -> Message:
+    """Build the answer to a request."""
+    return {"jsonrpc": "2.0", "id": id, "result": value}
+
+
+def error(id: Any, problem: McpError) -> Message:
+    """Build an error reply; `id` None stands for one that could not be read and is left out. Spec: BASE-008"""
+    body: Message = {"code": problem.code, "message": problem.message}
+    if problem.data is not None:
+        body["data"] = problem.data
+    if id is None:
+        return {"jsonrpc": "2.0", "error": body}
+    return {"jsonrpc": "2.0", "id": id, "error": body}

@@ -1,0 +1,300 @@
+"""How a handler asks the client: what is asked, and the strategies that carry it.
+
+A question is a dict `{"method": "elicitation/create" | "sampling/createMessage" | "roots/list", "params": {...}}`.
+A strategy is an object with `ask(ctx, questions, named) -> {key: answer}`. `Block` serves the legacy era: it sends the
+question as a request and waits. `Replay` serves the modern era: it ends the call with the question as its
+result, and the client's retry runs the handler again. Spec: 26:basic/patterns/mrtr, 11:client/elicitation
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any
+
+from ..protocol import hints, schema, spec
+from ..protocol.errors import (
+    InputRequired,
+    InternalError,
+    InvalidArguments,
+    InvalidParams,
+    MissingCapability,
+    ToolError,
+)
+from .seal import BadSeal, Sealer, digest
+
+log = logging.getLogger("minimcp")
+
+Question = dict[str, Any]
+
+MAX_ROUNDS = 10
+STATE_LIFETIME_S = 600.0
+REFUSED = "The request state is not valid for this request; start again without it"
+
+
+class Answer(dict):  # type: ignore[type-arg]
+    """What a person filled in: the fields as a dict, true only when they accepted.
+
+    :ivar action: "accept", "decline" or "cancel".
+    """
+
+    def __init__(self, fields: dict[str, Any], action: str) -> None:
+        super().__init__(fields)
+        self.action = action
+
+    def __bool__(self) -> bool:
+        return self.action == "accept"
+
+    def __missing__(self, key: str) -> Any:
+        if self:
+            raise KeyError(key)
+        raise ToolError(f"No answer was given for {key!r}: the user chose to {self.action}")
+
+
+class Sample(dict):  # type: ignore[type-arg]
+    """What a model wrote: the CreateMessageResult, and its text."""
+
+    @property
+    def text(self) -> str:
+        """The text blocks of the message, joined."""
+        blocks = self.get("content")
+        blocks = blocks if isinstance(blocks, list) else [blocks]
+        return "".join(block["text"] for block in blocks if isinstance(block, dict) and block.get("type") == "text")
+
+
+def elicitation(message: str, fields: Any) -> Question:
+    """Build a form question.
+
+    :param fields: `{"nights": int, "breakfast": (bool, False)}`, a dataclass or TypedDict, or a ready schema.
+    """
+    form = hints.form_schema(fields)
+    return {"method": "elicitation/create", "params": {"mode": "form", "message": message, "requestedSchema": form}}
+
+
+def url_elicitation(message: str, url: str) -> Question:
+    """Build a question that is answered on a web page."""
+    return {"method": "elicitation/create", "params": {"mode": "url", "message": message, "url": url}}
+
+
+def sampling(messages: str | list[dict[str, Any]], max_tokens: int, **options: Any) -> Question:
+    """Build a question to the client's model.
+
+    :param options: further members of the params under the specification's names, None for absent.
+    """
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": {"type": "text", "text": messages}}]
+    params = {"messages": messages, "maxTokens": max_tokens}
+    params.update({name: value for name, value in options.items() if value is not None})
+    return {"method": "sampling/createMessage", "params": params}
+
+
+def roots() -> Question:
+    """Build the question for the client's roots."""
+    return {"method": "roots/list"}
+
+
+def required(question: Question) -> dict[str, Any]:
+    """The client capability a question needs, shaped like ClientCapabilities. Spec: BASE-177"""
+    params = question.get("params", {})
+    if question["method"] == "elicitation/create":
+        return {"elicitation": {params.get("mode", "form"): {}}}
+    if question["method"] == "sampling/createMessage":
+        return {"sampling": {"tools": {}} if "tools" in params or "toolChoice" in params else {}}
+    return {"roots": {}}
+
+
+def declared(capabilities: dict[str, Any], needed: dict[str, Any]) -> bool:
+    """Say whether the capabilities cover what is needed; `elicitation: {}` means forms. Spec: FEAT-179"""
+    for name, details in needed.items():
+        have = capabilities.get(name)
+        if not isinstance(have, dict):
+            return False
+        if name == "elicitation" and not have:
+            have = {"form": {}}
+        if any(detail not in have for detail in details):
+            return False
+    return True
+
+
+def read(question: Question, answer: Any) -> Any:
+    """Check a client's answer and turn it into what the handler gets.
+
+    :raises InvalidArguments: when the answer is not one to this question. Spec: FEAT-196
+    """
+    if not isinstance(answer, dict):
+        raise InvalidArguments("an answer must be an object")
+    if question["method"] == "roots/list":
+        return _read_roots(answer)
+    if question["method"] == "sampling/createMessage":
+        if answer.get("role") not in ("user", "assistant") or not isinstance(answer.get("content"), (dict, list)):
+            raise InvalidArguments("a sampling answer must have a role and content")
+        return Sample(answer)
+    action = answer.get("action")
+    if action not in ("accept", "decline", "cancel"):
+        raise InvalidArguments('an elicitation answer must have the action "accept", "decline" or "cancel"')
+    if action != "accept" or question["params"].get("mode") == "url":
+        return Answer({}, action)
+    fields = answer.get("content")
+    if not isinstance(fields, dict):
+        raise InvalidArguments("an accepted form must have content")
+    schema.Validator(question["params"]["requestedSchema"]).check(fields)
+    return Answer(fields, action)
+
+
+def _read_roots(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    found = answer.get("roots")
+    if not isinstance(found, list):
+        raise InvalidArguments("a roots answer must have a list of roots")
+    for root in found:
+        if not isinstance(root, dict) or not str(root.get("uri", "")).startswith("file://"):
+            raise InvalidArguments("a root must have a file:// URI")
+    return found
+
+
+def _dress(version: str, question: Question) -> Question:
+    """Write a question as a legacy revision says it."""
+    params = {
+        name: value
+        for name, value in question.get("params", {}).items()
+        if version >= spec.QUESTION_FIELDS_SINCE.get(name, version)
+    }
+    if params.get("mode") == "url":
+        params["elicitationId"] = secrets.token_urlsafe(12)
+    return {"method": question["method"], "params": params} if params else {"method": question["method"]}
+
+
+class Block:
+    """Sends each question on the call's own stream and waits for the answers."""
+
+    def ask(self, ctx: Any, questions: dict[str, Question], named: bool) -> dict[str, Any]:
+        """Ask and wait.
+
+        :raises ToolError: when the client cannot be asked, refuses, answers nonsense, or not at all.
+        """
+        missing = [question for question in questions.values() if not declared(ctx.capabilities, required(question))]
+        if missing or ctx.send is None or ctx.session is None:
+            what = ", ".join(sorted({question["method"] for question in missing or questions.values()}))
+            raise ToolError(f"This client cannot be asked: it does not support {what} here")
+        pending = {key: ctx.session.ask(ctx, _dress(ctx.version, question)) for key, question in questions.items()}
+        answers = {}
+        for key, (id, future) in pending.items():
+            try:
+                answers[key] = read(questions[key], future.result(ctx.server.limits["ask_s"]))
+            except FutureTimeout:
+                ctx.session.give_up(ctx, id)
+                raise ToolError("The client did not answer in time") from None
+            except InvalidArguments as error:
+                raise ToolError(f"The client's answer does not fit the question: {error}") from None
+        return answers
+
+    def flow(self) -> str:
+        """An identifier for this run; a legacy call runs once, so it is simply unique."""
+        return secrets.token_urlsafe(12)
+
+
+class Replay:
+    """Ends the call with its questions; the answers come with the retry, bound to a signed state.
+
+    The state holds a fingerprint of the request and of the principal, its expiry, the round, the flow, the answers so
+    far and a fingerprint of each open question. An answer counts when the state asked for it; without a state only
+    under a key that the handler's author named, since that key says which question is meant.
+    Spec: BASE-175 to BASE-187
+    """
+
+    def __init__(self, ctx: Any, sealer: Sealer) -> None:
+        self._sealer = sealer
+        self._flow: str | None = None
+        self._round = 0
+        self._known: dict[str, list[Any]] = {}
+        self._open: dict[str, str] = {}
+        self._responses: dict[str, Any] = {}
+        params = ctx.params
+        self._bound = [
+            digest([ctx.method, params.get("name"), params.get("uri"), params.get("arguments")]),
+            ctx.principal,
+        ]
+        responses = params.get("inputResponses")
+        if "inputResponses" in params:
+            if not isinstance(responses, dict):
+                raise InvalidParams("inputResponses must be an object")
+            self._responses = responses
+        if "requestState" in params:
+            self._restore(params["requestState"])
+        self._stateless = "requestState" not in params
+
+    def _restore(self, token: Any) -> None:
+        try:
+            state = self._sealer.unseal("state", token)
+            if state["for"] != self._bound:
+                raise BadSeal("it belongs to another request or principal")
+        except BadSeal as error:
+            log.warning("requestState refused: %s", error)
+            raise InvalidParams(REFUSED) from None
+        self._flow, self._round = state["flow"], state["round"]
+        self._known, self._open = state["known"], state["open"]
+
+    def ask(self, ctx: Any, questions: dict[str, Question], named: bool) -> dict[str, Any]:
+        """Return the answers when all are there; otherwise end the call with those that are missing.
+
+        :raises InputRequired: to end this run with the questions.
+        :raises MissingCapability: when this request did not declare what a question needs.
+        :raises InvalidParams: when an answer does not fit its question.
+        """
+        for question in questions.values():
+            needed = required(question)
+            if not declared(ctx.capabilities, needed):
+                raise MissingCapability("The client did not declare a capability this call needs", needed)
+        answers: dict[str, Any] = {}
+        missing: dict[str, Question] = {}
+        for key, question in questions.items():
+            mark = digest(question)
+            found = self._find(key, mark, named)
+            if found is None:
+                missing[key] = question
+                continue
+            try:
+                answers[key] = read(question, found[0])
+            except InvalidArguments as error:
+                raise InvalidParams(f"inputResponses[{key!r}] is not an answer to what was asked: {error}") from None
+            self._known[key] = [mark, found[0]]
+        if missing:
+            raise InputRequired(missing, self._state(missing))
+        return answers
+
+    def _find(self, key: str, mark: str, named: bool) -> list[Any] | None:
+        """The raw answer to a question, in a list, since an answer may be any JSON value."""
+        known = self._known.get(key)
+        if known is not None and known[0] == mark:
+            return [known[1]]
+        asked = self._open.get(key) == mark or (self._stateless and named)
+        return [self._responses[key]] if asked and key in self._responses else None
+
+    def _state(self, missing: dict[str, Question]) -> str:
+        if self._round >= MAX_ROUNDS:
+            log.error("a handler asked in more than %d rounds; does its question change every time?", MAX_ROUNDS)
+            raise InternalError(f"The call needed more than {MAX_ROUNDS} rounds of questions")
+        payload = {
+            "for": self._bound,
+            "round": self._round + 1,
+            "flow": self.flow(),
+            "known": self._known,
+            "open": {key: digest(question) for key, question in missing.items()},
+        }
+        return self._sealer.seal("state", payload, STATE_LIFETIME_S)
+
+    def flow(self) -> str:
+        """An identifier that stays the same through all rounds of one call."""
+        if self._flow is None:
+            self._flow = secrets.token_urlsafe(12)
+        return self._flow
+
+
+def check_keys(keys: Iterable[str]) -> None:
+    """Refuse an empty set of questions early.
+
+    :raises TypeError: when there is nothing to ask.
+    """
+    if not list(keys):
+        raise TypeError("ask() needs at least one question: ask(name=elicitation(...))")

@@ -1,0 +1,83 @@
+"""Signed tokens: what the server hands out and must recognise when it comes back.
+
+Used for `requestState` (Spec: BASE-180 to BASE-183) and for legacy session ids (Spec: TRN-142, TRN-154).
+A token is `base64url(JSON) + "." + base64url(HMAC-SHA256)`. It is signed, not secret: put nothing in it
+that its holder did not send.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, Union
+
+from ..protocol.errors import MinimcpError
+
+Secret = Union[str, bytes]
+ENVIRONMENT = "MINIMCP_SECRET"
+MAX_TOKEN = 512 * 1024
+
+
+class BadSeal(MinimcpError):
+    """A token does not verify; the text is for the log and never for the wire."""
+
+
+class Sealer:
+    """Signs with the first key and verifies with all of them, so that keys can be rotated.
+
+    :param secret: one key or several; without any the environment variable MINIMCP_SECRET (keys separated by
+        white space), and without that a key of this process.
+    :raises ValueError: for a key shorter than 16 bytes.
+    """
+
+    def __init__(self, secret: Secret | Sequence[Secret] | None = None) -> None:
+        given: Sequence[Secret] = [secret] if isinstance(secret, (str, bytes)) else list(secret or ())
+        given = given or os.environ.get(ENVIRONMENT, "").split()
+        keys = [key.encode("utf-8") if isinstance(key, str) else key for key in given]
+        if any(len(key) < 16 for key in keys):
+            raise ValueError('A secret has at least 16 bytes; make one with: python -c "import secrets; print(secrets.token_hex())"')
+        self.shared = bool(keys)
+        self._keys = keys or [os.urandom(32)]
+
+    def seal(self, purpose: str, payload: dict[str, Any], lifetime_s: float) -> str:
+        """Sign a payload that expires after `lifetime_s` seconds; `exp` is added to it."""
+        payload = {**payload, "exp": int(time.time() + lifetime_s)}
+        raw = json.dumps(payload, separators=(",", ":")).encode("ascii")
+        text = base64.urlsafe_b64encode(raw).rstrip(b"=")
+        return (text + b"." + self._sign(self._keys[0], purpose, text)).decode("ascii")
+
+    def unseal(self, purpose: str, token: Any) -> dict[str, Any]:
+        """Verify a token and return its payload.
+
+        :raises BadSeal: when it is malformed, signed by another key, made for another purpose, or expired.
+        """
+        if not isinstance(token, str) or len(token) > MAX_TOKEN or not token.isascii():
+            raise BadSeal("not a token")
+        text, _, signature = token.encode("ascii").partition(b".")
+        if not any(hmac.compare_digest(self._sign(key, purpose, text), signature) for key in self._keys):
+            raise BadSeal("the signature is wrong")
+        try:
+            payload: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4)))
+        except (binascii.Error, ValueError):
+            raise BadSeal("the payload is not JSON") from None
+        if payload["exp"] < time.time():
+            raise BadSeal("it has expired")
+        return payload
+
+    @staticmethod
+    def _sign(key: bytes, purpose: str, text: bytes) -> bytes:
+        # Over the text as sent: decoders forgive trailing junk, a signature does not.
+        digest = hmac.new(key, purpose.encode("ascii") + b"\0" + text, hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=")
+
+
+def digest(value: Any) -> str:
+    """A short fingerprint of a JSON value, the same for equal values."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode("ascii")
+    return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()[:18]).decode("ascii")

@@ -1,0 +1,219 @@
+"""Legacy sessions: what a client said in `initialize`, and where to keep it.
+
+A stdio connection has one session for its whole life. Over HTTP a session is found by its id, which is itself a
+sealed copy of what `initialize` settled: a worker that shares the secret can restore a session it has never seen.
+Spec: TRN-141 to TRN-155
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from ..protocol import wire
+from ..protocol.errors import Cancelled, InvalidParams, MinimcpError, ToolError
+from .seal import BadSeal, Sealer
+
+Message = dict[str, Any]
+
+
+class SessionNotFound(MinimcpError):
+    """No session has this id, or it belongs to another principal; the two must look the same. Spec: TRN-148, TRN-155"""
+
+
+class TooManySessions(MinimcpError):
+    """The cap on sessions is reached and none of them can be given up."""
+
+
+class Session:
+    """One client's connection, as far as the legacy era remembers it.
+
+    :ivar version: the negotiated revision, None before `initialize`.
+    :ivar send: takes messages that belong to no request, or None while there is no way to deliver them.
+    :ivar calls: the calls in flight by request id, for `notifications/cancelled`.
+    :ivar door: what the door that holds this session keeps with it.
+    """
+
+    def __init__(self, principal: str | None = None, send: Callable[[Message], None] | None = None) -> None:
+        self.id = ""
+        self.principal = principal
+        self.send = send
+        self.version: str | None = None
+        self.capabilities: Message = {}
+        self.client_info: Message = {}
+        self.log_level = "info"
+        self.uris: set[str] = set()
+        self.calls: dict[Any, Any] = {}
+        self.door: dict[str, Any] = {}
+        self.used = time.monotonic()
+        self.closed = False
+        self.on_close: list[Callable[[], None]] = []
+        self._lock = threading.Lock()  # guards _waiting, _asked, calls and closed
+        self._waiting: dict[Any, Future[Any]] = {}
+        self._asked = 0
+
+    def add_call(self, call: Any) -> None:
+        """Remember a call in flight, unless its id is in use: then the earlier call keeps it."""
+        with self._lock:
+            self.calls.setdefault(call.id, call)
+
+    def remove_call(self, call: Any) -> None:
+        """Forget a call that has ended."""
+        with self._lock:
+            if self.calls.get(call.id) is call:
+                del self.calls[call.id]
+
+    def ask(self, ctx: Any, question: Message) -> tuple[str, Future[Any]]:
+        """Send the client a request on the stream of the call in `ctx`; return its id and the future of its result.
+
+        The future fails with Cancelled when the call is cancelled or the session closes, and with ToolError when the
+        client answers with an error.
+        """
+        with self._lock:
+            if self.closed:
+                raise Cancelled
+            self._asked += 1
+            # A string, so that it is never taken for one of the client's own ids.
+            id = f"s{self._asked}"
+            future: Future[Any] = Future()
+            self._waiting[id] = future
+        ctx.on_cancel(lambda: self._settle(id, error=Cancelled()))
+        ctx.send(wire.request(id, question["method"], question.get("params")))
+        return id, future
+
+    def give_up(self, ctx: Any, id: str) -> None:
+        """Tell the client that its answer is no longer awaited."""
+        if self._settle(id, error=Cancelled()):
+            ctx.emit("notifications/cancelled", {"requestId": id, "reason": "timeout"})
+
+    def _settle(self, id: Any, result: Any = None, error: BaseException | None = None) -> bool:
+        with self._lock:
+            future = self._waiting.pop(id, None)
+        if future is None:
+            return False
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+        return True
+
+    def resolve(self, response: Message) -> bool:
+        """Give a response to whoever waits for it; one that nobody asked for is ignored."""
+        problem = response.get("error")
+        if problem is None:
+            return self._settle(response["id"], response["result"])
+        text = problem.get("message") if isinstance(problem, dict) else None
+        return self._settle(response["id"], error=ToolError(f"The client refused: {str(text)[:500]}"))
+
+    def close(self) -> None:
+        """End the session: calls are cancelled, questions fail, streams end. Calling it twice is fine."""
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+            waiting, calls = list(self._waiting), list(self.calls.values())
+        for call in calls:
+            call.cancel("the session ended")
+        for id in waiting:
+            self._settle(id, error=Cancelled())
+        for callback in list(self.on_close):
+            callback()
+
+
+class Sessions:
+    """The sessions of an HTTP door: at most `cap` of them, each forgotten after `idle_s` seconds without use."""
+
+    def __init__(self, sealer: Sealer, cap: int, idle_s: float, lifetime_s: float) -> None:
+        self._sealer = sealer
+        self._cap = cap
+        self._idle_s = idle_s
+        self._lifetime_s = lifetime_s
+        self._lock = threading.Lock()  # guards _sessions and _ended
+        self._sessions: dict[str, Session] = {}
+        # Ids that were deleted here; a sealed id would otherwise be restored until it expires.
+        self._ended: dict[str, float] = {}
+
+    def add(self, session: Session) -> None:
+        """Give a session that has been initialized its id and keep it.
+
+        :raises TooManySessions: when `cap` sessions are in use.
+        """
+        payload = {"v": session.version, "c": session.capabilities, "p": session.principal, "n": secrets.token_hex(16)}
+        session.id = self._sealer.seal("session", payload, self._lifetime_s)
+        if len(session.id) > 4096:
+            raise InvalidParams("The client's capabilities are too large for a session")
+        with self._lock:
+            dropped = self._expire()
+            if len(self._sessions) >= self._cap:
+                idle = [other for other in self._sessions.values() if not other.calls and not other.door.get("streams")]
+                if not idle:
+                    raise TooManySessions("Too many sessions; try again later")
+                oldest = min(idle, key=lambda other: other.used)
+                dropped.append(self._sessions.pop(oldest.id))
+            self._sessions[session.id] = session
+        for other in dropped:
+            other.close()
+
+    def _expire(self) -> list[Session]:
+        """Take out what has been idle too long. They are in order of use, so this looks only at those."""
+        oldest = time.monotonic() - self._idle_s
+        dropped = []
+        for id, session in list(self._sessions.items()):
+            if session.used > oldest:
+                break
+            if session.calls or session.door.get("live"):
+                continue
+            dropped.append(self._sessions.pop(id))
+        for id, until in list(self._ended.items()):
+            if until < time.time():
+                del self._ended[id]
+        return dropped
+
+    def get(self, id: str, principal: str | None) -> tuple[Session, bool]:
+        """Find a session, or restore it from its id, and say whether it was restored.
+
+        :raises SessionNotFound: when the id is unknown, ended, expired or another principal's.
+        """
+        with self._lock:
+            dropped = self._expire()
+            session = self._sessions.pop(id, None)
+            if session is not None:
+                session.used = time.monotonic()
+                self._sessions[id] = session
+            ended = id in self._ended
+        for other in dropped:
+            other.close()
+        if session is not None and session.principal == principal:
+            return session, False
+        if session is not None or ended or not self._sealer.shared:
+            raise SessionNotFound("Session not found; start again with initialize")
+        return self._restore(id, principal), True
+
+    def _restore(self, id: str, principal: str | None) -> Session:
+        try:
+            payload = self._sealer.unseal("session", id)
+        except BadSeal:
+            raise SessionNotFound("Session not found; start again with initialize") from None
+        if payload["p"] != principal:
+            raise SessionNotFound("Session not found; start again with initialize")
+        session = Session(principal)
+        session.id, session.version, session.capabilities = id, payload["v"], payload["c"]
+        with self._lock:
+            return self._sessions.setdefault(id, session)
+
+    def remove(self, session: Session) -> None:
+        """End a session for good."""
+        with self._lock:
+            self._sessions.pop(session.id, None)
+            if self._sealer.shared:
+                self._ended[session.id] = time.time() + self._lifetime_s
+        session.close()
+
+    def all(self) -> list[Session]:
+        """A snapshot of the sessions."""
+        with self._lock:
+            return list(self._sessions.values())

@@ -1,0 +1,236 @@
+"""The stdio door: one message a line, answered by the thread that read it unless that takes long.
+
+Handing a message from a reading to a working thread costs as much as a whole call. So the thread that reads a line
+also runs its handler, and only when a handler is still running after a tick does another thread take over the reading.
+A handler that takes a Context may wait for the client, so it gets a thread of its own at once.
+Spec: TRN-009 to TRN-028
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from ..protocol import wire
+from ..protocol.errors import InternalError, InvalidRequest, McpError
+from ..server.dispatcher import encode
+from .workers import Workers
+
+log = logging.getLogger("minimcp")
+
+_CHUNK = 64 * 1024
+_TICK_S = 0.01
+_QUIET_TICKS = 100
+_GRACE_S = 3.0
+
+
+def take_pipes() -> tuple[int, int]:
+    """Take standard input and output for the protocol and return their new file descriptors.
+
+    From here on file descriptor 1 is standard error and descriptor 0 is empty: what a handler or a child process prints
+    or reads cannot touch the protocol. Spec: TRN-012
+    """
+    sys.stdout.flush()
+    pipes = os.dup(0), os.dup(1)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    try:
+        os.dup2(2, 1)
+    except OSError:
+        # There is no standard error: what is printed goes nowhere.
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, 1)
+        os.close(sink)
+    return pipes
+
+
+def serve(server: Any, pipes: tuple[int, int] | None = None) -> None:
+    """Serve on this process's standard input and output until the input ends, SIGTERM or Ctrl-C.
+
+    :param pipes: from `take_pipes`, when they were taken earlier.
+    """
+    door = StdioDoor(server, *(pipes or take_pipes()))
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGINT, _interrupt)
+    try:
+        door.run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        door.close()
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+class StdioDoor:
+    """Serves one client over two file descriptors."""
+
+    def __init__(self, server: Any, fd_in: int, fd_out: int) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._lines = _lines(fd_in, int(self._limits["body_bytes"]))
+        self._fd_out = fd_out
+        self._write_lock = threading.Lock()  # held while one line is written
+        self._session = server.open_session(self._send)
+        self._workers = Workers(int(self._limits["calls"]))
+        self._listeners = Workers(int(self._limits["streams"]))
+        self._ended = threading.Event()
+        self._main = threading.get_ident()
+        # Who may read: the reader whose turn this is. `_inside` is the line being handled by the reader, or None.
+        self._turn_lock = threading.Lock()  # guards _turn, and _inside when it is cleared
+        self._turn = 0
+        self._inside: object | None = None
+        self._seen = 0
+        self._watching = threading.Event()
+
+    def run(self) -> None:
+        """Read until the input ends, then let running calls finish for a moment."""
+        watcher = threading.Thread(target=self._watch, name="minimcp-stdio-watch", daemon=True)
+        watcher.start()
+        self._read(0)
+        while not self._ended.wait(1.0):
+            pass
+        self._drain()
+
+    def _drain(self) -> None:
+        """Wait a bounded time for the calls in progress."""
+        done = threading.Event()
+        for _ in range(int(_GRACE_S / 0.05)):
+            if not any(not call.streams for call in list(self._session.calls.values())):
+                return
+            done.wait(0.05)
+
+    def close(self) -> None:
+        """End the session; running handlers are told."""
+        self._ended.set()
+        self._watching.set()
+        self._session.close()
+
+    def _read(self, turn: int) -> None:
+        """Read and handle lines while it is this thread's turn."""
+        for line in self._lines:
+            self._inside = line
+            self._seen += 1
+            if not self._watching.is_set():
+                self._watching.set()
+            try:
+                self._take(line)
+            except OSError:
+                self._hang_up()
+                return
+            with self._turn_lock:
+                if self._turn != turn:
+                    return
+                self._inside = None
+        self._ended.set()
+
+    def _watch(self) -> None:
+        """Give the reading to another thread whenever the reader is inside one handler for a whole tick."""
+        while not self._ended.is_set():
+            self._watching.wait()
+            quiet = 0
+            while quiet < _QUIET_TICKS and not self._ended.is_set():
+                inside, seen = self._inside, self._seen
+                self._ended.wait(_TICK_S)
+                quiet = quiet + 1 if self._seen == seen and inside is None else 0
+                if inside is not None and self._inside is inside:
+                    self._relieve(inside)
+            self._watching.clear()
+
+    def _relieve(self, inside: object) -> None:
+        with self._turn_lock:
+            if self._inside is not inside:
+                return
+            self._turn += 1
+            self._inside = None
+            turn = self._turn
+        threading.Thread(target=self._read, args=(turn,), name="minimcp-stdio-read", daemon=True).start()
+
+    def _take(self, line: bytes | None) -> None:
+        message: Any = None
+        try:
+            if line is None:
+                raise InvalidRequest(f"The line is longer than {int(self._limits['body_bytes'])} bytes")
+            message = wire.loads(line, int(self._limits["depth"]), int(self._limits["elements"]))
+            call = self._server.call(message, session=self._session)
+        except McpError as problem:
+            self._write(wire.error(wire.readable_id(message), problem))
+            return
+        if call is None:
+            return
+        self._session.add_call(call)
+        if not call.interactive:
+            self._answer(call)
+            return
+        workers = self._listeners if call.streams else self._workers
+        try:
+            workers.submit(lambda: self._answer(call))
+        except RuntimeError:
+            self._session.remove_call(call)
+            self._write(wire.error(call.id, InternalError("No thread is free; try again")))
+
+    def _answer(self, call: Any) -> None:
+        try:
+            reply = call.run(self._send)
+        finally:
+            self._session.remove_call(call)
+        if reply is not None:
+            self._write(reply)
+
+    def _send(self, message: Any) -> None:
+        """Write a message for a handler; a client that has gone is noticed by the reader, not told to handlers."""
+        try:
+            self._write(message)
+        except OSError:
+            self._hang_up()
+
+    def _write(self, message: Any) -> None:
+        data = memoryview(encode(message, message.get("id") if isinstance(message, dict) else None) + b"\n")
+        with self._write_lock:
+            while data:
+                data = data[os.write(self._fd_out, data) :]
+
+    def _hang_up(self) -> None:
+        """Stop serving a client that no longer reads, also when the main thread waits for its next line."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        self._session.close()
+        if threading.get_ident() != self._main and hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(self._main, signal.SIGTERM)
+
+
+def _lines(fd: int, limit: int) -> Iterator[bytes | None]:
+    """The lines of a file descriptor, split at LF alone and without blank ones; None for one longer than `limit` bytes.
+
+    A last line that no LF ends was cut off and is not a message.
+    """
+    rest, skipping = b"", False
+    while True:
+        chunk = os.read(fd, _CHUNK)
+        if not chunk:
+            return
+        if b"\n" not in chunk:
+            rest += chunk
+            if len(rest) > limit:
+                rest, skipping = b"", True
+            continue
+        lines = (rest + chunk).split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            if skipping or len(line) > limit:
+                skipping = False
+                yield None
+            elif line and not line.isspace():
+                yield line
+
+
