@@ -1,4 +1,4 @@
-"""Docstrings in Google, NumPy and Sphinx style: the text for a reader, and what is said about each parameter."""
+"""Docstrings in Google, NumPy and Sphinx style: the text, and what is said about each parameter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SPHINX_PARAMETERS = {"param", "parameter", "arg", "argument", "key", "keyword"}
 
 
 def parse(docstring: str | None) -> tuple[str, dict[str, str]]:
-    """Split a docstring into its text without parameter, return and exception sections, and `{parameter: text}`."""
+    """Split a docstring into its text without its sections, and `{parameter: text}`."""
     lines = _dedent(docstring or "")
     text: list[str] = []
     found: dict[str, str] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from typing import Any
 
-from .dump import to_json
+from .jsonable import to_json
 from .shapes import Schema, Shapes, describe, name_of
 
 _KEYWORDS = {
@@ -22,8 +22,8 @@ _FORMATS = ("email", "uri", "date", "date-time")
 def form_schema(fields: Any) -> Schema:
     """Return the `requestedSchema` of an elicitation.
 
-    :param fields: a ready schema (a dict with `"type": "object"`), `{name: hint}` or `{name: (hint, default)}`, or a
-        dataclass or TypedDict class.
+    :param fields: a ready schema (a dict with `"type": "object"`), `{name: hint}` or
+        `{name: (hint, default)}`, or a dataclass or TypedDict class.
     :raises TypeError: when a field is not a string, number, boolean, choice or list of choices.
     """
     if (

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import typing
 from collections.abc import Callable
 from typing import Any
 
 from . import docstrings, scalars
-from .dump import to_json as to_json
 from .errors import InvalidArguments
 from .forms import form_schema as form_schema
+from .jsonable import dump as dump
+from .jsonable import to_json as to_json
 from .records import add_default
 from .scalars import Misfit
 from .shapes import Load, Schema, Shapes, describe, resolve
@@ -21,9 +23,11 @@ Bind = Callable[[dict[str, Any]], dict[str, Any]]
 class Signature:
     """What a handler's signature says about its arguments.
 
-    `schema` is the schema of the arguments, `context` the name of the parameter that receives the Context or None,
-    `bind` turns validated arguments into keyword arguments, `text` is the docstring without its sections, and
-    `returns` the return hint or None.
+    :ivar schema: the JSON Schema of the arguments.
+    :ivar context: the name of the parameter that receives the Context, or None.
+    :ivar bind: turns validated arguments into keyword arguments; raises InvalidArguments.
+    :ivar text: the docstring without its sections.
+    :ivar returns: the return hint, or None.
     """
 
     __slots__ = ("schema", "context", "bind", "text", "returns")
@@ -36,55 +40,56 @@ class Signature:
         self.returns = returns
 
 
+class _Read:
+    """The parameters of a function, told apart."""
+
+    def __init__(self, function: Any, context_type: type | None) -> None:
+        import inspect
+
+        self.name = getattr(function, "__qualname__", type(function).__qualname__)
+        self.hints = resolve(_refuse(function, self.name, inspect), context_type)
+        self.text, self.texts = docstrings.parse(inspect.getdoc(function))
+        self.returns = self.hints.get("return")
+        self.context: str | None = None
+        self.named: list[inspect.Parameter] = []
+        self.others: str | None = None  # the name of **kwargs
+        for place, parameter in enumerate(inspect.signature(function).parameters.values()):
+            if context_type is not None and _is_context(self.hints.get(parameter.name), context_type):
+                if self.context is not None:
+                    raise TypeError(f"{self.name} has two parameters for the Context; write one")
+                self.context = parameter.name
+            elif parameter.kind == parameter.VAR_KEYWORD:
+                self.others = parameter.name
+            elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+                raise TypeError(
+                    f"{self.name}: arguments arrive by name, so {parameter.name} cannot be positional only "
+                    f"or *{parameter.name}: write an ordinary parameter, like {parameter.name}: list[str]"
+                )
+            elif place == 0 and parameter.name in ("self", "cls") and parameter.name not in self.hints:
+                raise TypeError(f"{self.name} is a method without its object: register one of an instance")
+            else:
+                self.named.append(parameter)
+
+
 def signature(function: Any, context_type: type | None = None) -> Signature:
     """Read a function's signature.
 
     :param context_type: the annotation of the parameter that is hidden from the schema.
-    :raises TypeError: for `async def`, generators, `*args`, positional-only parameters and hints without JSON form.
+    :raises TypeError: for `async def`, generators, `*args`, positional-only parameters and unsupported hints.
     """
-    import inspect
-
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    code = _refuse(function, name, inspect)
-    hints = resolve(code, context_type)
-    text, texts = docstrings.parse(inspect.getdoc(function) if code is not None else None)
+    read = _Read(function, context_type)
     shapes = Shapes()
-    context: str | None = None
     properties: dict[str, Schema] = {}
     required: list[str] = []
     loads: dict[str, Load] = {}
-    others: Any = False
-    other_load: Load = None
-    parameters = inspect.signature(function).parameters
-    for place, parameter in enumerate(parameters.values()):
-        hint = hints.get(parameter.name, Any)
-        if context_type is not None and _is_context(hint, context_type):
-            if context is not None:
-                raise TypeError(f"{name} has two parameters for the Context: {context} and {parameter.name}")
-            context = parameter.name
-            continue
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
-            kind = "*args" if parameter.kind == parameter.VAR_POSITIONAL else "positional-only parameters"
-            raise TypeError(
-                f"{name} takes {kind} ({parameter.name}), but arguments arrive by name: write an ordinary parameter"
-                + (f", for example {parameter.name}: list[str]" if kind == "*args" else "")
-            )
-        if place == 0 and parameter.name in ("self", "cls") and parameter.name not in hints:
-            raise TypeError(
-                f"{name} is a method without its object: register the bound method of an instance"
-            )
+    for parameter in read.named:
+        hint = read.hints.get(parameter.name, Any)
         if parameter.default is None and hint is not Any:
             hint = typing.Optional[hint]
-        try:
-            found, load = shapes.of(hint)
-        except TypeError as error:
-            raise TypeError(f"{name}: parameter {parameter.name}: {error}") from None
-        if parameter.kind == parameter.VAR_KEYWORD:
-            others, other_load = found or True, load
-            continue
+        found, load = _shape(shapes, hint, read.name, parameter.name)
         properties[parameter.name] = schema = dict(found)
-        if parameter.name in texts:
-            schema.setdefault("description", texts[parameter.name])
+        if parameter.name in read.texts:
+            schema.setdefault("description", read.texts[parameter.name])
         if parameter.default is parameter.empty:
             required.append(parameter.name)
         else:
@@ -96,12 +101,50 @@ def signature(function: Any, context_type: type | None = None) -> Signature:
         whole["properties"] = properties
     if required:
         whole["required"] = required
-    if others is not True:
-        whole["additionalProperties"] = others
+    bind = _binder(loads)
+    if read.others is None:
+        whole["additionalProperties"] = False
+    else:
+        found, load = _shape(shapes, read.hints.get(read.others, Any), read.name, read.others)
+        if found:
+            whole["additionalProperties"] = found
+        bind = _open_binder(bind, frozenset(properties), read.context, load)
     if shapes.defs:
         whole["$defs"] = shapes.defs
-    bind = _binder(loads, frozenset(properties), context if others is not False else None, other_load)
-    return Signature(whole, context, bind, text, hints.get("return"))
+    return Signature(whole, read.context, bind, read.text, read.returns)
+
+
+def raw_signature(function: Any, context_type: type | None, schema: Schema) -> Signature:
+    """Read the signature of a function whose arguments have a schema of their own and arrive unchanged.
+
+    :raises TypeError: as `signature` does, except that hints other than the Context's do not matter.
+    """
+    read = _Read(function, context_type)
+    names = {parameter.name for parameter in read.named}
+    needed = [parameter.name for parameter in read.named if parameter.default is parameter.empty]
+
+    def bind(arguments: dict[str, Any]) -> dict[str, Any]:
+        for name in needed:
+            if name not in arguments:
+                raise InvalidArguments(f'"{name}" missing')
+        for name in arguments:
+            if name == read.context or (read.others is None and name not in names):
+                raise InvalidArguments(f'"{name[:60]}" is not a known argument')
+        return arguments
+
+    return Signature(schema, read.context, bind, read.text, read.returns)
+
+
+def return_hint(function: Any) -> Any:
+    """Return what a function's return annotation stands for, or None."""
+    return _Read(function, None).returns
+
+
+def _shape(shapes: Shapes, hint: Any, owner: str, name: str) -> tuple[Schema, Load]:
+    try:
+        return shapes.of(hint)
+    except TypeError as error:
+        raise TypeError(f"{owner}: parameter {name}: {error}") from None
 
 
 def _refuse(function: Any, name: str, inspect: Any) -> Any:
@@ -113,7 +156,7 @@ def _refuse(function: Any, name: str, inspect: Any) -> Any:
         plain = plain.func
     plain = inspect.unwrap(plain)
     if not inspect.isroutine(plain) and not isinstance(plain, type):
-        plain = getattr(type(plain), "__call__", None)
+        plain = getattr(type(plain), "__call__", None)  # noqa: B004
     if plain is None or isinstance(plain, type):
         raise TypeError(f"{name} is not a function")
     if inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain):
@@ -134,15 +177,10 @@ def _is_context(hint: Any, context_type: type) -> bool:
     return len(arguments) == 1 and _NULL in typing.get_args(hint) and _is_context(arguments[0], context_type)
 
 
-def _binder(loads: dict[str, Load], names: frozenset[str], reserved: str | None, other_load: Load) -> Bind:
-    """Make the function that turns validated arguments into keyword arguments.
-
-    :param reserved: a name that must not arrive among the `**kwargs`.
-    :param other_load: the loader of the `**kwargs`.
-    """
+def _binder(loads: dict[str, Load]) -> Bind:
     # A number that has its type already needs no call.
-    exact = {scalars.to_int: int, scalars.to_float: float}
-    steps = [(name, exact.get(load) if load else None, load) for name, load in loads.items()]
+    exact: dict[Any, type] = {scalars.to_int: int, scalars.to_float: float}
+    steps = [(name, exact.get(load), load) for name, load in loads.items()]
 
     def bind(arguments: dict[str, Any]) -> dict[str, Any]:
         result = arguments
@@ -155,18 +193,22 @@ def _binder(loads: dict[str, Load], names: frozenset[str], reserved: str | None,
                     result[name] = _load(name, load, value)
         return result
 
-    def bind_all(arguments: dict[str, Any]) -> dict[str, Any]:
-        if reserved in arguments:
-            raise InvalidArguments(f'"{reserved}" is not a known argument')
-        result = dict(bind(arguments))
-        if other_load is not None:
-            for name in arguments.keys() - names:
-                result[name] = _load(name, other_load, arguments[name])
-        return result
-
-    if reserved is not None or other_load is not None:
-        return bind_all
     return bind if steps else _unchanged
+
+
+def _open_binder(bind: Bind, names: frozenset[str], context: str | None, load: Load) -> Bind:
+    """Extend a binder to what arrives for `**kwargs`."""
+
+    def bind_all(arguments: dict[str, Any]) -> dict[str, Any]:
+        if context in arguments:
+            raise InvalidArguments(f'"{context}" is not a known argument')
+        result = bind(arguments)
+        if load is None:
+            return result
+        others = {n: _load(n, load, value) for n, value in arguments.items() if n not in names}
+        return {**result, **others}
+
+    return bind_all
 
 
 def _unchanged(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -213,3 +255,36 @@ def _is_data(hint: Any) -> bool:
             argument is not Any and argument is not object for argument in arguments
         )
     return hint not in (None, _NULL, Any, object, str, bytes, bytearray)
+
+
+def from_strings(schema: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments that came as strings (of a prompt or a URI) as the JSON values that a schema asks for.
+
+    A string that cannot be read as what is asked for stays a string, for the validation to refuse.
+
+    :param schema: the schema of the arguments, or a registered entry, whose `validate` knows it.
+    """
+    schema = schema if isinstance(schema, dict) else schema.validate.__self__.schema
+    properties = schema.get("properties", {})
+    result = {}
+    for name, value in arguments.items():
+        wanted = _types(properties.get(name, {}), schema.get("$defs", {}))
+        if isinstance(value, str) and wanted and "string" not in wanted:
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                pass
+        result[name] = value
+    return result
+
+
+def _types(schema: Schema, defs: dict[str, Schema]) -> set[str]:
+    if "$ref" in schema:
+        return _types(defs.get(schema["$ref"].rpartition("/")[2], {}), {})
+    if "anyOf" in schema:
+        found = [_types(branch, defs) for branch in schema["anyOf"]]
+        return set().union(*found) if all(found) else set()
+    names = schema.get("type", ())
+    if not names and "enum" in schema:
+        return {"string"} if any(isinstance(value, str) for value in schema["enum"]) else {"enum"}
+    return {names} if isinstance(names, str) else set(names)

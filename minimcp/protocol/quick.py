@@ -1,8 +1,9 @@
-"""A small compiler from ordinary JSON Schemas to closures that say "surely valid" or "ask the real validator".
+"""A compiler from ordinary JSON Schemas to closures that say "surely valid" or "ask the real validator".
 
-A schema becomes a table from Python type to a test of values of that type; None stands for "every value of the
-type fits", a missing type for "not sure". Keywords that are not known here make the whole schema unsupported, so
-a table never accepts what the full validator would reject, and a schema that compiles is valid in its dialect.
+A schema becomes a table from Python type to a test of values of that type; None stands for "every value of
+the type fits", a missing type for "not sure". Keywords that are not known here make the whole schema
+unsupported, so a table never accepts what the full validator would reject, and a schema that compiles is
+valid in its dialect.
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ def _string(schema: dict[str, Any]) -> Test:
         search, longest = compile_pattern(schema.pop("pattern"))
     except (ValueError, TypeError):
         raise Unsupported("pattern") from None
+    if longest < 100_000:
+        raise Unsupported("a pattern whose time must be watched")
     return _both(sizes, lambda value: len(value) <= longest and search(value) is not None)
 
 
@@ -176,7 +179,7 @@ class _Compiler:
         table = self.tables[ref]
         if ref in self.filled:
             return table
-        # Still being made, further up: the type must be plain to see, and the test is looked up when it is run.
+        # Still being made, further up: the type must be plain to see; the test is looked up when it is run.
         declared = known[name].get("type")
         if declared not in ("object", "array"):
             raise Unsupported("$ref")

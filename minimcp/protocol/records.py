@@ -8,13 +8,13 @@ from typing import Any
 
 from . import docstrings
 from .scalars import Misfit
-from .shapes import Load, Schema, Shape, Shapes, at, name_of, refers, resolve
+from .shapes import Load, Schema, Shape, Shapes, at, name_of, resolve
 
 Member = tuple[str, Any, bool, Any]  # name, hint, whether it must be given, default
 _NOTHING: Any = object()
 
 
-def maker(cls: Any) -> Callable[[Shapes, Any], Shape] | None:
+def maker(cls: Any) -> Callable[[Shapes, Any, str], Shape] | None:
     """Return the function that makes the shape of a class, or None when the class has no named members."""
     if hasattr(cls, "model_json_schema") and hasattr(cls, "model_validate"):
         return _pydantic
@@ -27,7 +27,7 @@ def maker(cls: Any) -> Callable[[Shapes, Any], Shape] | None:
     return None
 
 
-def _dataclass(shapes: Shapes, cls: Any) -> Shape:
+def _dataclass(shapes: Shapes, cls: Any, name: str) -> Shape:
     import dataclasses
 
     hints = resolve(cls)
@@ -42,29 +42,34 @@ def _dataclass(shapes: Shapes, cls: Any) -> Shape:
     return schema, _constructor(cls, load)
 
 
-def _named_tuple(shapes: Shapes, cls: Any) -> Shape:
+def _named_tuple(shapes: Shapes, cls: Any, name: str) -> Shape:
     hints = resolve(cls)
     defaults = cls._field_defaults
     members = [
-        (name, hints.get(name, Any), name not in defaults or not shapes.inputs, defaults.get(name, _NOTHING))
-        for name in cls._fields
+        (
+            field,
+            hints.get(field, Any),
+            field not in defaults or not shapes.inputs,
+            defaults.get(field, _NOTHING),
+        )
+        for field in cls._fields
     ]
     schema, load = _object(shapes, cls, members)
     return schema, _constructor(cls, load)
 
 
-def _typed_dict(shapes: Shapes, cls: Any) -> Shape:
+def _typed_dict(shapes: Shapes, cls: Any, name: str) -> Shape:
     required = getattr(cls, "__required_keys__", ())
     members: list[Member] = []
-    for name, hint in resolve(cls).items():
+    for key, hint in resolve(cls).items():
         # The class itself cannot tell when its annotations are strings.
         marks = set()
         inner = hint
         while hasattr(inner, "__metadata__") or name_of(typing.get_origin(inner)) in _MARKS:
             marks.add(name_of(typing.get_origin(inner)))
             inner = inner.__origin__ if hasattr(inner, "__metadata__") else typing.get_args(inner)[0]
-        needed = "Required" in marks or (name in required and "NotRequired" not in marks)
-        members.append((name, hint, needed, _NOTHING))
+        needed = "Required" in marks or (key in required and "NotRequired" not in marks)
+        members.append((key, hint, needed, _NOTHING))
     return _object(shapes, cls, members)
 
 
@@ -100,7 +105,7 @@ def _object(shapes: Shapes, cls: Any, members: list[Member]) -> Shape:
 
 def add_default(schema: Schema, default: Any) -> None:
     """Put a default into a schema when JSON can say it."""
-    from .dump import to_json
+    from .jsonable import to_json
 
     try:
         schema.setdefault("default", to_json(default))
@@ -132,18 +137,17 @@ def refusal(error: Exception) -> Misfit:
     return Misfit("is refused by its type")
 
 
-def _pydantic(shapes: Shapes, cls: Any) -> Shape:
+def _pydantic(shapes: Shapes, cls: Any, name: str) -> Shape:
     mode = "validation" if shapes.inputs else "serialization"
     schema = cls.model_json_schema(ref_template="#/$defs/{model}", mode=mode)
     definitions = schema.pop("$defs", {})
-    if any(shapes.defs.get(name) not in (None, {}, found) for name, found in definitions.items()):
+    if any(shapes.defs.get(key, found) != found for key, found in definitions.items() if key != name):
         # Another class has one of these names: give all of them names of their own.
-        schema = cls.model_json_schema(ref_template=f"#/$defs/{cls.__name__}.{{model}}", mode=mode)
-        definitions = {f"{cls.__name__}.{name}": found for name, found in schema.pop("$defs", {}).items()}
-    own = next((name for name, found in shapes.defs.items() if not found), "")
-    if own in definitions and refers(f"#/$defs/{own}", definitions):
-        schema = definitions[own]
+        schema = cls.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}", mode=mode)
+        definitions = {f"{name}.{key}": found for key, found in schema.pop("$defs", {}).items()}
     shapes.defs.update(definitions)
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
 
     def load(value: Any) -> Any:
         try:

@@ -17,7 +17,7 @@ Load = Optional[Callable[[Any], Any]]
 
 
 class Misfit(ValueError):
-    """A value fits its schema but not its type; the message continues a sentence that began with its place."""
+    """A value fits its schema but not its type; the message follows the name of its place."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -179,7 +179,7 @@ def _enum() -> Any:
 
 
 def enum_values(cls: Any) -> list[Any]:
-    """The JSON values of the members of an Enum: their values, or their names when some value is no JSON scalar."""
+    """What stands for the members of an Enum: their values, or their names when some value is no scalar."""
     values = [member.value for member in cls]
     return values if all(type(v) in (str, int, float, bool) for v in values) else [m.name for m in cls]
 

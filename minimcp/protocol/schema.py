@@ -1,7 +1,7 @@
 """JSON Schema: checking schemas at registration and values at each call, bounded and without any network.
 
-Dialects: 2020-12 (also when `$schema` is absent), 2019-09, draft 7, draft 6 and draft 4. Only this module imports
-jsonschema, and only when a schema or a value needs more than the quick accept of `quick.py`.
+Dialects: 2020-12 (also when `$schema` is absent), 2019-09, draft 7, draft 6 and draft 4. Only this module
+imports jsonschema, and only when a schema or a value needs more than the quick accept of `quick.py`.
 Spec: FEAT-017, FEAT-048 to FEAT-056
 """
 
@@ -33,10 +33,14 @@ _DIALECTS = {
     "http://json-schema.org/draft-04/schema": "Draft4Validator",
 }
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
-_ONE = ("items additionalItems additionalProperties unevaluatedItems unevaluatedProperties contains propertyNames "
-        "not if then else contentSchema").split()  # fmt: skip
-_LISTS = "allOf anyOf oneOf prefixItems items".split()
-_MAPS = "properties patternProperties $defs definitions dependentSchemas dependencies".split()
+_SUBSCHEMAS = frozenset(
+    ["items", "additionalItems", "additionalProperties", "unevaluatedItems", "unevaluatedProperties"]
+    + ["contains", "propertyNames", "not", "if", "then", "else", "contentSchema"]
+    + ["allOf", "anyOf", "oneOf", "prefixItems"]
+)
+_NAMED_SUBSCHEMAS = frozenset(
+    ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"]
+)
 _NAMES = {
     "string": "a string",
     "integer": "an integer",
@@ -90,8 +94,8 @@ def check_input_schema(schema: Any, what: str = "inputSchema") -> None:
 class Validator:
     """Judges values by one schema; safe to use from many threads at once.
 
-    What the quick accept is sure about costs about a microsecond; everything else is judged by jsonschema within
-    `MAX_SECONDS`. Strings longer than their pattern can be searched in reasonable time count as invalid.
+    What the quick accept is sure about costs about a microsecond; everything else is judged by jsonschema
+    within `MAX_SECONDS`. A string too long to be searched for its pattern in that time counts as invalid.
     """
 
     __slots__ = ("schema", "_accepts", "_slow")
@@ -104,7 +108,7 @@ class Validator:
     def check(self, value: Any) -> None:
         """Return when the value is valid.
 
-        :raises InvalidArguments: when it is not; the message (below 1 KB) names the place and what was expected.
+        :raises InvalidArguments: when it is not; the message (below 1 KB) names the place and what was due.
         """
         try:
             if self._accepts(value):
@@ -191,15 +195,11 @@ def _check_bounds(schema: dict[str, Any], what: str) -> None:
 
 
 def _subschemas(schema: dict[str, Any]) -> Iterator[Any]:
-    for keyword in _ONE:
-        if isinstance(schema.get(keyword), dict):
-            yield schema[keyword]
-    for keyword in _LISTS:
-        if isinstance(schema.get(keyword), list):
-            yield from schema[keyword]
-    for keyword in _MAPS:
-        if isinstance(schema.get(keyword), dict):
-            yield from schema[keyword].values()
+    for keyword, value in schema.items():
+        if keyword in _SUBSCHEMAS:
+            yield from value if isinstance(value, list) else [value]
+        elif keyword in _NAMED_SUBSCHEMAS and isinstance(value, dict):
+            yield from value.values()
 
 
 def _check_subschemas(schema: dict[str, Any], dialect: str, what: str) -> None:
@@ -246,16 +246,17 @@ def _check_subschemas(schema: dict[str, Any], dialect: str, what: str) -> None:
         waiting.extend((child, resolver) for child in _subschemas(node))
 
 
-@lru_cache(maxsize=None)
+@lru_cache
 def _load(dialect: str) -> Any:
-    """The validator class of a dialect, with every keyword counted against the budget of the running check."""
+    """The validator class of a dialect, with every keyword counted against the budget of the check."""
     import jsonschema
 
     base: Any = getattr(jsonschema, _DIALECTS[dialect])
     keywords = {name: _counted(function) for name, function in base.VALIDATORS.items()}
     replaced = {"pattern": _pattern, "patternProperties": _pattern_properties, "uniqueItems": _unique_items}
     keywords.update({name: _counted(function) for name, function in replaced.items()})
-    return jsonschema.validators.extend(base, validators=keywords)
+    extend: Any = jsonschema.validators.extend
+    return extend(base, validators=keywords)
 
 
 def _counted(function: Any) -> Any:
@@ -274,6 +275,7 @@ def _search(pattern: str, text: str) -> bool:
     search, longest = compile_pattern(pattern)
     if len(text) > longest:
         raise _TooMuch(f"A string that must match a pattern is longer than {longest} characters")
+    _budget.steps += 50 + len(text)
     return search(text) is not None
 
 

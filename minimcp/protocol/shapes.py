@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import re
 import sys
 import types
 import typing
@@ -10,8 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Optional, Union
 
 from . import scalars
-from .schema import Validator
 from .scalars import Misfit
+from .schema import Validator
 
 Schema = dict[str, Any]
 Load = Optional[Callable[[Any], Any]]
@@ -37,8 +38,8 @@ _PYTHON_TYPES = {
 class Shapes:
     """Makes the shapes of one document, and collects its `$defs` on the way.
 
-    :param inputs: whether the schema is for values that come in (members that nobody reads are refused, members
-        with a default may be left out) rather than for what `to_json` makes.
+    :param inputs: whether the schema is for values that come in (members that nobody reads are refused,
+        members with a default may be left out) rather than for what `to_json` makes.
     """
 
     __slots__ = ("defs", "inputs", "_names", "_loads")
@@ -50,7 +51,7 @@ class Shapes:
         self._loads: dict[Any, list[Load]] = {}
 
     def of(self, hint: Any) -> Shape:
-        """Return the schema and the loader of a hint; the loader is None when the JSON value is used as it is.
+        """Return the schema and the loader of a hint; no loader when the JSON value is used as it is.
 
         :raises TypeError: when the hint has no JSON form.
         """
@@ -148,15 +149,16 @@ class Shapes:
             members = _members_of(cls)
             if members is None:
                 raise unsupported(cls)
-            name = _free_name(cls.__name__, self.defs)
+            name = _free_name(re.sub(r"\W", "_", cls.__name__), self.defs)
             self._names[cls] = name
-            self._loads[cls] = cell = [None]
+            cell: list[Load] = [None]
+            self._loads[cls] = cell
             self.defs[name] = {}
-            self.defs[name], cell[0] = members(self, cls)
-        cell = self._loads[cls]
+            self.defs[name], cell[0] = members(self, cls, name)
+        made = self._loads[cls]
 
         def load(value: Any) -> Any:
-            return value if cell[0] is None else cell[0](value)
+            return value if made[0] is None else made[0](value)
 
         return {"$ref": f"#/$defs/{self._names[cls]}"}, load
 
@@ -226,8 +228,8 @@ def describe(hint: Any) -> str:
 def unsupported(hint: Any) -> TypeError:
     """The error for a hint without a JSON form."""
     return TypeError(
-        f"the hint {describe(hint)} has no JSON form: write a basic type, list, dict, Literal, Enum, TypedDict, "
-        "dataclass or pydantic model, or give a raw JSON Schema"
+        f"the hint {describe(hint)} has no JSON form: write a basic type, list, dict, Literal, Enum, "
+        "TypedDict, dataclass or pydantic model, or give a raw JSON Schema"
     )
 
 
@@ -295,7 +297,7 @@ _BOUNDS = {
 
 
 def _constrain(schema: Schema, extra: Any) -> None:
-    """Put what one item of `Annotated` says into a schema; items of other libraries are read by their attributes."""
+    """Put what one item of `Annotated` says into a schema; foreign objects are read by their attributes."""
     if isinstance(extra, str):
         schema["description"] = extra
     elif isinstance(extra, dict):
@@ -322,7 +324,7 @@ def _constrain(schema: Schema, extra: Any) -> None:
             _constrain(schema, inner)
 
 
-def _members_of(cls: Any) -> Callable[[Shapes, Any], Shape] | None:
+def _members_of(cls: Any) -> Callable[[Shapes, Any, str], Shape] | None:
     from . import records  # which imports this module
 
     return records.maker(cls)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from . import scalars
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _PLAIN = frozenset([str, int, bool, type(None)])
 
 
 def to_json(value: Any) -> Any:
-    """Return a value as JSON data, taking apart dataclasses, models, enums, dates and the other types hints may name.
+    """Return a value as JSON data: dataclasses, models, enums, dates and the like taken apart.
 
     :raises TypeError: when something in it has no JSON form.
     :raises ValueError: for NaN, infinities and values that contain themselves.
@@ -19,6 +21,11 @@ def to_json(value: Any) -> Any:
         return _dump(value)
     except RecursionError:
         raise ValueError("the value is nested too deeply or contains itself") from None
+
+
+def dump(data: Any) -> str:
+    """Return JSON data as text, for a reader."""
+    return _encode(data)
 
 
 def _dump(value: Any) -> Any:
@@ -59,7 +66,8 @@ def _dump_object(value: Any) -> Any:
         return _ordered([_dump(item) for item in value])
     if hasattr(type(value), "__members__"):
         return _dump(scalars.dump(value))
-    for base in (str, int, float, dict, list):
+    bases: tuple[Any, ...] = (str, int, float, dict, list)
+    for base in bases:
         if isinstance(value, base):
             return _dump(base(value))
     return scalars.dump(value)
