@@ -19,6 +19,14 @@ class InvalidArguments(MinimcpError):
     """A value does not fit its schema; the message names the place and what was expected there."""
 
 
+class SessionNotFound(MinimcpError):
+    """No session has this id, or it belongs to another principal; the two must look the same. Spec: TRN-148, TRN-155"""
+
+
+class TooManySessions(MinimcpError):
+    """The cap on sessions is reached and none of them can be given up."""
+
+
 class McpError(MinimcpError):
     """An error that is answered as a JSON-RPC error.
 

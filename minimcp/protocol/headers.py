@@ -130,7 +130,7 @@ def argument_at(arguments: Any, path: tuple[str, ...]) -> Any:
     return arguments
 
 
-def annotations(schema: Any) -> list[Annotation]:
+def annotated(schema: Any) -> list[Annotation]:
     """Collect the `x-mcp-header` annotations of an input schema.
 
     :raises ValueError: when one breaks a rule of the specification. Spec: TRN-073 to TRN-079

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
-from .errors import InvalidRequest, McpError, ParseError
+from .errors import InternalError, InvalidRequest, McpError, ParseError
+
+log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 
@@ -82,6 +85,16 @@ def dumps(message: Any) -> bytes:
         return _encode_ascii(message).encode("ascii")
     except (TypeError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
+
+
+def encode(reply: Any) -> bytes:
+    """Encode what a server has to say; what is not JSON, because a handler put NaN into it, becomes an internal error."""
+    try:
+        return dumps(reply)
+    except ValueError as problem:
+        log.error("a message is not JSON: %s", problem)
+        id = reply.get("id") if isinstance(reply, dict) else None
+        return dumps(error(id, InternalError("The result cannot be written as JSON")))
 
 
 def is_id(value: Any) -> bool:

@@ -200,15 +200,6 @@ def cancelled(session: Any, params: Message) -> None:
         call.cancel(params.get("reason"))
 
 
-def encode(reply: Any, id: Any = None) -> bytes:
-    """Encode a reply; one that is not JSON, because a handler put NaN into it, becomes an internal error."""
-    try:
-        return wire.dumps(reply)
-    except ValueError as error:
-        log.error("a reply is not JSON: %s", error)
-        return wire.dumps(wire.error(id, InternalError("The result cannot be written as JSON")))
-
-
 def check_batch(values: list[Any], limit: int) -> None:
     """Refuse a batch that is empty or too long before looking at its members.
 

@@ -6,7 +6,7 @@ Spec: 26:basic/index#meta, 26:server/discover, 26:basic/patterns/subscriptions
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from ..protocol import spec, wire
@@ -82,7 +82,7 @@ def discover(ctx: Context, params: Message) -> Message:
     return result
 
 
-def listen(ctx: Context, params: Message) -> Iterator[Message | None]:
+def listen(ctx: Context, params: Message) -> Generator[Message | None, None, Message]:
     """Serve `subscriptions/listen`: acknowledge, pass changes on, and answer when the server closes.
 
     Spec: BASE-155 to BASE-172

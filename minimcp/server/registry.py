@@ -207,7 +207,7 @@ class Registry:
         output = output_schema if output_schema is not None else hints.output_schema(signature.returns)
         definition = _definition(signature, name, {**shown, "inputSchema": signature.schema, "outputSchema": output})
         entry = Entry(function, definition, signature, allow)
-        entry.headers = headers.annotations(signature.schema)
+        entry.headers = headers.annotated(signature.schema)
         if output is not None:
             schema.check_schema(output, "outputSchema")
             entry.output = schema.Validator(output)

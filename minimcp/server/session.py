@@ -15,18 +15,10 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..protocol import wire
-from ..protocol.errors import Cancelled, InvalidParams, MinimcpError, ToolError
+from ..protocol.errors import Cancelled, InvalidParams, SessionNotFound, ToolError, TooManySessions
 from .seal import BadSeal, Sealer
 
 Message = dict[str, Any]
-
-
-class SessionNotFound(MinimcpError):
-    """No session has this id, or it belongs to another principal; the two must look the same. Spec: TRN-148, TRN-155"""
-
-
-class TooManySessions(MinimcpError):
-    """The cap on sessions is reached and none of them can be given up."""
 
 
 class Session:

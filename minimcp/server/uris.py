@@ -95,10 +95,10 @@ class Template:
                 end = uri.rfind(following) if last else uri.find(following, position)
             else:
                 end = len(uri)
-            value = self._value(uri[position:end], slashes) if end > position else None
-            if value is None:
+            found = self._value(uri[position:end], slashes) if end > position else None
+            if found is None:
                 return None
-            values[variable] = value
+            values[variable] = found
             position = end
         return values if uri[position:] == self._tail else None
 

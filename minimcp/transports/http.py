@@ -12,9 +12,8 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, Optional
 
 from ..protocol import headers, spec, sse, wire
-from ..protocol.errors import InvalidParams, InvalidRequest, McpError, MinimcpError
-from ..server.dispatcher import encode
-from ..server.session import Session, SessionNotFound, TooManySessions
+from ..protocol.errors import InvalidParams, InvalidRequest, McpError, MinimcpError, SessionNotFound, TooManySessions
+from ..protocol.wire import encode
 from .guard import Guard
 from .streams import EventStream, Exchange, Log, exchange_batches, gone, log, log_batches
 from .workers import Workers
@@ -22,6 +21,8 @@ from .workers import Workers
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Headers = list[tuple[str, str]]
+# A server and its sessions are known here by what they can do, not by their classes.
+Session = Any
 
 RETRY_MS = 500
 MOUNTED = ("", "/", "/mcp", "/mcp/")
@@ -257,7 +258,7 @@ class HttpApp:
         status = 200
         if isinstance(reply, dict) and "error" in reply:
             status = spec.HTTP_STATUS.get(reply["error"]["code"], 200) if modern else legacy_status
-        body = encode(reply, reply.get("id") if isinstance(reply, dict) else None)
+        body = encode(reply)
         return self.respond(environ, start_response, status, body, extra or [])
 
     def stream(

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 from ..protocol import sse, wire
 from ..protocol.errors import McpError
-from ..server.dispatcher import encode
+from ..protocol.wire import encode
 from .http import Environ, Refused, StartResponse
 from .streams import Exchange
 
@@ -53,7 +53,7 @@ class SseDoor:
             session.close()
 
         endpoint = f"{environ.get('SCRIPT_NAME', '')}/messages?session_id={id}".encode("latin-1")
-        return self._app.stream(environ, start_response, self._events(exchange, endpoint), on_close)
+        return self._app.stream(environ, start_response, self._events(exchange, endpoint), on_close)  # type: ignore[no-any-return]
 
     def _events(self, exchange: Exchange, endpoint: bytes) -> Any:
         limits = self._app.limits

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..protocol import wire
 from ..protocol.errors import InternalError, InvalidRequest, McpError
-from ..server.dispatcher import encode
+from ..protocol.wire import encode
 from .workers import Workers
 
 log = logging.getLogger("minimcp")
@@ -194,7 +194,7 @@ class StdioDoor:
             self._hang_up()
 
     def _write(self, message: Any) -> None:
-        data = memoryview(encode(message, message.get("id") if isinstance(message, dict) else None) + b"\n")
+        data = memoryview(encode(message) + b"\n")
         with self._write_lock:
             while data:
                 data = data[os.write(self._fd_out, data) :]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..protocol import sse
-from ..server.dispatcher import encode
+from ..protocol.wire import encode
 
 log = logging.getLogger("minimcp")
 
@@ -33,7 +33,7 @@ def gone(environ: Message) -> bool:
     if connection is None:
         return False
     try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
     except (BlockingIOError, InterruptedError):
         return False
     except OSError as error:
