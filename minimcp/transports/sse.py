@@ -74,9 +74,8 @@ class SseDoor:
         if session is None or exchange is None or owner != principal:
             raise Refused(404, "Session not found; open the SSE endpoint again")
         message: Any = None
-        limits = self._app.limits
         try:
-            message = wire.loads(self._app.read_body(environ), int(limits["depth"]), int(limits["elements"]))
+            message = self._app.read_message(environ)
             call = self._app.server.call(message, session=session, principal=principal, request=environ)
         except McpError as problem:
             body = encode(wire.error(wire.readable_id(message), problem))

@@ -93,11 +93,8 @@ class Log:
         self._readers = 0
         self._retry_ms: int | None = None
         self.reply: Any = None
-
-    def last(self) -> int:
-        """The number of the newest event, 0 before the first."""
-        with self._changed:
-            return self._next - 1
+        # The number of the newest event that was handed to a reader.
+        self.delivered = 0
 
     def alone(self, timeout_s: float) -> bool:
         """Wait for something to happen, and say whether it was the end, with nothing before the reply."""
@@ -144,6 +141,8 @@ class Log:
             if not self._left(ticket) and self._next - 1 <= after:
                 self._changed.wait(timeout_s)
             events = [event for event in self._events if event[0] > after]
+            if events:
+                self.delivered = max(self.delivered, events[-1][0])
             if ticket != self._readers and self._retry_ms is not None:
                 events.append((after, b"retry: %d\n\n" % self._retry_ms))
             return events, self._left(ticket)
