@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import sys
 from typing import Any
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.http is None:
             _run_stdio(options.target)
         else:
-            _run_http(load(options.target), options.host, options.http)
+            _run_http(options.target, options.host, options.http)
     except (OSError, ValueError, ImportError) as error:
         print(f"minimcp: {error}", file=sys.stderr)
         return 1
@@ -67,9 +68,23 @@ def _run_stdio(target: str) -> None:
     stdio.serve(load(target), pipes)
 
 
-def _run_http(server: Any, host: str, port: int) -> None:
+def _run_http(target: str, host: str, port: int) -> None:
+    server = load(target)
+    name = server.identity["name"]
+
     def ready(listening: Any) -> None:
-        print(f"{server.identity['name']} is listening on {listening.url}/mcp\nStop it with Ctrl-C.", file=sys.stderr)
+        url = f"{listening.url}/mcp"
+        over_http = {"mcpServers": {name: {"type": "http", "url": url}}}
+        command = [sys.executable, "-m", "minimcp", "run", os.path.abspath(target)]
+        over_stdio = {"mcpServers": {name: {"command": command[0], "args": command[1:]}}}
+        print(
+            f"{name} is listening on {url}\n\n"
+            f"To connect a host, put this into its MCP configuration:\n  {json.dumps(over_http)}\n"
+            f"or let the host start the same file over stdio:\n  {json.dumps(over_stdio)}\n\n"
+            "Stop the server with Ctrl-C.",
+            file=sys.stderr,
+            flush=True,
+        )
 
     server.run_http(host=host, port=port, ready=ready)
 

@@ -55,9 +55,10 @@ class Session:
 
     def remove_call(self, call: Any) -> None:
         """Forget a call that has ended."""
+        id = call.id
         with self._lock:
-            if self.calls.get(call.id) is call:
-                del self.calls[call.id]
+            if self.calls.get(id) is call:
+                del self.calls[id]
 
     def ask(self, ctx: Any, question: Message) -> tuple[str, Future[Any]]:
         """Send the client a request on the stream of the call in `ctx`; return its id and the future of its result.
