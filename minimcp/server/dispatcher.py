@@ -31,7 +31,7 @@ class Era:
     :ivar bad_arguments: `f(ctx, text) -> result` answers tool arguments that do not fit, or raises.
     """
 
-    __slots__ = ("bad_arguments", "close", "methods", "name", "notifications", "open", "problem", "versions")
+    __slots__ = ("bad_arguments", "close", "long_lived", "methods", "name", "notifications", "open", "problem", "versions")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Era:
         self.name = name
         self.versions = versions
         self.methods = methods
+        self.long_lived = frozenset(name for name, handler in methods.items() if inspect.isgeneratorfunction(handler))
         self.notifications = notifications
         self.open = open
         self.close = close
@@ -90,7 +91,7 @@ class Call:
         if handler is None or (capability is not None and capability not in server.registry.offers):
             raise MethodNotFound(f"Method not found: {method[:100]}")
         self._handler = handler
-        self.streams = inspect.isgeneratorfunction(handler)
+        self.streams = method in era.long_lived
         self.interactive = self.streams or (entry is not None and entry.context is not None)
         if self.interactive:
             # Only these can look at it; the others are spared the cost of an Event.
