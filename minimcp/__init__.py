@@ -23,9 +23,25 @@ _HOMES = {
     "audio": "protocol.content",
     "resource": "protocol.content",
     "link": "protocol.content",
+    "safe_join": "server.uris",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = [
+    "Answer",
+    "Cancelled",
+    "Context",
+    "McpError",
+    "MinimcpError",
+    "Server",
+    "ToolError",
+    "__version__",
+    "audio",
+    "image",
+    "link",
+    "resource",
+    "safe_join",
+    "text",
+]
 
 if TYPE_CHECKING:
     from .protocol.content import audio, image, link, resource, text
@@ -33,6 +49,7 @@ if TYPE_CHECKING:
     from .server.asking import Answer
     from .server.context import Context
     from .server.server import Server
+    from .server.uris import safe_join
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="minimcp", description="Serve a Model Context Protocol server.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="serve a server from a Python file, over stdio or HTTP")
-    run.add_argument("target", metavar="FILE[:OBJECT]", help="the file, and the name of its Server if there are several")
+    run.add_argument("target", metavar="FILE[:OBJECT]", help="the file, and its Server if there are several")
     run.add_argument("--http", type=int, metavar="PORT", help="serve Streamable HTTP on this port instead of stdio")
     run.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     options = parser.parse_args(arguments)

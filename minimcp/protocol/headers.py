@@ -25,7 +25,10 @@ _SAFE_INTEGER = 2**53 - 1
 
 
 def is_modern(message: Any, get: Get | None) -> bool:
-    """Say whether a message is of the modern era: its `_meta` names a version, or its header a modern one. Spec: BASE-082"""
+    """Say whether a message is of the modern era: its `_meta` names a version, or its header a modern one.
+
+    Spec: BASE-082
+    """
     params = message.get("params") if isinstance(message, dict) else None
     meta = params.get("_meta") if isinstance(params, dict) else None
     if isinstance(meta, dict) and spec.META_VERSION in meta:

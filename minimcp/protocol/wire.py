@@ -88,7 +88,7 @@ def dumps(message: Any) -> bytes:
 
 
 def encode(reply: Any) -> bytes:
-    """Encode what a server has to say; what is not JSON, because a handler put NaN into it, becomes an internal error."""
+    """Encode what a server has to say; what is not JSON, say a NaN from a handler, becomes an internal error."""
     try:
         return dumps(reply)
     except ValueError as problem:

@@ -98,7 +98,9 @@ class Context:
         self._thread = threading.get_ident()
 
     def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
-        """Report progress, if the client asked for it; a value that does not rise is dropped. Spec: BASE-142 to BASE-153
+        """Report progress, if the client asked for it; a value that does not rise is dropped.
+
+        Spec: BASE-142 to BASE-153
 
         :raises Cancelled: when the call was cancelled.
         """
@@ -166,7 +168,10 @@ class Context:
         metadata: dict[str, Any] | None = None,
         key: str | None = None,
     ) -> asking.Sample:
-        """Ask the client's model to write a message; `.text` of the result is what it wrote. Spec: FEAT-155 to FEAT-178"""
+        """Ask the client's model to write a message; `.text` of the result is what it wrote.
+
+        Spec: FEAT-155 to FEAT-178
+        """
         question = asking.sampling(
             messages,
             max_tokens,
@@ -203,7 +208,7 @@ class Context:
     def _ask(self, questions: dict[str, asking.Question], named: bool) -> dict[str, Any]:
         self.check()
         if self.method not in spec.MAY_ASK:
-            raise RuntimeError(f"A handler of {self.method} cannot ask the client; only tools, prompts and resources can")
+            raise RuntimeError(f"A handler of {self.method} cannot ask; only tools, prompts and resources can")
         if self._thread != threading.get_ident():
             raise RuntimeError("Ask from the thread that runs the handler: on 2026-07-28 the question ends that run")
         answers: dict[str, Any] = self.asker.ask(self, questions, named)
@@ -211,7 +216,7 @@ class Context:
         return answers
 
     def can(self, capability: str, detail: str | None = None) -> bool:
-        """Say whether this client can be asked, as in `can("elicitation")`, `can("elicitation", "url")`, `can("sampling")`."""
+        """Say whether this client can be asked, as in `can("elicitation", "url")` or `can("sampling")`."""
         return asking.declared(self.capabilities, {capability: {detail: {}} if detail else {}})
 
     def extension(self, identifier: str) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ Handler = Callable[[Context, Message], Any]
 class Era:
     """A method table plus an envelope.
 
-    :ivar methods: method -> `f(ctx, params) -> result`; a generator function yields what it emits and returns the result.
+    :ivar methods: method -> `f(ctx, params) -> result`; a long-lived one is a generator that yields what it emits.
     :ivar notifications: method -> `f(session, params)`.
     :ivar open: `f(ctx)` fills the context from the message or the session, or raises.
     :ivar close: `f(ctx, result) -> result` dresses a result for the wire.
@@ -31,7 +31,17 @@ class Era:
     :ivar bad_arguments: `f(ctx, text) -> result` answers tool arguments that do not fit, or raises.
     """
 
-    __slots__ = ("bad_arguments", "close", "long_lived", "methods", "name", "notifications", "open", "problem", "versions")
+    __slots__ = (
+        "bad_arguments",
+        "close",
+        "long_lived",
+        "methods",
+        "name",
+        "notifications",
+        "open",
+        "problem",
+        "versions",
+    )
 
     def __init__(
         self,
@@ -194,7 +204,10 @@ class Batch:
 
 
 def cancelled(session: Any, params: Message) -> None:
-    """Take `notifications/cancelled`: cancel that call of the session; anything unknown is ignored. Spec: BASE-133, BASE-134"""
+    """Take `notifications/cancelled`: cancel that call of the session; anything unknown is ignored.
+
+    Spec: BASE-133, BASE-134
+    """
     id = params.get("requestId")
     call = session.calls.get(id) if session is not None and wire.is_id(id) else None
     if call is not None:

@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 from ..protocol import content, wire
-from ..protocol.hints import to_json
 from ..protocol.errors import (
     InternalError,
     InvalidArguments,
@@ -16,6 +15,7 @@ from ..protocol.errors import (
     ResourceNotFound,
     ToolError,
 )
+from ..protocol.hints import to_json
 from .context import Context
 from .registry import Entry
 
@@ -206,9 +206,14 @@ def get_prompt(ctx: Context, params: Params) -> Result:
 
 def _message(item: Any) -> Result:
     if isinstance(item, dict) and "role" in item and "content" in item:
-        return {**item, "content": content.text(item["content"]) if isinstance(item["content"], str) else item["content"]}
-    block = item if content.is_block(item) else content.text(item if isinstance(item, str) else wire.text(to_json(item)))
-    return {"role": "user", "content": block}
+        return {**item, "content": _as_block(item["content"])}
+    return {"role": "user", "content": _as_block(item)}
+
+
+def _as_block(item: Any) -> Result:
+    if content.is_block(item):
+        return item  # type: ignore[no-any-return]
+    return content.text(item if isinstance(item, str) else wire.text(to_json(item)))
 
 
 def _run(ctx: Context, entry: Entry, arguments: Params, what: str) -> Any:

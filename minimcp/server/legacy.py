@@ -30,7 +30,8 @@ def open(ctx: Context) -> None:
     version = session.version if session is not None else None
     if version is None and ctx.method not in _WITHOUT_HANDSHAKE:
         raise InvalidRequest(
-            f"There is no session: send initialize first, or a 2026-07-28 request, whose params._meta has {spec.META_VERSION}"
+            "There is no session: send initialize first, or a 2026-07-28 request, "
+            f"whose params._meta has {spec.META_VERSION}"
         )
     ctx.version = version or spec.LATEST_LEGACY
     ctx.asker = _BLOCK
@@ -39,7 +40,10 @@ def open(ctx: Context) -> None:
 
 
 def initialize(ctx: Context, params: Message) -> Message:
-    """Answer `initialize`: the requested revision if it is a legacy one, else the latest legacy one. Spec: BASE-103, BASE-106"""
+    """Answer `initialize`: the requested revision if it is a legacy one, else the latest legacy one.
+
+    Spec: BASE-103, BASE-106
+    """
     version, capabilities = params.get("protocolVersion"), params.get("capabilities", {})
     client_info = params.get("clientInfo", {})
     if not isinstance(version, str) or not isinstance(capabilities, dict) or not isinstance(client_info, dict):

@@ -55,7 +55,10 @@ def open(ctx: Context) -> None:
 
 
 def close(ctx: Context, result: Message) -> Message:
-    """Dress a result: `resultType`, the server's identity, and caching hints where they belong. Spec: BASE-046, BASE-049, FEAT-121"""
+    """Dress a result: `resultType`, the server's identity, and caching hints where they belong.
+
+    Spec: BASE-046, BASE-049, FEAT-121
+    """
     dressed = {"resultType": "complete", **result}
     meta = result.get("_meta")
     dressed["_meta"] = {**ctx.server.identity_meta, **meta} if meta else ctx.server.identity_meta

@@ -216,7 +216,7 @@ class Registry:
     def make_resource(self, function: Callable[..., Any], uri: str, allow: Allow | None, **shown: Any) -> Entry:
         """Build a resource's or, when the URI has variables, a template's entry.
 
-        :raises ValueError: for a URI or template that is malformed, or whose variables are not the function's parameters.
+        :raises ValueError: for a malformed URI or template, or one whose variables are not the function's parameters.
         """
         hinted = {key: shown.pop(key) for key in ("ttl_ms", "cache_scope") if shown.get(key) is not None}
         signature = hints.signature(function, self._context_type)
@@ -226,7 +226,8 @@ class Registry:
             raise ValueError(f"{uri!r} is not a URI; write it with a scheme, for instance config://app")
         wanted = set(template.names) if template else set()
         if not wanted <= names or set(signature.schema.get("required", ())) - wanted:
-            raise ValueError(f"{uri!r} and {function.__name__}() do not have the same variables: {sorted(wanted ^ names)}")
+            differing = ", ".join(sorted(wanted ^ names))
+            raise ValueError(f"{uri!r} and the parameters of {function.__name__}() differ: {differing}")
         shown["uriTemplate" if template else "uri"] = uri
         definition = _definition(signature, shown.pop("name", None) or function.__name__, shown)
         entry = Entry(function, definition, signature, allow)

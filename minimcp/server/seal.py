@@ -41,7 +41,7 @@ class Sealer:
         given = given or os.environ.get(ENVIRONMENT, "").split()
         keys = [key.encode("utf-8") if isinstance(key, str) else key for key in given]
         if any(len(key) < 16 for key in keys):
-            raise ValueError('A secret has at least 16 bytes; make one with: python -c "import secrets; print(secrets.token_hex())"')
+            raise ValueError("A secret has at least 16 bytes; make one with secrets.token_hex()")
         self.shared = bool(keys)
         self._keys = keys or [os.urandom(32)]
 

@@ -29,14 +29,14 @@ class Server:
 
     :param name: what the server calls itself.
     :param instructions: a hint to the model on how to use the server.
-    :param secret: one key or several (the first signs, all verify) for request states and session ids; needed as soon as
-        more than one process serves. Default: the environment variable MINIMCP_SECRET, else a key of this process.
+    :param secret: one key or several (the first signs, all verify) for request states and session ids; needed as soon
+        as several processes serve. Default: the environment variable MINIMCP_SECRET, else a key of this process.
     :param page_size: how many items a list page has; None for all.
     :param ttl_ms: how long clients may cache lists and resources, in milliseconds.
     :param cache_scope: "private" or "public", see `ttl_ms`.
     :param principal: `f(environ)` names the authenticated user of an HTTP request; default: REMOTE_USER.
     :param around_call: `f(ctx)` makes a context manager in which every handler runs.
-    :param allowed_hosts: values of the Host header that are served; default: on a loopback connection only loopback names.
+    :param allowed_hosts: values of Host that are served; default: on a loopback connection only loopback names.
     :param allowed_origins: origins, beside the server's own, whose pages may call it.
     :param limits: overrides of `minimcp.protocol.spec.LIMITS`.
     :param debug: tell clients what exception a handler raised; never on a server that others can reach.
@@ -211,7 +211,7 @@ class Server:
         meta: Message | None = None,
         allow: Allow | None = None,
     ) -> None:
-        """Register a prompt, or replace the one of that name; its function returns text, a message, or a list of them."""
+        """Register a prompt, or replace the one of that name; it returns text, a message, or a list of them."""
         entry = self.registry.make_prompt(
             function, name, allow, title=title, description=description, icons=icons, meta=meta
         )

@@ -15,7 +15,10 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:[^\s\x00-\x1f\x7f\\]*\Z")
 
 
 def check_uri(uri: Any) -> bool:
-    """Say whether a value is an absolute URI in form: a scheme, no white space, not too long. Spec: FEAT-076, FEAT-078"""
+    """Say whether a value is an absolute URI in form: a scheme, no white space, not too long.
+
+    Spec: FEAT-076, FEAT-078
+    """
     return isinstance(uri, str) and len(uri) <= MAX_URI and _URI.match(uri) is not None
 
 

@@ -23,7 +23,7 @@ def _call(app: Any, environ: Environ) -> tuple[str, list[tuple[str, str]], Itera
 
 
 def flask_view(app: Any) -> Callable[..., Any]:
-    """Make a view function: `app.add_url_rule("/mcp", view_func=server.flask_view(), methods=["GET", "POST", "DELETE"])`.
+    """Make a view for `app.add_url_rule("/mcp", view_func=..., methods=["GET", "POST", "DELETE"])`.
 
     On a blueprint the blueprint's own hooks apply. A stream keeps the request context until it ends.
     """
@@ -44,7 +44,7 @@ def flask_view(app: Any) -> Callable[..., Any]:
 
 
 def django_view(app: Any) -> Callable[..., Any]:
-    """Make a view: `path("mcp", server.django_view())`; cross-site forms are refused by media type, so no CSRF token."""
+    """Make a view for `path("mcp", ...)`; a foreign form is refused by its media type, so it needs no CSRF token."""
 
     def mcp(request: Any, *_: Any, **__: Any) -> Any:
         from io import BytesIO
