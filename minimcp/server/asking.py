@@ -85,9 +85,28 @@ def sampling(messages: str | list[dict[str, Any]], max_tokens: int, **options: A
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": {"type": "text", "text": messages}}]
+    _check_tool_messages(messages)
     params = {"messages": messages, "maxTokens": max_tokens}
     params.update({name: value for name, value in options.items() if value is not None})
     return {"method": "sampling/createMessage", "params": params}
+
+
+def _check_tool_messages(messages: list[dict[str, Any]]) -> None:
+    """Refuse tool uses and results that do not pair up, which no model provider takes. Spec: FEAT-168, FEAT-169
+
+    :raises ValueError: with what is out of place.
+    """
+    open_uses: set[str] = set()
+    for message in messages:
+        content = message.get("content")
+        blocks = content if isinstance(content, list) else [content]
+        kinds = [block.get("type") for block in blocks if isinstance(block, dict)]
+        results = [block.get("toolUseId") for block in blocks if isinstance(block, dict) and "toolUseId" in block]
+        if "tool_result" in kinds and set(kinds) != {"tool_result"}:
+            raise ValueError("A message with a tool_result has only tool_result blocks")
+        if open_uses != set(results) or len(results) != len(set(results)):
+            raise ValueError("Every tool_use is followed at once by exactly one tool_result")
+        open_uses = {block["id"] for block in blocks if isinstance(block, dict) and block.get("type") == "tool_use"}
 
 
 def roots() -> Question:

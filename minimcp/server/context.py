@@ -249,7 +249,7 @@ class Context:
         """Cancel the call: `cancelled` is set and the next progress, log or ask raises."""
         if self.cancelled is _NEVER:
             return
-        log.info("%s %r cancelled: %.200s", self.method, self.request_id, reason or "no reason given")
+        log.info("%s %.100r cancelled: %.200r", self.method, self.request_id, reason)
         self.cancelled.set()
         for callback in list(self._on_cancel):
             callback()

@@ -145,6 +145,9 @@ class StdioDoor:
                 if inside is not None and self._inside is inside:
                     self._relieve(inside)
             self._watching.clear()
+            if self._inside is not None:
+                # A line was taken between the last look and the clearing, by a reader that saw us awake.
+                self._watching.set()
 
     def _relieve(self, inside: object) -> None:
         with self._turn_lock:
@@ -216,7 +219,10 @@ def _lines(fd: int, limit: int) -> Iterator[bytes | None]:
     """
     rest, skipping = b"", False
     while True:
-        chunk = os.read(fd, _CHUNK)
+        try:
+            chunk = os.read(fd, _CHUNK)
+        except OSError:
+            return
         if not chunk:
             return
         if b"\n" not in chunk:
