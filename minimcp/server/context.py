@@ -49,6 +49,7 @@ class Context:
         "deadline",
         "entry",
         "era",
+        "error",
         "finished",
         "log_level",
         "meta",
@@ -85,6 +86,8 @@ class Context:
         self.close_stream: Callable[..., None] = _no_stream
         # When a long-lived stream has to end, on the monotonic clock; None for never.
         self.deadline: float | None = None
+        # What a tool raised, though its failure is a result.
+        self.error: Exception | None = None
         self.finished = False
         self.cancelled: threading.Event = _NEVER
         self._on_cancel: list[Callable[[], None]] = []

@@ -6,6 +6,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, Optional
 
 from ..protocol import headers, spec, wire
@@ -149,10 +150,24 @@ class Call:
             raise self._problem
         assert self._handler is not None
         ctx = self.ctx
-        if ctx.server.around_call is None:
+        # A door may bring its own hook: a framework's view does, so that handlers on a worker are in its context.
+        door = ctx.request.get("minimcp.around_call") if ctx.request is not None else None
+        if self.streams or (door is None and ctx.server.around_call is None):
             return self._handler(ctx, ctx.params)
-        with ctx.server.around_call(ctx):
-            return self._handler(ctx, ctx.params)
+        result = None
+        try:
+            with ExitStack() as hooks:
+                for around in (door, ctx.server.around_call):
+                    if around is not None:
+                        hooks.enter_context(around(ctx))
+                result = self._handler(ctx, ctx.params)
+                if ctx.error is not None:
+                    # A tool that failed has a result all the same; a transaction around it must not commit.
+                    raise ctx.error
+        except Exception as error:
+            if error is not ctx.error:
+                raise
+        return result
 
     def _done(self, result: Message) -> Message | None:
         if self._dropped:

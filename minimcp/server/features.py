@@ -78,10 +78,12 @@ def call_tool(ctx: Context, params: Params) -> Result:
             return ctx.era.bad_arguments(ctx, f"Invalid arguments for {name}: {error}")  # type: ignore[no-any-return]
         return tool_result(ctx, entry, value)
     except ToolError as error:
+        ctx.error = error
         return failed(str(error))
     except McpError:
         raise
     except Exception as error:
+        ctx.error = error
         log.exception("tool %s failed", name)
         return failed(ctx.server.describe(f"The tool {name} failed", error))
 
