@@ -6,6 +6,7 @@ import typing
 from typing import Any
 
 from .jsonable import to_json
+from .schema import Validator
 from .shapes import Schema, Shapes, describe, name_of
 
 _KEYWORDS = {
@@ -26,11 +27,7 @@ def form_schema(fields: Any) -> Schema:
         `{name: (hint, default)}`, or a dataclass or TypedDict class.
     :raises TypeError: when a field is not a string, number, boolean, choice or list of choices.
     """
-    if (
-        isinstance(fields, dict)
-        and fields.get("type") == "object"
-        and isinstance(fields.get("properties"), dict)
-    ):
+    if isinstance(fields, dict) and fields.get("type") == "object" and isinstance(fields.get("properties"), dict):
         for name, schema in fields["properties"].items():
             _check_field(name, schema)
         return fields
@@ -51,13 +48,20 @@ def _from_hints(fields: dict[str, Any]) -> Schema:
             if len(hint) != 2:
                 raise TypeError(f"form field {name}: write (hint, default), for example (bool, False)")
             properties[name] = schema = _field(name, hint[0])
-            schema["default"] = to_json(hint[1])
+            if hint[1] is not None:
+                _add_default(name, schema, to_json(hint[1]))
         else:
             properties[name] = _field(name, hint)
             if not _is_optional(hint):
                 required.append(name)
     schema = {"type": "object", "properties": properties}
     return {**schema, "required": required} if required else schema
+
+
+def _add_default(name: str, schema: Schema, default: Any) -> None:
+    if not Validator(schema).is_valid(default):
+        raise TypeError(f"form field {name}: the default {default!r} does not fit the field")
+    schema["default"] = default
 
 
 def _from_class(cls: type) -> Schema:
@@ -111,9 +115,7 @@ def _plain(name: str, schema: Schema) -> Schema:
             del schema["default"]
     schema = {key: value for key, value in schema.items() if key != "uniqueItems"}
     if schema.get("format") not in (None, *_FORMATS):
-        raise TypeError(
-            f"form field {name}: there is no format {schema['format']!r}; it knows {', '.join(_FORMATS)}"
-        )
+        raise TypeError(f"form field {name}: there is no format {schema['format']!r}; it knows {', '.join(_FORMATS)}")
     return schema
 
 

@@ -2,7 +2,7 @@
 
 `re` backtracks: a pattern with two ways to read the same repetition, like `^(a+)+$`, takes exponential time,
 and nothing can interrupt it. So a pattern is turned into its position automaton (one state per character it
-names). It is refused when a loop can read some text in two ways; otherwise the loops that leave their end open
+names). It is refused when a loop can read a text in two ways; otherwise the loops that leave their end open
 bound the degree of the polynomial that its time follows, and with it how long a searched string may be.
 Spec: FEAT-056
 """
@@ -58,6 +58,7 @@ class _Automaton:
         self.reads: list[frozenset[str]] = []
         self.follow: list[set[int]] = []
         self.repeating = False
+        self.ways = 1
         self.leading: list[_Automaton] = []  # lookarounds that run once, before anything is read
         self.inner: list[_Automaton] = []  # lookarounds that may run at every character
         self.ends = False  # whether something is asked for without reading, after the beginning
@@ -90,11 +91,9 @@ class _Automaton:
             return self.sequence(value)
         if name == "BRANCH":
             parts = [self.sequence(branch) for branch in value[1]]
-            return (
-                any(p[0] for p in parts),
-                set().union(*(p[1] for p in parts)),
-                set().union(*(p[2] for p in parts)),
-            )
+            self.pass_by(sum(part[0] for part in parts))
+            first, last = set().union(*(part[1] for part in parts)), set().union(*(part[2] for part in parts))
+            return any(part[0] for part in parts), first, last
         if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
             return self.repeat(*value)
         if name in ("ASSERT", "ASSERT_NOT"):
@@ -121,9 +120,11 @@ class _Automaton:
         if low == high and low <= 100 and all(str(kind) in ("LITERAL", "ANY", "IN") for kind, _ in body):
             copies = _parser.SubPattern(body.state, list(body) * low)
             return self.sequence(copies)
-        outside, self.repeating = self.repeating, True
+        outside, self.repeating = self.repeating, self.repeating or high > 1
         empty, first, last = self.sequence(body)
         self.repeating = outside
+        if high == 1 and empty:
+            self.pass_by(2)
         if high > 1:
             if empty:
                 raise _Slow("it repeats something that may be empty")
@@ -132,6 +133,12 @@ class _Automaton:
                     raise _Slow("a repetition contains another that reads the same text")
                 self.follow[state] |= first
         return empty or low == 0, first, last
+
+    def pass_by(self, ways: int) -> None:
+        """Count the ways to pass by something without reading."""
+        if ways > 1 and self.repeating:
+            raise _Slow("a repetition can leave out a part in two ways")
+        self.ways *= max(ways, 1)
 
     def longest(self) -> int:
         """How long a string may be so that a search takes at most about `MAX_STEPS`."""
@@ -152,11 +159,9 @@ class _Automaton:
         # What ends inside of a loop, with nothing asked for afterwards, is a match as soon as it gets there.
         costly = [loop for loop in loops if self.ends or not loop <= self.last]
         degree = (0 if self.anchored else 1) + bool(costly)
-        constant = max(map(len, costly), default=1)
+        constant = max(map(len, costly), default=1) * self.ways
         for loop in costly:
-            if any(
-                self.meet(a, b) for s in loop for a in self.follow[s] & loop for b in self.follow[s] - loop
-            ):
+            if any(self.meet(a, b) for s in loop for a in self.follow[s] & loop for b in self.follow[s] - loop):
                 degree += 1
         inside = {state: loop for loop in loops for state in loop}
         for state, following in [(-1, self.first), *enumerate(self.follow)]:

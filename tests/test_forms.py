@@ -1,0 +1,160 @@
+"""The forms of elicitation: flat schemas from hints, classes or a ready schema."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import uuid
+from typing import Annotated, Any, List, Literal, Optional, TypedDict
+
+import pytest
+
+from minimcp.protocol.hints import form_schema
+from minimcp.protocol.schema import check_schema
+
+
+class Level(enum.Enum):
+    LOW = "low"
+    HIGH = "high"
+
+
+@dataclasses.dataclass
+class Booking:
+    nights: int
+    room: Literal["single", "double"] = "single"
+    note: Optional[str] = None
+    tags: List[Level] = dataclasses.field(default_factory=list)
+
+
+class Contact(TypedDict):
+    mail: Annotated[str, "Your address", {"format": "email"}]
+
+
+def test_hints_become_a_flat_form():
+    form = form_schema(
+        {
+            "nights": Annotated[int, "How many", {"minimum": 1}],
+            "smoking": (bool, False),
+            "room": Literal["a", "b"],
+            "when": datetime.date,
+            "at": datetime.datetime,
+            "mail": Annotated[str, {"format": "email", "title": "Mail"}],
+            "level": (Level, Level.LOW),
+            "tags": (List[Literal["x", "y"]], ["x"]),
+            "price": Optional[float],
+            "note": (Optional[str], None),
+        }
+    )
+    assert form == {
+        "type": "object",
+        "properties": {
+            "nights": {"type": "integer", "description": "How many", "minimum": 1},
+            "smoking": {"type": "boolean", "default": False},
+            "room": {"type": "string", "enum": ["a", "b"]},
+            "when": {"type": "string", "format": "date"},
+            "at": {"type": "string", "format": "date-time"},
+            "mail": {"type": "string", "format": "email", "title": "Mail"},
+            "level": {"type": "string", "enum": ["low", "high"], "default": "low"},
+            "tags": {"type": "array", "items": {"type": "string", "enum": ["x", "y"]}, "default": ["x"]},
+            "price": {"type": "number"},
+            "note": {"type": "string"},
+        },
+        "required": ["nights", "room", "when", "at", "mail"],
+    }
+    check_schema(form)
+
+
+def test_a_dataclass_becomes_a_form():
+    assert form_schema(Booking) == {
+        "type": "object",
+        "properties": {
+            "nights": {"type": "integer"},
+            "room": {"type": "string", "enum": ["single", "double"], "default": "single"},
+            "note": {"type": "string"},
+            "tags": {"type": "array", "items": {"type": "string", "enum": ["low", "high"]}},
+        },
+        "required": ["nights"],
+    }
+
+
+def test_a_typed_dict_becomes_a_form():
+    mail = {"type": "string", "description": "Your address", "format": "email"}
+    assert form_schema(Contact) == {"type": "object", "properties": {"mail": mail}, "required": ["mail"]}
+
+
+def test_a_form_without_required_fields_has_no_required_member():
+    assert form_schema({"a": (int, 1)}) == {"type": "object", "properties": {"a": {"type": "integer", "default": 1}}}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"type": "string", "oneOf": [{"const": "#f00", "title": "Red"}], "default": "#f00"},
+        {"type": "string", "enum": ["a"], "enumNames": ["A"]},
+        {"type": "array", "minItems": 1, "maxItems": 2, "items": {"anyOf": [{"const": "a", "title": "A"}]}},
+        {"type": "array", "items": {"type": "string", "enum": ["a"]}, "default": ["a"]},
+        {"type": "number", "minimum": 0, "maximum": 1, "title": "T"},
+    ],
+)
+def test_a_ready_schema_passes_verbatim_whole_or_by_field(field):
+    ready = {"type": "object", "properties": {"a": field}, "required": ["a"], "x-mine": 1}
+    assert form_schema(ready) is ready
+    assert form_schema({"a": field})["properties"]["a"] == field
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        dict,
+        Booking,
+        List[int],
+        List[str],
+        list,
+        bytes,
+        uuid.UUID,
+        datetime.timedelta,
+        Any,
+        complex,
+        Literal[1, "a"],
+        List[Booking],
+    ],
+)
+def test_what_a_form_cannot_ask_for_is_refused_by_name(hint):
+    with pytest.raises(TypeError, match="form field x: "):
+        form_schema({"x": hint})
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"type": "object", "properties": {}},
+        {"type": "array", "items": {"type": "object"}},
+        {"type": "string", "not": {}},
+        {"$ref": "#"},
+        {"type": ["string", "null"]},
+        "string",
+    ],
+)
+def test_a_ready_schema_that_is_not_flat_is_refused(field):
+    with pytest.raises(TypeError, match="form field x: "):
+        form_schema({"type": "object", "properties": {"x": field}})
+
+
+@pytest.mark.parametrize("fields", [5, "x", None, [("a", int)], {1: int}, int])
+def test_what_is_no_form_at_all_is_refused(fields):
+    with pytest.raises(TypeError, match="form"):
+        form_schema(fields)
+
+
+def test_a_default_that_does_not_fit_and_a_wrong_tuple_are_refused():
+    with pytest.raises(TypeError, match="the default 'x' does not fit"):
+        form_schema({"a": (int, "x")})
+    with pytest.raises(TypeError, match=r"write \(hint, default\)"):
+        form_schema({"a": (int,)})
+
+
+def test_a_class_with_a_nested_member_is_refused():
+    nested = dataclasses.make_dataclass("Nested", [("inner", Booking)])
+    with pytest.raises(TypeError, match="form field inner: .*nothing nested"):
+        form_schema(nested)
