@@ -164,9 +164,7 @@ class HttpServer:
             self._child.wait()
         self._log.close()
 
-    def ask(
-        self, body: bytes, headers: Dict[str, str]
-    ) -> Tuple[Tuple[Dict[str, Any], ...], Optional[str], int]:
+    def ask(self, body: bytes, headers: Dict[str, str]) -> Tuple[Tuple[Dict[str, Any], ...], Optional[str], int]:
         """POST once; return the messages of the reply, its session id and the size of its body in bytes."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_S)
         try:

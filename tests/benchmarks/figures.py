@@ -118,9 +118,7 @@ def _checked(server: HttpServer, name: str) -> wire.Request:
         right = len(result.get("tools", ())) >= TOOLS and "inputSchema" in result["tools"][TOOLS - 1]
     else:
         text = result.get("content", [{}])[0].get("text", "")
-        right = {"big": len(text) == 1 << 20 and size < 1.1 * (1 << 20), "sse": text == "done"}.get(
-            name, text == "42"
-        )
+        right = {"big": len(text) == 1 << 20 and size < 1.1 * (1 << 20), "sse": text == "done"}.get(name, text == "42")
     if name == "sse":
         right = right and [m.get("params", {}).get("progress") for m in messages[:-1]] == [1, 2, 3, 4, 5]
     if not right:
@@ -128,9 +126,7 @@ def _checked(server: HttpServer, name: str) -> wire.Request:
     return request
 
 
-def _http(
-    results: Results, contenders: List[Contender], group: str, names: Tuple[str, ...], seconds: float
-) -> None:
+def _http(results: Results, contenders: List[Contender], group: str, names: Tuple[str, ...], seconds: float) -> None:
     servers: List[HttpServer] = []
     ready: Dict[Tuple[str, str], wire.Request] = {}
     try:
@@ -192,9 +188,7 @@ def _stdio(results: Results, contenders: List[Contender], wanted: List[str], sec
                 if not servers[-1][1].modern:
                     results.notes[contender.name] = "served the legacy era on stdio"
             except RuntimeError as fault:
-                results.reasons.update(
-                    {(name, contender.name): str(fault) for name in ("stdio", "pipelined")}
-                )
+                results.reasons.update({(name, contender.name): str(fault) for name in ("stdio", "pipelined")})
         for name in ("stdio", "pipelined"):
             for turn in range(ROUNDS + 1):
                 for contender, server in servers:

@@ -145,9 +145,7 @@ def _threads(port: int, request: wire.Request, connections: int, seconds: float)
         times.extend(mine)
 
     begin = time.perf_counter()
-    threads = [
-        threading.Thread(target=one_connection, args=(n * 10_000_000 + 1,)) for n in range(connections)
-    ]
+    threads = [threading.Thread(target=one_connection, args=(n * 10_000_000 + 1,)) for n in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:

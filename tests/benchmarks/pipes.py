@@ -168,9 +168,7 @@ class StdioServer:
         reader.join(ANSWER_S)
         passed = time.perf_counter() - begin
         if faults or reader.is_alive() or right != answered or answered != sent:
-            raise RuntimeError(
-                faults[0] if faults else f"{sent} sent, {answered} answers, {right} of them right"
-            )
+            raise RuntimeError(faults[0] if faults else f"{sent} sent, {answered} answers, {right} of them right")
         return answered / passed
 
     def peak_mib(self) -> float:

@@ -51,20 +51,12 @@ def main(argv: Optional[List[str]] = None) -> None:
 def _options(argv: Optional[List[str]]) -> argparse.Namespace:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "minimcp-benchmarks"
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.server", description=__doc__)
-    parser.add_argument(
-        "--envs", type=Path, default=cache, metavar="DIR", help=f"environments (default {cache})"
-    )
+    parser.add_argument("--envs", type=Path, default=cache, metavar="DIR", help=f"environments (default {cache})")
     parser.add_argument("--node", metavar="PROGRAM", help="the node to run the TypeScript SDK with")
     names = ", ".join(figure.name for figure in figures.FIGURES)
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help=f"one figure, repeatable: {names}"
-    )
-    parser.add_argument(
-        "--without", action="append", default=[], choices=COLUMNS, help="leave a contender out"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=3.0, help="load per figure and contender (default 3)"
-    )
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help=f"one figure, repeatable: {names}")
+    parser.add_argument("--without", action="append", default=[], choices=COLUMNS, help="leave a contender out")
+    parser.add_argument("--seconds", type=float, default=3.0, help="load per figure and contender (default 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the values there, too")
     options = parser.parse_args(argv)
     known = {figure.name for figure in figures.FIGURES}

@@ -38,9 +38,7 @@ class Request(NamedTuple):
         return f"{self.head}{number}{self.tail}".encode()
 
 
-def request(
-    method: str, params: Dict[str, Any], *, modern: bool = True, session: Optional[str] = None
-) -> Request:
+def request(method: str, params: Dict[str, Any], *, modern: bool = True, session: Optional[str] = None) -> Request:
     """Build a request of the modern era, or a legacy one on `session`; progress is asked for with a token."""
     params = dict(params)
     headers = {

@@ -44,9 +44,7 @@ def answer(body: bytes) -> Tuple[str, Iterable[bytes]]:
     """Choose the answer by the request's method and tool name."""
     message: Dict[str, Any] = json.loads(body)
     if message["method"] == "tools/list":
-        return "application/json", [
-            json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"tools": TOOLS}}).encode()
-        ]
+        return "application/json", [json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"tools": TOOLS}}).encode()]
     name = message["params"]["name"]
     if name == "steps":
         return "text/event-stream", events()
