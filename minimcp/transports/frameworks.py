@@ -1,80 +1,212 @@
 """Views that serve a server from inside a Flask or Django application, in the application's own context.
 
-A handler then sees what any view sees: the login, `g`, the database session, the transaction.
+A handler without a Context runs on the request's thread, where the login, `g`, the database session and the transaction
+are those of any view. One with a Context runs on a worker thread while this thread carries what it emits: there the
+view's hook, `environ["minimcp.around_call"]`, gives it a context of its own, which ends with the call and not with the
+response. A stream that only waits for changes holds none of this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-Environ = dict[str, Any]
+from ..protocol import wire
+from ..protocol.errors import InvalidRequest
+from .http import Environ, Headers, Refused
 
-
-def _call(app: Any, environ: Environ) -> tuple[str, list[tuple[str, str]], Iterable[bytes]]:
-    """Call the WSGI app as its endpoint, wherever the framework routed it."""
-    started: list[Any] = []
-
-    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
-        started[:] = [status, headers]
-
-    body = app({**environ, "PATH_INFO": ""}, start_response)
-    return started[0], started[1], body
+_METHODS = ["GET", "POST", "DELETE", "OPTIONS"]
 
 
 def flask_view(app: Any) -> Callable[..., Any]:
-    """Make a view for `app.add_url_rule("/mcp", view_func=..., methods=["GET", "POST", "DELETE"])`.
+    """Make a view function for `add_url_rule("/mcp", view_func=..., strict_slashes=False)` of a Flask app or blueprint.
 
-    On a blueprint the blueprint's own hooks apply. A stream keeps the request context until it ends.
+    `Server(principal=...)` is called in the request context, so `lambda environ: g.user.name` will do. A handler on a
+    worker has a request context of its own, in which the `before_request` hooks run once more, so that what they put
+    into `g` (user, database session) belongs to that thread; names that only `g` of the request has, say from a
+    decorator of the view, are copied, except those with a leading underscore. Teardown functions run there as well.
     """
 
     def mcp(*_: Any, **__: Any) -> Any:
-        from flask import Response, request, stream_with_context
+        from flask import Response, current_app, g, request
 
-        status, headers, body = _call(app, request.environ)
-        if isinstance(body, list):
-            return Response(b"".join(body), status, headers)
-        response = Response(stream_with_context(_closing(body)), status, headers, direct_passthrough=True)
-        response.call_on_close(body.close)  # type: ignore[attr-defined]
+        flask_app, thread = current_app._get_current_object(), threading.get_ident()  # type: ignore[attr-defined]
+        held = {name: g.get(name) for name in g if not name.startswith("_")}
+
+        def around_call(ctx: Any) -> Any:
+            return ExitStack() if threading.get_ident() == thread else _flask_context(flask_app, held)
+
+        environ = {**request.environ, "wsgi.input": _Body(_flask_body), "minimcp.around_call": around_call}
+        environ["minimcp.host_checked"] = current_app.config.get("TRUSTED_HOSTS") is not None
+        status, headers, body = _call(app, environ)
+        response = Response(body, status, headers, direct_passthrough=not isinstance(body, list))
+        if body == []:
+            del response.headers["Content-Type"]
         return response
 
-    # For Flask-WTF: a JSON body of exactly this media type cannot come from a foreign form.
+    # What Flask and Flask-WTF look for. A JSON body of exactly this media type cannot come from a foreign form.
+    mcp.methods = _METHODS  # type: ignore[attr-defined]
+    mcp.provide_automatic_options = False  # type: ignore[attr-defined]
     mcp.csrf_exempt = True  # type: ignore[attr-defined]
     return mcp
 
 
+@contextmanager
+def _flask_context(app: Any, held: dict[str, Any]) -> Iterator[None]:
+    """A second context for the request at hand, on a thread that has a copy of its context variables."""
+    from flask import g, globals
+    from werkzeug.exceptions import HTTPException
+
+    # Since Flask 3.2 one context is both; LocalProxy passes the look-up on.
+    copy = getattr(globals.app_ctx, "copy", None) or globals.request_ctx.copy
+    again = copy()
+    with app.app_context(), again:
+        takes_context = inspect.signature(app.preprocess_request).parameters
+        try:
+            refusal = app.preprocess_request(*([again] if takes_context else []))
+        except HTTPException as error:
+            refusal = error
+        if refusal is not None:
+            raise InvalidRequest("A before_request hook of the application refused the request")
+        for name, value in held.items():
+            g.setdefault(name, value)
+        yield
+
+
+def _flask_body(size: int) -> bytes:
+    from flask import request
+    from werkzeug.exceptions import RequestEntityTooLarge
+
+    try:
+        # A hook of the application may have read it already; Flask then remembers it.
+        rest = request.stream.read(size) if request.content_length is None else b""
+        return rest or request.get_data()[:size]
+    except RequestEntityTooLarge:
+        raise Refused(413, "The body is larger than the application's MAX_CONTENT_LENGTH") from None
+
+
 def django_view(app: Any) -> Callable[..., Any]:
-    """Make a view for `path("mcp", ...)`; a foreign form is refused by its media type, so it needs no CSRF token."""
+    """Make a view for `path("mcp", server.django_view())`, WSGI only.
+
+    The principal is the name of the user whom Django has logged in, and nobody else, unless `Server(principal=...)`
+    decides; `ctx.request["django.request"]` is the request. Where LoginRequiredMiddleware is installed, a request
+    without a principal gets 401 instead of the redirect. Every call runs in a transaction of its own for each database
+    with ATOMIC_REQUESTS, rolled back when the call fails or ends with a question.
+    """
+    login_required: list[bool] = []
 
     def mcp(request: Any, *_: Any, **__: Any) -> Any:
-        from io import BytesIO
-
         from django.http import HttpResponse, StreamingHttpResponse
 
-        environ = {**request.META, "django.request": request}
-        environ["wsgi.input"] = BytesIO(request.body)
-        environ["CONTENT_LENGTH"] = str(len(request.body))
-        user = getattr(request, "user", None)
-        if user is not None and user.is_authenticated:
-            environ["REMOTE_USER"] = user.get_username()
+        if not login_required:
+            login_required.append(_login_required())
+        environ = _django_environ(request)
+        if login_required[0] and app.principal(environ) is None:
+            refusal = wire.dumps(wire.error(None, InvalidRequest("Authentication is required here")))
+            response: Any = HttpResponse(refusal, status=401, content_type="application/json")
+            response["WWW-Authenticate"] = "Bearer"
+            return response
         status, headers, body = _call(app, environ)
-        code = int(status.split(" ", 1)[0])
-        if isinstance(body, list):
-            response = HttpResponse(b"".join(body), status=code, content_type=None)
-        else:
-            response = StreamingHttpResponse(_closing(body), status=code)
-            response._resource_closers.append(body.close)  # type: ignore[attr-defined]
+        kind = HttpResponse if isinstance(body, list) else StreamingHttpResponse
+        response = kind(body, status=int(status[:3]))
+        del response["Content-Type"]
         for name, value in headers:
             response[name] = value
         return response
 
+    # A JSON body of exactly this media type cannot come from a foreign form, so no CSRF token is needed.
     mcp.csrf_exempt = True  # type: ignore[attr-defined]
     mcp.login_required = False  # type: ignore[attr-defined]
-    return mcp
+    # A transaction of the view's would wait, with its locks, for the worker whose call those locks keep waiting.
+    return _without_transaction(mcp)
 
 
-def _closing(body: Any) -> Iterable[bytes]:
+def _without_transaction(view: Callable[..., Any]) -> Callable[..., Any]:
+    from django.db import connections, transaction
+
+    for alias in connections:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
+
+
+def _django_environ(request: Any) -> Environ:
+    from django.conf import settings
+
+    environ = {**request.META, "django.request": request, "wsgi.input": _Body(lambda size: _django_body(request, size))}
+    user = getattr(request, "user", None)
+    if user is not None:
+        environ["REMOTE_USER"] = user.get_username() if user.is_authenticated else ""
+    request.get_host()
+    if "*" not in settings.ALLOWED_HOSTS:
+        environ["minimcp.host_checked"] = True
+    if "wsgi.version" not in environ:
+        # Under ASGI Django collects a stream before it sends it, so none may wait for what happens later.
+        environ["wsgi.multithread"] = False
+    thread = threading.get_ident()
+    environ["minimcp.around_call"] = lambda ctx: _django_context(threading.get_ident() != thread)
+    return environ
+
+
+@contextmanager
+def _django_context(worker: bool) -> Iterator[None]:
+    """Database connections and transactions as a request has them."""
+    from django.db import close_old_connections, connections, transaction
+
+    if worker:
+        close_old_connections()
     try:
-        yield from body
+        with ExitStack() as transactions:
+            for alias, options in connections.settings.items():
+                if options["ATOMIC_REQUESTS"]:
+                    transactions.enter_context(transaction.atomic(using=alias))
+            yield
     finally:
-        body.close()
+        if worker:
+            close_old_connections()
+
+
+def _django_body(request: Any, size: int) -> bytes:
+    from django.core.exceptions import RequestDataTooBig
+
+    try:
+        body: bytes = request.body
+        return body[:size]
+    except RequestDataTooBig:
+        raise Refused(413, "The body is larger than the application's DATA_UPLOAD_MAX_MEMORY_SIZE") from None
+
+
+def _login_required() -> bool:
+    """Say whether LoginRequiredMiddleware (Django 5.1) is installed."""
+    from django.apps import apps
+    from django.conf import settings
+    from django.utils.module_loading import import_string
+
+    if not apps.is_installed("django.contrib.auth"):
+        return False
+    from django.contrib.auth import middleware
+
+    wanted = getattr(middleware, "LoginRequiredMiddleware", ())
+    found = [import_string(path) for path in settings.MIDDLEWARE]
+    return any(isinstance(each, type) and issubclass(each, wanted) for each in found)
+
+
+class _Body:
+    """What `wsgi.input` is for us: the body as the framework has it, read when it is known not to be too large."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self.read = read
+
+
+def _call(app: Any, environ: Environ) -> tuple[str, Headers, Iterable[bytes]]:
+    """Call the WSGI app as its endpoint, wherever the framework routed it."""
+    started: list[Any] = []
+
+    def start_response(status: str, headers: Headers, exc_info: Any = None) -> None:
+        started[:] = [status, headers]
+
+    environ["PATH_INFO"] = ""
+    body = app(environ, start_response)
+    return started[0], started[1], body

@@ -254,7 +254,7 @@ class HttpApp:
         elif not length and environ.get("wsgi.input_terminated"):
             body = environ["wsgi.input"].read(limit + 1)
         if len(body) > limit or (length and int(length) > limit):
-            raise Refused(413, f"The body is larger than {limit} bytes", ("Connection", "close"))
+            raise Refused(413, f"The body is larger than {limit} bytes")
         return wire.loads(body, int(self.limits["depth"]), int(self.limits["elements"]))
 
     def principal(self, environ: Environ) -> str | None:

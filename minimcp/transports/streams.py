@@ -29,6 +29,10 @@ def gone(environ: Message) -> bool:
 
     A client that only closed its sending side looks the same, and is taken as gone.
     """
+    left = environ.get("waitress.client_disconnected")
+    if left is not None:
+        # Turns true only with waitress's channel_request_lookahead; otherwise a failed write tells.
+        return bool(left())
     connection = environ.get("werkzeug.socket") or environ.get("gunicorn.socket")
     if connection is None:
         return False
