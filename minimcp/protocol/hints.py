@@ -257,14 +257,12 @@ def _is_data(hint: Any) -> bool:
     return hint not in (None, _NULL, Any, object, str, bytes, bytearray)
 
 
-def from_strings(schema: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+def from_strings(schema: Schema, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return arguments that came as strings (of a prompt or a URI) as the JSON values that a schema asks for.
 
     A string that cannot be read as what is asked for stays a string, for the validation to refuse.
 
-    :param schema: the schema of the arguments, or a registered entry, whose `validate` knows it.
     """
-    schema = schema if isinstance(schema, dict) else schema.validate.__self__.schema
     properties = schema.get("properties", {})
     result = {}
     for name, value in arguments.items():

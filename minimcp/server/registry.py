@@ -31,7 +31,7 @@ class Entry:
     :ivar definition: the object that the list method sends.
     :ivar context: the name of the parameter that receives the Context, or None.
     :ivar order: its place among all registrations; cursors point at it.
-    :ivar parsed: the parameters that are not strings; prompts and templates receive them as text.
+    :ivar schema: the JSON Schema of the arguments.
     """
 
     __slots__ = (
@@ -44,7 +44,7 @@ class Entry:
         "hints",
         "order",
         "output",
-        "parsed",
+        "schema",
         "template",
         "validate",
     )
@@ -63,8 +63,7 @@ class Entry:
         self.template: Template | None = None
         self.headers: list[headers.Annotation] = []
         self.hints: Definition = {}
-        properties = signature.schema.get("properties", {})
-        self.parsed = frozenset(name for name, part in properties.items() if part.get("type", "string") != "string")
+        self.schema = signature.schema
 
     def run(self, ctx: Any, arguments: dict[str, Any]) -> Any:
         """Validate and convert the arguments, then call the function.
@@ -83,13 +82,7 @@ class Entry:
 
         :raises InvalidArguments: when an argument does not fit.
         """
-        values: dict[str, Any] = dict(arguments)
-        for name in self.parsed & values.keys():
-            try:
-                values[name] = json.loads(arguments[name])
-            except ValueError:
-                pass  # left as text, for validation to say what was expected
-        return self.run(ctx, values)
+        return self.run(ctx, hints.from_strings(self.schema, arguments))
 
 
 class Registry:
@@ -197,11 +190,11 @@ class Registry:
         :raises TypeError: for a function or hint that cannot be a tool.
         :raises ValueError: for a schema or `x-mcp-header` that breaks a rule.
         """
-        signature = hints.signature(function, self._context_type)
-        if input_schema is not None:
+        if input_schema is None:
+            signature = hints.signature(function, self._context_type)
+        else:
             schema.check_input_schema(input_schema)
-            # What the author wrote decides alone: no conversion to hints it may not agree with.
-            signature.schema, signature.bind = input_schema, dict
+            signature = hints.raw_signature(function, self._context_type, input_schema)
         name = name or function.__name__
         check_name(name)
         output = output_schema if output_schema is not None else hints.output_schema(signature.returns)
