@@ -41,18 +41,14 @@ def parse(docstring: str | None) -> tuple[str, dict[str, str]]:
             block, at = _block(lines, at + 1, indent=0)
             if heading.group(1).lower() in _PARAMETERS:
                 found.update(_google(block))
-        elif (
-            title in _PARAMETERS | _DROPPED and at + 1 < len(lines) and re.match(r"-{3,}\s*$", lines[at + 1])
-        ):
+        elif title in _PARAMETERS | _DROPPED and at + 1 < len(lines) and re.match(r"-{3,}\s*$", lines[at + 1]):
             block, at = _numpy_block(lines, at + 2)
             if title in _PARAMETERS:
                 found.update(_numpy(block))
         else:
             text.append(line)
             at += 1
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(text)).strip(), {
-        name: words for name, words in found.items() if words
-    }
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(text)).strip(), {name: words for name, words in found.items() if words}
 
 
 def _dedent(docstring: str) -> list[str]:

@@ -10,7 +10,6 @@ from typing import Any
 from . import docstrings, scalars
 from .errors import InvalidArguments
 from .forms import form_schema as form_schema
-from .jsonable import dump as dump
 from .jsonable import to_json as to_json
 from .records import add_default
 from .scalars import Misfit
@@ -135,11 +134,6 @@ def raw_signature(function: Any, context_type: type | None, schema: Schema) -> S
     return Signature(schema, read.context, bind, read.text, read.returns)
 
 
-def return_hint(function: Any) -> Any:
-    """Return what a function's return annotation stands for, or None."""
-    return _Read(function, None).returns
-
-
 def _shape(shapes: Shapes, hint: Any, owner: str, name: str) -> tuple[Schema, Load]:
     try:
         return shapes.of(hint)
@@ -160,9 +154,7 @@ def _refuse(function: Any, name: str, inspect: Any) -> Any:
     if plain is None or isinstance(plain, type):
         raise TypeError(f"{name} is not a function")
     if inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain):
-        raise TypeError(
-            f"{name} is async def: write def, and call blocking code; every call has its own thread"
-        )
+        raise TypeError(f"{name} is async def: write def, and call blocking code; every call has its own thread")
     if inspect.isgeneratorfunction(plain):
         raise TypeError(f"{name} is a generator: return a list instead of yielding its items")
     return plain
@@ -247,13 +239,9 @@ def _is_data(hint: Any) -> bool:
         return _is_data(hint.__origin__)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if describe(origin) in ("Union", "UnionType") or type(hint).__name__ == "UnionType":
-        return all(argument is _NULL or _is_data(argument) for argument in arguments) and set(arguments) != {
-            _NULL
-        }
+        return all(argument is _NULL or _is_data(argument) for argument in arguments) and set(arguments) != {_NULL}
     if (origin or hint) in (list, tuple):
-        return bool(arguments) and all(
-            argument is not Any and argument is not object for argument in arguments
-        )
+        return bool(arguments) and all(argument is not Any and argument is not object for argument in arguments)
     return hint not in (None, _NULL, Any, object, str, bytes, bytearray)
 
 
@@ -261,7 +249,6 @@ def from_strings(schema: Schema, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return arguments that came as strings (of a prompt or a URI) as the JSON values that a schema asks for.
 
     A string that cannot be read as what is asked for stays a string, for the validation to refuse.
-
     """
     properties = schema.get("properties", {})
     result = {}

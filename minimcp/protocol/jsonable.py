@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from . import scalars
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _PLAIN = frozenset([str, int, bool, type(None)])
 
 
@@ -21,11 +19,6 @@ def to_json(value: Any) -> Any:
         return _dump(value)
     except RecursionError:
         raise ValueError("the value is nested too deeply or contains itself") from None
-
-
-def dump(data: Any) -> str:
-    """Return JSON data as text, for a reader."""
-    return _encode(data)
 
 
 def _dump(value: Any) -> Any:

@@ -220,9 +220,7 @@ class _Compiler:
         if names is None:
             return _Anything()
         listed = [names] if isinstance(names, str) else names
-        known = (
-            isinstance(listed, list) and listed and all(isinstance(n, str) and n in _TYPES for n in listed)
-        )
+        known = isinstance(listed, list) and listed and all(isinstance(n, str) and n in _TYPES for n in listed)
         if not known or len(set(listed)) != len(listed):
             raise Unsupported("type")
         table: Table = {}
@@ -254,9 +252,7 @@ class _Compiler:
             groups.setdefault(type(value), set()).add(value)
         if isinstance(table, _Anything):
             return {kind: group.__contains__ for kind, group in groups.items()}
-        return {
-            kind: _both(group.__contains__, table[kind]) for kind, group in groups.items() if kind in table
-        }
+        return {kind: _both(group.__contains__, table[kind]) for kind, group in groups.items() if kind in table}
 
     def union(self, branches: Any, exclusive: bool) -> Table:
         if not isinstance(branches, list) or not branches:

@@ -128,9 +128,7 @@ def refusal(error: Exception) -> Misfit:
     """The misfit for an exception of a class that refused its members."""
     details = getattr(error, "errors", None)
     if callable(details):
-        problems = [
-            f"{'.'.join(map(str, detail['loc'])) or 'the value'}: {detail['msg']}" for detail in details()[:3]
-        ]
+        problems = [f"{'.'.join(map(str, detail['loc'])) or 'the value'}: {detail['msg']}" for detail in details()[:3]]
         return Misfit(f"is refused ({'; '.join(problems)[:300]})")
     if isinstance(error, ValueError) and str(error):
         return Misfit(f"is refused ({str(error)[:200]})")

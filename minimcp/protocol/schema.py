@@ -74,9 +74,7 @@ def check_schema(schema: Any, what: str = "inputSchema") -> None:
         _load(dialect).check_schema(schema)
     except exceptions.SchemaError as error:
         place = "/".join(str(step) for step in error.absolute_path)
-        where = (
-            f"{what} is not valid JSON Schema at {place!r}" if place else f"{what} is not valid JSON Schema"
-        )
+        where = f"{what} is not valid JSON Schema at {place!r}" if place else f"{what} is not valid JSON Schema"
         raise ValueError(f"{where}: {error.message[:300]}") from None
     except Exception as error:
         # A wrong regular expression or a malformed URI stops the check itself.
@@ -155,9 +153,7 @@ def _dialect(schema: dict[str, Any], what: str) -> str:
         raise ValueError(f"{what}: $schema must be a string, for example {DEFAULT_DIALECT!r}")
     name = declared[:-1] if declared.endswith("#") else declared
     if name not in _DIALECTS:
-        raise ValueError(
-            f"{what}: the dialect {declared[:100]!r} is not supported; use one of " + ", ".join(_DIALECTS)
-        )
+        raise ValueError(f"{what}: the dialect {declared[:100]!r} is not supported; use one of " + ", ".join(_DIALECTS))
     return name
 
 
@@ -221,9 +217,7 @@ def _check_subschemas(schema: dict[str, Any], dialect: str, what: str) -> None:
         seen.add(id(node))
         if node is not schema:
             if isinstance(node.get("$schema"), str):
-                raise ValueError(
-                    f"{what}: $schema belongs at the root only, where it holds for the whole schema"
-                )
+                raise ValueError(f"{what}: $schema belongs at the root only, where it holds for the whole schema")
             resolver = resolver.in_subresource(specification.create_resource(node))
         for keyword in _REFERENCES:
             ref = node.get(keyword)
@@ -286,9 +280,7 @@ def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterat
         yield ValidationError("no match")
 
 
-def _pattern_properties(
-    validator: Any, patterns: dict[str, Any], instance: Any, schema: Any
-) -> Iterator[Any]:
+def _pattern_properties(validator: Any, patterns: dict[str, Any], instance: Any, schema: Any) -> Iterator[Any]:
     if not isinstance(instance, dict):
         return
     for pattern, subschema in patterns.items():
@@ -390,9 +382,7 @@ def _sentence(error: Any) -> str:
     if keyword == "required":
         missing = [_show(name) for name in rule if name not in value]
         return (
-            f"{place} lacks {', '.join(missing[:10])}"
-            if error.absolute_path
-            else f"{', '.join(missing[:10])} missing"
+            f"{place} lacks {', '.join(missing[:10])}" if error.absolute_path else f"{', '.join(missing[:10])} missing"
         )
     if keyword == "additionalProperties" and rule is False and "patternProperties" not in error.schema:
         known = list(error.schema.get("properties", ()))

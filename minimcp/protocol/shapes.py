@@ -114,9 +114,7 @@ class Shapes:
         loads = [load for _, load in shapes]
         if not any(loads):
             return schema, tuple
-        return schema, lambda value: tuple(
-            at(i, load, item) for i, (load, item) in enumerate(zip(loads, value))
-        )
+        return schema, lambda value: tuple(at(i, load, item) for i, (load, item) in enumerate(zip(loads, value)))
 
     def _mapping(self, hint: Any, arguments: tuple[Any, ...]) -> Shape:
         if not arguments:
@@ -218,11 +216,7 @@ def at(place: int | str, load: Load, value: Any) -> Any:
 
 def describe(hint: Any) -> str:
     """How a hint is called in a message."""
-    return (
-        hint.__name__
-        if isinstance(hint, type) and not typing.get_args(hint)
-        else str(hint).replace("typing.", "")
-    )
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
 
 
 def unsupported(hint: Any) -> TypeError:
