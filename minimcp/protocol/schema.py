@@ -20,7 +20,7 @@ from .errors import InvalidArguments
 from .patterns import compile_pattern
 
 MAX_DEPTH = 64
-MAX_NODES = 50_000
+MAX_NODES = 10_000
 MAX_TEXT = 2_000_000  # characters of all strings of one schema
 MAX_SECONDS = 1.0  # processor time of one validation
 
