@@ -76,7 +76,6 @@ class Entry:
             return self.function(**values)
         return self.function(**{**values, self.context: ctx})
 
-
     def run_text(self, ctx: Any, arguments: dict[str, str]) -> Any:
         """Run with arguments that arrived as text; those of other types are read as JSON.
 
@@ -278,5 +277,3 @@ def _read_cursor(kind: str, cursor: Any) -> int:
     except (binascii.Error, ValueError, TypeError):
         pass
     raise InvalidParams("This cursor was not given out by this server; start again without one")
-
-
