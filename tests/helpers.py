@@ -1,0 +1,100 @@
+"""What test files share: messages as a client writes them, an HTTP exchange, and servers that surely end."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+BOTH = "application/json, text/event-stream"
+
+
+def modern(method: str, id: Any = 1, capabilities: Any = None, meta: Any = None, **params: Any) -> dict[str, Any]:
+    """A 2026-07-28 request; further arguments are its params."""
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {} if capabilities is None else capabilities,
+        **(meta or {}),
+    }
+    return {"jsonrpc": "2.0", "id": id, "method": method, "params": {**params, "_meta": meta}}
+
+
+def http_headers(message: dict[str, Any], **more: str) -> dict[str, str]:
+    """The headers that go with a 2026-07-28 request over HTTP; `more` has underscores for hyphens."""
+    found = {
+        "Content-Type": "application/json",
+        "Accept": BOTH,
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": message["method"],
+    }
+    name = message["params"].get("name") or message["params"].get("uri")
+    if name is not None:
+        found["Mcp-Name"] = name
+    found.update({key.replace("_", "-"): value for key, value in more.items()})
+    return found
+
+
+@contextlib.contextmanager
+def exchange(
+    url: str, message: Any, headers: dict[str, str], method: str = "POST", timeout_s: float = 20
+) -> Iterator[http.client.HTTPResponse]:
+    """Send a message and give the response, still unread, with its connection closed at the end."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+    try:
+        body = None if message is None else json.dumps(message).encode()
+        connection.request(method, parts.path, body, headers)
+        with connection.getresponse() as response:
+            yield response
+    finally:
+        connection.close()
+
+
+def post(url: str, message: dict[str, Any], **headers: str) -> tuple[int, Any]:
+    """Send a 2026-07-28 request and return the status and the reply, which may be the last event of a stream."""
+    with exchange(url, message, http_headers(message, **headers)) as response:
+        body = response.read()
+        if response.headers.get("Content-Type") == "text/event-stream":
+            return response.status, list(events(body.splitlines(keepends=True)))[-1]
+        return response.status, json.loads(body) if body else None
+
+
+def events(lines: Any) -> Iterator[Any]:
+    """The JSON of each event in an iterable of lines."""
+    for line in lines:
+        if line.startswith(b"data: "):
+            yield json.loads(line[6:])
+
+
+def free_port() -> int:
+    """A port that was free a moment ago, for servers that cannot say which one they took."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(app: Any, threaded: bool = True) -> Iterator[str]:
+    """Serve a WSGI application with Werkzeug's own server and give its address, without a trailing slash."""
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, type: str, message: str, *args: Any) -> None:
+            pass
+
+    server = make_server("127.0.0.1", 0, app, threaded=threaded, request_handler=Quiet)
+    if threaded:
+        server.daemon_threads = False  # so that closing the server waits for its requests
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
