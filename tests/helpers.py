@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import re
+import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -98,3 +102,71 @@ def serving(app: Any, threaded: bool = True) -> Iterator[str]:
         server.shutdown()
         thread.join(10)
         server.server_close()
+
+
+class Process:
+    """A child process, the lines it has written to either output, and the promise that nothing of it is left.
+
+    :param command: what to run, in a process group of its own.
+    """
+
+    def __init__(self, command: list[str], cwd: str | None = None, **env: str) -> None:
+        self.lines: list[str] = []
+        self._changed = threading.Condition()  # guards lines
+        self.child = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.child.stdout is not None
+        for line in self.child.stdout:
+            with self._changed:
+                self.lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait_for(self, pattern: str, timeout_s: float = 20) -> re.Match[str]:
+        """The first line that matches; an assertion fails when none comes in time."""
+        find = re.compile(pattern).search
+
+        def found() -> Any:
+            return next((match for match in map(find, self.lines) if match), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: found() or self.child.poll() is not None, timeout_s)
+            match = found()
+            assert match, f"no {pattern!r} in:\n" + "\n".join(self.lines)
+            return match
+
+    def terminate(self, timeout_s: float = 20) -> int:
+        """Send SIGTERM to the process alone and wait for its end."""
+        self.child.terminate()
+        return self.child.wait(timeout_s)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        try:
+            self.terminate(10)
+        except subprocess.TimeoutExpired:
+            pass
+        try:
+            # Whoever is left of the group.
+            os.killpg(self.child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.child.wait(10)
+        self._reader.join(10)
+        assert self.child.stdout is not None
+        self.child.stdout.close()
