@@ -20,9 +20,6 @@ from .uris import check_uri
 
 Message = dict[str, Any]
 
-_IDLE_S = 5.0
-
-
 def open(ctx: Context) -> None:
     """Fill the context from this message's `_meta`, and from nothing else. Spec: BASE-041, BASE-045, BASE-064
 
@@ -107,8 +104,9 @@ def listen(ctx: Context, params: Message) -> Generator[Message | None, None, Mes
                 "notifications/subscriptions/acknowledged", {"_meta": tag, "notifications": honoured}
             )
             ended = not kinds and not uris
+            idle_s = ctx.server.limits["keepalive_s"]
             while not ended:
-                left_s = _IDLE_S if ctx.deadline is None else min(_IDLE_S, ctx.deadline - time.monotonic())
+                left_s = idle_s if ctx.deadline is None else min(idle_s, ctx.deadline - time.monotonic())
                 changes = subscription.take(left_s) if left_s > 0 else None
                 ctx.check()
                 if changes is None:
