@@ -220,7 +220,7 @@ def _load(name: str, load: Any, value: Any) -> Any:
 def output_schema(hint: Any) -> Schema | None:
     """Return the schema of a return hint, or None when the result is text, bytes, content blocks or unknown.
 
-    A function that returns content blocks is annotated `-> list`, or not at all.
+    A function that returns content blocks is annotated `-> list`, `-> ImageContent`, or not at all.
 
     :raises TypeError: when the hint has no JSON form.
     """
@@ -234,7 +234,21 @@ def output_schema(hint: Any) -> Schema | None:
     return shapes.document(schema) or None
 
 
+def _is_content(hint: Any) -> bool:
+    """Say whether a hint is one of the content shapes of `types`, or a list or union of them."""
+    if getattr(hint, "__module__", "") == _SHAPES:
+        return hint.__name__.endswith(_CONTENT)
+    return any(_is_content(argument) for argument in typing.get_args(hint))
+
+
+# By name, so that `types` need not be loaded.
+_SHAPES = f"{__package__}.types"
+_CONTENT = ("Content", "EmbeddedResource", "ResourceLink", "CallToolResult")
+
+
 def _is_data(hint: Any) -> bool:
+    if _is_content(hint):
+        return False
     if hasattr(hint, "__metadata__"):
         return _is_data(hint.__origin__)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)

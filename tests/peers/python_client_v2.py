@@ -71,7 +71,7 @@ async def main() -> None:
             steps.saw("honored", **steps.plain(subscription.honored))
 
             async def wait() -> str:
-                event = await anext(subscription)
+                event = await subscription.__anext__()
                 return "listen stream" if isinstance(event, ToolsListChanged) else repr(event)
 
             await steps.grow(client, fetchers["tools"], wait)

@@ -90,4 +90,3 @@ def report_cities(value: str, arguments: dict[str, str]) -> list[str]:
 @server.completion("weather://{city}/today", "city")
 def weather_cities(value: str, arguments: dict[str, str]) -> list[str]:
     return [city for city in ("Lima", "Oslo") if city.startswith(value)]
-
