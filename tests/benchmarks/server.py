@@ -13,7 +13,7 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from . import contenders, figures, load
 
@@ -41,8 +41,11 @@ def main(argv: Optional[List[str]] = None) -> None:
         print(f"- {name}: {reason}")
     for name, note in results.notes.items():
         print(f"- {name}: {note}")
+    together: Dict[Tuple[str, str], List[str]] = {}
     for (figure, name), reason in results.reasons.items():
-        print(f"- {figure} of {name}: {reason}")
+        together.setdefault((name, reason), []).append(figure)
+    for (name, reason), names in together.items():
+        print(f"- {name} ({', '.join(names)}): {reason}")
     if options.json:
         taken = {figure.name: {c: results.get(figure.name, c) for c in COLUMNS} for figure in figures.FIGURES}
         options.json.write_text(json.dumps({"figures": taken, "contenders": labels}, indent=1) + "\n")
