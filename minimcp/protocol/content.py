@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 import mimetypes
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-Block = dict[str, Any]
+if TYPE_CHECKING:
+    from . import types
+
+B = TypeVar("B")
 
 
-def _with(block: Block, annotations: dict[str, Any] | None, meta: dict[str, Any] | None) -> Block:
+def _with(block: B, annotations: types.Annotations | None, meta: dict[str, Any] | None) -> B:
+    optional: Any = block
     if annotations is not None:
-        block["annotations"] = annotations
+        optional["annotations"] = annotations
     if meta is not None:
-        block["_meta"] = meta
+        optional["_meta"] = meta
     return block
 
 
@@ -21,31 +25,36 @@ def _base64(data: bytes | str) -> str:
     return data if isinstance(data, str) else base64.b64encode(data).decode("ascii")
 
 
-def text(text: str, *, annotations: dict[str, Any] | None = None, meta: dict[str, Any] | None = None) -> Block:
+def text(
+    text: str, *, annotations: types.Annotations | None = None, meta: dict[str, Any] | None = None
+) -> types.TextContent:
     """Build a text block."""
-    return _with({"type": "text", "text": text}, annotations, meta)
+    block: types.TextContent = {"type": "text", "text": text}
+    return _with(block, annotations, meta)
 
 
 def image(
     data: bytes | str,
     mime_type: str = "image/png",
     *,
-    annotations: dict[str, Any] | None = None,
+    annotations: types.Annotations | None = None,
     meta: dict[str, Any] | None = None,
-) -> Block:
+) -> types.ImageContent:
     """Build an image block from bytes, or from text that is base64 already."""
-    return _with({"type": "image", "data": _base64(data), "mimeType": mime_type}, annotations, meta)
+    block: types.ImageContent = {"type": "image", "data": _base64(data), "mimeType": mime_type}
+    return _with(block, annotations, meta)
 
 
 def audio(
     data: bytes | str,
     mime_type: str = "audio/wav",
     *,
-    annotations: dict[str, Any] | None = None,
+    annotations: types.Annotations | None = None,
     meta: dict[str, Any] | None = None,
-) -> Block:
+) -> types.AudioContent:
     """Build an audio block from bytes, or from text that is base64 already."""
-    return _with({"type": "audio", "data": _base64(data), "mimeType": mime_type}, annotations, meta)
+    block: types.AudioContent = {"type": "audio", "data": _base64(data), "mimeType": mime_type}
+    return _with(block, annotations, meta)
 
 
 def resource(
@@ -53,22 +62,25 @@ def resource(
     contents: str | bytes,
     mime_type: str | None = None,
     *,
-    annotations: dict[str, Any] | None = None,
+    annotations: types.Annotations | None = None,
     meta: dict[str, Any] | None = None,
-) -> Block:
+) -> types.EmbeddedResource:
     """Build a block that embeds a resource: text from str, a base64 blob from bytes."""
-    return _with({"type": "resource", "resource": resource_contents(uri, contents, mime_type)}, annotations, meta)
+    block: types.EmbeddedResource = {"type": "resource", "resource": resource_contents(uri, contents, mime_type)}
+    return _with(block, annotations, meta)
 
 
-def link(uri: str, name: str, **fields: Any) -> Block:
+def link(uri: str, name: str, **fields: Any) -> types.ResourceLink:
     """Build a link to a resource.
 
     :param fields: `title`, `description`, `mimeType`, `size`, `annotations`, `icons`, `_meta` as in the specification.
     """
-    return {"type": "resource_link", "uri": uri, "name": name, **fields}
+    return cast("types.ResourceLink", {"type": "resource_link", "uri": uri, "name": name, **fields})
 
 
-def resource_contents(uri: str, contents: str | bytes, mime_type: str | None = None) -> Block:
+def resource_contents(
+    uri: str, contents: str | bytes, mime_type: str | None = None
+) -> types.TextResourceContents | types.BlobResourceContents:
     """Build one item of a `resources/read` result, guessing the media type from the URI when none is given."""
     guessed = mime_type or mimetypes.guess_type(uri)[0]
     if isinstance(contents, str):

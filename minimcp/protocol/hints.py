@@ -237,7 +237,7 @@ def output_schema(hint: Any) -> Schema | None:
 def _is_content(hint: Any) -> bool:
     """Say whether a hint is one of the content shapes of `types`, or a list or union of them."""
     if getattr(hint, "__module__", "") == _SHAPES:
-        return hint.__name__.endswith(_CONTENT)
+        return str(hint.__name__).endswith(_CONTENT)
     return any(_is_content(argument) for argument in typing.get_args(hint))
 
 

@@ -12,6 +12,7 @@ from ..protocol.errors import Cancelled
 from . import asking
 
 if TYPE_CHECKING:
+    from ..protocol import types
     from .registry import Entry
 
 log = logging.getLogger("minimcp")
@@ -190,9 +191,9 @@ class Context:
         answer: asking.Sample = self._one(key, question)
         return answer
 
-    def list_roots(self, key: str | None = None) -> list[dict[str, Any]]:
+    def list_roots(self, key: str | None = None) -> list[types.Root]:
         """Ask for the folders the client works in: a list of `{"uri": "file://...", "name"?: ...}`."""
-        answer: list[dict[str, Any]] = self._one(key, asking.roots())
+        answer: list[types.Root] = self._one(key, asking.roots())
         return answer
 
     def _one(self, key: str | None, question: asking.Question) -> Any:

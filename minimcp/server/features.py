@@ -212,9 +212,9 @@ def _message(item: Any) -> Result:
     return {"role": "user", "content": _as_block(item)}
 
 
-def _as_block(item: Any) -> Result:
+def _as_block(item: Any) -> Any:
     if content.is_block(item):
-        return item  # type: ignore[no-any-return]
+        return item
     return content.text(item if isinstance(item, str) else wire.text(to_json(item)))
 
 

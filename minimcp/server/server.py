@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Optional, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union, overload
 
 from ..protocol import headers, spec, wire
 from ..protocol.errors import InvalidRequest, McpError
@@ -17,6 +17,9 @@ from .dispatcher import Batch, Call, check_batch
 from .registry import Allow, Definition, Registry
 from .seal import Sealer, Secret
 from .session import Session, Sessions
+
+if TYPE_CHECKING:
+    from ..protocol import types
 
 log = logging.getLogger("minimcp")
 
@@ -50,7 +53,7 @@ class Server:
         title: str | None = None,
         description: str | None = None,
         website: str | None = None,
-        icons: list[Message] | None = None,
+        icons: list[types.Icon] | None = None,
         instructions: str | None = None,
         secret: Secret | Sequence[Secret] | None = None,
         page_size: int | None = None,
@@ -111,8 +114,8 @@ class Server:
         *,
         title: str | None = None,
         description: str | None = None,
-        annotations: Message | None = None,
-        icons: list[Message] | None = None,
+        annotations: types.ToolAnnotations | None = None,
+        icons: list[types.Icon] | None = None,
         meta: Message | None = None,
         input_schema: Definition | None = None,
         output_schema: Definition | None = None,
@@ -159,8 +162,8 @@ class Server:
         description: str | None = None,
         mime_type: str | None = None,
         size: int | None = None,
-        annotations: Message | None = None,
-        icons: list[Message] | None = None,
+        annotations: types.Annotations | None = None,
+        icons: list[types.Icon] | None = None,
         meta: Message | None = None,
         ttl_ms: int | None = None,
         cache_scope: str | None = None,
@@ -207,7 +210,7 @@ class Server:
         *,
         title: str | None = None,
         description: str | None = None,
-        icons: list[Message] | None = None,
+        icons: list[types.Icon] | None = None,
         meta: Message | None = None,
         allow: Allow | None = None,
     ) -> None:
