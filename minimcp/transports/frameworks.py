@@ -28,6 +28,8 @@ def flask_view(app: Any) -> Callable[..., Any]:
     worker has a request context of its own, in which the `before_request` hooks run once more, so that what they put
     into `g` (user, database session) belongs to that thread; names that only `g` of the request has, say from a
     decorator of the view, are copied, except those with a leading underscore. Teardown functions run there as well.
+
+    Where Flask-WTF protects every view, exempt this one: `csrf.exempt(view)`. A foreign form cannot send JSON.
     """
 
     def mcp(*_: Any, **__: Any) -> Any:
@@ -47,10 +49,9 @@ def flask_view(app: Any) -> Callable[..., Any]:
             del response.headers["Content-Type"]
         return response
 
-    # What Flask and Flask-WTF look for. A JSON body of exactly this media type cannot come from a foreign form.
+    # What `add_url_rule` looks for.
     mcp.methods = _METHODS  # type: ignore[attr-defined]
     mcp.provide_automatic_options = False  # type: ignore[attr-defined]
-    mcp.csrf_exempt = True  # type: ignore[attr-defined]
     return mcp
 
 
