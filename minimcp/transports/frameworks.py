@@ -111,8 +111,11 @@ def django_view(app: Any) -> Callable[..., Any]:
             response["WWW-Authenticate"] = "Bearer"
             return response
         status, headers, body = _call(app, environ)
-        kind = HttpResponse if isinstance(body, list) else StreamingHttpResponse
-        response = kind(body, status=int(status[:3]))
+        if isinstance(body, list):
+            response = HttpResponse(body, status=int(status[:3]))
+        else:
+            response = StreamingHttpResponse(body, status=int(status[:3]))
+            _let_go()
         del response["Content-Type"]
         for name, value in headers:
             response[name] = value
@@ -149,6 +152,15 @@ def _django_environ(request: Any) -> Environ:
     thread = threading.get_ident()
     environ["minimcp.around_call"] = lambda ctx: _django_context(threading.get_ident() != thread)
     return environ
+
+
+def _let_go() -> None:
+    """Close this thread's database connections: Django would keep them for as long as the stream is open."""
+    from django.db import connections
+
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
 
 
 @contextmanager

@@ -1,0 +1,659 @@
+"""Mounted in Flask, Django and Bottle: their context, login, middleware and database are there inside handlers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sqlite3
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from minimcp import Context, Server, ToolError
+from tests.helpers import BOTH, events, exchange, http_headers, modern, post, serving
+
+FORMS = {"elicitation": {}}
+YES = {"action": "accept", "content": {"sure": True}}
+TIMEOUT_S = 20
+
+
+def tool(name: str, **arguments: Any) -> dict[str, Any]:
+    return modern("tools/call", capabilities=FORMS, meta={"progressToken": "p"}, name=name, arguments=arguments)
+
+
+def call(url: str, name: str, arguments: Any = None, **headers: str) -> Any:
+    """Call a tool and return its structured content."""
+    status, reply = post(url, tool(name, **(arguments or {})), **headers)
+    assert status == 200, reply
+    assert "isError" not in reply["result"], reply
+    return reply["result"].get("structuredContent")
+
+
+# Plain WSGI
+
+
+def test_the_callable_keeps_the_rules_of_wsgi() -> None:
+    from wsgiref.simple_server import WSGIRequestHandler, make_server
+    from wsgiref.validate import validator
+
+    server = Server("plain", limits={"body_bytes": 1000})
+
+    @server.tool
+    def steps(ctx: Context) -> str:
+        ctx.progress(1)
+        return "done"
+
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    # Both the validator and this server refuse what WSGI forbids.
+    with make_server("127.0.0.1", 0, validator(server.wsgi), handler_class=Quiet) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
+        thread.start()
+        url = f"http://127.0.0.1:{httpd.server_port}"
+        try:
+            assert post(url + "/mcp", modern("tools/list"))[0] == 200
+            assert post(url + "/mcp", tool("steps"))[1]["result"]["content"][0]["text"] == "done"
+            with exchange(url + "/mcp", tool("steps", text="x" * 1000), http_headers(tool("steps"))) as response:
+                assert response.status == 413
+            with exchange(url + "/nowhere", None, {}, "GET") as response:
+                assert response.status == 404
+        finally:
+            httpd.shutdown()
+            thread.join(TIMEOUT_S)
+
+
+def test_a_refusal_has_no_header_that_only_servers_may_send() -> None:
+    from wsgiref.util import is_hop_by_hop
+
+    server = Server("plain", limits={"body_bytes": 10})
+    started: list[Any] = []
+    environ = {"REQUEST_METHOD": "POST", "CONTENT_TYPE": "application/json", "CONTENT_LENGTH": "11", "PATH_INFO": "/"}
+    list(server.wsgi(environ, lambda status, headers: started.extend([status, headers])))
+    assert started[0].startswith("413")
+    assert [name for name, _ in started[1] if is_hop_by_hop(name)] == []
+
+
+def test_bottle_mounts_it() -> None:
+    bottle = pytest.importorskip("bottle", reason="bottle is not installed")
+    server = Server("bottled")
+
+    @server.tool
+    def steps(ctx: Context) -> str:
+        ctx.progress(1)
+        return "done"
+
+    app = bottle.Bottle()
+    app.route("/", callback=lambda: "the site")
+    app.mount("/mcp", server.wsgi)
+    with serving(app) as url:
+        for path in ("/mcp", "/mcp/"):
+            with exchange(url + path, tool("steps"), http_headers(tool("steps"))) as response:
+                assert response.headers["Content-Type"] == "text/event-stream"
+                assert [event.get("method", "result") for event in events(response)][-1] == "result"
+        assert post(url + "/mcp", modern("nothing/here"))[0] == 404
+        with exchange(url + "/", None, {}, "GET") as response:
+            assert response.read() == b"the site"
+
+
+# Flask
+
+
+@pytest.fixture
+def flask() -> Any:
+    return pytest.importorskip("flask", reason="flask is not installed")
+
+
+def test_flask_mounts_it_beside_the_application(flask: Any) -> None:
+    from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+    server = Server("mounted")
+    server.add_tool(lambda: {"in context": flask.has_app_context()}, "where")
+    app = flask.Flask("site")
+    app.add_url_rule("/", view_func=lambda: "the site")
+    app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/mcp": server.wsgi})
+    with serving(app) as url:
+        assert call(url + "/mcp", "where") == call(url + "/mcp/", "where") == {"in context": False}
+        with exchange(url + "/", None, {}, "GET") as response:
+            assert response.read() == b"the site"
+
+
+class Site:
+    """A Flask application that keeps the user and a database connection in `g`, and writes down what happens."""
+
+    def __init__(self, flask: Any, database: Any = ":memory:", **options: Any) -> None:
+        g, self.log = flask.g, []  # type: ignore[var-annotated]
+        self.torn_down = threading.Event()
+        self.server = Server("site", principal=lambda environ: g.user, **options)
+        self.app = app = flask.Flask("site")
+
+        @app.before_request
+        def load() -> None:
+            g.user = flask.request.headers.get("Test-User")
+            # Refuses to be used by another thread than this one.
+            g.db = sqlite3.connect(database)
+            self.note("before")
+
+        @app.teardown_request
+        def close_request(error: Any) -> None:
+            self.note("teardown request")
+
+        @app.teardown_appcontext
+        def close(error: Any) -> None:
+            db = g.pop("db", None)
+            if db is not None:
+                db.close()
+                self.note("closed")
+            self.torn_down.set()
+
+    def note(self, what: str) -> None:
+        self.log.append((what, threading.get_ident()))
+
+    def threads(self, what: str) -> list[int]:
+        return [thread for noted, thread in self.log if noted == what]
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[str]:
+        bp = sys.modules["flask"].Blueprint("mcp", "mcp")
+        bp.add_url_rule("/mcp", view_func=self.server.flask_view(), strict_slashes=False)
+        self.app.register_blueprint(bp)
+        with serving(self.app) as url:
+            yield url + "/mcp"
+
+
+def test_a_flask_view_serves_both_paths_and_every_method(flask: Any) -> None:
+    site = Site(flask)
+    site.server.add_tool(lambda: "x", "plain")
+    with site.serve() as url:
+        assert post(url, modern("tools/list"), Test_User="ann")[0] == 200
+        assert post(url + "/", modern("tools/list"), Test_User="ann")[0] == 200
+        with exchange(url, None, {"Origin": url[: -len("/mcp")]}, "OPTIONS") as response:
+            assert response.status == 204
+            assert response.headers["Access-Control-Allow-Methods"] == "POST, GET, DELETE"
+        for method in ("GET", "DELETE"):
+            with exchange(url, None, {"Accept": BOTH, "Mcp-Session-Id": "x"}, method) as response:
+                assert response.status == 404
+        with exchange(url, None, {}, "PUT") as response:
+            assert response.status == 405
+        note = {"jsonrpc": "2.0", "method": "notifications/cancelled"}
+        note["params"] = {"_meta": modern("x")["params"]["_meta"], "requestId": 1}
+        headers = http_headers(note)
+        with exchange(url, note, headers) as response:
+            assert (response.status, response.headers["Content-Type"], response.read()) == (202, None, b"")
+
+
+def test_a_handler_in_a_flask_view_sees_what_a_view_sees(flask: Any) -> None:
+    site = Site(flask)
+
+    @site.server.tool
+    def plain() -> dict:
+        site.note("handler")
+        return {"user": flask.g.user, "path": flask.request.path, "db": flask.g.db.execute("select 1").fetchone()[0]}
+
+    with site.serve() as url:
+        assert call(url, "plain", Test_User="ann") == {"user": "ann", "path": "/mcp", "db": 1}
+    assert [what for what, _ in site.log] == ["before", "handler", "teardown request", "closed"]
+    assert len({thread for _, thread in site.log}) == 1
+
+
+def test_a_handler_on_a_worker_has_a_flask_context_of_its_own(flask: Any) -> None:
+    site = Site(flask)
+
+    @site.server.tool
+    def talks(ctx: Context) -> dict:
+        site.note("handler")
+        return {"user": flask.g.user, "me": ctx.principal, "db": flask.g.db.execute("select 1").fetchone()[0]}
+
+    with site.serve() as url:
+        assert call(url, "talks", Test_User="ann") == {"user": "ann", "me": "ann", "db": 1}
+    (worker,) = site.threads("handler")
+    assert [what for what, thread in site.log if thread == worker] == [
+        "before",
+        "handler",
+        "teardown request",
+        "closed",
+    ]
+    assert [what for what, thread in site.log if thread != worker] == ["before", "teardown request", "closed"]
+    assert site.log[-1][1] != worker  # the request ends after the call
+
+
+def test_a_flask_context_outlives_the_view_of_a_stream(flask: Any) -> None:
+    site = Site(flask)
+
+    @site.server.tool
+    def talks(ctx: Context) -> dict:
+        ctx.progress(1)
+        assert site.torn_down.wait(TIMEOUT_S)  # the view has returned, and its context is gone
+        return {
+            "user": flask.g.user,
+            "agent": flask.request.user_agent.string,
+            "db": flask.g.db.execute("select 1").fetchone(),
+        }
+
+    with site.serve() as url:
+        assert call(url, "talks", Test_User="ann", User_Agent="test") == {"user": "ann", "agent": "test", "db": [1]}
+    assert len(site.threads("closed")) == 2
+
+
+def test_a_waiting_stream_holds_no_flask_context(flask: Any) -> None:
+    site = Site(flask)
+    site.server.add_tool(lambda: "x", "first")
+    message = modern("subscriptions/listen", notifications={"toolsListChanged": True})
+    with site.serve() as url, exchange(url, message, http_headers(message)) as response:
+        coming = events(response)
+        assert next(coming)["method"] == "notifications/subscriptions/acknowledged"
+        assert site.torn_down.wait(TIMEOUT_S)
+        site.server.add_tool(lambda: "x", "second")
+        assert next(coming)["method"] == "notifications/tools/list_changed"
+        site.server.close()
+        assert [event.get("method", "result") for event in coming] == ["notifications/cancelled", "result"]
+
+
+def test_what_a_decorator_of_the_view_leaves_in_g_reaches_the_worker(flask: Any) -> None:
+    server, app = Server("decorated"), flask.Flask("site")
+
+    @server.tool
+    def talks(ctx: Context) -> dict:
+        return {"token": flask.g.token, "cached": "_cached" in flask.g}
+
+    view = server.flask_view()
+
+    def authenticated() -> Any:
+        flask.g.token, flask.g._cached = flask.request.headers["Authorization"], "of the request's thread"
+        return view()
+
+    app.add_url_rule("/mcp", view_func=authenticated, methods=["POST"])
+    with serving(app) as url:
+        assert call(url + "/mcp", "talks", Authorization="Bearer x") == {"token": "Bearer x", "cached": False}
+
+
+@pytest.mark.parametrize("abort", [False, True])
+def test_a_hook_that_refuses_the_worker_fails_the_call(flask: Any, abort: bool) -> None:
+    site, seen = Site(flask), []
+
+    @site.server.tool
+    def talks(ctx: Context) -> str:
+        return "never"
+
+    @site.app.before_request
+    def once() -> Any:
+        seen.append(1)
+        if len(seen) > 1:
+            return flask.abort(429) if abort else ("too many", 429)
+        return None
+
+    with site.serve() as url:
+        status, reply = post(url, tool("talks"), Test_User="ann")
+    assert (status, reply["error"]["code"]) == (400, -32600)
+    assert reply["error"]["message"] == "A before_request hook of the application refused the request"
+
+
+def test_a_flask_application_may_read_the_body_first_and_limit_it(flask: Any) -> None:
+    site, seen = Site(flask), []
+    site.server.add_tool(lambda: {"fine": True}, "plain")
+    site.app.config["MAX_CONTENT_LENGTH"] = 2000
+
+    with site.serve() as url:
+        status, reply = post(url, tool("plain", text="x" * 2000), Test_User="ann")
+        assert (status, reply["error"]["code"]) == (413, -32600)
+        assert "MAX_CONTENT_LENGTH" in reply["error"]["message"]
+
+    site = Site(flask)
+    site.server.add_tool(lambda: {"fine": True}, "plain")
+    site.app.before_request(lambda: seen.append(flask.request.get_json()["method"]))
+    with site.serve() as url:
+        assert call(url, "plain", Test_User="ann") == {"fine": True}
+    assert seen == ["tools/call"]
+
+
+def test_flask_decides_by_its_trusted_hosts(flask: Any) -> None:
+    site = Site(flask)
+    site.server.add_tool(lambda: "x", "plain")
+    headers = {"Host": "shop.example"}
+    with site.serve() as url:
+        assert post(url, modern("tools/list"), **headers)[0] == 403
+        site.app.config["TRUSTED_HOSTS"] = ["shop.example"]
+        assert post(url, modern("tools/list"), **headers)[0] == 200
+
+
+def test_a_legacy_question_is_asked_from_a_flask_context(flask: Any) -> None:
+    site = Site(flask)
+
+    @site.server.tool
+    def confirm(ctx: Context) -> dict:
+        answer = ctx.elicit("Sure?", {"sure": bool})
+        return {"user": flask.g.user, "sure": answer["sure"]}
+
+    with site.serve() as url:
+        headers = {"Content-Type": "application/json", "Accept": BOTH, "Test-User": "ann"}
+        message: Any = {"jsonrpc": "2.0", "id": 1, "method": "initialize"}
+        client = {"capabilities": FORMS, "clientInfo": {"name": "t", "version": "1"}}
+        message["params"] = {"protocolVersion": "2025-06-18", **client}
+        with exchange(url, message, headers) as response:
+            headers["Mcp-Session-Id"] = response.headers["Mcp-Session-Id"]
+        message = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "confirm", "arguments": {}}}
+        with exchange(url, message, headers) as response:
+            coming = events(response)
+            question = next(coming)
+            assert question["method"] == "elicitation/create"
+            with exchange(url, {"jsonrpc": "2.0", "id": question["id"], "result": YES}, headers) as accepted:
+                assert accepted.status == 202
+            assert next(coming)["result"]["structuredContent"] == {"user": "ann", "sure": True}
+
+
+# Django
+
+
+@pytest.fixture(scope="module")
+def django(tmp_path_factory: Any) -> Any:
+    django = pytest.importorskip("django", reason="django is not installed")
+    from django.conf import settings
+
+    settings.configure(
+        SECRET_KEY="only for tests",
+        ALLOWED_HOSTS=["127.0.0.1", "polls.example"],
+        ROOT_URLCONF="",
+        INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"],
+        DATABASES={
+            "default": {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": str(tmp_path_factory.mktemp("django") / "test.sqlite3"),
+                "ATOMIC_REQUESTS": True,
+            }
+        },
+        USE_TZ=True,
+    )
+    django.setup()
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+    yield django
+    django.db.connections.close_all()
+
+
+SESSION = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+]
+
+
+@contextlib.contextmanager
+def django_site(server: Server, middleware: Any = (), **settings: Any) -> Iterator[str]:
+    """Serve a Django project whose only view is the server's."""
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.test import override_settings
+    from django.urls import path
+
+    urls = types.ModuleType("urls")
+    urls.urlpatterns = [path("mcp", server.django_view())]  # type: ignore[attr-defined]
+    with override_settings(ROOT_URLCONF=urls, MIDDLEWARE=list(middleware), **settings), serving(WSGIHandler()) as url:
+        yield url + "/mcp"
+
+
+@pytest.fixture
+def ann(django: Any) -> Iterator[str]:
+    """A user, logged in: the Cookie header."""
+    from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
+    from django.contrib.sessions.backends.db import SessionStore
+
+    user = get_user_model().objects.create_user("ann")
+    store = SessionStore()
+    store[SESSION_KEY] = str(user.pk)
+    store[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    store[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    store.save()
+    yield f"sessionid={store.session_key}"
+    get_user_model().objects.all().delete()
+
+
+def whoami() -> Server:
+    server = Server("who")
+
+    @server.tool
+    def plain() -> dict:
+        return {"fine": True}
+
+    @server.tool
+    def me(ctx: Context) -> dict:
+        return {"principal": ctx.principal, "user": str(ctx.request["django.request"].user)}
+
+    return server
+
+
+def test_a_django_view_needs_no_csrf_token(django: Any) -> None:
+    with django_site(whoami(), SESSION) as url:
+        assert call(url, "plain") == {"fine": True}
+
+
+def test_the_principal_is_the_user_whom_django_logged_in(django: Any, ann: str) -> None:
+    with django_site(whoami(), SESSION) as url:
+        assert call(url, "me", Cookie=ann) == {"principal": "ann", "user": "ann"}
+        assert call(url, "me") == {"principal": None, "user": "AnonymousUser"}
+
+
+def test_a_front_servers_user_counts_only_where_django_has_no_users(django: Any) -> None:
+    server = Server("front")
+
+    @server.tool
+    def me(ctx: Context) -> dict:
+        return {"principal": ctx.principal}
+
+    class Front:
+        def __init__(self, get_response: Any) -> None:
+            self.get_response = get_response
+
+        def __call__(self, request: Any) -> Any:
+            request.META["REMOTE_USER"] = "bob"
+            return self.get_response(request)
+
+    module = sys.modules.setdefault("front_middleware", types.ModuleType("front_middleware"))
+    module.Front = Front  # type: ignore[attr-defined]
+    with django_site(server, ["front_middleware.Front"]) as url:
+        assert call(url, "me") == {"principal": "bob"}
+    with django_site(server, ["front_middleware.Front", *SESSION]) as url:
+        assert call(url, "me") == {"principal": None}
+
+
+def test_where_django_requires_a_login_nobody_gets_in_and_nobody_is_redirected(django: Any, ann: str) -> None:
+    if django.VERSION < (5, 1):
+        pytest.skip("LoginRequiredMiddleware came with Django 5.1")
+    middleware = [*SESSION, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+    with django_site(whoami(), middleware) as url:
+        with exchange(url, tool("plain"), http_headers(tool("plain"))) as response:
+            assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+            assert json.load(response)["error"]["code"] == -32600
+        assert call(url, "me", Cookie=ann) == {"principal": "ann", "user": "ann"}
+    server = Server(
+        "tokens", principal=lambda environ: {"Bearer x": "xenia"}.get(environ.get("HTTP_AUTHORIZATION", ""))
+    )
+    server.add_tool(lambda: {"fine": True}, "plain")
+    with django_site(server, middleware) as url:
+        assert post(url, tool("plain"))[0] == 401
+        assert call(url, "plain", Authorization="Bearer x") == {"fine": True}
+
+
+@pytest.mark.parametrize("middleware", [[], ["django.middleware.gzip.GZipMiddleware"]], ids=["plain", "gzip"])
+def test_djangos_compression_does_not_hold_events_back(django: Any, middleware: Any) -> None:
+    server, read = Server("steps"), threading.Semaphore(0)
+
+    @server.tool
+    def steps(ctx: Context) -> str:
+        for step in range(1, 4):
+            ctx.progress(step)
+            assert read.acquire(timeout=TIMEOUT_S)
+        return "done"
+
+    with django_site(server, middleware) as url:
+        headers = http_headers(tool("steps"), Accept_Encoding="gzip")
+        with exchange(url, tool("steps"), headers) as response:
+            coming = events(response)
+            for step in (1, 2, 3):
+                assert next(coming)["params"]["progress"] == step
+                read.release()
+            assert next(coming)["result"]["content"][0]["text"] == "done"
+
+
+def test_a_login_read_by_the_view_locks_nothing_that_the_worker_writes(django: Any, ann: str) -> None:
+    server = Server("votes")
+
+    @server.tool
+    def talks(ctx: Context) -> dict:
+        user = ctx.request["django.request"].user
+        user.first_name = "Ann"
+        user.save()
+        return {"user": user.get_username()}
+
+    with django_site(server, SESSION) as url:
+        assert call(url, "talks", Cookie=ann) == {"user": "ann"}
+
+
+@pytest.mark.parametrize("name", ["plain", "talks"])
+def test_a_failed_django_call_is_rolled_back_and_a_good_one_is_kept(django: Any, name: str) -> None:
+    from django.contrib.auth.models import Group
+
+    server = Server("writes")
+
+    @server.tool
+    def plain(fail: bool) -> dict:
+        Group.objects.create(name="written")
+        if fail:
+            raise ToolError("on second thought, no")
+        return {"done": True}
+
+    @server.tool
+    def talks(fail: bool, ctx: Context) -> dict:
+        return plain(fail)
+
+    with django_site(server) as url:
+        status, reply = post(url, tool(name, fail=True))
+        assert (status, reply["result"]["isError"]) == (200, True)
+        assert not Group.objects.filter(name="written").exists()
+        assert call(url, name, {"fail": False}) == {"done": True}
+        assert Group.objects.filter(name="written").delete()[0] == 1
+
+
+def test_what_a_handler_wrote_before_it_asked_is_rolled_back(django: Any) -> None:
+    from django.contrib.auth.models import Group
+
+    server = Server("asks")
+
+    @server.tool
+    def confirm(ctx: Context) -> dict:
+        Group.objects.create(name="too early")
+        return {"sure": ctx.elicit("Sure?", {"sure": bool})["sure"]}
+
+    with django_site(server) as url:
+        status, reply = post(url, tool("confirm"))
+        assert (status, reply["result"]["resultType"]) == (200, "input_required")
+        assert not Group.objects.filter(name="too early").exists()
+        retry = tool("confirm")
+        responses = dict.fromkeys(reply["result"]["inputRequests"], YES)
+        retry["params"].update(requestState=reply["result"]["requestState"], inputResponses=responses)
+        assert post(url, retry)[1]["result"]["structuredContent"] == {"sure": True}
+        assert Group.objects.filter(name="too early").delete()[0] == 1
+
+
+def test_a_worker_closes_its_database_connection(django: Any) -> None:
+    server, used = Server("reads"), []
+
+    @server.tool
+    def talks(ctx: Context) -> dict:
+        from django.contrib.auth.models import Group
+        from django.db import connections
+
+        used.append((threading.get_ident(), connections["default"]))
+        return {"groups": Group.objects.count()}
+
+    with django_site(server) as url:
+        assert call(url, "talks") == {"groups": 0}
+    ((thread, connection),) = used
+    assert thread != threading.get_ident()
+    assert connection.connection is None
+
+
+def test_django_decides_by_its_allowed_hosts(django: Any) -> None:
+    with django_site(whoami()) as url:
+        assert call(url, "plain", Host="polls.example") == {"fine": True}
+        with exchange(url, tool("plain"), http_headers(tool("plain"), Host="evil.example")) as response:
+            assert response.status == 400
+    with django_site(whoami(), ALLOWED_HOSTS=["*"]) as url:
+        assert post(url, tool("plain"), Host="evil.example")[0] == 403
+
+
+def test_djangos_limit_of_a_body_is_kept(django: Any) -> None:
+    with django_site(whoami(), DATA_UPLOAD_MAX_MEMORY_SIZE=2000) as url:
+        status, reply = post(url, tool("plain", text="x" * 2000))
+        assert (status, reply["error"]["code"]) == (413, -32600)
+        assert call(url, "plain") == {"fine": True}
+
+
+def test_a_notification_to_a_django_view_gets_an_empty_202(django: Any) -> None:
+    note = {"jsonrpc": "2.0", "method": "notifications/cancelled"}
+    note["params"] = {"_meta": modern("x")["params"]["_meta"], "requestId": 1}
+    with django_site(whoami()) as url, exchange(url, note, http_headers(note)) as response:
+        assert (response.status, response.headers["Content-Type"], response.read()) == (202, None, b"")
+
+
+def test_a_django_view_streams_changes_and_holds_no_database_connection(django: Any, ann: str) -> None:
+    from django.db import connections
+
+    used = []
+
+    def principal(environ: Any) -> Any:
+        used.append(connections["default"])
+        return environ["django.request"].user.get_username()
+
+    server = Server("changes", principal=principal)
+    server.add_tool(lambda: "x", "first")
+    message = modern("subscriptions/listen", notifications={"toolsListChanged": True})
+    headers = http_headers(message, Cookie=ann)
+    with django_site(server, SESSION) as url, exchange(url, message, headers) as response:
+        coming = events(response)
+        assert next(coming)["params"]["notifications"] == {"toolsListChanged": True}
+        assert [connection.connection for connection in used] == [None]
+        server.add_tool(lambda: "x", "more")
+        assert next(coming)["method"] == "notifications/tools/list_changed"
+        server.close()
+        assert [event.get("method", "result") for event in coming] == ["notifications/cancelled", "result"]
+
+
+@pytest.mark.parametrize("framework", ["flask", "django"])
+@pytest.mark.parametrize("talk", [True, False], ids=["in a stream", "before anything was sent"])
+def test_a_client_that_leaves_a_view_cancels_its_call(framework: str, talk: bool, request: Any) -> None:
+    module = request.getfixturevalue(framework)
+    server = Server("patient", limits={"keepalive_s": 0.1, "silence_s": 30})
+    running, cancelled = threading.Event(), threading.Event()
+
+    @server.tool
+    def patience(ctx: Context) -> str:
+        if talk:
+            ctx.progress(1)
+        running.set()
+        if ctx.cancelled.wait(TIMEOUT_S):
+            cancelled.set()
+        return "never read"
+
+    with contextlib.ExitStack() as stack:
+        if framework == "flask":
+            app = module.Flask("site")
+            app.add_url_rule("/mcp", view_func=server.flask_view())
+            url = stack.enter_context(serving(app)) + "/mcp"
+        else:
+            url = stack.enter_context(django_site(server, ALLOWED_HOSTS=["localhost"]))
+        host, _, port = url[len("http://") : -len("/mcp")].partition(":")
+        message = tool("patience")
+        body = json.dumps(message).encode()
+        lines = [b"POST /mcp HTTP/1.1", b"Host: localhost", b"Content-Length: %d" % len(body)]
+        lines += [f"{name}: {value}".encode() for name, value in http_headers(message).items()]
+        with socket.create_connection((host, int(port)), TIMEOUT_S) as client:
+            client.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+            assert running.wait(TIMEOUT_S)
+        assert cancelled.wait(TIMEOUT_S)
