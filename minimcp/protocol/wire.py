@@ -14,6 +14,7 @@ Message = dict[str, Any]
 
 MAX_DEPTH = 64
 MAX_ELEMENTS = 250_000
+MAX_ID = 4096
 
 
 def _refuse_constant(name: str) -> Any:
@@ -98,8 +99,13 @@ def encode(reply: Any) -> bytes:
 
 
 def is_id(value: Any) -> bool:
-    """Say whether a value may be a request id: a string or an integer, never a bool. Spec: BASE-002, BASE-003"""
-    return isinstance(value, (str, int)) and value is not True and value is not False
+    """Say whether a value may be a request id: a string or an integer, never a bool. Spec: BASE-002, BASE-003
+
+    Every answer repeats the id, so one longer than `MAX_ID` characters is not taken.
+    """
+    if isinstance(value, str):
+        return len(value) <= MAX_ID
+    return isinstance(value, int) and value is not True and value is not False
 
 
 def check(message: Any) -> str:
@@ -122,7 +128,7 @@ def check(message: Any) -> str:
     if "id" not in message:
         return "notification"
     if not is_id(message["id"]):
-        raise InvalidRequest('The member "id" must be a string or an integer')
+        raise InvalidRequest(f'The member "id" must be an integer or a string of at most {MAX_ID} characters')
     return "request"
 
 
