@@ -82,6 +82,8 @@ IMPLEMENTATION_FIELDS_SINCE = {
 }
 BLOCKS_SINCE = {"audio": "2025-03-26", "resource_link": "2025-06-18"}
 QUESTION_FIELDS_SINCE = {"mode": "2025-11-25", "tools": "2025-11-25", "toolChoice": "2025-11-25"}
+# Defaults, titled choices and choices of several in elicitation forms. Spec: FEAT-185 to FEAT-190
+FULL_FORMS_SINCE = "2025-11-25"
 STRUCTURED_SINCE = "2025-06-18"
 # Tool arguments that do not fit are results with isError from here on, errors before. Spec: FEAT-031, FEAT-032
 ARGUMENT_RESULTS_SINCE = "2025-11-25"

@@ -181,7 +181,20 @@ def _dress(version: str, question: Question) -> Question:
     }
     if params.get("mode") == "url":
         params["elicitationId"] = secrets.token_urlsafe(12)
+    if "requestedSchema" in params and version < spec.FULL_FORMS_SINCE:
+        form = params["requestedSchema"]
+        fields = {name: _plain_field(field) for name, field in form["properties"].items()}
+        params["requestedSchema"] = {**form, "properties": fields}
     return {"method": question["method"], "params": params} if params else {"method": question["method"]}
+
+
+def _plain_field(field: dict[str, Any]) -> dict[str, Any]:
+    """A form field as 2025-06-18 says it: no default but a boolean's, titles of choices beside them. Spec: FEAT-191"""
+    plain = {name: value for name, value in field.items() if name != "default" or field.get("type") == "boolean"}
+    choices = plain.pop("oneOf", None)
+    if choices is not None:
+        plain.update(enum=[item["const"] for item in choices], enumNames=[item["title"] for item in choices])
+    return plain
 
 
 class Block:
