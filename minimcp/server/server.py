@@ -38,7 +38,7 @@ class Server:
     :param ttl_ms: how long clients may cache lists and resources, in milliseconds.
     :param cache_scope: "private" or "public", see `ttl_ms`.
     :param principal: `f(environ)` names the authenticated user of an HTTP request; default: REMOTE_USER.
-    :param around_call: `f(ctx)` makes a context manager in which every handler runs.
+    :param around_call: `f(ctx)` makes a context manager in which every handler runs; a handler's exception passes through.
     :param allowed_hosts: values of Host that are served; default: on a loopback connection only loopback names.
     :param allowed_origins: origins, beside the server's own, whose pages may call it.
     :param limits: overrides of `minimcp.protocol.spec.LIMITS`.
@@ -430,13 +430,19 @@ class Server:
         serve(self, host, port, path, **options)
 
     def flask_view(self) -> Callable[..., Any]:
-        """A view function for `app.add_url_rule`; handlers run inside the application's own context."""
+        """A view function: `app.add_url_rule("/mcp", view_func=server.flask_view(), strict_slashes=False)`.
+
+        Handlers and `principal` run inside the application's own context: `g`, the login and the database session hold.
+        """
         from ..transports.frameworks import flask_view
 
         return flask_view(self.wsgi)
 
     def django_view(self) -> Callable[..., Any]:
-        """A view for `path()`."""
+        """A view: `path("mcp", server.django_view())`; the principal is the name of the user whom Django logged in.
+
+        `ctx.request["django.request"]` is the request; ATOMIC_REQUESTS holds for each call by itself.
+        """
         from ..transports.frameworks import django_view
 
         return django_view(self.wsgi)
