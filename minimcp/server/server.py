@@ -38,7 +38,7 @@ class Server:
     :param ttl_ms: how long clients may cache lists and resources, in milliseconds.
     :param cache_scope: "private" or "public", see `ttl_ms`.
     :param principal: `f(environ)` names the authenticated user of an HTTP request; default: REMOTE_USER.
-    :param around_call: `f(ctx)` makes a context manager in which every handler runs; a handler's exception passes through.
+    :param around_call: `f(ctx)` makes a context manager in which every handler runs; exceptions pass through it.
     :param allowed_hosts: values of Host that are served; default: on a loopback connection only loopback names.
     :param allowed_origins: origins, beside the server's own, whose pages may call it.
     :param limits: overrides of `minimcp.protocol.spec.LIMITS`.
