@@ -1,0 +1,141 @@
+"""The floors of the house: who may import whom, which third parties are let in where, and what loads when."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted((ROOT / "minimcp").rglob("*.py"))
+
+# Each folder, and the folders below it.
+BELOW = {
+    "protocol": set(),
+    "server": {"protocol"},
+    "client": {"protocol"},
+    "transports": {"protocol"},
+    "auth": {"protocol"},
+    "extensions": {"protocol", "server"},
+    "gateway": {"protocol", "server", "client", "transports", "auth", "extensions"},
+    "cli": {"protocol", "server", "client", "transports", "auth", "extensions", "gateway"},
+    "inspector": {"protocol", "server", "client", "transports", "auth", "extensions", "gateway"},
+}
+# A Server's own doors load on first use, inside the method that opens them.
+DOORS = {("server/server.py", "transports")}
+STRANGERS = {("modern", "legacy"), ("legacy", "modern")}
+THIRD_PARTIES = {
+    "jsonschema": ("protocol/schema.py",),
+    "referencing": ("protocol/schema.py",),
+    "werkzeug": ("transports/", "auth/", "inspector/"),
+    "requests": ("client/",),
+    "flask": ("transports/frameworks.py",),
+    "django": ("transports/frameworks.py",),
+    "pydantic": (),
+}
+# These stand on a third party from their first line, so they themselves load on first use.
+ON_FIRST_USE = {"transports/wsgi_server.py"}
+
+
+def imports(path: Path):
+    """Every import of a file: its dotted name from the root, and whether it runs when the file is imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = path.relative_to(ROOT).parent.parts
+    late = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)) or _is_type_checking(node)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        eager = id(node) not in late
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, eager) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            yield module, eager
+            yield from ((f"{module}.{alias.name}", eager) for alias in node.names)
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def inside(path: Path) -> str:
+    return path.relative_to(ROOT / "minimcp").as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=inside)
+def test_imports_point_down_and_third_parties_stay_in_their_places(path):
+    folder = inside(path).partition("/")[0]
+    for name, eager in imports(path):
+        parts = name.split(".")
+        if parts[0] == "minimcp" and len(parts) > 1 and folder in BELOW and parts[1] in BELOW:
+            allowed = parts[1] == folder or parts[1] in BELOW[folder]
+            assert allowed or (not eager and (inside(path), parts[1]) in DOORS), f"{path.name} imports {name}"
+            assert (path.stem, parts[-1]) not in STRANGERS, f"{path.name} imports {name}"
+            assert not eager or "/".join(parts[1:]) + ".py" not in ON_FIRST_USE, f"{path.name} imports {name}"
+        elif parts[0] in THIRD_PARTIES:
+            late = not eager or inside(path) in ON_FIRST_USE
+            assert late, f"{path.name} imports {name} when it loads; import it where it is used"
+            assert inside(path).startswith(THIRD_PARTIES[parts[0]]), f"{path.name} imports {name}"
+        elif parts[0] != "minimcp":
+            assert parts[0] in _standard_library(), f"{path.name} imports {name}"
+
+
+def _standard_library():
+    # Python 3.9 has no list of them; what else could be imported is named above.
+    return getattr(sys, "stdlib_module_names", None) or {name for path in FILES for name, _ in _tops(path)}
+
+
+def _tops(path):
+    return ((name.split(".")[0], eager) for name, eager in imports(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=inside)
+def test_nothing_is_async(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await)
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, kinds)]
+    assert not [name for name, _ in imports(path) if name.split(".")[0] in ("asyncio", "anyio", "trio")]
+
+
+def loaded(code: str, stdin: str = "") -> set[str]:
+    """The modules a fresh interpreter has loaded after some code."""
+    code += "\nimport sys, json; print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=stdin, capture_output=True, text=True, cwd=ROOT, timeout=30, check=True
+    )
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+HEAVY = {"jsonschema", "werkzeug", "requests", "pydantic", "http.server", "asyncio", "email"}
+
+
+def test_importing_the_package_loads_no_third_party():
+    assert not loaded("import minimcp; minimcp.Server; minimcp.Context") & HEAVY
+
+
+def test_a_stdio_server_that_answers_a_call_never_loads_http():
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "_meta": meta}}
+    call["params"]["arguments"] = {"a": 1, "b": 2}
+    code = """
+from minimcp import Server
+server = Server("s")
+@server.tool
+def add(a: int, b: int) -> int:
+    return a + b
+server.run()
+"""
+    found = loaded(code, json.dumps(call) + "\n")
+    assert "minimcp.transports.stdio" in found
+    assert not found & {*HEAVY, "minimcp.transports.http", "minimcp.transports.wsgi_server", "http.client"}
