@@ -127,8 +127,8 @@ class Sessions:
         self._lifetime_s = lifetime_s
         self._lock = threading.Lock()  # guards _sessions and _ended
         self._sessions: dict[str, Session] = {}
-        # Ids that were deleted here; a sealed id would otherwise be restored until it expires.
-        self._ended: dict[str, float] = {}
+        # Ids that were deleted here, the last `cap` of them; a sealed id would otherwise be restored until it expires.
+        self._ended: dict[str, None] = {}
 
     def add(self, session: Session) -> None:
         """Give a session that has been initialized its id and keep it.
@@ -140,30 +140,32 @@ class Sessions:
         if len(session.id) > 4096:
             raise InvalidParams("The client's capabilities are too large for a session")
         with self._lock:
-            dropped = self._expire()
-            if len(self._sessions) >= self._cap:
-                idle = [other for other in self._sessions.values() if not other.calls and not other.door.get("streams")]
-                if not idle:
-                    raise TooManySessions("Too many sessions; try again later")
-                oldest = min(idle, key=lambda other: other.used)
-                dropped.append(self._sessions.pop(oldest.id))
+            dropped = self._make_room()
             self._sessions[session.id] = session
         for other in dropped:
             other.close()
 
+    def _make_room(self) -> list[Session]:
+        """Take out what has been idle too long, or else, at the cap, what was used least recently."""
+        dropped = self._expire()
+        if len(self._sessions) >= self._cap:
+            oldest = next((other for other in self._sessions.values() if not _busy(other)), None)
+            if oldest is None:
+                raise TooManySessions("Too many sessions; try again later")
+            dropped.append(self._sessions.pop(oldest.id))
+        return dropped
+
     def _expire(self) -> list[Session]:
         """Take out what has been idle too long. They are in order of use, so this looks only at those."""
-        oldest = time.monotonic() - self._idle_s
         dropped = []
-        for id, session in list(self._sessions.items()):
+        oldest = time.monotonic() - self._idle_s
+        for session in self._sessions.values():
             if session.used > oldest:
                 break
-            if session.calls or session.door.get("live"):
-                continue
-            dropped.append(self._sessions.pop(id))
-        for id, until in list(self._ended.items()):
-            if until < time.time():
-                del self._ended[id]
+            if not _busy(session):
+                dropped.append(session)
+        for session in dropped:
+            del self._sessions[session.id]
         return dropped
 
     def get(self, id: str, principal: str | None) -> tuple[Session, bool]:
@@ -196,17 +198,28 @@ class Sessions:
         session = Session(principal)
         session.id, session.version, session.capabilities = id, payload["v"], payload["c"]
         with self._lock:
-            return self._sessions.setdefault(id, session)
+            dropped = self._make_room() if id not in self._sessions else []
+            session = self._sessions.setdefault(id, session)
+        for other in dropped:
+            other.close()
+        return session
 
     def remove(self, session: Session) -> None:
         """End a session for good."""
         with self._lock:
             self._sessions.pop(session.id, None)
             if self._sealer.shared:
-                self._ended[session.id] = time.time() + self._lifetime_s
+                self._ended[session.id] = None
+                while len(self._ended) > self._cap:
+                    del self._ended[next(iter(self._ended))]
         session.close()
 
     def all(self) -> list[Session]:
         """A snapshot of the sessions."""
         with self._lock:
             return list(self._sessions.values())
+
+
+def _busy(session: Session) -> bool:
+    """Say whether somebody waits for this session at this moment."""
+    return bool(session.calls) or "live" in session.door

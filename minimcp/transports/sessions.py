@@ -31,7 +31,7 @@ class SessionDoor:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._limits = app.limits
-        self._lock = threading.Lock()  # guards the making of a session's streams, and their dict
+        self._lock = threading.Lock()  # guards the making of a session's streams, their dict, and who is live
 
     def find(self, environ: Environ, message: Any, principal: str | None, get_header: headers.Get) -> Session:
         """The session a message belongs to, a new one for `initialize`.
@@ -50,7 +50,10 @@ class SessionDoor:
         id = environ.get("HTTP_MCP_SESSION_ID")
         if not id:
             raise InvalidRequest("The Mcp-Session-Id header is missing: send initialize first, or a 2026-07-28 request")
-        session = self._app.server.open_session(id=id, principal=principal)
+        try:
+            session = self._app.server.open_session(id=id, principal=principal)
+        except TooManySessions as problem:
+            raise Refused(503, str(problem), ("Retry-After", "10")) from None
         if "standing" not in session.door:
             with self._lock:
                 if "standing" not in session.door:
@@ -89,9 +92,7 @@ class SessionDoor:
         except InvalidParams as problem:
             raise Refused(400, str(problem)) from None
 
-    def _stream(
-        self, environ: Environ, start_response: StartResponse, call: Any, session: Session
-    ) -> Iterable[bytes]:
+    def _stream(self, environ: Environ, start_response: StartResponse, call: Any, session: Session) -> Iterable[bytes]:
         """Run a call in a worker; its events are kept, so that the client may leave and come back for them."""
         with self._lock:
             session.door["number"] += 1
@@ -141,13 +142,17 @@ class SessionDoor:
         stream, after = self._position(session, environ.get("HTTP_LAST_EVENT_ID"))
         if stream.number:
             return self._follow(environ, start_response, session, stream, after, _ignore)
-        live = session.door.get("live")
-        if live is not None and not gone(live):
-            raise Refused(409, "This session has a GET stream already")
         leave = self._app.enter(environ)
         if leave is None:
             raise Refused(405, "No further stream can be held open here", ("Allow", "POST, DELETE"))
-        session.door["live"] = environ
+        with self._lock:
+            live = session.door.get("live")
+            taken = live is not None and not gone(live)
+            if not taken:
+                session.door["live"] = environ
+        if taken:
+            leave()
+            raise Refused(409, "This session has a GET stream already")
         # A session restored from its id has not been told that it may speak.
         self._app.server.call({"jsonrpc": "2.0", "method": "notifications/initialized"}, session=session)
 
