@@ -5,24 +5,33 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from queue import Queue
 from typing import Any
 
 import pytest
 
 from minimcp import Server
 from minimcp.transports import workers
-from tests.helpers import serving
+from minimcp.transports.wsgi_server import serve
 from tests.hostile.support import Gate, Http, attacked
 
 
 @contextlib.contextmanager
 def hosting(server: Server) -> Iterator[Http]:
-    """Serve a server on a port of its own."""
+    """Serve a server on a port of its own, with the embedded server."""
+    ready: Queue[Any] = Queue()
+    limits = {"send_s": 0.5, "idle_s": 5}
+    listening = threading.Thread(
+        target=serve, args=(server.wsgi, "127.0.0.1", 0), kwargs={"ready": ready.put, "limits": limits}
+    )
+    listening.start()
+    embedded = ready.get(timeout=10)
     try:
-        with serving(server.wsgi) as url:
-            yield Http(url)
+        yield Http(embedded.url)
     finally:
         server.close()
+        embedded.shutdown()
+        listening.join(10)
 
 
 @pytest.fixture(scope="session", autouse=True)

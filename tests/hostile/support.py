@@ -296,10 +296,13 @@ class Http:
     def open(
         self, message: Any, method: str = "POST", **headers: str
     ) -> tuple[socket.socket, http.client.HTTPResponse]:
-        """Send a request and read the head of the response only; the caller closes both."""
+        """Send a request and read the head of the response only; the caller closes both.
+
+        Without an Mcp-Session-Id a message goes with the headers of a 2026-07-28 request.
+        """
         connection = self.connect()
-        fields = http_headers(message, **headers) if method == "POST" else headers
-        fields = {name.replace("_", "-"): value for name, value in fields.items()}
+        modern_era = message is not None and "Mcp-Session-Id" not in headers
+        fields = http_headers(message, **headers) if modern_era else headers
         data = json.dumps(message).encode() if method == "POST" else b""
         connection.sendall(self.head(method, fields, len(data) if method == "POST" else None) + data)
         response = http.client.HTTPResponse(connection, method=method)
