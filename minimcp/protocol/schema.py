@@ -161,7 +161,7 @@ def _quick(schema: dict[str, Any], dialect: str) -> Callable[[Any], bool] | None
     if dialect.endswith("draft-04/schema"):
         return None  # 5.0 is no integer there
     try:
-        return quick.accepts(schema, prefix_items=dialect == DEFAULT_DIALECT)
+        return quick.accepts(schema)
     except quick.Unsupported:
         return None
 
