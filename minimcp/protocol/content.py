@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import mimetypes
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -82,7 +81,11 @@ def resource_contents(
     uri: str, contents: str | bytes, mime_type: str | None = None
 ) -> types.TextResourceContents | types.BlobResourceContents:
     """Build one item of a `resources/read` result, guessing the media type from the URI when none is given."""
-    guessed = mime_type or mimetypes.guess_type(uri)[0]
+    guessed = mime_type
+    if guessed is None:
+        import mimetypes
+
+        guessed = mimetypes.guess_type(uri)[0]
     if isinstance(contents, str):
         return {"uri": uri, "mimeType": guessed or "text/plain", "text": contents}
     return {"uri": uri, "mimeType": guessed or "application/octet-stream", "blob": _base64(contents)}

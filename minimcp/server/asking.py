@@ -9,7 +9,7 @@ result, and the client's retry runs the handler again. Spec: 26:basic/patterns/m
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 from collections.abc import Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
@@ -180,7 +180,7 @@ def _dress(version: str, question: Question) -> Question:
         if version >= spec.QUESTION_FIELDS_SINCE.get(name, version)
     }
     if params.get("mode") == "url":
-        params["elicitationId"] = secrets.token_urlsafe(12)
+        params["elicitationId"] = os.urandom(12).hex()
     if "requestedSchema" in params and version < spec.FULL_FORMS_SINCE:
         form = params["requestedSchema"]
         fields = {name: _plain_field(field) for name, field in form["properties"].items()}
@@ -223,7 +223,7 @@ class Block:
 
     def flow(self) -> str:
         """An identifier for this run; a legacy call runs once, so it is simply unique."""
-        return secrets.token_urlsafe(12)
+        return os.urandom(12).hex()
 
 
 class Replay:
@@ -319,7 +319,7 @@ class Replay:
     def flow(self) -> str:
         """An identifier that stays the same through all rounds of one call."""
         if self._flow is None:
-            self._flow = secrets.token_urlsafe(12)
+            self._flow = os.urandom(12).hex()
         return self._flow
 
 

@@ -1,6 +1,7 @@
 """Signed tokens: what the server hands out and must recognise when it comes back.
 
-Used for `requestState` (Spec: BASE-180 to BASE-183) and for legacy session ids (Spec: TRN-142, TRN-154).
+Used for `requestState` (Spec: BASE-180 to BASE-183) and for legacy session ids (Spec: TRN-142, TRN-154). The standard
+library's cryptography is imported where it is used: most servers on stdio never sign anything.
 A token is `base64url(JSON) + "." + base64url(HMAC-SHA256)`. It is signed, not secret: put nothing in it
 that its holder did not send.
 """
@@ -9,8 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 import json
 import os
 import time
@@ -59,8 +58,10 @@ class Sealer:
         """
         if not isinstance(token, str) or len(token) > MAX_TOKEN or not token.isascii():
             raise BadSeal("not a token")
+        from hmac import compare_digest
+
         text, _, signature = token.encode("ascii").partition(b".")
-        if not any(hmac.compare_digest(self._sign(key, purpose, text), signature) for key in self._keys):
+        if not any(compare_digest(self._sign(key, purpose, text), signature) for key in self._keys):
             raise BadSeal("the signature is wrong")
         try:
             payload: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4)))
@@ -72,12 +73,16 @@ class Sealer:
 
     @staticmethod
     def _sign(key: bytes, purpose: str, text: bytes) -> bytes:
+        from hmac import digest
+
         # Over the text as sent: decoders forgive trailing junk, a signature does not.
-        digest = hmac.new(key, purpose.encode("ascii") + b"\0" + text, hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(digest).rstrip(b"=")
+        signature = digest(key, purpose.encode("ascii") + b"\0" + text, "sha256")
+        return base64.urlsafe_b64encode(signature).rstrip(b"=")
 
 
 def digest(value: Any) -> str:
     """A short fingerprint of a JSON value, the same for equal values."""
+    from hashlib import sha256
+
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode("ascii")
-    return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()[:18]).decode("ascii")
+    return base64.urlsafe_b64encode(sha256(canonical).digest()[:18]).decode("ascii")

@@ -7,7 +7,7 @@ Spec: TRN-141 to TRN-155
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -135,7 +135,7 @@ class Sessions:
 
         :raises TooManySessions: when `cap` sessions are in use.
         """
-        payload = {"v": session.version, "c": session.capabilities, "p": session.principal, "n": secrets.token_hex(16)}
+        payload = {"v": session.version, "c": session.capabilities, "p": session.principal, "n": os.urandom(16).hex()}
         session.id = self._sealer.seal("session", payload, self._lifetime_s)
         if len(session.id) > 4096:
             raise InvalidParams("The client's capabilities are too large for a session")
