@@ -15,6 +15,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -89,22 +91,30 @@ def run(command: list[str], **options) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(command, child.returncode, out, err)
 
 
+def outlives(pid: int) -> bool:
+    """Say whether a process still runs after 5 s; then it is killed."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if select.select([handle], [], [], 5)[0]:
+            return False
+        os.kill(pid, signal.SIGKILL)
+        return True
+    finally:
+        os.close(handle)
+
+
 def leftovers(marker: str) -> list[int]:
-    """The processes that still run on a file after 5 s, which are then killed."""
+    """The processes that run on a file and do not end by themselves."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if marker.encode() not in (folder / "cmdline").read_bytes():
-                continue
-            handle = os.pidfd_open(int(folder.name))
+            if marker.encode() in (folder / "cmdline").read_bytes() and outlives(int(folder.name)):
+                found.append(int(folder.name))
         except OSError:
             continue
-        try:
-            if not select.select([handle], [], [], 5)[0]:
-                os.kill(int(folder.name), signal.SIGKILL)
-                found.append(int(folder.name))
-        finally:
-            os.close(handle)
     return found
 
 
@@ -298,3 +308,127 @@ def test_a_peer_ends_without_trouble_and_leaves_nothing_behind(case):
     assert case["left"] == []
     assert case["code"] == 0
     assert "Traceback" not in case["served"].log
+
+
+def test_a_server_with_an_open_sse_stream_stops_at_once(tmp_path):
+    served = Served(tmp_path, "sse")
+    with urllib.request.urlopen(served.target[0], timeout=10) as stream:
+        assert stream.readline() == b"event: endpoint\n"
+        begun = time.monotonic()
+        assert served.stop() == 0
+        # Running requests are given 5 s; a stream that waits for news is not one of them.
+        assert time.monotonic() - begun < 4
+
+
+# The Inspector: `inspector --cli` connects for each command, `mcpdo` keeps a connection open in a background process.
+
+
+class Inspector:
+    """The Inspector's two command lines, on a server that ends with the test."""
+
+    def __init__(self, folder: Path, transport: str, era: str) -> None:
+        clients = Path(peer_file("node", "node_modules", "@modelcontextprotocol", "inspector", "clients"))
+        self._cli = [*node(), str(clients / "cli" / "build" / "index.js"), "--format", "json", "-q"]
+        self._mcpdo = [*node(), str(clients / "mcpdo" / "build" / "mcp-bin.js"), "--format", "json"]
+        self.era = era
+        self._environment = {
+            **os.environ,
+            "HOME": str(folder),
+            "MCP_INSPECTOR_SECRET_STORE": "file",
+            "MCP_INSPECTOR_DAEMON_DIR": str(folder / "d"),
+            "MCP_INSPECTOR_DAEMON_TOKEN": "peer",
+        }
+        self.served = Served(folder, transport)
+        self.target = ["--", *self.served.target]
+        self._name = ""
+        self._daemon = 0
+
+    def cli(self, method: str, *options: str, code: int = 0) -> dict:
+        """What one command on a connection of its own prints."""
+        command = [*self._cli, "--protocol-era", self.era, "--method", method, *options, *self.target]
+        done = run(command, env=self._environment)
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout)["result"]
+
+    def connect(self) -> dict:
+        """Open the connection that `do` uses."""
+        opened = self._run("connect", "--era", self.era, *self.target)
+        self._name = opened["name"]
+        self._daemon = self._run("daemon", "status")["pid"]
+        return opened
+
+    def do(self, *words: str) -> dict:
+        """What one command on the open connection prints."""
+        return self._run("--connection", self._name, *words)
+
+    def _run(self, *words: str) -> dict:
+        done = run([*self._mcpdo, *words], env=self._environment)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def stop(self) -> None:
+        """End the background process and the server, and see that they did."""
+        try:
+            if self._daemon:
+                self._run("daemon", "stop")
+        finally:
+            code = self.served.stop()
+            lives = bool(self._daemon) and outlives(self._daemon)
+            left = leftovers(str(self.served.file))
+        assert (code, lives, left) == (0, False, [])
+        assert "Traceback" not in self.served.log
+
+
+@pytest.fixture(params=["stdio-legacy", "stdio-modern", "http-legacy", "http-modern"])
+def inspector(request, tmp_path):
+    """The Inspector on one transport, in one era."""
+    made = Inspector(tmp_path, *request.param.split("-"))
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def test_the_inspector_lists_calls_reads_and_prompts(inspector):
+    opened = inspector.cli("initialize")
+    assert opened["protocolVersion"] == {"legacy": "2025-11-25", "modern": "2026-07-28"}[inspector.era]
+    assert opened["serverInfo"] == INFO
+    assert [tool["name"] for tool in inspector.cli("tools/list")["tools"]] == TOOLS
+    added = inspector.cli("tools/call", "--tool-name", "add", "--tool-arg", "a=2", "b=3")
+    assert added["structuredContent"] == {"sum": 5}
+    failed = inspector.cli("tools/call", "--tool-name", "fail", code=5)
+    assert failed["content"] == [{"type": "text", "text": "out of stock"}]
+    assert [found["uri"] for found in inspector.cli("resources/list")["resources"]] == ["config://app"]
+    templates = inspector.cli("resources/templates/list")["resourceTemplates"]
+    assert [found["uriTemplate"] for found in templates] == ["weather://{city}/today"]
+    read = inspector.cli("resources/read", "--uri", "weather://Oslo/today")["contents"]
+    assert json.loads(read[0]["text"]) == {"city": "Oslo", "sky": "blue"}
+    assert [found["name"] for found in inspector.cli("prompts/list")["prompts"]] == ["report"]
+    prompt = inspector.cli("prompts/get", "--prompt-name", "report", "--prompt-args", "city=Oslo")
+    assert prompt["messages"][0]["content"] == {"type": "text", "text": "Write a report on Oslo."}
+
+
+def test_the_inspector_completes_answers_a_question_and_finds_a_new_tool(inspector):
+    assert inspector.connect()["protocolEra"] == inspector.era
+    reference = ("--complete-ref-type", "ref/prompt", "--complete-ref", "report")
+    value = ("--complete-arg-name", "city", "--complete-arg-value", "Ber")
+    assert inspector.do("prompts/complete", *reference, *value)["values"] == ["Bergen", "Berlin"]
+    asked = inspector.do("tools/call", "book", "city:=Oslo")["elicitationPending"]
+    assert asked["message"] == "How many nights in Oslo?"
+    assert asked["requestedSchema"]["properties"] == {"nights": {"type": "integer"}}
+    booked = inspector.do("elicitation/respond", asked["elicitationId"], "nights:=3")
+    assert booked["content"] == [{"type": "text", "text": "booked 3 nights in Oslo"}]
+    grown = inspector.do("tools/call", "grow", "name:=newcomer")
+    assert grown["content"] == [{"type": "text", "text": "newcomer is there"}]
+    assert [tool["name"] for tool in inspector.do("tools/list")["tools"]] == [*TOOLS, "newcomer"]
+
+
+@pytest.mark.parametrize("inspector", ["stdio-legacy"], indirect=True)
+def test_the_inspector_shows_progress_and_word_of_a_new_tool(inspector):
+    inspector.connect()
+    inspector.do("tools/call", "seen")
+    stepped = inspector.do("tools/call", "steps", "count:=1")
+    assert stepped["content"] == [{"type": "text", "text": "1 steps done"}]
+    grown = inspector.do("tools/call", "grow", "name:=newcomer")
+    if "step 1" not in json.dumps(stepped) and "list_changed" not in json.dumps(grown):
+        pytest.skip("the Inspector's command lines show results only, neither progress nor notifications")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union, overload
@@ -93,8 +94,10 @@ class Server:
         self.name_params: dict[str, str] = {}
         self.result_types: dict[str, str] = {}
         self._caching = _check_caching({"ttlMs": ttl_ms, "cacheScope": cache_scope})
-        self._lock = threading.Lock()  # guards _listeners and _wsgi
+        self._lock = threading.Lock()  # guards _listeners, _streaming and _wsgi
         self._listeners: set[Subscription] = set()
+        # Sessions that are one stream from beginning to end (stdio, HTTP+SSE); those of `sessions` have ids instead.
+        self._streaming: weakref.WeakSet[Session] = weakref.WeakSet()
         self._wsgi: Any = None
 
     # Registration
@@ -348,6 +351,9 @@ class Server:
         """
         if id is None:
             session = Session(principal, send)
+            if send is not None:
+                with self._lock:
+                    self._streaming.add(session)
         else:
             session, _ = self.sessions.get(id, principal)
         session.door.setdefault("bus", self.bus)
@@ -365,9 +371,11 @@ class Server:
     def close(self) -> None:
         """End every listen stream gracefully and every session; new ones may be opened afterwards."""
         with self._lock:
-            listeners = list(self._listeners)
+            listeners, streaming = list(self._listeners), list(self._streaming)
         for listener in listeners:
             listener.close()
+        for session in streaming:
+            session.close()
         for session in self.sessions.all():
             self.close_session(session)
 
