@@ -274,10 +274,13 @@ class Replay:
         :raises MissingCapability: when this request did not declare what a question needs.
         :raises InvalidParams: when an answer does not fit its question.
         """
+        needed: dict[str, Any] = {}
         for question in questions.values():
-            needed = required(question)
-            if not declared(ctx.capabilities, needed):
-                raise MissingCapability("The client did not declare a capability this call needs", needed)
+            if not declared(ctx.capabilities, required(question)):
+                for name, details in required(question).items():
+                    needed.setdefault(name, {}).update(details)
+        if needed:
+            raise MissingCapability("The client did not declare a capability this call needs", needed)
         answers: dict[str, Any] = {}
         missing: dict[str, Question] = {}
         for key, question in questions.items():

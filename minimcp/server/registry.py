@@ -210,7 +210,7 @@ class Registry:
 
         :raises ValueError: for a malformed URI or template, or one whose variables are not the function's parameters.
         """
-        hinted = {key: shown.pop(key) for key in ("ttl_ms", "cache_scope") if shown.get(key) is not None}
+        hints_given = {"ttlMs": shown.pop("ttl_ms", None), "cacheScope": shown.pop("cache_scope", None)}
         signature = hints.signature(function, self._context_type)
         names = set(signature.schema.get("properties", {}))
         template = Template(uri) if is_template(uri) else None
@@ -224,7 +224,7 @@ class Registry:
         definition = _definition(signature, shown.pop("name", None) or function.__name__, shown)
         entry = Entry(function, definition, signature, allow)
         entry.template = template
-        entry.hints = hinted
+        entry.hints = {key: value for key, value in hints_given.items() if value is not None}
         return entry
 
     def make_prompt(self, function: Callable[..., Any], name: str | None, allow: Allow | None, **shown: Any) -> Entry:

@@ -192,6 +192,7 @@ class Server:
             ttl_ms=ttl_ms,
             cache_scope=cache_scope,
         )
+        _check_caching({**self._caching, **entry.hints})
         self.registry.add("resourceTemplates" if entry.template else "resources", uri, entry)
 
     def remove_resource(self, uri: str) -> bool:
