@@ -118,12 +118,36 @@ def leftovers(marker: str) -> list[int]:
     return found
 
 
+# Added to the copy of the server that a peer talks to: what breaks the official schema is written beside the copy.
+WATCH = """
+
+import pathlib
+import sys
+
+sys.path.insert(0, {root!r})
+from tests import official
+
+
+class Found(list):
+    def append(self, text):
+        with open({file!r}, "a", encoding="utf-8") as file:
+            file.write(text)
+
+
+official.violations = Found()
+official.watch_emissions()
+pathlib.Path({file!r}).touch()
+"""
+
+
 class Served:
     """The peers' server, of which every run gets a fresh copy: over HTTP in a process of its own, or as a command."""
 
     def __init__(self, folder: Path, transport: str) -> None:
         self.file = folder / "server.py"
-        shutil.copy(HERE / "server.py", self.file)
+        self.violations = folder / "violations"
+        watch = WATCH.format(root=str(ROOT), file=str(self.violations))
+        self.file.write_text((HERE / "server.py").read_text(encoding="utf-8") + watch, encoding="utf-8")
         self.command = [sys.executable, "-m", "minimcp", "run", str(self.file)]
         self.target = self.command
         self.log = ""
@@ -308,6 +332,7 @@ def test_a_peer_ends_without_trouble_and_leaves_nothing_behind(case):
     assert case["left"] == []
     assert case["code"] == 0
     assert "Traceback" not in case["served"].log
+    assert case["served"].violations.read_text(encoding="utf-8") == ""
 
 
 def test_a_server_with_an_open_sse_stream_stops_at_once(tmp_path):
@@ -377,6 +402,7 @@ class Inspector:
             left = leftovers(str(self.served.file))
         assert (code, lives, left) == (0, False, [])
         assert "Traceback" not in self.served.log
+        assert self.served.violations.read_text(encoding="utf-8") == ""
 
 
 @pytest.fixture(params=["stdio-legacy", "stdio-modern", "http-legacy", "http-modern"])
