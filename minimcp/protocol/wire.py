@@ -88,14 +88,20 @@ def dumps(message: Any) -> bytes:
         raise ValueError(f"not JSON: {error}") from None
 
 
-def encode(reply: Any) -> bytes:
-    """Encode what a server has to say; what is not JSON, say a NaN from a handler, becomes an internal error."""
+def encode(message: Any) -> bytes:
+    """Encode what a server has to say; a reply that is not JSON, say a NaN from a handler, becomes an internal error.
+
+    :raises ValueError: for a notification or request that is not JSON; it is told to the handler that sends it.
+    """
     try:
-        return dumps(reply)
+        return dumps(message)
     except ValueError as problem:
-        log.error("a message is not JSON: %s", problem)
-        id = reply.get("id") if isinstance(reply, dict) else None
-        return dumps(error(id, InternalError("The result cannot be written as JSON")))
+        if isinstance(message, list):
+            return b"[" + b",".join(encode(member) for member in message) + b"]"
+        if "method" in message:
+            raise
+        log.error("a reply is not JSON: %s", problem)
+        return dumps(error(message.get("id"), InternalError("The result cannot be written as JSON")))
 
 
 def is_id(value: Any) -> bool:

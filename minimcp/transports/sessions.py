@@ -114,6 +114,9 @@ class SessionDoor:
 
         self._app.start(work)
         if stream.alone(self._limits["silence_s"]):
+            # It never was a stream: there is nothing that a client could come back for.
+            with self._lock:
+                streams.pop(stream.number, None)
             return self._app.reply(environ, start_response, stream.reply, 200)  # type: ignore[no-any-return]
         return self._follow(environ, start_response, session, stream, 0, _ignore)
 

@@ -33,13 +33,13 @@ class SseDoor:
 
     def get(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Open the stream; its first event tells where to POST."""
+        principal = self._app.principal(environ)
         leave = self._app.enter(environ)
         if leave is None:
             raise Refused(503, "No further stream can be held open here", ("Retry-After", "10"))
-        principal = self._app.principal(environ)
         over = threading.Event()
         exchange = Exchange(over, event="message")
-        session = self._app.server.open_session(exchange.send, principal=principal)
+        session = self._app.server.open_session(exchange.offer, principal=principal)
         id = secrets.token_urlsafe(24)
         with self._lock:
             self._sessions[id] = (session, exchange, principal)

@@ -21,7 +21,9 @@ Message = dict[str, Any]
 # An encoded event, and whether it is the last one.
 Event = tuple[bytes, bool]
 
+# What a slow reader may leave unread before the sender waits, and what a legacy stream keeps for Last-Event-ID.
 _QUEUE_LIMIT = 1000
+_BYTES_LIMIT = 4 * 1024 * 1024
 
 
 def gone(environ: Message) -> bool:
@@ -57,13 +59,29 @@ class Exchange:
         self._event = event
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._cancelled = cancelled
+        # Bytes put in and taken out; each side writes its own, so their difference needs no lock.
+        self._put = 0
+        self._taken = 0
         self.reply: Any = None
 
     def send(self, message: Message) -> None:
-        """Pass a message on; a reader that is far behind makes the sender wait."""
-        while self._queue.qsize() >= _QUEUE_LIMIT and not self._cancelled.wait(0.01):
+        """Pass a message on; a reader that is far behind makes the sender wait.
+
+        :raises ValueError: when the message is not JSON.
+        """
+        data = sse.encode(encode(message), self._event)
+        while self._full() and not self._cancelled.wait(0.01):
             pass
-        self._queue.put((sse.encode(encode(message), self._event), False))
+        self._put += len(data)
+        self._queue.put((data, False))
+
+    def offer(self, message: Message) -> None:
+        """Pass a message on that may be lost: for a reader that is far behind it is dropped."""
+        if not self._full():
+            self.send(message)
+
+    def _full(self) -> bool:
+        return self._queue.qsize() >= _QUEUE_LIMIT or self._put - self._taken >= _BYTES_LIMIT
 
     def finish(self, reply: Any) -> None:
         """Pass the reply on, None when there is none."""
@@ -78,6 +96,7 @@ class Exchange:
             return []
         while not self._queue.empty():
             events.append(self._queue.get())
+        self._taken += sum(len(data) for data, _ in events)
         return events
 
 
@@ -90,7 +109,9 @@ class Log:
     def __init__(self, number: int, limit: int) -> None:
         self.number = number
         self._changed = threading.Condition()  # guards everything below
-        self._events: deque[tuple[int, bytes]] = deque(maxlen=limit)
+        self._events: deque[tuple[int, bytes]] = deque()
+        self._limit = limit
+        self._held = 0
         self._next = 1
         self.done = False
         # Raised to make whoever reads the log leave: the client has been told to come back.
@@ -112,6 +133,9 @@ class Log:
         with self._changed:
             event = sse.encode(data, id=f"{self.number}-{self._next}")
             self._events.append((self._next, event))
+            self._held += len(event)
+            while len(self._events) > self._limit or (self._held > _BYTES_LIMIT and len(self._events) > 1):
+                self._held -= len(self._events.popleft()[1])
             self._next += 1
             self._changed.notify_all()
 
