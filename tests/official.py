@@ -111,8 +111,8 @@ def violation(version: str, method: str | None, message: Any) -> str | None:
         return None
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
         return "not a JSON-RPC 2.0 object"
-    # What is read back is what a client sees: a value JSON cannot say shows up here.
-    message = json.loads(json.dumps(message, allow_nan=False))
+    # What is read back is what a client sees: a door answers with an error for a result that JSON cannot say.
+    message = json.loads(wire.encode(message))
     if "method" in message:
         return _requested(version, known, message)
     if ("result" in message) == ("error" in message):
