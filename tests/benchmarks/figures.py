@@ -267,7 +267,9 @@ def _streams(results: Results, contender: Contender, seconds: float) -> None:
         results.add("system", contender.name, _given_back(server.pid, before, opened))
         alone = (alone + load.run(server.port, request, 8, seconds).rate) / 2
         results.add("kept", contender.name, beside / alone * 100)
-        results.add("given", contender.name, 100 - _growth_again(server, opened) / max(1, opened - before) * 100)
+        if opened > before:
+            left = _growth_again(server, opened) / (opened - before)
+            results.add("given", contender.name, 100 - left * 100)
     except RuntimeError as fault:
         results.reasons["streams", contender.name] = str(fault)
     finally:
@@ -291,4 +293,4 @@ def _given_back(pid: int, before: int, opened: int, patience_s: float = 15.0) ->
     while time.monotonic() < end and least > before + 0.1 * (opened - before):
         time.sleep(0.25)
         least = min(least, load.memory_kib(pid)["VmRSS"])
-    return 100.0 if opened <= before else min(100.0, (opened - least) / max(1, opened - before) * 100)
+    return 100.0 if opened <= before else min(100.0, (opened - least) / (opened - before) * 100)
