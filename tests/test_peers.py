@@ -27,7 +27,7 @@ PEERS = os.environ.get("MINIMCP_PEERS_DIR")
 BOUND_S = 120
 
 INFO = {"name": "peers", "version": "1.2.3", "title": "Peer test server"}
-TOOLS = ["add", "picture", "fail", "steps", "seen", "book", "grow"]
+TOOLS = ["add", "picture", "fail", "steps", "seen", "book", "name_folder", "grow"]
 
 # Peer, its mode, the revision it must end up with.
 CASES = [
@@ -309,6 +309,14 @@ def test_a_peer_accepts_one_question_and_declines_another(seen):
         [{"type": "text", "text": "booked 3 nights in Oslo"}],
         [{"type": "text", "text": "not booked: decline"}],
     ]
+
+
+def test_a_peer_tells_its_roots_and_has_its_model_write(seen):
+    assert seen["sampled"]["messages"] == [
+        {"role": "user", "content": {"type": "text", "text": "Name the folder file:///tmp/a"}}
+    ]
+    assert (seen["sampled"]["system"], seen["sampled"]["limit"]) == ("Be brief.", 20)
+    assert seen["named"]["content"] == [{"type": "text", "text": "A is now Attic (a model)"}]
 
 
 def test_a_peer_hears_of_a_new_tool_and_calls_it(case):

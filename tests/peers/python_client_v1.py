@@ -29,8 +29,15 @@ async def main() -> None:
         else:
             transport = sse_client(url) if mode == "sse" else streamable_http_client(url)
         read, write, *_ = await stack.enter_async_context(transport)
+        folder = steps.Folder(types)
         session = ClientSession(
-            read, write, timedelta(seconds=steps.STEP_S), elicitation_callback=person, message_handler=notice
+            read,
+            write,
+            timedelta(seconds=steps.STEP_S),
+            sampling_callback=folder.sample,
+            elicitation_callback=person,
+            list_roots_callback=folder.roots,
+            message_handler=notice,
         )
         client = await stack.enter_async_context(session)
         opened = steps.plain(await client.initialize())

@@ -22,6 +22,7 @@ async def main() -> None:
         if getattr(message, "method", "") == "notifications/tools/list_changed":
             changed.set()
 
+    folder = steps.Folder(types)
     server = url or StdioServerParameters(command=command[0], args=command[1:])
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(
@@ -29,7 +30,9 @@ async def main() -> None:
                 server,
                 mode=mode,
                 read_timeout_seconds=steps.STEP_S,
+                sampling_callback=folder.sample,
                 elicitation_callback=person,
+                list_roots_callback=folder.roots,
                 message_handler=notice,
             )
         )

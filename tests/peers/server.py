@@ -54,6 +54,14 @@ def book(city: str, ctx: Context) -> str:
 
 
 @server.tool
+def name_folder(ctx: Context) -> str:
+    """Ask for the client's folders, and its model for a name for the first."""
+    folder = ctx.list_roots()[0]
+    written = ctx.sample(f"Name the folder {folder['uri']}", 20, system="Be brief.")
+    return f"{folder['name']} is now {written.text} ({written['model']})"
+
+
+@server.tool
 def grow(name: str) -> str:
     """Register another tool."""
 

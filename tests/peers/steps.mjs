@@ -24,6 +24,14 @@ export function person(asked) {
   };
 }
 
+export const folder = {
+  roots: () => ({ roots: [{ uri: "file:///tmp/a", name: "A" }] }),
+  sample: ({ params }) => {
+    saw("sampled", { system: params.systemPrompt, limit: params.maxTokens, messages: params.messages });
+    return { role: "assistant", content: { type: "text", text: "Attic" }, model: "a model" };
+  },
+};
+
 // A promise that can be kept from outside, and breaks by itself when nobody keeps it in time.
 export function promised() {
   let keep;
@@ -87,6 +95,7 @@ export async function walk(client, call, asked) {
     saw("elicit", { content, isError });
   }
   saw("asked", { questions: asked });
+  saw("named", await call("name_folder", {}));
 }
 
 export async function grow(client, call, changed) {

@@ -41,6 +41,22 @@ class Person:
         return self._result(action="decline")
 
 
+class Folder:
+    """Has one root, and a model that says what it was asked."""
+
+    def __init__(self, types) -> None:
+        self._types = types
+
+    async def roots(self, context):
+        return self._types.ListRootsResult(roots=[self._types.Root(uri="file:///tmp/a", name="A")])
+
+    async def sample(self, context, params):
+        asked = plain(params)
+        saw("sampled", system=asked["systemPrompt"], limit=asked["maxTokens"], messages=asked["messages"])
+        content = self._types.TextContent(type="text", text="Attic")
+        return self._types.CreateMessageResult(role="assistant", content=content, model="a model")
+
+
 async def pages(fetch, member: str) -> list[dict]:
     """All items of a list, and how many pages they came on."""
     found, cursor, count = [], None, 0
@@ -86,6 +102,7 @@ async def walk(client, fetchers: dict, references: dict, person: Person, errors:
         result = plain(await client.call_tool("book", {"city": city}))
         saw("elicit", content=result["content"], isError=result.get("isError", False))
     saw("asked", questions=person.asked)
+    saw("named", **plain(await client.call_tool("name_folder", {})))
 
 
 async def grow(client, fetch, wait) -> None:

@@ -1,6 +1,6 @@
 // Drives a server with the official TypeScript SDK 1.x.
 
-import { command, grow, load, mode, options, person, promised, saw, url, walk } from "./steps.mjs";
+import { command, folder, grow, load, mode, options, person, promised, saw, url, walk } from "./steps.mjs";
 
 const { Client } = load("@modelcontextprotocol/sdk/client/index.js");
 const types = load("@modelcontextprotocol/sdk/types.js");
@@ -13,7 +13,10 @@ function transport() {
 
 const asked = [];
 const changed = promised();
-const client = new Client({ name: "typescript 1", version: "1" }, { capabilities: { elicitation: {} } });
+const capabilities = { elicitation: {}, roots: {}, sampling: {} };
+const client = new Client({ name: "typescript 1", version: "1" }, { capabilities });
+client.setRequestHandler(types.ListRootsRequestSchema, folder.roots);
+client.setRequestHandler(types.CreateMessageRequestSchema, folder.sample);
 client.setRequestHandler(types.ElicitRequestSchema, person(asked));
 client.setNotificationHandler(types.ToolListChangedNotificationSchema, () => changed.keep("notification"));
 client.onerror = (error) => saw("trouble", { text: String(error) });

@@ -1,6 +1,6 @@
 // Drives a server with the official TypeScript client 2.x.
 
-import { command, grow, load, mode, options, person, promised, saw, url, walk } from "./steps.mjs";
+import { command, folder, grow, load, mode, options, person, promised, saw, url, walk } from "./steps.mjs";
 
 const { Client, StreamableHTTPClientTransport } = load("@modelcontextprotocol/client");
 const { StdioClientTransport } = load("@modelcontextprotocol/client/stdio");
@@ -11,8 +11,10 @@ const modes = { legacy: "legacy", auto: "auto" };
 const versionNegotiation = mode === "default" ? undefined : { mode: modes[mode] ?? { pin: mode } };
 const client = new Client(
   { name: "typescript 2", version: "1" },
-  { capabilities: { elicitation: { form: {} } }, versionNegotiation },
+  { capabilities: { elicitation: { form: {} }, roots: {}, sampling: {} }, versionNegotiation },
 );
+client.setRequestHandler("roots/list", folder.roots);
+client.setRequestHandler("sampling/createMessage", folder.sample);
 client.setRequestHandler("elicitation/create", person(asked));
 client.setNotificationHandler("notifications/tools/list_changed", () =>
   changed.keep(client.getProtocolEra() === "modern" ? "listen stream" : "notification"),
