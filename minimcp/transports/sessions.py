@@ -101,6 +101,8 @@ class SessionDoor:
             for number in [number for number, old in streams.items() if old.done][:-_KEPT_STREAMS]:
                 del streams[number]
             streams[stream.number] = stream
+        # Before the call runs: it may close the stream at once.
+        ticket = stream.attach()
         if _polls(session) and call.ctx is not None:
             call.ctx.close_stream = stream.detach
 
@@ -113,12 +115,12 @@ class SessionDoor:
                 stream.finish(reply)
 
         self._app.start(work)
-        if stream.alone(self._limits["silence_s"]):
+        if stream.alone(ticket, self._limits["silence_s"]):
             # It never was a stream: there is nothing that a client could come back for.
             with self._lock:
                 streams.pop(stream.number, None)
             return self._app.reply(environ, start_response, stream.reply, 200)  # type: ignore[no-any-return]
-        return self._follow(environ, start_response, session, stream, 0, _ignore)
+        return self._follow(environ, start_response, session, stream, 0, _ignore, ticket)
 
     def _follow(
         self,
@@ -128,11 +130,12 @@ class SessionDoor:
         stream: Log,
         after: int,
         on_close: Any,
+        ticket: int | None = None,
     ) -> Iterable[bytes]:
         """Send a stream's events from number `after` on; only clients that poll are primed. Spec: TRN-134, TRN-140"""
         primed = sse.encode(b"", id=f"{stream.number}-{after}", retry_ms=RETRY_MS) if _polls(session) else b""
         until = time.monotonic() + self._limits["stream_s"]
-        batches = log_batches(stream, after, self._limits["keepalive_s"], until, primed)
+        batches = log_batches(stream, after, self._limits["keepalive_s"], until, primed, ticket)
         return self._app.stream(environ, start_response, batches, on_close)  # type: ignore[no-any-return]
 
     def get(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

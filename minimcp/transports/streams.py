@@ -121,11 +121,11 @@ class Log:
         # The number of the newest event that was handed to a reader.
         self.delivered = 0
 
-    def alone(self, timeout_s: float) -> bool:
+    def alone(self, ticket: int, timeout_s: float) -> bool:
         """Wait for something to happen, and say whether it was the end, with nothing before the reply."""
         with self._changed:
-            self._changed.wait_for(lambda: self.done or self._next > 1, timeout_s)
-            return self.done and self._next - 1 == (self.reply is not None)
+            self._changed.wait_for(lambda: self._left(ticket) or self._next > 1, timeout_s)
+            return self.done and self._next - 1 == (self.reply is not None) and ticket == self._readers
 
     def send(self, message: Any) -> None:
         """Append a message."""
@@ -228,9 +228,11 @@ def exchange_batches(exchange: Exchange, first: list[Event], keepalive_s: float)
         events = exchange.take(keepalive_s)
 
 
-def log_batches(log: Log, after: int, keepalive_s: float, until: float, prime: bytes = b"") -> Iterator[bytes]:
+def log_batches(
+    log: Log, after: int, keepalive_s: float, until: float, prime: bytes = b"", ticket: int | None = None
+) -> Iterator[bytes]:
     """The bytes of a legacy stream from event `after` on, until it ends, another reader comes or it is `until`."""
-    ticket = log.attach()
+    ticket = log.attach() if ticket is None else ticket
     if prime:
         yield prime
     while True:
