@@ -309,6 +309,20 @@ def test_large_values_are_judged_in_time():
         assert time.thread_time() - started < 3
 
 
+@pytest.mark.parametrize("others", [False, {"type": "integer"}])
+def test_the_names_of_many_members_are_searched_in_time(others):
+    validator = Validator({"patternProperties": {"a+b": {}}, "additionalProperties": others})
+    value = {"a" * 1990 + str(n): 1 for n in range(1000)}
+    started = time.thread_time()
+    assert "takes too long to validate" in complaint(validator.schema, value)
+    assert time.thread_time() - started < 3
+    assert "longer than 2000 characters" in complaint(validator.schema, {"a" * 100_000: 1})
+
+
+def test_a_pattern_that_was_never_checked_is_an_error_and_not_a_crash():
+    assert "may take very long" in complaint({"type": "string", "pattern": "^(a+)+$"}, "a" * 40 + "!")
+
+
 def test_equal_items_are_found_whatever_their_order_and_type():
     validator = Validator({"uniqueItems": True})
     assert validator.is_valid([1, True, "1", [1], {"a": 1}, {"a": True}, None, 0, False])

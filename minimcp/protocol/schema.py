@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 from . import quick
@@ -32,24 +32,6 @@ _DIALECTS = {
     "http://json-schema.org/draft-06/schema": "Draft6Validator",
     "http://json-schema.org/draft-04/schema": "Draft4Validator",
 }
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
-_SUBSCHEMAS = frozenset(
-    ["items", "additionalItems", "additionalProperties", "unevaluatedItems", "unevaluatedProperties"]
-    + ["contains", "propertyNames", "not", "if", "then", "else", "contentSchema"]
-    + ["allOf", "anyOf", "oneOf", "prefixItems"]
-)
-_NAMED_SUBSCHEMAS = frozenset(
-    ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"]
-)
-_NAMES = {
-    "string": "a string",
-    "integer": "an integer",
-    "number": "a number",
-    "boolean": "true or false",
-    "null": "null",
-    "array": "an array",
-    "object": "an object",
-}
 
 
 class _TooMuch(Exception):
@@ -68,17 +50,12 @@ def check_schema(schema: Any, what: str = "inputSchema") -> None:
     dialect = _dialect(schema, what)
     if _quick(schema, dialect) is not None:
         return
-    from jsonschema import exceptions
-
     try:
         _load(dialect).check_schema(schema)
-    except exceptions.SchemaError as error:
-        place = "/".join(str(step) for step in error.absolute_path)
-        where = f"{what} is not valid JSON Schema at {place!r}" if place else f"{what} is not valid JSON Schema"
-        raise ValueError(f"{where}: {error.message[:300]}") from None
-    except Exception as error:
-        # A wrong regular expression or a malformed URI stops the check itself.
-        raise ValueError(f"{what} is not valid JSON Schema: {str(error)[:300]}") from None
+    except Exception as error:  # SchemaError; a wrong regular expression or URI stops the check itself
+        place = "/".join(map(str, getattr(error, "absolute_path", ())))
+        reason = str(getattr(error, "message", error))[:300]
+        raise ValueError(f"{what} is not valid JSON Schema{place and f' at {place!r}'}: {reason}") from None
     _check_subschemas(schema, dialect, what)
 
 
@@ -113,9 +90,7 @@ class Validator:
                 return
             problems = self._problems(value)
         except RecursionError:
-            raise InvalidArguments(
-                "The value is nested too deeply, or its schema refers to itself without end"
-            ) from None
+            problems = ["The value is nested too deeply, or its schema refers to itself without end"]
         if problems:
             raise InvalidArguments("; ".join(problems)[:900])
 
@@ -128,13 +103,12 @@ class Validator:
         return True
 
     def _problems(self, value: Any) -> list[str]:
-        if self._slow is None:
-            from referencing import Registry
-
-            schema = {keyword: part for keyword, part in self.schema.items() if keyword != "$schema"}
-            self._slow = _load(_dialect(self.schema, "the schema"))(schema, registry=Registry())
+        from referencing import Registry
         from referencing.exceptions import Unresolvable
 
+        if self._slow is None:
+            schema = {keyword: part for keyword, part in self.schema.items() if keyword != "$schema"}
+            self._slow = _load(_dialect(self.schema, "the schema"))(schema, registry=Registry())
         _budget.deadline, _budget.steps = time.thread_time() + MAX_SECONDS, 0
         try:
             return list(dict.fromkeys(_sentence(error) for error in islice(self._slow.iter_errors(value), 3)))
@@ -142,9 +116,11 @@ class Validator:
             return [str(reason)]
         except Unresolvable:
             return ["The schema has a reference that leads outside of it"]
+        except ValueError as error:  # of a pattern
+            return [f"The schema cannot be used: {error}"]
 
 
-_budget = threading.local()
+_budget = threading.local()  # of the validation that runs in this thread
 
 
 def _dialect(schema: dict[str, Any], what: str) -> str:
@@ -173,15 +149,12 @@ def _check_bounds(schema: dict[str, Any], what: str) -> None:
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
-                for key, child in item.items():
-                    if not isinstance(key, str):
-                        raise ValueError(f"{what} has the key {key!r}; the keys of a JSON object are strings")
-                    text += len(key) + (len(child) if isinstance(child, str) else 0)
-                below.extend(item.values())
-            elif isinstance(item, (list, tuple)):
-                below.extend(item)
-                text += sum(len(child) for child in item if isinstance(child, str))
+                if not all(isinstance(key, str) for key in item):
+                    raise ValueError(f"{what}: the keys of a JSON object are strings")
+                text += sum(map(len, item))
+            below.extend(item.values() if isinstance(item, dict) else item)
         nodes += len(below)
+        text += sum(len(child) for child in below if isinstance(child, str))
         if nodes > MAX_NODES or text > MAX_TEXT:
             raise ValueError(f"{what} is too large: at most {MAX_NODES} values and {MAX_TEXT} characters")
         level = [child for child in below if isinstance(child, (dict, list, tuple))]
@@ -190,36 +163,27 @@ def _check_bounds(schema: dict[str, Any], what: str) -> None:
     raise ValueError(f"{what} is nested deeper than {MAX_DEPTH} levels, or contains itself")
 
 
-def _subschemas(schema: dict[str, Any]) -> Iterator[Any]:
-    for keyword, value in schema.items():
-        if keyword in _SUBSCHEMAS:
-            yield from value if isinstance(value, list) else [value]
-        elif keyword in _NAMED_SUBSCHEMAS and isinstance(value, dict):
-            yield from value.values()
-
-
 def _check_subschemas(schema: dict[str, Any], dialect: str, what: str) -> None:
     """Check what the dialect's own schema cannot: references, patterns and nested dialects."""
     from referencing import Registry
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import specification_with
 
-    specification = specification_with(dialect)
-    root = specification.create_resource(schema)
+    root = specification_with(dialect).create_resource(schema)
     base = root.id() or ""
-    registry: Registry[Any] = Registry().with_resource(base, root)
-    waiting: list[Any] = [(schema, registry.resolver(base))]
+    waiting: list[Any] = [(root, Registry().with_resource(base, root).resolver(base))]
     seen = set()
     while waiting:
-        node, resolver = waiting.pop()
+        resource, resolver = waiting.pop()
+        node = resource.contents
         if not isinstance(node, dict) or id(node) in seen:
             continue
         seen.add(id(node))
         if node is not schema:
             if isinstance(node.get("$schema"), str):
                 raise ValueError(f"{what}: $schema belongs at the root only, where it holds for the whole schema")
-            resolver = resolver.in_subresource(specification.create_resource(node))
-        for keyword in _REFERENCES:
+            resolver = resolver.in_subresource(resource)
+        for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
             ref = node.get(keyword)
             if isinstance(ref, str):
                 try:
@@ -229,15 +193,14 @@ def _check_subschemas(schema: dict[str, Any], dialect: str, what: str) -> None:
                         f"{what}: {keyword} {ref[:100]!r} leads nowhere inside the schema; "
                         "references are not fetched, so put the target under $defs"
                     ) from None
-                waiting.append((found.contents, found.resolver))
-        patterns = [node.get("pattern"), *(node.get("patternProperties") or ())]
-        for pattern in patterns:
+                waiting.append((specification_with(dialect).create_resource(found.contents), found.resolver))
+        for pattern in (node.get("pattern"), *(node.get("patternProperties") or ())):
             if isinstance(pattern, str):
                 try:
                     compile_pattern(pattern)
                 except ValueError as error:
                     raise ValueError(f"{what}: {error}") from None
-        waiting.extend((child, resolver) for child in _subschemas(node))
+        waiting.extend((inner, resolver) for inner in resource.subresources())
 
 
 @lru_cache
@@ -246,53 +209,53 @@ def _load(dialect: str) -> Any:
     import jsonschema
 
     base: Any = getattr(jsonschema, _DIALECTS[dialect])
-    keywords = {name: _counted(function) for name, function in base.VALIDATORS.items()}
-    replaced = {"pattern": _pattern, "patternProperties": _pattern_properties, "uniqueItems": _unique_items}
-    keywords.update({name: _counted(function) for name, function in replaced.items()})
+    keywords = {**base.VALIDATORS, "uniqueItems": _unique_items}
+    for name in ("pattern", "patternProperties", "additionalProperties", "unevaluatedProperties"):
+        if name in keywords:
+            keywords[name] = _searching(keywords[name])
     extend: Any = jsonschema.validators.extend
-    return extend(base, validators=keywords)
+    return extend(base, validators={name: _counted(function) for name, function in keywords.items()})
+
+
+def _spend(steps: int) -> None:
+    _budget.steps += steps
+    if _budget.steps > 500:
+        _budget.steps = 0
+        if time.thread_time() > _budget.deadline:
+            raise _TooMuch("The value takes too long to validate: send less, or simplify the schema")
 
 
 def _counted(function: Any) -> Any:
-    def keyword(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
-        _budget.steps += 1 + (len(value) if isinstance(value, (list, dict)) else 0)
-        if _budget.steps > 500:
-            _budget.steps = 0
-            if time.thread_time() > _budget.deadline:
-                raise _TooMuch("The value takes too long to validate: send less, or simplify the schema")
-        return function(validator, value, instance, schema)
+    def keyword(validator: Any, rule: Any, value: Any, schema: Any) -> Any:
+        _spend(1 + (len(value) if isinstance(value, (list, dict)) else 0))
+        return function(validator, rule, value, schema)
 
     return keyword
 
 
-def _search(pattern: str, text: str) -> bool:
-    search, longest = compile_pattern(pattern)
-    if len(text) > longest:
-        raise _TooMuch(f"A string that must match a pattern is longer than {longest} characters")
-    _budget.steps += 50 + len(text)
-    return search(text) is not None
+def _searching(function: Any) -> Any:
+    """A keyword that searches patterns: first within the budget, so that doing it again cannot take long."""
 
+    def keyword(validator: Any, rule: Any, value: Any, schema: Any) -> Any:
+        if isinstance(rule, str):
+            searches = product([rule], [value] if isinstance(value, str) else [])
+        else:
+            searches = product(schema.get("patternProperties", ()), value if isinstance(value, dict) else [])
+        for pattern, text in searches:
+            search, longest = compile_pattern(pattern)
+            if len(text) > longest:
+                raise _TooMuch(f"A string that must match a pattern is longer than {longest} characters")
+            search(text)
+            _spend(50 + len(text))
+        return function(validator, rule, value, schema)
 
-def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
-    from jsonschema import ValidationError
-
-    if isinstance(instance, str) and not _search(pattern, instance):
-        yield ValidationError("no match")
-
-
-def _pattern_properties(validator: Any, patterns: dict[str, Any], instance: Any, schema: Any) -> Iterator[Any]:
-    if not isinstance(instance, dict):
-        return
-    for pattern, subschema in patterns.items():
-        for name, item in instance.items():
-            if _search(pattern, name):
-                yield from validator.descend(item, subschema, path=name, schema_path=pattern)
+    return keyword
 
 
 def _unique_items(validator: Any, wanted: bool, instance: Any, schema: Any) -> Iterator[Any]:
     from jsonschema import ValidationError
 
-    if wanted and isinstance(instance, list) and len({_identity(item) for item in instance}) != len(instance):
+    if wanted and isinstance(instance, list) and len(set(map(_identity, instance))) != len(instance):
         yield ValidationError("not unique")
 
 
@@ -301,15 +264,79 @@ def _identity(value: Any) -> Any:
     if isinstance(value, dict):
         return dict, frozenset((key, _identity(item)) for key, item in value.items())
     if isinstance(value, list):
-        return list, tuple(_identity(item) for item in value)
+        return list, tuple(map(_identity, value))
     return (bool, value) if isinstance(value, bool) else value
 
 
-def _place(path: Any) -> str:
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
-    return f'"{text[:120]}"' if text else "The value"
+_KINDS = {
+    "string": (str, "a string"),
+    "boolean": (bool, "true or false"),
+    "integer": (int, "an integer"),
+    "number": (float, "a number"),
+    "null": (type(None), "null"),
+    "array": (list, "an array"),
+    "object": (dict, "an object"),
+}
+_RULES = {
+    "type": "must be {expected}, not {kind}",
+    "enum": "must be {expected}, not {value}",
+    "const": "must be {expected}, not {value}",
+    "anyOf": "must be {options}, not {value}",
+    "oneOf": "must be {options}, not {value}",
+    "minimum": "must be at least {rule}, not {value}",
+    "maximum": "must be at most {rule}, not {value}",
+    "exclusiveMinimum": "must be greater than {rule}, not {value}",
+    "exclusiveMaximum": "must be less than {rule}, not {value}",
+    "multipleOf": "must be a multiple of {rule}, not {value}",
+    "minLength": "must have at least {rule} characters, not {value}",
+    "maxLength": "must have at most {rule} characters, not {value}",
+    "minItems": "must have at least {rule} items, not {value}",
+    "maxItems": "must have at most {rule} items, not {value}",
+    "pattern": "must match the pattern {rule}, not {value}",
+    "uniqueItems": "must not contain the same item twice",
+}
+
+
+def _sentence(error: Any) -> str:
+    """What is wrong with a value, in words that name no library."""
+    keyword, rule, value, place = error.validator, error.validator_value, error.instance, ""
+    for step in error.absolute_path:
+        place += f"[{step}]" if isinstance(step, int) else f".{step}" if place else str(step)
+    where = f'"{place[:120]}"' if place else "The value"
+    if keyword == "required":
+        missing = ", ".join(_show(name) for name in rule if name not in value)[:300]
+        return f"{where} lacks {missing}" if place else f"{missing} missing"
+    if keyword == "additionalProperties" and rule is False and "patternProperties" not in error.schema:
+        known = error.schema.get("properties", {})
+        extra = ", ".join(_show(name) for name in value if name not in known)[:150]
+        allowed = f"; known are {', '.join(map(_show, known))}"[:300] if known else ""
+        return f"{where} has the unknown member {extra}{allowed}"
+    words = {
+        "expected": _expected({keyword: rule}),
+        "options": " or ".join(dict.fromkeys(map(_expected, rule[:8] if keyword in ("anyOf", "oneOf") else ()))),
+        "rule": _show(rule),
+        "value": _show(value),
+        "kind": _show(value) if isinstance(value, bool) else _kind(value),
+    }
+    return f"{where} {_RULES.get(keyword, f'does not satisfy {_show(keyword)} of the schema').format(**words)}"[:500]
+
+
+def _expected(schema: Any) -> str:
+    """What a schema asks for, in a few words."""
+    if not isinstance(schema, dict):
+        return "another form"
+    if "const" in schema or isinstance(schema.get("enum"), list):
+        choices = ", ".join(_show(item, 40) for item in schema.get("enum", ())[:10])
+        return f"one of {choices}" if choices else _show(schema.get("const"))
+    names = schema.get("type", "object" if "$ref" in schema or "properties" in schema else ())
+    found = " or ".join(_KINDS[name][1] for name in ([names] if isinstance(names, str) else names) if name in _KINDS)
+    if found and isinstance(schema.get("format"), str):
+        found += f" ({schema['format'][:40]})"
+    return found or "another form"
+
+
+def _kind(value: Any) -> str:
+    return next((words for kind, words in _KINDS.values() if type(value) is kind), "another value")
 
 
 def _show(value: Any, limit: int = 60) -> str:
@@ -320,78 +347,3 @@ def _show(value: Any, limit: int = 60) -> str:
     except (ValueError, RecursionError):
         text = type(value).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    for kind, name in ((str, "a string"), (int, "an integer"), (float, "a number"), (list, "an array")):
-        if isinstance(value, kind):
-            return name
-    return "null" if value is None else "an object"
-
-
-_RULES = {
-    "minimum": "must be at least {}",
-    "maximum": "must be at most {}",
-    "exclusiveMinimum": "must be greater than {}",
-    "exclusiveMaximum": "must be less than {}",
-    "multipleOf": "must be a multiple of {}",
-    "minLength": "must have at least {} characters",
-    "maxLength": "must have at most {} characters",
-    "minItems": "must have at least {} items",
-    "maxItems": "must have at most {} items",
-    "minProperties": "must have at least {} members",
-    "maxProperties": "must have at most {} members",
-    "pattern": "must match the pattern {}",
-    "const": "must be {}",
-    "uniqueItems": "must not contain the same item twice",
-    "contains": "must contain an item that fits the schema",
-    "not": "must not have this form",
-    "dependentRequired": "needs further members: {}",
-}
-
-
-def _expected(schema: Any) -> str:
-    """What a schema asks for, in a few words."""
-    if not isinstance(schema, dict):
-        return "another form"
-    if isinstance(schema.get("enum"), list):
-        return "one of " + ", ".join(_show(item, 40) for item in schema["enum"][:10])
-    if "const" in schema:
-        return _show(schema["const"])
-    names = schema.get("type", ())
-    listed = [names] if isinstance(names, str) else names
-    found = " or ".join(_NAMES.get(name, str(name)) for name in listed)
-    if found and isinstance(schema.get("format"), str):
-        found += f" ({schema['format'][:40]})"
-    return found or ("an object" if "$ref" in schema or "properties" in schema else "another form")
-
-
-def _sentence(error: Any) -> str:
-    place, keyword, rule, value = (
-        _place(error.absolute_path),
-        error.validator,
-        error.validator_value,
-        error.instance,
-    )
-    if keyword == "type":
-        return f"{place} must be {_expected({'type': rule})}, not {_kind(value)}"
-    if keyword == "enum":
-        return f"{place} must be {_expected({'enum': rule})}, not {_show(value)}"
-    if keyword == "required":
-        missing = [_show(name) for name in rule if name not in value]
-        return (
-            f"{place} lacks {', '.join(missing[:10])}" if error.absolute_path else f"{', '.join(missing[:10])} missing"
-        )
-    if keyword == "additionalProperties" and rule is False and "patternProperties" not in error.schema:
-        known = list(error.schema.get("properties", ()))
-        extra = [name for name in value if name not in known]
-        allowed = f"; known are {', '.join(map(_show, known[:20]))}" if known else ""
-        return f"{place} has the unknown member {', '.join(map(_show, extra[:5]))}{allowed}"[:300]
-    if keyword in ("anyOf", "oneOf"):
-        options = dict.fromkeys(_expected(branch) for branch in rule[:8])
-        return f"{place} must be {' or '.join(options)}, not {_show(value)}"[:300]
-    if keyword in _RULES:
-        return f"{place} {_RULES[keyword].format(_show(rule))}, not {_show(value)}"
-    return f"{place} does not satisfy {_show(keyword)} of the schema"
