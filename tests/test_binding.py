@@ -300,7 +300,21 @@ def test_strings_become_what_the_schema_asks_for():
 
 @pytest.mark.parametrize(
     "hint",
-    [None, type(None), str, bytes, Any, object, Optional[str], Union[str, dict], list, List[Any], Annotated[str, "x"]],
+    [
+        None,
+        type(None),
+        str,
+        bytes,
+        Any,
+        object,
+        Optional[str],
+        Union[str, dict],
+        list,
+        List[Any],
+        Annotated[str, "x"],
+        Tuple[bytes, str],
+        List[Tuple[bytes, str]],
+    ],
 )
 def test_text_blocks_and_unknown_results_have_no_output_schema(hint):
     assert hints.output_schema(hint) is None

@@ -235,10 +235,13 @@ def output_schema(hint: Any) -> Schema | None:
 
 
 def _is_content(hint: Any) -> bool:
-    """Say whether a hint is one of the content shapes of `types`, or a list or union of them."""
+    """Say whether a hint is a content shape of `types`, bytes with their media type, or a list or union of these."""
     if getattr(hint, "__module__", "") == _SHAPES:
         return str(hint.__name__).endswith(_CONTENT)
-    return any(_is_content(argument) for argument in typing.get_args(hint))
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and arguments == (bytes, str):
+        return True
+    return any(_is_content(argument) for argument in arguments)
 
 
 # By name, so that `types` need not be loaded.
