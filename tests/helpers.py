@@ -11,7 +11,9 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -69,9 +71,9 @@ def post(url: str, message: dict[str, Any], **headers: str) -> tuple[int, Any]:
 
 
 def events(lines: Any) -> Iterator[Any]:
-    """The JSON of each event in an iterable of lines."""
+    """The JSON of each event in an iterable of lines; an event without data, which only has an id, is left out."""
     for line in lines:
-        if line.startswith(b"data: "):
+        if line.startswith((b"data: {", b"data: [")):
             yield json.loads(line[6:])
 
 
@@ -170,3 +172,22 @@ class Process:
         self._reader.join(10)
         assert self.child.stdout is not None
         self.child.stdout.close()
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Keep a process from running for a while, so that what it would do falls to others."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        until = time.monotonic() + 10
+        while _runs(pid) and time.monotonic() < until:
+            pass
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _runs(pid: int) -> bool:
+    """Say whether a thread of a process may still run, where the system tells: a signal takes its time."""
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return any(state not in "Tt" for state in states)

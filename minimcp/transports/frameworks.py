@@ -90,7 +90,7 @@ def _flask_body(size: int) -> bytes:
 
 
 def django_view(app: Any) -> Callable[..., Any]:
-    """Make a view for `path("mcp", server.django_view())`, WSGI only.
+    """Make a view for `path("mcp", server.django_view())`; under ASGI a stream arrives all at once, when it ends.
 
     The principal is the name of the user whom Django has logged in, and nobody else, unless `Server(principal=...)`
     decides; `ctx.request["django.request"]` is the request. Where LoginRequiredMiddleware is installed, a request

@@ -42,7 +42,8 @@ def patience(port: int, talk: bool, ctx: Context) -> str:
 
 @server.tool
 def confirm(ctx: Context) -> dict:
-    """Ask, and tell which process got the answer."""
+    """Ask, and tell which process asked (on its output) and which one got the answer."""
+    print("asked by", os.getpid(), flush=True)
     answer = ctx.elicit("Sure?", {"sure": bool})
     return {"pid": os.getpid(), "sure": answer.get("sure")}
 
