@@ -162,6 +162,7 @@ class Served:
                 if url is not None:
                     break
             else:
+                self.stop()
                 raise RuntimeError(f"the server did not come up: {self.log}")
             self.target = [url[1] + ("/sse" if transport == "sse" else "/mcp")]
 
@@ -374,7 +375,7 @@ class Inspector:
         self.served = Served(folder, transport)
         self.target = ["--", *self.served.target]
         self._name = ""
-        self._daemon = 0
+        self._connected = False
 
     def cli(self, method: str, *options: str, code: int = 0) -> dict:
         """What one command on a connection of its own prints."""
@@ -385,9 +386,9 @@ class Inspector:
 
     def connect(self) -> dict:
         """Open the connection that `do` uses."""
+        self._connected = True
         opened = self._run("connect", "--era", self.era, *self.target)
         self._name = opened["name"]
-        self._daemon = self._run("daemon", "status")["pid"]
         return opened
 
     def do(self, *words: str) -> dict:
@@ -401,12 +402,14 @@ class Inspector:
 
     def stop(self) -> None:
         """End the background process and the server, and see that they did."""
+        lives = False
         try:
-            if self._daemon:
+            if self._connected:
+                background = self._run("daemon", "status")["pid"]
                 self._run("daemon", "stop")
+                lives = outlives(background)
         finally:
             code = self.served.stop()
-            lives = bool(self._daemon) and outlives(self._daemon)
             left = leftovers(str(self.served.file))
         assert (code, lives, left) == (0, False, [])
         assert "Traceback" not in self.served.log
