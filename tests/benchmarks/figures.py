@@ -253,37 +253,30 @@ def _streams(results: Results, contender: Contender, seconds: float) -> None:
     try:
         request = _checked(server, "http-8")
         load.run(server.port, request, 64, 1)
-        alone = load.run(server.port, request, 8, seconds).rate
+        alone, beside, opened = [load.run(server.port, request, 8, seconds).rate], [], []
         before = load.memory_kib(server.pid)["VmRSS"]
-        streams = load.open_streams(server.port, STREAMS)
-        try:
-            time.sleep(0.5)
-            opened = load.memory_kib(server.pid)["VmRSS"]
-            results.add("streams", contender.name, (opened - before) / STREAMS)
-            beside = load.run(server.port, request, 8, seconds).rate
-        finally:
-            for stream in streams:
-                stream.close()
-        results.add("system", contender.name, _given_back(server.pid, before, opened))
-        alone = (alone + load.run(server.port, request, 8, seconds).rate) / 2
-        results.add("kept", contender.name, beside / alone * 100)
-        if opened > before:
-            left = _growth_again(server, opened) / (opened - before)
-            results.add("given", contender.name, 100 - left * 100)
+        for _ in range(2):
+            streams = load.open_streams(server.port, STREAMS)
+            try:
+                time.sleep(0.5)
+                opened.append(load.memory_kib(server.pid)["VmRSS"])
+                beside.append(load.run(server.port, request, 8, seconds).rate)
+            finally:
+                for stream in streams:
+                    stream.close()
+            back = _given_back(server.pid, before, opened[-1])
+            alone.append(load.run(server.port, request, 8, seconds).rate)
+        growth = opened[0] - before
+        results.add("streams", contender.name, growth / STREAMS)
+        results.add("kept", contender.name, statistics.mean(beside) / statistics.mean(alone) * 100)
+        if growth > 0:
+            # What the second set of streams takes beyond the first is what the first left unusable.
+            results.add("given", contender.name, min(100.0, 100 - (opened[1] - opened[0]) / growth * 100))
+            results.add("system", contender.name, back)
     except RuntimeError as fault:
         results.reasons["streams", contender.name] = str(fault)
     finally:
         server.close()
-
-
-def _growth_again(server: HttpServer, opened: int) -> int:
-    """How many KiB more a second set of streams takes than the first, which is what the first left unusable."""
-    streams = load.open_streams(server.port, STREAMS)
-    time.sleep(0.5)
-    again = load.memory_kib(server.pid)["VmRSS"]
-    for stream in streams:
-        stream.close()
-    return max(0, again - opened)
 
 
 def _given_back(pid: int, before: int, opened: int, patience_s: float = 15.0) -> float:
