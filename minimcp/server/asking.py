@@ -23,7 +23,7 @@ from ..protocol.errors import (
     MissingCapability,
     ToolError,
 )
-from .seal import BadSeal, Sealer, digest
+from .seal import MAX_TOKEN, BadSeal, Sealer, digest
 
 log = logging.getLogger("minimcp")
 
@@ -317,7 +317,10 @@ class Replay:
             "known": self._known,
             "open": {key: digest(question) for key, question in missing.items()},
         }
-        return self._sealer.seal("state", payload, STATE_LIFETIME_S)
+        state = self._sealer.seal("state", payload, STATE_LIFETIME_S)
+        if len(state) > MAX_TOKEN:
+            raise InvalidParams("The answers are too large to be kept until the next round")
+        return state
 
     def flow(self) -> str:
         """An identifier that stays the same through all rounds of one call."""

@@ -20,7 +20,7 @@ from ..protocol.errors import MinimcpError
 
 Secret = Union[str, bytes]
 ENVIRONMENT = "MINIMCP_SECRET"
-MAX_TOKEN = 512 * 1024
+MAX_TOKEN = 2 * 1024 * 1024
 
 
 class BadSeal(MinimcpError):
