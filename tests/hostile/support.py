@@ -56,9 +56,9 @@ class Gate:
         self.ran: list[str] = []
 
 
-def attacked(gate: Gate, **options: Any) -> Server:
+def attacked(gate: Gate, secret: Any = SECRET, **options: Any) -> Server:
     """A server with one tool for every case."""
-    server = Server("attacked", "1.0", secret=SECRET, **options)
+    server = Server("attacked", "1.0", secret=secret, **options)
 
     @server.tool
     def add(a: int, b: int) -> int:
@@ -292,21 +292,16 @@ class Http:
         """Call a tool, the modern way."""
         return self.call(modern("tools/call", id, capabilities, meta, name=name, arguments=arguments))
 
-    def open(
-        self, message: Any, method: str = "POST", **headers: str
-    ) -> tuple[socket.socket, http.client.HTTPResponse]:
-        """Send a request and read the head of the response only; the caller closes both.
+    def open(self, message: Any, method: str = "POST", path: str = "/mcp", **headers: str) -> Stream:
+        """Send a request and read the head of the response only.
 
         Without an Mcp-Session-Id a message goes with the headers of a 2026-07-28 request.
         """
-        connection = self.connect()
         modern_era = message is not None and "Mcp-Session-Id" not in headers
         fields = http_headers(message, **headers) if modern_era else headers
         data = json.dumps(message).encode() if method == "POST" else b""
-        connection.sendall(self.head(method, fields, len(data) if method == "POST" else None) + data)
-        response = http.client.HTTPResponse(connection, method=method)
-        response.begin()
-        return connection, response
+        head = self.head(method, fields, len(data) if method == "POST" else None, path)
+        return Stream(self.connect(), head + data, method)
 
     def alive(self) -> None:
         """Fail unless the next call is answered."""
@@ -357,12 +352,40 @@ def read_reply(connection: socket.socket, method: str = "POST") -> Reply:
         return Reply(response.status, response.getheaders(), response.read())
 
 
-def read_event(response: Any) -> Any:
-    """The next message of an event stream, or None at its end."""
-    for line in iter(response.readline, b""):
-        if line.startswith(b"data: ") and len(line) > 7:
-            return message_of(clean(line[6:]))
-    return None
+class Stream:
+    """A response that is still coming, with its connection; closing it is what a client does that leaves."""
+
+    def __init__(self, connection: socket.socket, request: bytes, method: str) -> None:
+        self._connection = connection
+        self._response = http.client.HTTPResponse(connection, method=method)
+        try:
+            connection.sendall(request)
+            self._response.begin()
+        except BaseException:
+            self.close()
+            raise
+        self.status = self._response.status
+        self.headers = self._response.headers
+        self.read = self._response.read
+        self.readline = self._response.readline
+
+    def event(self) -> Any:
+        """The next message, or None at the end."""
+        for line in iter(self.readline, b""):
+            if line.startswith(b"data: ") and len(line) > 7:
+                return message_of(clean(line[6:]))
+        return None
+
+    def close(self) -> None:
+        """Leave."""
+        self._response.close()
+        self._connection.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
 
 def _bytes(value: Any) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 from minimcp import Server
 from minimcp.server import session as session_module
 from tests.helpers import http_headers, modern
-from tests.hostile.support import LEGACY, SECRET, Gate, Http, attacked, called, handshake, read_event
+from tests.hostile.support import LEGACY, SECRET, Gate, Http, attacked, called, handshake
 
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 
@@ -134,11 +134,11 @@ def test_two_sessions_with_one_request_id_have_their_own_answers_and_cancellatio
 
 def test_delete_ends_that_session_and_no_other_T093(http: Http) -> None:
     ended, other = http.initialize(), http.initialize()
-    connection, stream = http.open(None, "GET", **{**LEGACY, "Mcp-Session-Id": ended})
-    with connection, stream:
+    stream = http.open(None, "GET", **{**LEGACY, "Mcp-Session-Id": ended})
+    with stream:
         reply = http.send(None, {**LEGACY, "Mcp-Session-Id": ended}, "DELETE")
         assert (reply.status, reply.body) == (204, b"")
-        assert read_event(stream) is None
+        assert stream.event() is None
     for method in ("POST", "GET", "DELETE"):
         reply = http.send(LIST if method == "POST" else None, {**LEGACY, "Mcp-Session-Id": ended}, method)
         assert reply.status == 404
@@ -174,9 +174,8 @@ def test_at_the_cap_with_every_session_in_use_a_new_one_is_refused_T094(host: An
         assert reply.header("Retry-After") is not None
         assert [http.legacy(id, LIST).status for id in ids] == [200, 200]
     finally:
-        for connection, stream in opened:
+        for stream in opened:
             stream.close()
-            connection.close()
 
 
 @pytest.mark.parametrize("secret", [None, SECRET], ids=["T094-own-key", "T094-shared-key"])
@@ -219,16 +218,15 @@ def test_a_second_get_stream_is_refused_and_the_first_goes_on_T095(host: Any) ->
     http = host(server)
     id = http.initialize()
     headers = {**LEGACY, "Mcp-Session-Id": id}
-    connection, stream = http.open(None, "GET", **headers)
-    with connection, stream:
+    stream = http.open(None, "GET", **headers)
+    with stream:
         assert stream.status == 200
         second = http.send(None, headers, "GET")
         assert second.status == 409
         server.changed("tools")
-        assert read_event(stream)["method"] == "notifications/tools/list_changed"
+        assert stream.event()["method"] == "notifications/tools/list_changed"
     # Once the first has gone there is room again, after a keep-alive interval at the latest.
-    third, stream = http.open(None, "GET", **headers)
-    with third, stream:
+    with http.open(None, "GET", **headers) as stream:
         assert stream.status == 200
 
 
@@ -238,11 +236,10 @@ def test_of_many_get_streams_at_once_one_is_served_T095(host: Any) -> None:
     with ThreadPoolExecutor(8) as pool:
         opened = list(pool.map(lambda _: http.open(None, "GET", **headers), range(8)))
     try:
-        assert sorted(response.status for _, response in opened) == [200] + [409] * 7
+        assert sorted(response.status for response in opened) == [200] + [409] * 7
     finally:
-        for connection, response in opened:
+        for response in opened:
             response.close()
-            connection.close()
 
 
 @pytest.mark.parametrize("version", ["2026-07-28", "1900-01-01", "", "x" * 100_000], ids=lambda v: f"T096-{v[:12]}")
@@ -402,11 +399,11 @@ def test_a_response_nobody_waits_for_is_taken_and_forgotten_T005(http: Http) -> 
 
 def test_the_answer_to_one_sessions_question_is_not_taken_from_another_T005(http: Http, gate: Gate) -> None:
     mine, theirs = http.initialize(capabilities={"elicitation": {}}), http.initialize()
-    connection, stream = http.open(called("book", city="Oslo"), **{**LEGACY, "Mcp-Session-Id": mine})
-    with connection, stream:
-        question = read_event(stream)
+    stream = http.open(called("book", city="Oslo"), **{**LEGACY, "Mcp-Session-Id": mine})
+    with stream:
+        question = stream.event()
         assert question["method"] == "elicitation/create"
         answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": {"nights": 9}}}
         http.legacy(theirs, answer)
         http.legacy(mine, {**answer, "result": {"action": "accept", "content": {"nights": 2}}})
-        assert read_event(stream)["result"]["content"][0]["text"] == "2 nights in Oslo"
+        assert stream.event()["result"]["content"][0]["text"] == "2 nights in Oslo"

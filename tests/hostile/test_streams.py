@@ -12,7 +12,7 @@ import pytest
 
 from minimcp import Context, Server
 from tests.helpers import http_headers, modern
-from tests.hostile.support import LEGACY, Gate, Http, attacked, called, clean, message_of, read_event, read_reply
+from tests.hostile.support import LEGACY, Gate, Http, attacked, called, clean, message_of, read_reply
 
 TOKEN = {"progressToken": "mine"}
 TEXTS = {
@@ -75,11 +75,10 @@ def test_clients_that_vanish_are_noticed_and_their_calls_told_T100(http: Http, g
 def test_clients_that_vanish_from_a_stream_are_noticed_T100(http: Http, gate: Gate) -> None:
     before = threading.active_count()
     opened = [http.open(modern("tools/call", meta=TOKEN, name="flood", arguments={})) for _ in range(5)]
-    for connection, response in opened:
+    for response in opened:
         assert gate.entered.acquire(timeout=10)
-        assert read_event(response)["method"] == "notifications/progress"
+        assert response.event()["method"] == "notifications/progress"
         response.close()
-        connection.close()
     for _ in opened:
         assert gate.told.acquire(timeout=10), "a handler was not told that its client had gone"
     _falls_to(before)
@@ -87,8 +86,8 @@ def test_clients_that_vanish_from_a_stream_are_noticed_T100(http: Http, gate: Ga
 
 def test_a_client_that_stops_reading_is_given_up_and_others_do_not_notice_T101(http: Http, gate: Gate) -> None:
     before = threading.active_count()
-    connection, response = http.open(modern("tools/call", meta=TOKEN, name="flood", arguments={}))
-    with connection, response:
+    response = http.open(modern("tools/call", meta=TOKEN, name="flood", arguments={}))
+    with response:
         assert gate.entered.acquire(timeout=10)
         http.alive()
         assert gate.told.acquire(timeout=15), "the handler of a client that does not read goes on"
@@ -129,8 +128,8 @@ def test_what_a_client_leaves_unread_is_bounded_in_bytes_T101() -> None:
 
 def test_a_silent_call_becomes_a_stream_with_comments_T102(host: Any, gate: Gate) -> None:
     http = host(attacked(gate, limits={"keepalive_s": 0.1, "silence_s": 0.2}))
-    connection, response = http.open(modern("tools/call", name="hold", arguments={}))
-    with connection, response:
+    response = http.open(modern("tools/call", name="hold", arguments={}))
+    with response:
         assert gate.entered.acquire(timeout=5)
         assert response.headers["Content-Type"] == "text/event-stream"
         assert [response.readline() for _ in range(4)] == [b":\n", b"\n", b":\n", b"\n"]
@@ -143,21 +142,21 @@ def test_a_silent_legacy_call_becomes_a_stream_with_comments_and_survives_its_cl
     """Before 2026-07-28 a disconnect does not cancel a call (BASE-128): the client comes back for the answer."""
     http = host(attacked(gate, limits={"keepalive_s": 0.1, "silence_s": 0.2}))
     headers = {**LEGACY, "Mcp-Session-Id": http.initialize()}
-    connection, response = http.open(called("hold", id=7), **headers)
-    with connection, response:
+    response = http.open(called("hold", id=7), **headers)
+    with response:
         assert gate.entered.acquire(timeout=5)
         lines = [response.readline() for _ in range(6)]
     assert lines[:4] == [b"id: 1-0\n", b"retry: 500\n", b"data: \n", b"\n"]
     assert lines[4:] == [b":\n", b"\n"]
     assert not gate.told.acquire(timeout=0.3)
-    connection, response = http.open(None, "GET", **{**headers, "Last-Event-ID": "1-0"})
-    with connection, response:
+    response = http.open(None, "GET", **{**headers, "Last-Event-ID": "1-0"})
+    with response:
         http.legacy(
             headers["Mcp-Session-Id"],
             {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}},
         )
         assert gate.told.acquire(timeout=5)
-        assert read_event(response) is None
+        assert response.event() is None
 
 
 @pytest.mark.parametrize("era", ["modern", "listen", "legacy", "get"], ids=lambda era: f"T103-{era}")
@@ -171,8 +170,8 @@ def test_the_headers_of_a_stream(http: Http, era: str) -> None:
         "legacy": lambda: http.open(tell, **session),
         "get": lambda: http.open(None, "GET", **session),
     }
-    connection, response = opened[era]()
-    with connection, response:
+    response = opened[era]()
+    with response:
         assert response.status == 200
         assert response.headers["Content-Type"].startswith("text/event-stream")
         assert "no-cache" in response.headers["Cache-Control"]
@@ -280,11 +279,9 @@ def test_a_large_result_arrives_whole_in_bounded_memory(host: Any, streamed: boo
     http = host(server)
     tracemalloc.start()
     try:
-        connection, response = http.open(
-            modern("tools/call", meta=TOKEN if streamed else None, name="large", arguments={})
-        )
+        response = http.open(modern("tools/call", meta=TOKEN if streamed else None, name="large", arguments={}))
         received, ending = 0, b""
-        with connection, response:
+        with response:
             while chunk := response.read(1 << 16):
                 received += len(chunk)
                 ending = (ending + chunk)[-400:]
@@ -298,8 +295,8 @@ def test_a_large_result_arrives_whole_in_bounded_memory(host: Any, streamed: boo
 
 def test_what_a_stream_carries_is_what_a_client_reads_line_by_line_T098(http: Http) -> None:
     """An event is one data line, so that no reader needs to join or to guess."""
-    connection, response = http.open(modern("tools/call", meta=TOKEN, name="steps", arguments={"count": 5}))
-    with connection, response:
+    response = http.open(modern("tools/call", meta=TOKEN, name="steps", arguments={"count": 5}))
+    with response:
         lines = clean(response.read()).split(b"\n")
     assert all(line == b"" or line == b":" or line.startswith(b"data: {") for line in lines)
     assert [message_of(line[6:]).get("id") for line in lines if line.startswith(b"data")] == [None] * 5 + [1]
