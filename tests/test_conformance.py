@@ -83,7 +83,7 @@ def test_every_scenario_that_a_revision_requires_passes_without_a_warning(revisi
         for name, found in sorted(checks.items())
         if not any(check["status"] == "SUCCESS" and check["id"] != "wire-schema-valid" for check in found)
     ]
-    assert problems == []
+    assert not problems, "\n".join(problems)
     assert ended, "the suite did not come to its end:\n" + "\n".join(run.lines[-20:])
     assert MORE[revision] <= checks.keys()
     assert len(checks.keys() - MORE[revision]) == REQUIRED[revision]
