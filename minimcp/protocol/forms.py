@@ -5,9 +5,10 @@ from __future__ import annotations
 import typing
 from typing import Any
 
+from .converters import Converters, describe, name_of
 from .jsonable import to_json
+from .scalars import Schema
 from .schema import Validator
-from .shapes import Schema, Shapes, describe, name_of
 
 _KEYWORDS = {
     "string": {"minLength", "maxLength", "format", "enum", "oneOf", "enumNames", "pattern"},
@@ -65,9 +66,9 @@ def _add_default(name: str, schema: Schema, default: Any) -> None:
 
 
 def _from_class(cls: type) -> Schema:
-    shapes = Shapes()
-    schema, _ = shapes.of(cls)
-    schema = shapes.document(schema)
+    converters = Converters()
+    schema, _ = converters.of(cls)
+    schema = converters.document(schema)
     schema.pop("additionalProperties", None)
     if schema.get("type") != "object" or "properties" not in schema:
         raise TypeError(f"{describe(cls)} is no form: write a dataclass, a TypedDict or a dict of fields")
@@ -94,12 +95,12 @@ def _field(name: str, hint: Any) -> Schema:
     if isinstance(hint, dict):
         schema = dict(hint)
     else:
-        shapes = Shapes()
+        converters = Converters()
         try:
-            schema, _ = shapes.of(hint)
+            schema, _ = converters.of(hint)
         except TypeError as error:
             raise TypeError(f"{_REFUSAL.format(name)} ({error})") from None
-        if shapes.defs:
+        if converters.defs:
             raise TypeError(_REFUSAL.format(name))
         schema = _plain(name, schema)
     _check_field(name, schema)

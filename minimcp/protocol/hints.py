@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from . import docstrings, scalars
+from .converters import Converters, add_default, describe, resolve
 from .errors import InvalidArguments
 from .forms import form_schema as form_schema
 from .jsonable import to_json as to_json
-from .records import add_default
-from .scalars import Misfit
-from .shapes import Load, Schema, Shapes, describe, resolve
+from .scalars import Converter, Load, Misfit, Schema
 
 _NULL = type(None)
 Bind = Callable[[dict[str, Any]], dict[str, Any]]
@@ -77,7 +76,7 @@ def signature(function: Any, context_type: type | None = None) -> Signature:
     :raises TypeError: for `async def`, generators, `*args`, positional-only parameters and unsupported hints.
     """
     read = _Read(function, context_type)
-    shapes = Shapes()
+    converters = Converters()
     properties: dict[str, Schema] = {}
     required: list[str] = []
     loads: dict[str, Load] = {}
@@ -85,7 +84,7 @@ def signature(function: Any, context_type: type | None = None) -> Signature:
         hint = read.hints.get(parameter.name, Any)
         if parameter.default is None and hint is not Any:
             hint = typing.Optional[hint]
-        found, load = _shape(shapes, hint, read.name, parameter.name)
+        found, load = _shape(converters, hint, read.name, parameter.name)
         properties[parameter.name] = schema = dict(found)
         if parameter.name in read.texts:
             schema.setdefault("description", read.texts[parameter.name])
@@ -104,12 +103,12 @@ def signature(function: Any, context_type: type | None = None) -> Signature:
     if read.others is None:
         whole["additionalProperties"] = False
     else:
-        found, load = _shape(shapes, read.hints.get(read.others, Any), read.name, read.others)
+        found, load = _shape(converters, read.hints.get(read.others, Any), read.name, read.others)
         if found:
             whole["additionalProperties"] = found
         bind = _open_binder(bind, frozenset(properties), read.context, load)
-    if shapes.defs:
-        whole["$defs"] = shapes.defs
+    if converters.defs:
+        whole["$defs"] = converters.defs
     return Signature(whole, read.context, bind, read.text, read.returns)
 
 
@@ -134,9 +133,9 @@ def raw_signature(function: Any, context_type: type | None, schema: Schema) -> S
     return Signature(schema, read.context, bind, read.text, read.returns)
 
 
-def _shape(shapes: Shapes, hint: Any, owner: str, name: str) -> tuple[Schema, Load]:
+def _shape(converters: Converters, hint: Any, owner: str, name: str) -> Converter:
     try:
-        return shapes.of(hint)
+        return converters.of(hint)
     except TypeError as error:
         raise TypeError(f"{owner}: parameter {name}: {error}") from None
 
@@ -226,12 +225,12 @@ def output_schema(hint: Any) -> Schema | None:
     """
     if not _is_data(hint):
         return None
-    shapes = Shapes(inputs=False)
+    converters = Converters(inputs=False)
     try:
-        schema, _ = shapes.of(hint)
+        schema, _ = converters.of(hint)
     except TypeError as error:
         raise TypeError(f"return hint: {error}") from None
-    return shapes.document(schema) or None
+    return converters.document(schema) or None
 
 
 def _is_content(hint: Any) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from . import scalars
+from .scalars import enum_values, full_name
 
 _PLAIN = frozenset([str, int, bool, type(None)])
 
@@ -33,48 +34,69 @@ def _dump(value: Any) -> Any:
     if kind is list:
         return [item if type(item) in _PLAIN else _dump(item) for item in value]
     if kind is float:
-        return scalars.finite(value)
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not a JSON number: return None or a string for it")
+        return value
     return _dump_object(value)
 
 
 def _key(name: Any) -> str:
     key = _dump(name)
-    if isinstance(key, str):
-        return key
-    if isinstance(key, int) and not isinstance(key, bool):
+    if type(key) in (str, int):
         return str(key)
     raise TypeError(f"a {type(name).__name__} cannot be the name of a JSON member: use a str")
 
 
 def _dump_object(value: Any) -> Any:
-    if hasattr(value, "model_dump") and not isinstance(value, type):
+    cls = type(value)
+    if hasattr(cls, "__members__"):
+        return value.value if value.value in enum_values(cls) else value.name or value.value
+    if hasattr(cls, "model_dump"):
         return _dump(value.model_dump(mode="json", by_alias=True))
-    if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
-        return {name: _dump(getattr(value, name)) for name in _fields(value)}
+    if hasattr(cls, "__dataclass_fields__"):
+        import dataclasses
+
+        return {field.name: _dump(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, tuple):
-        if hasattr(value, "_fields"):
-            return {name: _dump(item) for name, item in zip(value._fields, value)}
-        return [_dump(item) for item in value]
+        return _dump(dict(zip(value._fields, value)) if hasattr(value, "_fields") else list(value))
     if isinstance(value, (set, frozenset)):
-        return _ordered([_dump(item) for item in value])
-    if hasattr(type(value), "__members__"):
-        return _dump(scalars.dump(value))
+        items = [_dump(item) for item in value]
+        try:
+            return sorted(items)  # their own order depends on their hashes
+        except TypeError:
+            return sorted(items, key=repr)
     bases: tuple[Any, ...] = (str, int, float, dict, list)
     for base in bases:
         if isinstance(value, base):
             return _dump(base(value))
-    return scalars.dump(value)
+    return _dump_scalar(value)
 
 
-def _fields(value: Any) -> list[str]:
-    import dataclasses
+def _dump_scalar(value: Any) -> str:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        import base64
 
-    return [field.name for field in dataclasses.fields(value)]
+        return base64.b64encode(value).decode("ascii")
+    names = [full_name(cls) for cls in type(value).__mro__]
+    if "datetime.date" in names or "datetime.time" in names:
+        return str(value.isoformat())
+    if "datetime.timedelta" in names:
+        return _iso_duration(value)
+    if "decimal.Decimal" in names and not value.is_finite():
+        raise ValueError(f"{value} is not a JSON number: return None or a string for it")
+    if not {"decimal.Decimal", "uuid.UUID", "pathlib.PurePath"}.isdisjoint(names):
+        return str(value)
+    raise TypeError(
+        f"a {type(value).__name__} has no JSON form: return a str, number, list, dict, dataclass "
+        "or another type that hints may name"
+    )
 
 
-def _ordered(items: list[Any]) -> list[Any]:
-    """The items of a set in an order that does not depend on their hashes."""
-    try:
-        return sorted(items)
-    except TypeError:
-        return sorted(items, key=repr)
+def _iso_duration(span: Any) -> str:
+    sign, span = ("-", -span) if span.days < 0 else ("", span)
+    minutes, seconds = divmod(span.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    digits = f"{seconds}.{span.microseconds:06}".rstrip("0").rstrip(".") if span.microseconds else str(seconds)
+    parts = [f"{hours}H" * bool(hours), f"{minutes}M" * bool(minutes), f"{digits}S" * (digits != "0")]
+    time = "T" + "".join(parts) if any(parts) else ""
+    return f"{sign}P{span.days}D{time}" if span.days or not time else f"{sign}P{time}"
