@@ -376,7 +376,9 @@ class Server:
         for listener in listeners:
             listener.close()
         for session in streaming:
-            session.close()
+            # A stdio connection outlives this: its listen streams have ended, and it is for its client to hang up.
+            if session.door.get("ends_with_server"):
+                session.close()
         for session in self.sessions.all():
             self.close_session(session)
 

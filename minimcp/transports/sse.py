@@ -43,6 +43,7 @@ class SseDoor:
         id = secrets.token_urlsafe(24)
         with self._lock:
             self._sessions[id] = (session, exchange, principal)
+        session.door["ends_with_server"] = True
         session.on_close.append(lambda: exchange.finish(None))
 
         def on_close(ended: bool) -> None:
