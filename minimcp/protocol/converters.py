@@ -145,35 +145,43 @@ class Converters:
             cell: list[Load] = [None]
             self._classes[cls] = name, cell
             self.defs[name] = {}
-            if hasattr(cls, "model_json_schema"):
-                self.defs[name], cell[0] = self._pydantic(cls, name)
-            else:
-                self.defs[name], cell[0] = self._members(cls)
+            make = self._pydantic if hasattr(cls, "model_json_schema") else self._object
+            self.defs[name], cell[0] = make(cls, name)
         name, made = self._classes[cls]
         return {"$ref": f"#/$defs/{name}"}, lambda value: value if made[0] is None else made[0](value)
 
-    def _members(self, cls: Any) -> Converter:
-        texts = docstrings.parse(cls.__doc__)[1]
+    def members(self, members: list[Member], texts: dict[str, str], where: str) -> tuple[Schema, dict[str, Load]]:
+        """Return the schema of an object and the loaders of its members.
+
+        :param texts: descriptions of members.
+        :param where: how an error calls a member, with `{}` for its name.
+        """
         properties: dict[str, Schema] = {}
-        required: list[str] = []
         loads: dict[str, Load] = {}
-        for name, hint, must, default in _members_of(cls, self.inputs):
-            try:
-                found, loads[name] = self.of(hint)
-            except TypeError as error:
-                raise TypeError(f"{cls.__name__}.{name}: {error}") from None
+        for name, hint, _, default in members:
+            found, loads[name] = self.member(name, hint, where)
             properties[name] = member = dict(found)
             if name in texts:
                 member.setdefault("description", texts[name])
             if self.inputs:
-                add_default(member, default)
-            if must:
-                required.append(name)
-        schema: Schema = {"type": "object", "properties": properties}
-        if required:
-            schema["required"] = required
-        if self.inputs:
-            schema["additionalProperties"] = False
+                try:
+                    member.setdefault("default", to_json(default))
+                except (TypeError, ValueError):
+                    pass  # there is none, or JSON cannot say it
+        parts = {"properties": properties, "required": [name for name, _, must, _ in members if must]}
+        schema: Schema = {"type": "object", **{keyword: part for keyword, part in parts.items() if part}}
+        return ({**schema, "additionalProperties": False} if self.inputs else schema), loads
+
+    def member(self, name: str, hint: Any, where: str) -> Converter:
+        """Return the converter of one member; an error says where it is."""
+        try:
+            return self.of(hint)
+        except TypeError as error:
+            raise TypeError(f"{where.format(name)}: {error}") from None
+
+    def _object(self, cls: Any, name: str) -> Converter:
+        texts = docstrings.parse(cls.__doc__)[1]
+        schema, loads = self.members(_members_of(cls, self.inputs), texts, f"{cls.__name__}.{{}}")
 
         def load(value: Any) -> Any:
             members = {name: at(name, loads.get(name), item) for name, item in value.items()}
@@ -276,14 +284,6 @@ def resolve(owner: Any, context: type | None = None) -> dict[str, Any]:
     except TypeError as error:
         reason = f"cannot be evaluated: {error}; on old Pythons write Optional[X] and Union[X, Y] instead of X | Y"
     raise TypeError(f"the type hints of {owner.__qualname__} {reason}")
-
-
-def add_default(schema: Schema, default: Any) -> None:
-    """Put a default into a schema when there is one and JSON can say it."""
-    try:
-        schema.setdefault("default", to_json(default))
-    except (TypeError, ValueError):
-        pass
 
 
 def _members_of(cls: Any, inputs: bool) -> list[Member]:

@@ -5,37 +5,27 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import docstrings, scalars
-from .converters import Converters, add_default, describe, resolve
+from .converters import Converters, describe, resolve
 from .errors import InvalidArguments
 from .forms import form_schema as form_schema
 from .jsonable import to_json as to_json
-from .scalars import Converter, Load, Misfit, Schema
+from .scalars import Load, Misfit, Schema
 
 _NULL = type(None)
 Bind = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class Signature:
-    """What a handler's signature says about its arguments.
+class Signature(NamedTuple):
+    """What a handler's signature says about its arguments."""
 
-    :ivar schema: the JSON Schema of the arguments.
-    :ivar context: the name of the parameter that receives the Context, or None.
-    :ivar bind: turns validated arguments into keyword arguments; raises InvalidArguments.
-    :ivar text: the docstring without its sections.
-    :ivar returns: the return hint, or None.
-    """
-
-    __slots__ = ("schema", "context", "bind", "text", "returns")
-
-    def __init__(self, schema: Schema, context: str | None, bind: Bind, text: str, returns: Any) -> None:
-        self.schema = schema
-        self.context = context
-        self.bind = bind
-        self.text = text
-        self.returns = returns
+    schema: Schema  # of the arguments
+    context: str | None  # the name of the parameter that receives the Context
+    bind: Bind  # turns validated arguments into keyword arguments; raises InvalidArguments
+    text: str  # the docstring without its sections
+    returns: Any  # the return hint, or None
 
 
 class _Read:
@@ -45,14 +35,14 @@ class _Read:
         import inspect
 
         self.name = getattr(function, "__qualname__", type(function).__qualname__)
-        self.hints = resolve(_refuse(function, self.name, inspect), context_type)
+        self.hints = resolve(_plain(function, self.name), context_type)
         self.text, self.texts = docstrings.parse(inspect.getdoc(function))
         self.returns = self.hints.get("return")
         self.context: str | None = None
         self.named: list[inspect.Parameter] = []
         self.others: str | None = None  # the name of **kwargs
         for place, parameter in enumerate(inspect.signature(function).parameters.values()):
-            if context_type is not None and _is_context(self.hints.get(parameter.name), context_type):
+            if _is_context(self.hints.get(parameter.name), context_type):
                 if self.context is not None:
                     raise TypeError(f"{self.name} has two parameters for the Context; write one")
                 self.context = parameter.name
@@ -77,39 +67,22 @@ def signature(function: Any, context_type: type | None = None) -> Signature:
     """
     read = _Read(function, context_type)
     converters = Converters()
-    properties: dict[str, Schema] = {}
-    required: list[str] = []
-    loads: dict[str, Load] = {}
+    where = f"{read.name}: parameter {{}}"
+    members = []
     for parameter in read.named:
         hint = read.hints.get(parameter.name, Any)
         if parameter.default is None and hint is not Any:
             hint = typing.Optional[hint]
-        found, load = _shape(converters, hint, read.name, parameter.name)
-        properties[parameter.name] = schema = dict(found)
-        if parameter.name in read.texts:
-            schema.setdefault("description", read.texts[parameter.name])
-        if parameter.default is parameter.empty:
-            required.append(parameter.name)
-        else:
-            add_default(schema, parameter.default)
-        if load is not None:
-            loads[parameter.name] = load
-    whole: Schema = {"type": "object"}
-    if properties:
-        whole["properties"] = properties
-    if required:
-        whole["required"] = required
+        members.append((parameter.name, hint, parameter.default is parameter.empty, parameter.default))
+    schema, loads = converters.members(members, read.texts, where)
     bind = _binder(loads)
-    if read.others is None:
-        whole["additionalProperties"] = False
-    else:
-        found, load = _shape(converters, read.hints.get(read.others, Any), read.name, read.others)
+    if read.others is not None:
+        del schema["additionalProperties"]
+        found, load = converters.member(read.others, read.hints.get(read.others, Any), where)
         if found:
-            whole["additionalProperties"] = found
-        bind = _open_binder(bind, frozenset(properties), read.context, load)
-    if converters.defs:
-        whole["$defs"] = converters.defs
-    return Signature(whole, read.context, bind, read.text, read.returns)
+            schema["additionalProperties"] = found
+        bind = _open_binder(bind, schema.get("properties", {}), read.context, load)
+    return Signature(converters.document(schema), read.context, bind, read.text, read.returns)
 
 
 def raw_signature(function: Any, context_type: type | None, schema: Schema) -> Signature:
@@ -133,16 +106,10 @@ def raw_signature(function: Any, context_type: type | None, schema: Schema) -> S
     return Signature(schema, read.context, bind, read.text, read.returns)
 
 
-def _shape(converters: Converters, hint: Any, owner: str, name: str) -> Converter:
-    try:
-        return converters.of(hint)
-    except TypeError as error:
-        raise TypeError(f"{owner}: parameter {name}: {error}") from None
-
-
-def _refuse(function: Any, name: str, inspect: Any) -> Any:
-    """Refuse what cannot be called with keywords and block; return the plain function behind a callable."""
+def _plain(function: Any, name: str) -> Any:
+    """Return the function behind a callable; refuse what cannot be called with keywords, or does not block."""
     import functools
+    import inspect
 
     plain = function
     while isinstance(plain, functools.partial):
@@ -159,19 +126,17 @@ def _refuse(function: Any, name: str, inspect: Any) -> Any:
     return plain
 
 
-def _is_context(hint: Any, context_type: type) -> bool:
-    if isinstance(hint, type) and not typing.get_args(hint):
-        return issubclass(hint, context_type)
-    if hasattr(hint, "__metadata__"):
-        return _is_context(hint.__origin__, context_type)
+def _is_context(hint: Any, context_type: type | None) -> bool:
     arguments = [argument for argument in typing.get_args(hint) if argument is not _NULL]
-    return len(arguments) == 1 and _NULL in typing.get_args(hint) and _is_context(arguments[0], context_type)
+    if hasattr(hint, "__metadata__") or len(arguments) < len(typing.get_args(hint)) == 2:  # Annotated, Optional
+        return _is_context(arguments[0], context_type)
+    return context_type is not None and isinstance(hint, type) and not arguments and issubclass(hint, context_type)
 
 
 def _binder(loads: dict[str, Load]) -> Bind:
     # A number that has its type already needs no call.
     exact: dict[Any, type] = {scalars.to_int: int, scalars.to_float: float}
-    steps = [(name, exact.get(load), load) for name, load in loads.items()]
+    steps = [(name, exact.get(load), load) for name, load in loads.items() if load is not None]
 
     def bind(arguments: dict[str, Any]) -> dict[str, Any]:
         result = arguments
@@ -184,26 +149,20 @@ def _binder(loads: dict[str, Load]) -> Bind:
                     result[name] = _load(name, load, value)
         return result
 
-    return bind if steps else _unchanged
+    return bind if steps else lambda arguments: arguments
 
 
-def _open_binder(bind: Bind, names: frozenset[str], context: str | None, load: Load) -> Bind:
+def _open_binder(bind: Bind, names: Any, context: str | None, load: Load) -> Bind:
     """Extend a binder to what arrives for `**kwargs`."""
 
     def bind_all(arguments: dict[str, Any]) -> dict[str, Any]:
         if context in arguments:
             raise InvalidArguments(f'"{context}" is not a known argument')
-        result = bind(arguments)
         if load is None:
-            return result
-        others = {n: _load(n, load, value) for n, value in arguments.items() if n not in names}
-        return {**result, **others}
+            return bind(arguments)
+        return {**bind(arguments), **{n: _load(n, load, item) for n, item in arguments.items() if n not in names}}
 
     return bind_all
-
-
-def _unchanged(arguments: dict[str, Any]) -> dict[str, Any]:
-    return arguments
 
 
 def _load(name: str, load: Any, value: Any) -> Any:
