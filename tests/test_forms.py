@@ -10,7 +10,8 @@ from typing import Annotated, Any, List, Literal, Optional, TypedDict
 
 import pytest
 
-from minimcp.protocol.hints import form_schema
+from minimcp.protocol.errors import InvalidArguments
+from minimcp.protocol.hints import form, form_schema
 from minimcp.protocol.schema import check_schema
 
 
@@ -158,3 +159,21 @@ def test_a_class_with_a_nested_member_is_refused():
     nested = dataclasses.make_dataclass("Nested", [("inner", Booking)])
     with pytest.raises(TypeError, match="form field inner: .*nothing nested"):
         form_schema(nested)
+
+
+def test_a_valid_answer_gets_the_types_of_the_hints():
+    schema, convert = form({"when": datetime.date, "level": (Level, None), "tags": (List[Level], ["low"]), "n": int})
+    assert schema["required"] == ["when", "n"]
+    answer = {"when": "2026-07-28", "tags": ["high"], "n": 2.0}
+    assert convert(answer) == {"when": datetime.date(2026, 7, 28), "tags": [Level.HIGH], "n": 2}
+    assert answer["when"] == "2026-07-28"
+    assert form(Booking)[1]({"nights": 1, "tags": ["low"]}) == {"nights": 1, "tags": [Level.LOW]}
+    with pytest.raises(InvalidArguments, match='"when" is not a valid date'):
+        convert({"when": "2026-02-30", "n": 1})
+
+
+def test_the_answer_to_a_ready_schema_stays_as_it_is():
+    ready = {"type": "object", "properties": {"when": {"type": "string", "format": "date"}}}
+    schema, convert = form(ready)
+    assert schema is ready
+    assert convert({"when": "2026-07-28"}) == {"when": "2026-07-28"}

@@ -181,7 +181,7 @@ class Converters:
 
     def _object(self, cls: Any, name: str) -> Converter:
         texts = docstrings.parse(cls.__doc__)[1]
-        schema, loads = self.members(_members_of(cls, self.inputs), texts, f"{cls.__name__}.{{}}")
+        schema, loads = self.members(members_of(cls, self.inputs), texts, f"{cls.__name__}.{{}}")
 
         def load(value: Any) -> Any:
             members = {name: at(name, loads.get(name), item) for name, item in value.items()}
@@ -286,7 +286,11 @@ def resolve(owner: Any, context: type | None = None) -> dict[str, Any]:
     raise TypeError(f"the type hints of {owner.__qualname__} {reason}")
 
 
-def _members_of(cls: Any, inputs: bool) -> list[Member]:
+def members_of(cls: Any, inputs: bool) -> list[Member]:
+    """Return the members of a dataclass, NamedTuple or TypedDict.
+
+    :raises TypeError: for every other class.
+    """
     if hasattr(cls, "__dataclass_fields__"):
         import dataclasses
 

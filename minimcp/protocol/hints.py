@@ -7,10 +7,9 @@ import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import docstrings, scalars
+from . import docstrings, forms, scalars
 from .converters import Converters, describe, resolve
 from .errors import InvalidArguments
-from .forms import form_schema as form_schema
 from .jsonable import to_json as to_json
 from .scalars import Load, Misfit, Schema
 
@@ -218,6 +217,21 @@ def _is_data(hint: Any) -> bool:
     if (origin or hint) in (list, tuple):
         return bool(arguments) and all(argument is not Any and argument is not object for argument in arguments)
     return hint not in (None, _NULL, Any, object, str, bytes, bytearray)
+
+
+def form(fields: Any) -> tuple[Schema, Bind]:
+    """Return the `requestedSchema` of an elicitation, and what gives a valid answer the types of the hints.
+
+    :param fields: as `forms.read` takes them.
+    :raises TypeError: when a field is not one that a form may have.
+    """
+    schema, loads = forms.read(fields)
+    return schema, _binder(loads)
+
+
+def form_schema(fields: Any) -> Schema:
+    """Return the `requestedSchema` of an elicitation; see `form`."""
+    return forms.read(fields)[0]
 
 
 def from_strings(schema: Schema, arguments: dict[str, Any]) -> dict[str, Any]:
