@@ -25,10 +25,10 @@ def book_table(restaurant: str, ctx: Context) -> str:
     )
     if not wishes:
         return f"Nothing was booked: the person chose to {wishes.action}."
-    if wishes["guests"] > 6 and not ctx.elicit("This needs a deposit. Book all the same?", {"agree": bool}).get(
-        "agree"
-    ):
-        return "Nothing was booked: a deposit was too much."
+    if wishes["guests"] > 6:
+        deposit = ctx.elicit("This needs a deposit. Book all the same?", {"agree": bool})
+        if not deposit or not deposit["agree"]:
+            return "Nothing was booked: a deposit was too much."
     # Through all rounds of one call `flow` stays the same: booking twice is booking once.
     booked[ctx.flow] = restaurant
     return f"Booked a table for {wishes['guests']} at {wishes['time']}."

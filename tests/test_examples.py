@@ -38,11 +38,8 @@ def of(file):
 def test_hello_knows_dates_and_lengths(example):
     assert example.call("days_between", start="2026-02-27", end="2026-03-01")["structuredContent"] == 2
     assert example.call("weekday", day="2026-07-28")["content"][0]["text"] == "Tuesday"
-    assert example.call("count", text="one two\nthree")["structuredContent"] == {
-        "characters": 13,
-        "words": 3,
-        "lines": 2,
-    }
+    counted = example.call("count", text="one two\nthree")["structuredContent"]
+    assert counted == {"characters": 13, "words": 3, "lines": 2}
     lost = example.call("now", zone="Middle/Earth")
     assert lost["isError"] is True and lost["content"][0]["text"].startswith("There is no time zone")
     assert example.call("now")["content"][0]["text"].count("-") == 2
@@ -145,9 +142,8 @@ def test_progress_is_reported_and_a_cancelled_call_ends(example):
     talk.send(modern("tools/call", 2, name="sleep", arguments={"seconds": 600}, meta=meta))
     assert talk.receive()["params"]["message"] == "falling asleep"
     talk.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}})
-    while not (cancelled := example.call("woken")["structuredContent"]):
-        pass
-    assert cancelled == ["woken early"]
+    woken = (example.call("woken")["structuredContent"] for _ in range(1000))
+    assert next(filter(None, woken)) == ["woken early"]
     assert talk.close() == []
 
 
