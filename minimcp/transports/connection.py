@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import socket
 import struct
 import time
@@ -29,12 +30,18 @@ class RawPeek:
         self._connection = connection
 
     def recv(self, size: int, flags: int) -> bytes:
-        """Look at bytes, still encrypted, without taking them.
+        """Look at bytes, still encrypted, without taking them or waiting for them.
 
+        :raises BlockingIOError: when there are none.
         :raises ValueError: for flags without MSG_PEEK.
         """
         if not flags & socket.MSG_PEEK:
             raise ValueError("The bytes of a TLS connection can only be looked at")
+        # MSG_DONTWAIT alone would not do: a socket with a timeout waits before it asks the system.
+        poll = select.poll()
+        poll.register(self._connection.fileno(), select.POLLIN)
+        if not poll.poll(0):
+            raise BlockingIOError("There are no bytes to look at")
         return socket.socket.recv(self._connection, size, flags)
 
 

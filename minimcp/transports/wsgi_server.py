@@ -85,8 +85,9 @@ class WsgiServer(ThreadedWSGIServer):
         self._open: set[Connection] = set()
         self._closed = False
         self._complained = False
-        self._running = threading.Event()
-        self._running.set()
+        # Whether nothing listens on the sockets any more, and whether all is closed.
+        self._idle, self._ended = threading.Event(), threading.Event()
+        self._idle.set()
         self._bell, self._ears = socket.socketpair()
         self._bell.setblocking(False)
         self.base_environ: dict[str, Any] = {
@@ -106,9 +107,12 @@ class WsgiServer(ThreadedWSGIServer):
 
     def serve_forever(self, poll_interval: float = 60.0) -> None:
         """Serve until `stop`, `shutdown` or `close` is called."""
+        with self._changed:
+            if self._closed:
+                return
+            self._idle.clear()
         watch = threading.Thread(target=self.gate.watch, name="minimcp-gate", daemon=True)
         watch.start()
-        self._running.clear()
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(self.socket, selectors.EVENT_READ)
@@ -117,9 +121,9 @@ class WsgiServer(ThreadedWSGIServer):
                     selector.select(poll_interval)
                     self._accept()
         finally:
+            self._idle.set()
             self.close()
             watch.join(1.0)
-            self._running.set()
 
     def stop(self) -> None:
         """Make `serve_forever` close the server and return; a signal handler may call this."""
@@ -130,9 +134,9 @@ class WsgiServer(ThreadedWSGIServer):
             pass
 
     def shutdown(self) -> None:
-        """Stop, and wait until `serve_forever` has returned."""
-        self.stop()
-        self._running.wait()
+        """Close, and wait until that is done, whoever began it."""
+        self.close()
+        self._ended.wait()
 
     def close(self, grace_s: float | None = None) -> None:
         """Stop accepting, end streams, let running requests finish for `grace_s` seconds, and close everything."""
@@ -157,9 +161,12 @@ class WsgiServer(ThreadedWSGIServer):
             for connection in self._open:
                 connection.give_up()
             self._changed.wait_for(lambda: not self._open, 1.0)
+        # Closed under a thread that waits for them, they would never wake it.
+        self._idle.wait(_PAUSE_S + 1.0)
         self.server_close()
         self._bell.close()
         self._ears.close()
+        self._ended.set()
 
     # Connections
 
