@@ -176,7 +176,9 @@ class Call:
 
     def _failed(self, error: BaseException) -> Message | None:
         """The reply to a call that ended by an exception."""
-        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+        if isinstance(error, GeneratorExit) and self.streams:
+            raise error
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise error
         if isinstance(error, Cancelled) or self._dropped:
             return None

@@ -2,14 +2,17 @@
 
 Handing a message from a reading to a working thread costs as much as a whole call. So the thread that reads a line
 also runs its handler, and only when a handler is still running after a tick does another thread take over the reading.
-A handler that takes a Context may wait for the client, so it gets a thread of its own at once.
+A handler that takes a Context may wait for the client, so it gets a thread of its own at once. The main thread only
+waits for the end: a signal, the end of the input or a client that has gone ends the door whatever a handler does.
 Spec: TRN-009 to TRN-028
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -27,6 +30,8 @@ _CHUNK = 64 * 1024
 _TICK_S = 0.01
 _QUIET_TICKS = 100
 _GRACE_S = 3.0
+# What a pipe that is ready takes without blocking. POSIX calls it PIPE_BUF.
+_ATOMIC = 512
 
 
 def take_pipes() -> tuple[int, int]:
@@ -35,19 +40,45 @@ def take_pipes() -> tuple[int, int]:
     From here on file descriptor 1 is standard error and descriptor 0 is empty: what a handler or a child process prints
     or reads cannot touch the protocol. Spec: TRN-012
     """
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    # A standard descriptor that is closed is opened first, or else a copy made below would take its number.
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
     pipes = os.dup(0), os.dup(1)
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     os.close(empty)
-    try:
-        os.dup2(2, 1)
-    except OSError:
-        # There is no standard error: what is printed goes nowhere.
-        sink = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(sink, 1)
-        os.close(sink)
+    os.dup2(2, 1)
+    if os.name == "posix":
+        errors = io.BufferedWriter(_Overflow())
+        sys.stdout = sys.stderr = io.TextIOWrapper(errors, "utf-8", "backslashreplace", line_buffering=True)
     return pipes
+
+
+class _Overflow(io.RawIOBase):
+    """Standard error that neither blocks nor fails: what its reader leaves no room for is lost.
+
+    A client may ignore standard error, and a full pipe would then stop every handler that prints. Spec: TRN-015
+    """
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        try:
+            for start in range(0, len(view), _ATOMIC):
+                if not select.select([], [2], [], 0)[1]:
+                    break
+                os.write(2, view[start : start + _ATOMIC])
+        except OSError:
+            pass
+        return len(view)
 
 
 def serve(server: Any, pipes: tuple[int, int] | None = None) -> None:
@@ -84,19 +115,20 @@ class StdioDoor:
         self._workers = Workers(int(self._limits["calls"]))
         self._listeners = Workers(int(self._limits["streams"]))
         self._ended = threading.Event()
-        self._main = threading.get_ident()
         # Who may read: the reader whose turn this is. `_inside` is the line being handled by the reader, or None.
-        self._turn_lock = threading.Lock()  # guards _turn, and _inside when it is cleared
+        self._turn_lock = threading.Lock()  # guards _turn, _busy, and _inside when it is cleared
         self._turn = 0
+        # How many former readers are still inside a handler.
+        self._busy = 0
         self._inside: object | None = None
         self._seen = 0
         self._watching = threading.Event()
 
     def run(self) -> None:
-        """Read until the input ends, then let running calls finish for a moment."""
-        watcher = threading.Thread(target=self._watch, name="minimcp-stdio-watch", daemon=True)
-        watcher.start()
-        self._read(0)
+        """Serve until the input ends or the client has gone, then let running calls finish for a moment."""
+        threading.Thread(target=self._watch, name="minimcp-stdio-watch", daemon=True).start()
+        threading.Thread(target=self._read, args=(0,), name="minimcp-stdio-read", daemon=True).start()
+        # In steps, since not every system lets a signal interrupt an endless wait.
         while not self._ended.wait(1.0):
             pass
         self._drain()
@@ -126,11 +158,13 @@ class StdioDoor:
                 self._take(line)
             except OSError:
                 self._hang_up()
-                return
             with self._turn_lock:
                 if self._turn != turn:
+                    self._busy -= 1
                     return
                 self._inside = None
+            if self._ended.is_set():
+                return
         self._ended.set()
 
     def _watch(self) -> None:
@@ -151,12 +185,19 @@ class StdioDoor:
 
     def _relieve(self, inside: object) -> None:
         with self._turn_lock:
-            if self._inside is not inside:
+            if self._inside is not inside or self._busy >= self._limits["calls"]:
                 return
-            self._turn += 1
+            turn = self._turn + 1
+            reader = threading.Thread(target=self._read, args=(turn,), name="minimcp-stdio-read", daemon=True)
             self._inside = None
-            turn = self._turn
-        threading.Thread(target=self._read, args=(turn,), name="minimcp-stdio-read", daemon=True).start()
+            try:
+                reader.start()
+            except RuntimeError:
+                # No thread is free: the reader goes on when its handler ends, or is relieved then.
+                self._inside = inside
+                return
+            self._turn = turn
+            self._busy += 1
 
     def _take(self, line: bytes | None) -> None:
         message: Any = None
@@ -168,6 +209,10 @@ class StdioDoor:
         except McpError as problem:
             self._write(wire.error(wire.readable_id(message), problem))
             return
+        except Exception:
+            log.exception("a message could not be taken")
+            self._write(wire.error(wire.readable_id(message), InternalError("Internal error")))
+            return
         if call is None:
             return
         self._session.add_call(call)
@@ -176,7 +221,7 @@ class StdioDoor:
             return
         workers = self._listeners if call.streams else self._workers
         try:
-            workers.submit(lambda: self._answer(call))
+            workers.submit(lambda: self._answer_apart(call))
         except RuntimeError:
             self._session.remove_call(call)
             self._write(wire.error(call.id, InternalError("No thread is free; try again")))
@@ -188,6 +233,13 @@ class StdioDoor:
             self._session.remove_call(call)
         if reply is not None:
             self._write(reply)
+
+    def _answer_apart(self, call: Any) -> None:
+        """Answer on a worker."""
+        try:
+            self._answer(call)
+        except OSError:
+            self._hang_up()
 
     def _send(self, message: Any) -> None:
         """Write a message for a handler; a client that has gone is noticed by the reader, not told to handlers."""
@@ -203,13 +255,9 @@ class StdioDoor:
                 data = data[os.write(self._fd_out, data) :]
 
     def _hang_up(self) -> None:
-        """Stop serving a client that no longer reads, also when the main thread waits for its next line."""
-        if self._ended.is_set():
-            return
+        """Stop serving a client that no longer reads; running handlers are told."""
         self._ended.set()
         self._session.close()
-        if threading.get_ident() != self._main and hasattr(signal, "pthread_kill"):
-            signal.pthread_kill(self._main, signal.SIGTERM)
 
 
 def _lines(fd: int, limit: int) -> Iterator[bytes | None]:
@@ -238,5 +286,3 @@ def _lines(fd: int, limit: int) -> Iterator[bytes | None]:
                 yield None
             elif line and not line.isspace():
                 yield line
-
-
