@@ -63,9 +63,7 @@ def _total(tree: Any, length: int, flags: int) -> int:
 
 
 def _anchored(tree: Any) -> bool:
-    if not tree:
-        return False
-    kind, value = str(tree[0][0]), tree[0][1]
+    kind, value = (str(tree[0][0]), tree[0][1]) if tree else ("", None)
     if kind == "BRANCH":
         return all(map(_anchored, value[1]))
     return _anchored(value[3]) if kind == "SUBPATTERN" else kind == "AT" and "BEGINNING" in str(value)
@@ -78,25 +76,23 @@ def _ways(items: Any, length: int, flags: int) -> int:
         name = str(kind)
         if name == "SUBPATTERN":
             ways *= _ways(value[3], length, flags | value[1])
-        elif name == "ATOMIC_GROUP":
-            ways *= _ways(value, length, flags)
         elif name == "BRANCH":
             found = [_ways(branch, length, flags) for branch in value[1]]
-            ways *= max(found) if _exclusive(value[1]) and not flags & re.IGNORECASE else sum(found)
+            ways *= max(found) if _exclusive(value[1], flags) else sum(found)
         elif name in ("ASSERT", "ASSERT_NOT"):
             looks += ways * _ways(value[1], length, flags)  # read anew each time, but never in a second way
         elif name in _REPEATS:
             low, high, body = value
             ways *= _repeated(low, high, body, length, flags)
         elif name not in (*_ONE, "AT"):
-            raise _Refused("it refers back to a group")
+            raise _Refused("it refers back to a group, or does what is not known here")
     return ways + looks
 
 
-def _exclusive(branches: Any) -> bool:
+def _exclusive(branches: Any, flags: int) -> bool:
     """Say whether the literals that alternatives begin with already tell them apart."""
     heads = [[value for _, value in takewhile(lambda item: str(item[0]) == "LITERAL", branch)] for branch in branches]
-    return not any(a is not b and b[: len(a)] == a for a in heads for b in heads)
+    return not flags & re.IGNORECASE and not any(a is not b and b[: len(a)] == a for a in heads for b in heads)
 
 
 def _repeated(low: int, high: int, body: Any, length: int, flags: int) -> int:
@@ -115,26 +111,23 @@ def _separated(body: Any, flags: int) -> bool:
     """Say whether a literal at one end marks each round, and what is between can be read in one way only."""
     items = list(body[0][1][3] if len(body) == 1 and str(body[0][0]) == "SUBPATTERN" else body)
     for mark, between in ((items[0], items[1:]), (items[-1], items[:-1])):
-        if str(mark[0]) == "LITERAL" and _single(between):
-            fragments = [_parser.SubPattern(body.state, [leaf]) for leaf in _leaves(between)]
-            return not any(_compiler.compile(part, flags).match(chr(mark[1])) for part in fragments)
+        readers = _readers(between) if str(mark[0]) == "LITERAL" else None
+        if readers is not None:
+            fragments = [_compiler.compile(_parser.SubPattern(body.state, [reader]), flags) for reader in readers]
+            return not any(fragment.match(chr(mark[1])) for fragment in fragments)
     return False
 
 
-def _single(items: Any) -> bool:
-    """Say whether only one thing in a sequence is of variable length, so that any text is read in one way."""
+def _readers(items: Any) -> list[Any] | None:
+    """What reads one character each, or None unless at most one thing is of variable length."""
+    found = [item for item in items if str(item[0]) in _ONE]
     loose = [item for item in items if str(item[0]) not in _ONE]
     if not loose:
-        return True
+        return found
     if len(loose) > 1 or str(loose[0][0]) not in _REPEATS:
-        return False
+        return None
     _, high, body = loose[0][1]
-    return _single(body) and len(body) > (high == 1) and (high == 1 or all(str(kind) in _ONE for kind, _ in body))
-
-
-def _leaves(items: Any) -> list[Any]:
-    """What reads one character, at any depth of a sequence that is `_single`."""
-    found: list[Any] = []
-    for item in items:
-        found += _leaves(item[1][2]) if str(item[0]) in _REPEATS else [item]
-    return found
+    inner = _readers(body)
+    # What is there or not may contain a repetition, when something else in it is always there.
+    simple = all(str(kind) in _ONE for kind, _ in body) or (high == 1 and len(body) > 1)
+    return found + inner if inner is not None and simple else None
