@@ -134,18 +134,22 @@ class WsgiServer(ThreadedWSGIServer):
             pass
 
     def shutdown(self) -> None:
-        """Close, and wait until that is done, whoever began it."""
+        """Close; what `socketserver` calls it."""
         self.close()
-        self._ended.wait()
 
     def close(self, grace_s: float | None = None) -> None:
-        """Stop accepting, end streams, let running requests finish for `grace_s` seconds, and close everything."""
-        self.stop()
+        """Stop accepting, end streams, let running requests finish for `grace_s` seconds, and close everything.
+
+        When somebody else has begun to, wait until that is done.
+        """
+        grace_s = self.limits["grace_s"] if grace_s is None else grace_s
         with self._changed:
-            if self._closed:
-                return
-            self._closed = True
-        until = time.monotonic() + (self.limits["grace_s"] if grace_s is None else grace_s)
+            first, self._closed = not self._closed, True
+        self.stop()
+        if not first:
+            self._ended.wait(grace_s + 3.0)
+            return
+        until = time.monotonic() + grace_s
         for function in self.on_shutdown:
             try:
                 function()
@@ -258,6 +262,8 @@ def make_server(
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise CannotListen(f"{port} is not a port; choose one from 0 to 65535")
     family = select_address_family(host, port)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -273,9 +279,6 @@ def _listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise CannotListen(f"Port {port} on {host} is in use; stop what uses it or choose another port") from None
         raise CannotListen(f"Cannot listen on {host}, port {port}: {error.strerror or error}") from None
-    except OverflowError:
-        listener.close()
-        raise CannotListen(f"{port} is not a port; choose one from 0 to 65535") from None
     return listener
 
 
