@@ -41,6 +41,10 @@ class Bus:
         return unsubscribe
 
 
+def _nothing() -> None:
+    """Stands in for what has been called; the function itself would keep its subscription in a cycle."""
+
+
 class Subscription:
     """The changes one listener has not been given yet.
 
@@ -74,7 +78,8 @@ class Subscription:
 
     def close(self) -> None:
         """Stop listening and wake a waiting `take`; calling it twice is fine."""
-        self._unsubscribe()
+        unsubscribe, self._unsubscribe = self._unsubscribe, _nothing
+        unsubscribe()
         with self._changed:
             self._closed = True
             self._changed.notify_all()

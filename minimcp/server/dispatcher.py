@@ -138,6 +138,9 @@ class Call:
         ctx.begin(send)
         try:
             reply = self._done((yield from self._invoke()))
+        except GeneratorExit:
+            # Raised again by a function that holds it, it would keep the whole request until the next collection.
+            raise
         except BaseException as error:
             reply = self._failed(error)
         finally:
@@ -176,8 +179,6 @@ class Call:
 
     def _failed(self, error: BaseException) -> Message | None:
         """The reply to a call that ended by an exception."""
-        if isinstance(error, GeneratorExit) and self.streams:
-            raise error
         if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise error
         if isinstance(error, Cancelled) or self._dropped:

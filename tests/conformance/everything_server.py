@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from minimcp import Answer, Context, Server, ToolError, audio, image, resource
 
@@ -193,7 +193,7 @@ def test_elicitation_sep1034_defaults(ctx: Context) -> str:
         "name": (str, "John Doe"),
         "age": (int, 30),
         "score": (float, 95.5),
-        "status": ({"type": "string", "enum": ["active", "inactive", "pending"]}, "active"),
+        "status": (Literal["active", "inactive", "pending"], "active"),
         "verified": (bool, True),
     }
     return f"Elicitation completed: {_shown(ctx.elicit('Check these fields', form))}"
