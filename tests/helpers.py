@@ -191,3 +191,54 @@ def _runs(pid: int) -> bool:
     """Say whether a thread of a process may still run, where the system tells: a signal takes its time."""
     states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     return any(state not in "Tt" for state in states)
+
+
+def result(server: Any, method: str, **params: Any) -> Any:
+    """The result of a 2026-07-28 request in memory."""
+    reply = server.handle(modern(method, **params))
+    assert "result" in reply, reply
+    return reply["result"]
+
+
+def problem(server: Any, method: str, **params: Any) -> Any:
+    """The error of a 2026-07-28 request in memory."""
+    reply = server.handle(modern(method, **params))
+    assert "error" in reply, reply
+    return reply["error"]
+
+
+class Legacy:
+    """A legacy session in memory.
+
+    :ivar sent: what the server sent beside its replies.
+    """
+
+    def __init__(self, server: Any, version: str = "2025-11-25", **capabilities: Any) -> None:
+        self.sent: list[Any] = []
+        self.server = server
+        self.session = server.open_session(self.sent.append)
+        info = {"name": "client", "version": "1"}
+        self.hello = self.result("initialize", protocolVersion=version, capabilities=capabilities, clientInfo=info)
+        self.notify("notifications/initialized")
+
+    def reply(self, method: str, id: Any = 1, **params: Any) -> Any:
+        """The whole reply to a request."""
+        request = {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+        return self.server.handle(request, self.sent.append, self.session)
+
+    def result(self, method: str, **params: Any) -> Any:
+        """The result of a request."""
+        reply = self.reply(method, **params)
+        assert "result" in reply, reply
+        return reply["result"]
+
+    def problem(self, method: str, **params: Any) -> Any:
+        """The error of a request."""
+        reply = self.reply(method, **params)
+        assert "error" in reply, reply
+        return reply["error"]
+
+    def notify(self, method: str, **params: Any) -> None:
+        """Send a notification, to which there must be no reply."""
+        message = {"jsonrpc": "2.0", "method": method, "params": params}
+        assert self.server.handle(message, self.sent.append, self.session) is None

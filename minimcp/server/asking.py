@@ -107,6 +107,8 @@ def _check_tool_messages(messages: list[dict[str, Any]]) -> None:
         if open_uses != set(results) or len(results) != len(set(results)):
             raise ValueError("Every tool_use is followed at once by exactly one tool_result")
         open_uses = {block["id"] for block in blocks if isinstance(block, dict) and block.get("type") == "tool_use"}
+    if open_uses:
+        raise ValueError("The last message has a tool_use without its tool_result")
 
 
 def roots() -> Question:

@@ -1,0 +1,527 @@
+"""Asking the client, by retry on 2026-07-28 and by request before: forms, URLs, sampling, roots."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import pytest
+
+from minimcp import Context, Server
+from minimcp.server import asking
+from tests.helpers import Legacy, modern
+
+ALL = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}, "context": {}}, "roots": {}}
+
+
+def serving(handler, **options):
+    server = Server("s", secret="0123456789abcdef", **options)
+    server.add_tool(handler, "tool")
+    return server
+
+
+def call(server, capabilities=None, principal=None, **params):
+    message = modern("tools/call", name="tool", capabilities=ALL if capabilities is None else capabilities, **params)
+    return server.handle(message, principal=principal)
+
+
+def question(handler):
+    """The first question of a tool, as a modern client gets it."""
+    reply = call(serving(handler))["result"]
+    assert reply["resultType"] == "input_required"
+    return reply["inputRequests"]["q1"]
+
+
+def accept(**content):
+    return {"action": "accept", "content": content}
+
+
+def test_a_form_of_every_kind_of_field():
+    @dataclass
+    class Booking:
+        nights: Annotated[int, "how many", {"minimum": 1, "maximum": 30}]
+        email: Annotated[str, {"format": "email"}]
+        room: Literal["single", "double"] = "single"
+
+    def tool(ctx: Context) -> str:
+        ctx.elicit("Book?", Booking)
+        return "x"
+
+    asked = question(tool)
+    assert asked == {
+        "method": "elicitation/create",
+        "params": {
+            "mode": "form",
+            "message": "Book?",
+            "requestedSchema": {
+                "type": "object",
+                "properties": {
+                    "nights": {"type": "integer", "description": "how many", "minimum": 1, "maximum": 30},
+                    "email": {"type": "string", "format": "email"},
+                    "room": {"type": "string", "enum": ["single", "double"], "default": "single"},
+                },
+                "required": ["nights", "email"],
+            },
+        },
+    }
+
+
+def test_a_ready_form_goes_out_word_for_word():
+    form = {
+        "type": "object",
+        "properties": {
+            "plain": {
+                "type": "string",
+                "title": "T",
+                "description": "D",
+                "minLength": 1,
+                "maxLength": 9,
+                "default": "x",
+            },
+            "real": {"type": "number", "minimum": 0.5, "maximum": 2, "default": 1.5},
+            "flag": {"type": "boolean", "default": True},
+            "titled": {"type": "string", "oneOf": [{"const": "a", "title": "A"}], "default": "a"},
+            "old": {"type": "string", "enum": ["a", "b"], "enumNames": ["A", "B"]},
+            "many": {"type": "array", "items": {"type": "string", "enum": ["a", "b"]}, "minItems": 1, "maxItems": 2},
+            "titles": {"type": "array", "items": {"anyOf": [{"const": "a", "title": "A"}]}, "default": ["a"]},
+        },
+        "required": ["flag"],
+    }
+
+    def tool(ctx: Context) -> str:
+        ctx.elicit("Fill in.", form)
+        return "x"
+
+    assert question(tool)["params"]["requestedSchema"] == form
+
+
+@pytest.mark.parametrize(
+    "fields", [{"a": dict}, {"a": list[int]}, {"type": "object", "properties": {"a": {"type": "object"}}}]
+)
+def test_a_form_that_is_not_flat_is_the_authors_mistake(fields, caplog):
+    def tool(ctx: Context) -> str:
+        with pytest.raises(TypeError):
+            ctx.elicit("x", fields)
+        return "told"
+
+    assert call(serving(tool))["result"]["content"][0]["text"] == "told"
+
+
+def test_answers_reach_the_handler_as_they_are_and_falsy_when_declined():
+    seen = []
+
+    def tool(ctx: Context) -> str:
+        answer = ctx.elicit("Name?", {"name": str})
+        seen.append((bool(answer), answer.action, dict(answer)))
+        return answer["name"]
+
+    server = serving(tool)
+    state = call(server)["result"]["requestState"]
+
+    def answered(answer):
+        return call(server, requestState=state, inputResponses={"q1": answer})["result"]
+
+    assert answered(accept(name="Ann"))["content"][0]["text"] == "Ann"
+    for action in ("decline", "cancel"):
+        refused = answered({"action": action})
+        assert refused["isError"] is True and action in refused["content"][0]["text"]
+    assert seen == [(True, "accept", {"name": "Ann"}), (False, "decline", {}), (False, "cancel", {})]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        "yes",
+        {},
+        {"action": "maybe"},
+        {"action": "accept"},
+        accept(name=5),
+        accept(),
+        {"action": "accept", "content": []},
+    ],
+)
+def test_an_answer_that_is_none_is_an_error_of_the_client(answer):
+    def tool(ctx: Context) -> str:
+        return ctx.elicit("Name?", {"name": str})["name"]
+
+    server = serving(tool)
+    state = call(server)["result"]["requestState"]
+    error = call(server, requestState=state, inputResponses={"q1": answer})["error"]
+    assert error["code"] == -32602 and "q1" in error["message"]
+
+
+@pytest.mark.parametrize("responses", [None, [], "x", 5])
+def test_input_responses_are_an_object(responses):
+    def tool(ctx: Context) -> str:
+        return ctx.elicit("Name?", {"name": str})["name"]
+
+    server = serving(tool)
+    assert call(server, inputResponses=responses)["error"]["code"] == -32602
+
+
+def test_a_state_is_bound_to_tool_arguments_principal_and_key():
+    def tool(ctx: Context, city: str = "Oslo") -> str:
+        return ctx.elicit(f"Name in {city}?", {"name": str})["name"]
+
+    server = serving(tool)
+    server.add_tool(tool, "other")
+    state = call(server, principal="ann", arguments={"city": "Rome"})["result"]["requestState"]
+    retry = {"requestState": state, "inputResponses": {"q1": accept(name="Ann")}}
+    words = "The request state is not valid for this request; start again without it"
+    refusal = {"code": -32602, "message": words}
+    assert call(server, principal="bob", arguments={"city": "Rome"}, **retry)["error"] == refusal
+    assert call(server, principal="ann", arguments={"city": "Paris"}, **retry)["error"] == refusal
+    assert call(server, principal="ann", **retry)["error"] == refusal
+    other = modern("tools/call", name="other", arguments={"city": "Rome"}, capabilities=ALL, **retry)
+    assert server.handle(other, principal="ann")["error"] == refusal
+    stranger = serving(tool)
+    stranger.sealer = Server("t", secret="another-key-of-16-bytes").sealer
+    assert call(stranger, principal="ann", arguments={"city": "Rome"}, **retry)["error"] == refusal
+    for bad in ("", "x", "a.b", state + "A", state[:-2], None, 5, {}, "é"):
+        assert call(server, requestState=bad)["error"] == refusal
+    good = call(server, principal="ann", arguments={"city": "Rome"}, **retry)
+    assert good["result"]["content"][0]["text"] == "Ann"
+
+
+def test_a_state_expires(monkeypatch):
+    def tool(ctx: Context) -> str:
+        return ctx.elicit("Name?", {"name": str})["name"]
+
+    server = serving(tool)
+    state = call(server)["result"]["requestState"]
+    import time
+
+    now = time.time()
+    monkeypatch.setattr("minimcp.server.seal.time.time", lambda: now + 601)
+    assert call(server, requestState=state, inputResponses={"q1": accept(name="x")})["error"]["code"] == -32602
+
+
+def test_rotation_accepts_states_of_the_old_key():
+    def tool(ctx: Context) -> str:
+        return ctx.elicit("Name?", {"name": str})["name"]
+
+    old, new = (
+        Server("s", secret="old-key-of-16-bytes"),
+        Server("s", secret=["new-key-of-16-bytes", "old-key-of-16-bytes"]),
+    )
+    for server in (old, new):
+        server.add_tool(tool, "tool")
+    state = call(old)["result"]["requestState"]
+    assert (
+        call(new, requestState=state, inputResponses={"q1": accept(name="Ann")})["result"]["content"][0]["text"]
+        == "Ann"
+    )
+
+
+def test_the_flow_is_one_through_all_rounds_and_the_rounds_are_limited():
+    flows = []
+
+    def tool(ctx: Context) -> str:
+        flows.append(ctx.flow)
+        for n in range(20):
+            ctx.elicit(f"Question {n}?", {"x": int})
+        return "never"
+
+    server, params = serving(tool), {}
+    for n in range(1, 11):
+        reply = call(server, **params)["result"]
+        params = {"requestState": reply["requestState"], "inputResponses": {f"q{n}": accept(x=n)}}
+    error = call(server, **params)["error"]
+    assert error == {"code": -32603, "message": "The call needed more than 10 rounds of questions"}
+    assert len(flows) == 11 and len(set(flows)) == 1
+
+
+def test_answers_to_changed_questions_do_not_count():
+    words = ["Sell the old car?"]
+
+    def tool(ctx: Context) -> str:
+        return "sold" if ctx.elicit(words[0], {"sure": bool})["sure"] else "kept"
+
+    server = serving(tool)
+    state = call(server)["result"]["requestState"]
+    words[0] = "Sell the house?"
+    reply = call(server, requestState=state, inputResponses={"q1": accept(sure=True)})["result"]
+    assert reply["resultType"] == "input_required"
+    assert reply["inputRequests"]["q1"]["params"]["message"] == "Sell the house?"
+
+
+def test_answers_without_a_state_count_only_under_keys_the_author_named():
+    def tool(ctx: Context) -> str:
+        name = ctx.ask(name=asking.elicitation("Name?", {"name": str}))["name"]["name"]
+        return name + str(ctx.elicit("Age?", {"age": int})["age"])
+
+    server = serving(tool)
+    reply = call(server, inputResponses={"name": accept(name="Ann"), "q1": accept(age=5)})["result"]
+    assert reply["resultType"] == "input_required" and list(reply["inputRequests"]) == ["q1"]
+    done = call(server, requestState=reply["requestState"], inputResponses={"q1": accept(age=5)})
+    assert done["result"]["content"][0]["text"] == "Ann5"
+
+
+def test_an_exception_handler_in_a_tool_does_not_swallow_the_question():
+    def tool(ctx: Context) -> str:
+        try:
+            ctx.elicit("Name?", {"name": str})
+        except Exception:
+            return "swallowed"
+        return "x"
+
+    assert call(serving(tool))["result"]["resultType"] == "input_required"
+
+
+@pytest.mark.parametrize(
+    "ask, needed",
+    [
+        (lambda ctx: ctx.elicit("?", {"x": int}), {"elicitation": {"form": {}}}),
+        (lambda ctx: ctx.elicit_url("?", "https://x.example"), {"elicitation": {"url": {}}}),
+        (lambda ctx: ctx.sample("?"), {"sampling": {}}),
+        (
+            lambda ctx: ctx.sample("?", tools=[{"name": "t", "inputSchema": {"type": "object"}}]),
+            {"sampling": {"tools": {}}},
+        ),
+        (lambda ctx: ctx.sample("?", tool_choice={"mode": "none"}), {"sampling": {"tools": {}}}),
+        (lambda ctx: ctx.list_roots(), {"roots": {}}),
+    ],
+)
+def test_what_was_not_declared_is_not_asked(ask, needed):
+    def tool(ctx: Context) -> str:
+        ask(ctx)
+        return "x"
+
+    server = serving(tool)
+    error = call(server, capabilities={})["error"]
+    assert error["code"] == -32021 and error["data"] == {"requiredCapabilities": needed}
+    almost = {name: {} for name in needed if name != "roots"}
+    if needed not in ({"sampling": {}}, {"roots": {}}, {"elicitation": {"form": {}}}):
+        assert call(server, capabilities=almost)["error"]["code"] == -32021
+    assert call(server)["result"]["resultType"] == "input_required"
+    session = Legacy(server)
+    refused = session.result("tools/call", name="tool")
+    assert refused["isError"] is True and session.sent == []
+
+
+def test_an_empty_elicitation_capability_means_forms():
+    def tool(ctx: Context) -> str:
+        return ctx.elicit("?", {"x": int}).action
+
+    server = serving(tool)
+    assert call(server, capabilities={"elicitation": {}})["result"]["resultType"] == "input_required"
+    assert call(server, capabilities={"elicitation": {"url": {}}})["error"]["code"] == -32021
+
+
+def test_a_url_is_agreed_to_and_carries_no_content():
+    def tool(ctx: Context) -> str:
+        return "yes" if ctx.elicit_url("Pay here", "https://pay.example/1") else "no"
+
+    server = serving(tool)
+    asked = call(server)["result"]
+    assert asked["inputRequests"]["q1"] == {
+        "method": "elicitation/create",
+        "params": {"mode": "url", "message": "Pay here", "url": "https://pay.example/1"},
+    }
+    for action, word in (("accept", "yes"), ("decline", "no")):
+        done = call(server, requestState=asked["requestState"], inputResponses={"q1": {"action": action}})
+        assert done["result"]["content"][0]["text"] == word
+
+
+def test_sampling_has_every_parameter_under_its_name():
+    tools = [{"name": "t", "inputSchema": {"type": "object"}}]
+
+    def tool(ctx: Context) -> str:
+        return ctx.sample(
+            [{"role": "user", "content": {"type": "text", "text": "Hi"}}],
+            max_tokens=7,
+            system="Be brief.",
+            tools=tools,
+            tool_choice={"mode": "auto"},
+            temperature=0.5,
+            stop=["."],
+            preferences={"hints": [{"name": "claude"}], "costPriority": 0.1},
+            include_context="none",
+            metadata={"a": 1},
+        ).text
+
+    server = serving(tool)
+    asked = call(server)["result"]
+    assert asked["inputRequests"]["q1"] == {
+        "method": "sampling/createMessage",
+        "params": {
+            "messages": [{"role": "user", "content": {"type": "text", "text": "Hi"}}],
+            "maxTokens": 7,
+            "systemPrompt": "Be brief.",
+            "tools": tools,
+            "toolChoice": {"mode": "auto"},
+            "temperature": 0.5,
+            "stopSequences": ["."],
+            "modelPreferences": {"hints": [{"name": "claude"}], "costPriority": 0.1},
+            "includeContext": "none",
+            "metadata": {"a": 1},
+        },
+    }
+    blocks = [
+        {"type": "text", "text": "Good "},
+        {"type": "tool_use", "id": "1", "name": "t", "input": {}},
+        {"type": "text", "text": "day"},
+    ]
+    answer = {"role": "assistant", "content": blocks, "model": "m", "stopReason": "toolUse"}
+    done = call(server, requestState=asked["requestState"], inputResponses={"q1": answer})
+    assert done["result"]["content"][0]["text"] == "Good day"
+    for bad in ({}, {"role": "system", "content": {}}, {"role": "user"}, []):
+        assert call(server, requestState=asked["requestState"], inputResponses={"q1": bad})["error"]["code"] == -32602
+
+
+USE = {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "t", "input": {}}]}
+RESULT = {"type": "tool_result", "toolUseId": "1", "content": []}
+
+
+@pytest.mark.parametrize(
+    "messages, fits",
+    [
+        ([USE, {"role": "user", "content": [RESULT]}], True),
+        ([USE, {"role": "user", "content": RESULT}], True),
+        ([USE], False),
+        ([USE, {"role": "user", "content": {"type": "text", "text": "x"}}], False),
+        ([USE, {"role": "user", "content": [RESULT, {"type": "text", "text": "x"}]}], False),
+        ([USE, {"role": "user", "content": [RESULT, RESULT]}], False),
+        ([{"role": "user", "content": [RESULT]}], False),
+    ],
+)
+def test_tool_uses_and_results_pair_up(messages, fits, caplog):
+    def tool(ctx: Context) -> str:
+        try:
+            ctx.sample(messages)
+        except ValueError as error:
+            return str(error)
+        return "x"
+
+    reply = call(serving(tool))["result"]
+    assert (reply["resultType"] == "input_required") is fits
+
+
+def test_roots_are_file_uris():
+    def tool(ctx: Context) -> str:
+        return ctx.list_roots()[0]["uri"]
+
+    server = serving(tool)
+    asked = call(server)["result"]
+    assert asked["inputRequests"] == {"q1": {"method": "roots/list"}}
+
+    def answered(roots):
+        return call(server, requestState=asked["requestState"], inputResponses={"q1": {"roots": roots}})
+
+    assert answered([{"uri": "file:///a"}])["result"]["content"][0]["text"] == "file:///a"
+    for bad in ([{"uri": "https://x.example"}], [{}], [5], "x", None):
+        assert answered(bad)["error"]["code"] == -32602
+
+
+def test_resources_and_prompts_may_ask_and_completions_may_not(caplog):
+    server = Server("s", secret="0123456789abcdef")
+
+    def ask(ctx: Context) -> str:
+        return ctx.elicit("Name?", {"name": str})["name"]
+
+    server.add_resource(ask, "me://name")
+    server.add_prompt(ask, "ask")
+    for method, params in (("resources/read", {"uri": "me://name"}), ("prompts/get", {"name": "ask"})):
+        asked = server.handle(modern(method, capabilities=ALL, **params))["result"]
+        assert asked["resultType"] == "input_required" and "ttlMs" not in asked and "cacheScope" not in asked
+        retry = {"requestState": asked["requestState"], "inputResponses": {"q1": accept(name="Ann")}}
+        assert "Ann" in json.dumps(server.handle(modern(method, capabilities=ALL, **params, **retry))["result"])
+
+
+def test_asking_from_another_thread_is_the_authors_mistake():
+    caught = []
+
+    def tool(ctx: Context) -> str:
+        def ask():
+            try:
+                ctx.elicit("x", {"x": int})
+            except RuntimeError as error:
+                caught.append(str(error))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(10)
+        return "x"
+
+    assert call(serving(tool))["result"]["resultType"] == "complete"
+    assert "thread that runs the handler" in caught[0]
+
+
+class Answering(Legacy):
+    """A legacy client that answers every question with the next of its answers."""
+
+    def __init__(self, server, answers, version="2025-11-25", **capabilities):
+        super().__init__(server, version, **capabilities)
+        self.answers = list(answers)
+
+        def hear(message):
+            self.asked.append(message)
+            if "id" in message and self.answers:
+                reply = {"jsonrpc": "2.0", "id": message["id"], **self.answers.pop(0)}
+                assert server.handle(reply, session=self.session) is None
+
+        self.asked = []
+        self.hear = hear
+
+    def call(self):
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "tool"}}
+        return server_result(self.server.handle(message, self.hear, self.session))
+
+
+def server_result(reply):
+    return reply["result"]
+
+
+def test_a_legacy_client_is_asked_by_request_and_ids_are_the_servers_own():
+    def tool(ctx: Context) -> str:
+        first, second = ctx.elicit("A?", {"a": int}), ctx.elicit("B?", {"b": int})
+        return str(first["a"] + second["b"])
+
+    client = Answering(serving(tool), [{"result": accept(a=1)}, {"result": accept(b=2)}], elicitation={})
+    assert client.call()["content"][0]["text"] == "3"
+    ids = [message["id"] for message in client.asked]
+    assert len(set(ids)) == 2 and all(isinstance(id, str) for id in ids)
+    assert client.asked[0]["method"] == "elicitation/create"
+
+
+def test_a_url_question_of_2025_11_25_has_an_elicitation_id():
+    def tool(ctx: Context) -> str:
+        return ctx.elicit_url("Pay", "https://pay.example").action
+
+    client = Answering(serving(tool), [{"result": {"action": "accept"}}], elicitation={"url": {}})
+    assert client.call()["content"][0]["text"] == "accept"
+    params = client.asked[0]["params"]
+    assert params["mode"] == "url" and isinstance(params["elicitationId"], str) and params["elicitationId"]
+
+
+def test_a_legacy_client_that_says_no_or_nothing_makes_a_result_for_the_model():
+    def tool(ctx: Context) -> str:
+        return ctx.elicit("A?", {"a": int}).action
+
+    server = serving(tool, limits={"ask_s": 0.05})
+    for answers, words in (
+        ([{"error": {"code": -1, "message": "User rejected"}}], "The client refused: User rejected"),
+        ([{"result": accept(a="x")}], "does not fit the question"),
+        ([{"result": 5}], "does not fit the question"),
+        ([], "did not answer in time"),
+    ):
+        client = Answering(server, answers, elicitation={})
+        found = client.call()
+        assert found["isError"] is True and words in found["content"][0]["text"]
+    cancelled = client.asked[-1]
+    assert cancelled["method"] == "notifications/cancelled"
+    assert cancelled["params"]["requestId"] == client.asked[0]["id"]
+
+
+def test_sampling_on_older_revisions_says_only_what_they_know():
+    def tool(ctx: Context) -> str:
+        return ctx.sample("Hi", max_tokens=5).text
+
+    answer = {"role": "assistant", "content": {"type": "text", "text": "Yo"}, "model": "m"}
+    for version in ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"):
+        client = Answering(serving(tool), [{"result": answer}], version, sampling={})
+        assert client.call()["content"][0]["text"] == "Yo"
+        assert client.asked[0]["params"].keys() == {"messages", "maxTokens"}

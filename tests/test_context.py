@@ -1,0 +1,247 @@
+"""What a handler may know and do in a call: progress, logs, cancellation, identity."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from minimcp import Cancelled, Context, Server
+from tests.helpers import Legacy, modern, result
+
+LEVEL = "io.modelcontextprotocol/logLevel"
+LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
+
+
+def emitted(handler, **meta):
+    """What a tool emits in a call with this `_meta`."""
+    server, sent = Server("s"), []
+    server.add_tool(handler, "tool")
+    reply = server.handle(modern("tools/call", name="tool", meta=meta), sent.append)
+    assert "result" in reply, reply
+    return sent
+
+
+@pytest.mark.parametrize("token", ["abc", 7, "7", 0, ""])
+def test_progress_carries_the_token_with_its_type_and_always_rises(token):
+    def tool(ctx: Context) -> str:
+        for step in (1, 1, 0.5, 1.5, 3):
+            ctx.progress(step, 3.5)
+        ctx.progress(4, message="more than was expected")
+        return "done"
+
+    sent = emitted(tool, progressToken=token)
+    assert [message["params"] for message in sent] == [
+        {"progressToken": token, "progress": 1, "total": 3.5},
+        {"progressToken": token, "progress": 1.5, "total": 3.5},
+        {"progressToken": token, "progress": 3, "total": 3.5},
+        {"progressToken": token, "progress": 4, "message": "more than was expected"},
+    ]
+    assert all(type(message["params"]["progressToken"]) is type(token) for message in sent)
+    assert {message["method"] for message in sent} == {"notifications/progress"}
+
+
+@pytest.mark.parametrize("meta", [{}, {"progressToken": None}, {"progressToken": True}, {"progressToken": 1.5}])
+def test_without_a_usable_token_there_is_no_progress(meta):
+    def tool(ctx: Context) -> str:
+        ctx.progress(1)
+        return "done"
+
+    assert emitted(tool, **meta) == []
+
+
+def test_nothing_is_sent_once_the_call_is_over():
+    kept = []
+
+    def tool(ctx: Context) -> str:
+        kept.append(ctx)
+        return "done"
+
+    server, sent = Server("s"), []
+    server.add_tool(tool, "tool")
+    server.handle(modern("tools/call", name="tool", meta={"progressToken": 1, LEVEL: "debug"}), sent.append)
+    kept[0].progress(1)
+    kept[0].log("error", "late")
+    assert sent == []
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_log_level_lets_itself_and_what_is_worse_through(level):
+    def tool(ctx: Context) -> str:
+        for each in LEVELS:
+            ctx.log(each, {"was": each}, logger="test")
+        return "done"
+
+    sent = emitted(tool, **{LEVEL: level})
+    assert [message["params"]["level"] for message in sent] == LEVELS[LEVELS.index(level) :]
+    assert sent[0] == {
+        "jsonrpc": "2.0",
+        "method": "notifications/message",
+        "params": {"level": level, "data": {"was": level}, "logger": "test"},
+    }
+    assert emitted(tool) == []
+
+
+def test_a_level_nobody_knows_is_the_authors_mistake():
+    def tool(ctx: Context) -> str:
+        with pytest.raises(ValueError, match="not a log level"):
+            ctx.log("loud", "x")
+        return "done"
+
+    assert emitted(tool, **{LEVEL: "debug"}) == []
+
+
+def test_logging_is_declared_by_servers_whose_handlers_can_log():
+    server = Server("s")
+    server.add_tool(lambda: "x", "plain")
+    assert "logging" not in result(server, "server/discover")["capabilities"]
+    assert Legacy(server).problem("logging/setLevel", level="info")["code"] == -32601
+
+    @server.tool
+    def tool(ctx: Context) -> str:
+        return "x"
+
+    assert result(server, "server/discover")["capabilities"]["logging"] == {}
+    session = Legacy(server)
+    assert session.result("logging/setLevel", level="info") == {}
+    for level in ("loud", None, 3):
+        assert session.problem("logging/setLevel", level=level)["code"] == -32602
+
+
+def test_the_context_knows_its_call():
+    seen = {}
+
+    def tool(x: int, ctx: Context) -> str:
+        for name in ("method", "version", "principal", "request", "session", "client_info", "capabilities", "meta"):
+            seen[name] = getattr(ctx, name)
+        seen["can"] = ctx.can("sampling"), ctx.can("sampling", "tools"), ctx.can("elicitation", "url"), ctx.can("roots")
+        return "x"
+
+    server = Server("s")
+    server.add_tool(tool)
+    trace = {
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "tracestate": "a=b",
+        "baggage": "c=d",
+    }
+    info = {"io.modelcontextprotocol/clientInfo": {"name": "c", "version": "2"}}
+    message = modern(
+        "tools/call", name="tool", arguments={"x": 1}, capabilities={"sampling": {}}, meta={**trace, **info}
+    )
+    server.handle(message, principal="ann")
+    assert seen["method"] == "tools/call" and seen["version"] == "2026-07-28" and seen["principal"] == "ann"
+    assert seen["client_info"] == {"name": "c", "version": "2"} and seen["capabilities"] == {"sampling": {}}
+    assert {name: seen["meta"][name] for name in trace} == trace
+    assert seen["request"] is None and seen["session"] is None
+    assert seen["can"] == (True, False, False, False)
+    Legacy(server, "2025-06-18", elicitation={}).result("tools/call", name="tool", arguments={"x": 1})
+    assert seen["version"] == "2025-06-18" and seen["client_info"] == {"name": "client", "version": "1"}
+    assert seen["capabilities"] == {"elicitation": {}}
+
+
+def test_the_context_is_hidden_from_the_schema_wherever_it_stands():
+    server = Server("s")
+
+    @server.tool
+    def tool(a: int, context: Context, b: str = "x") -> str:
+        return type(context).__name__
+
+    (listed,) = result(server, "tools/list")["tools"]
+    assert set(listed["inputSchema"]["properties"]) == {"a", "b"}
+    assert result(server, "tools/call", name="tool", arguments={"a": 1})["content"][0]["text"] == "Context"
+    refused = result(server, "tools/call", name="tool", arguments={"a": 1, "context": {}})
+    assert refused["isError"] is True
+
+
+def test_a_cancelled_call_raises_where_the_handler_looks_and_sends_nothing_more():
+    server, sent, steps = Server("s"), [], []
+    started, over = threading.Event(), threading.Event()
+
+    @server.tool
+    def tool(ctx: Context) -> str:
+        ctx.on_cancel(lambda: steps.append("told"))
+        started.set()
+        assert ctx.cancelled.wait(10)
+        ctx.on_cancel(lambda: steps.append("told late"))
+        for look in (lambda: ctx.progress(1), lambda: ctx.log("error", "x"), ctx.check, ctx.list_roots):
+            try:
+                look()
+            except Exception:
+                steps.append("swallowed")
+            except Cancelled:
+                steps.append("raised")
+        ctx.emit("notifications/progress", {"progressToken": 1, "progress": 2})
+        over.set()
+        return "a result nobody gets"
+
+    session = server.open_session(sent.append)
+    replies = []
+    meta = {"progressToken": 1, LEVEL: "debug"}
+    thread = threading.Thread(
+        target=lambda: replies.append(
+            server.handle(modern("tools/call", 5, name="tool", meta=meta), sent.append, session)
+        )
+    )
+    thread.start()
+    assert started.wait(10)
+    server.handle({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}}, session=session)
+    thread.join(10)
+    assert over.is_set() and replies == [None] and sent == []
+    assert steps == ["told", "told late", "raised", "raised", "raised", "raised"]
+
+
+def test_cancelling_twice_or_too_late_does_nothing():
+    server = Server("s")
+    server.add_tool(lambda: "x", "tool")
+    session = server.open_session()
+    assert server.handle(modern("tools/call", 5, name="tool"), None, session)["result"]["content"][0]["text"] == "x"
+    for _ in range(2):
+        cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}}
+        assert server.handle(cancel, session=session) is None
+    assert server.handle(modern("tools/call", 5, name="tool"), None, session)["id"] == 5
+
+
+def test_around_call_wraps_every_handler():
+    from contextlib import contextmanager
+
+    seen = []
+
+    @contextmanager
+    def around(ctx):
+        seen.append("in")
+        try:
+            yield
+        except RuntimeError as error:
+            seen.append(str(error))
+            raise
+        finally:
+            seen.append("out")
+
+    server = Server("s", around_call=around)
+
+    @server.tool
+    def good() -> str:
+        seen.append("good")
+        return "x"
+
+    @server.tool
+    def bad() -> str:
+        raise RuntimeError("bad")
+
+    result(server, "tools/call", name="good")
+    assert result(server, "tools/call", name="bad")["isError"] is True
+    assert seen == ["in", "good", "out", "in", "bad", "out"]
+
+
+def test_the_flow_of_a_legacy_call_is_its_own():
+    server, flows = Server("s"), []
+
+    @server.tool
+    def tool(ctx: Context) -> str:
+        flows.append(ctx.flow)
+        return "x"
+
+    session = Legacy(server)
+    for _ in range(2):
+        session.result("tools/call", name="tool")
+    assert len(set(flows)) == 2

@@ -1,0 +1,206 @@
+"""Resources and templates: lists, reading, errors, media types, caching."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import pytest
+
+from minimcp import McpError, Server
+from tests.helpers import Legacy, problem, result
+
+
+@pytest.fixture
+def server():
+    server = Server("s", "1")
+
+    @server.resource("config://app", title="App", mime_type="text/plain", size=3, meta={"com.example/x": 1})
+    def app() -> str:
+        """The configuration."""
+        return "a=b"
+
+    @server.resource("db://{table}/{row}")
+    def row(table: str, row: int) -> Optional[dict]:
+        """A row."""
+        return {"table": table, "row": row} if row < 10 else None
+
+    return server
+
+
+def read(server, uri):
+    return result(server, "resources/read", uri=uri)["contents"]
+
+
+def test_without_resources_there_is_no_capability_and_no_method():
+    server = Server("s")
+    assert "resources" not in result(server, "server/discover")["capabilities"]
+    for method in ("resources/list", "resources/templates/list", "resources/read"):
+        assert problem(server, method, uri="x://y")["code"] == -32601
+    assert Legacy(server).problem("resources/subscribe", uri="x://y")["code"] == -32601
+
+
+def test_resources_declare_subscriptions_and_list_changes(server):
+    declared = {"listChanged": True, "subscribe": True}
+    assert result(server, "server/discover")["capabilities"]["resources"] == declared
+    assert Legacy(server).hello["capabilities"]["resources"] == declared
+
+
+def test_fixed_uris_and_templates_are_two_lists(server):
+    assert result(server, "resources/list")["resources"] == [
+        {
+            "uri": "config://app",
+            "name": "app",
+            "title": "App",
+            "description": "The configuration.",
+            "mimeType": "text/plain",
+            "size": 3,
+            "_meta": {"com.example/x": 1},
+        }
+    ]
+    assert result(server, "resources/templates/list")["resourceTemplates"] == [
+        {"uriTemplate": "db://{table}/{row}", "name": "row", "description": "A row."}
+    ]
+    assert Legacy(server, "2024-11-05").result("resources/list")["resources"][0].keys() == {
+        "uri",
+        "name",
+        "description",
+        "mimeType",
+        "size",
+    }
+
+
+def test_contents_have_the_uri_that_was_read_and_text_or_blob(server):
+    assert read(server, "config://app") == [{"uri": "config://app", "mimeType": "text/plain", "text": "a=b"}]
+    assert read(server, "db://books/3") == [
+        {"uri": "db://books/3", "mimeType": "application/json", "text": '{"table":"books","row":3}'}
+    ]
+    server.add_resource(lambda: b"\x00\xff", "bin://pics/x.png")
+    assert read(server, "bin://pics/x.png") == [{"uri": "bin://pics/x.png", "mimeType": "image/png", "blob": "AP8="}]
+    server.add_resource(lambda: (b"%PDF", "application/pdf"), "bin://doc")
+    assert read(server, "bin://doc") == [{"uri": "bin://doc", "mimeType": "application/pdf", "blob": "JVBERg=="}]
+
+
+def test_several_contents_may_come_of_one_uri(server):
+    parts = [{"uri": "dir://a/1", "text": "one"}, {"uri": "dir://a/2", "blob": "AA=="}]
+    server.add_resource(lambda: parts, "dir://a", mime_type="inode/directory")
+    assert read(server, "dir://a") == parts
+    server.add_resource(lambda: {"contents": []}, "dir://empty")
+    assert read(server, "dir://empty") == []
+
+
+@pytest.mark.parametrize("uri", ["config://other", "db://books/77", "no uri", "", "db://books/x/y"])
+def test_what_is_not_there_is_an_error_with_the_uri(server, uri):
+    error = problem(server, "resources/read", uri=uri)
+    assert error == {"code": -32602, "message": "Resource not found", "data": {"uri": uri}}
+    error = Legacy(server).problem("resources/read", uri=uri)
+    assert error == {"code": -32002, "message": "Resource not found", "data": {"uri": uri}}
+
+
+def test_a_variable_that_does_not_fit_its_type_is_an_error(server):
+    assert problem(server, "resources/read", uri="db://books/seven")["code"] == -32602
+
+
+@pytest.mark.parametrize("uri", [None, 5, ["config://app"]])
+def test_a_uri_is_a_string(server, uri):
+    assert problem(server, "resources/read", uri=uri)["code"] == -32602
+
+
+def test_a_crash_is_an_internal_error_without_its_cause(server, caplog):
+    server.add_resource(lambda: 1 / 0, "bad://x")
+    error = problem(server, "resources/read", uri="bad://x")
+    assert error["code"] == -32603 and "division" not in error["message"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_reader_may_answer_with_its_own_error(server):
+    def gone() -> str:
+        raise McpError("Gone for good", code=4100)
+
+    server.add_resource(gone, "old://x")
+    assert problem(server, "resources/read", uri="old://x") == {"code": 4100, "message": "Gone for good"}
+
+
+def test_hidden_resources_look_as_if_they_were_not_there(server):
+    server.add_resource(lambda: "x", "secret://x", allow=lambda ctx: False)
+    assert [each["uri"] for each in result(server, "resources/list")["resources"]] == ["config://app"]
+    assert problem(server, "resources/read", uri="secret://x") == {
+        "code": -32602,
+        "message": "Resource not found",
+        "data": {"uri": "secret://x"},
+    }
+    session = Legacy(server)
+    assert session.problem("resources/subscribe", uri="secret://x")["code"] == -32002
+
+
+def test_a_fixed_uri_wins_over_a_template(server):
+    server.add_resource(lambda: "fixed", "db://books/1")
+    assert read(server, "db://books/1")[0]["text"] == "fixed"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "no-scheme",
+        "1x://y",
+        "db://{a}{b}",
+        "db://{table}",
+        "db://{table}/{row}/{extra}",
+        "db://{bad name}",
+        "x://{a",
+        "",
+    ],
+)
+def test_malformed_uris_and_templates_are_refused_at_registration(server, uri):
+    def row(table: str, row: str) -> str:
+        return table
+
+    with pytest.raises(ValueError):
+        server.add_resource(row, uri)
+
+
+def test_caching_hints_are_the_servers_or_the_resources_own():
+    server = Server("s", ttl_ms=1000, cache_scope="public", page_size=1)
+    server.add_resource(lambda: "x", "a://1", ttl_ms=5)
+    server.add_resource(lambda: "x", "a://2", cache_scope="private")
+    hints = [
+        (found["ttlMs"], found["cacheScope"])
+        for found in (
+            result(server, "server/discover"),
+            result(server, "resources/list"),
+            result(server, "resources/list", cursor=result(server, "resources/list")["nextCursor"]),
+            result(server, "resources/templates/list"),
+            result(server, "resources/read", uri="a://1"),
+            result(server, "resources/read", uri="a://2"),
+        )
+    ]
+    assert hints == [(1000, "public")] * 4 + [(5, "public"), (1000, "private")]
+    legacy = Legacy(server).result("resources/read", uri="a://1")
+    assert legacy.keys() == {"contents"}
+
+
+@pytest.mark.parametrize("hints", [{"ttl_ms": -1}, {"ttl_ms": 1.5}, {"ttl_ms": True}, {"cache_scope": "shared"}])
+def test_caching_hints_that_make_no_sense_are_refused(hints):
+    with pytest.raises(ValueError):
+        Server("s", **hints)
+    with pytest.raises(ValueError):
+        Server("s").add_resource(lambda: "x", "a://1", **hints)
+
+
+def test_list_pages_follow_one_another():
+    server = Server("s", page_size=2)
+    for n in range(5):
+        server.add_resource(lambda: "x", f"a://{n}")
+    seen, cursor = [], {}
+    while True:
+        page = result(server, "resources/list", **cursor)
+        seen += [each["uri"] for each in page["resources"]]
+        if "nextCursor" not in page:
+            break
+        cursor = {"cursor": page["nextCursor"]}
+    assert seen == [f"a://{n}" for n in range(5)]
+    for bad in ("", "x", 5, "WyJ0b29scyIsIDFd", "A" * 200):
+        assert problem(server, "resources/list", cursor=bad)["code"] == -32602
+    # A page whose last item went away meanwhile still has a successor.
+    first = result(server, "resources/list")
+    server.remove_resource("a://1")
+    assert result(server, "resources/list", cursor=first["nextCursor"])["resources"][0]["uri"] == "a://2"

@@ -1,0 +1,340 @@
+"""Tools: what is listed, how results are made of what functions return, and what happens when they fail."""
+
+from __future__ import annotations
+
+import logging
+from typing import Optional
+
+import pytest
+
+from minimcp import McpError, Server, ToolError, audio, image, link, resource, text
+from tests.helpers import Legacy, problem, result
+
+
+@pytest.fixture
+def server():
+    return Server("s", "1")
+
+
+def call(server, tool, *, version=None, **arguments):
+    if version is not None:
+        return Legacy(server, version).result("tools/call", name=tool, arguments=arguments)
+    return result(server, "tools/call", name=tool, arguments=arguments)
+
+
+def test_a_server_without_tools_neither_declares_nor_serves_them(server):
+    assert result(server, "server/discover")["capabilities"] == {}
+    assert problem(server, "tools/list")["code"] == -32601
+    assert problem(server, "tools/call", name="x")["code"] == -32601
+    assert "tools" not in Legacy(server).hello["capabilities"]
+    server.add_tool(lambda: "x", "x")
+    assert result(server, "server/discover")["capabilities"] == {"tools": {"listChanged": True}}
+    assert Legacy(server).hello["capabilities"]["tools"] == {"listChanged": True}
+
+
+def test_the_last_tool_may_go_and_the_list_is_empty(server):
+    server.add_tool(lambda: "x", "x")
+    assert server.remove_tool("x") is True and server.remove_tool("x") is False
+    assert result(server, "tools/list")["tools"] == []
+
+
+def test_tools_are_listed_in_order_of_registration_and_replacing_keeps_the_place(server):
+    for name in ("zebra", "ant", "Ant"):
+        server.add_tool(lambda: "x", name)
+    server.add_tool(lambda: "y", "zebra", description="new")
+    names = [tool["name"] for tool in result(server, "tools/list")["tools"]]
+    assert names == ["zebra", "ant", "Ant"] == [tool["name"] for tool in Legacy(server).result("tools/list")["tools"]]
+    assert result(server, "tools/list")["tools"][0]["description"] == "new"
+    assert call(server, "zebra")["content"] == [{"type": "text", "text": "y"}]
+
+
+def test_names_are_case_sensitive(server):
+    server.add_tool(lambda: "lower", "ant")
+    assert problem(server, "tools/call", name="Ant") == {"code": -32602, "message": "Unknown tool: Ant"}
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "é", "x" * 129, "a,b"])
+def test_names_others_could_not_use_are_refused(server, name):
+    with pytest.raises(ValueError, match="tool name"):
+        server.add_tool(lambda: "x", name)
+
+
+def test_every_field_of_a_tool_is_listed(server):
+    @server.tool(
+        name="full.name-1",
+        title="Full",
+        description="Everything.",
+        annotations={"readOnlyHint": True, "destructiveHint": False, "idempotentHint": True, "openWorldHint": False},
+        icons=[{"src": "https://x.example/i.png", "mimeType": "image/png", "sizes": ["48x48"], "theme": "dark"}],
+        meta={"com.example/tier": 2},
+        output_schema={"type": "object", "properties": {"n": {"type": "integer"}}},
+    )
+    def full(n: int) -> dict:
+        return {"n": n}
+
+    (tool,) = result(server, "tools/list")["tools"]
+    assert tool == {
+        "name": "full.name-1",
+        "title": "Full",
+        "description": "Everything.",
+        "inputSchema": {
+            "type": "object",
+            "properties": {"n": {"type": "integer"}},
+            "required": ["n"],
+            "additionalProperties": False,
+        },
+        "outputSchema": {"type": "object", "properties": {"n": {"type": "integer"}}},
+        "annotations": {
+            "readOnlyHint": True,
+            "destructiveHint": False,
+            "idempotentHint": True,
+            "openWorldHint": False,
+        },
+        "icons": [{"src": "https://x.example/i.png", "mimeType": "image/png", "sizes": ["48x48"], "theme": "dark"}],
+        "_meta": {"com.example/tier": 2},
+    }
+    assert Legacy(server, "2025-06-18").result("tools/list")["tools"][0].keys() == tool.keys() - {"icons"}
+    assert Legacy(server, "2025-03-26").result("tools/list")["tools"][0].keys() == {
+        "name",
+        "description",
+        "inputSchema",
+        "annotations",
+    }
+
+
+def test_a_tool_without_parameters_takes_none(server):
+    server.add_tool(lambda: "x", "x")
+    assert result(server, "tools/list")["tools"][0]["inputSchema"] == {"type": "object", "additionalProperties": False}
+    assert call(server, "x", extra=1)["isError"] is True
+    assert result(server, "tools/call", name="x")["content"] == [{"type": "text", "text": "x"}]
+
+
+def test_a_raw_schema_is_listed_word_for_word(server):
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$defs": {"size": {"$anchor": "size", "enum": ["s", "m"]}},
+        "type": "object",
+        "properties": {"size": {"$ref": "#/$defs/size"}, "gift": {"type": "boolean"}},
+        "allOf": [
+            {
+                "if": {"properties": {"gift": {"const": True}}, "required": ["gift"]},
+                "then": {"required": ["to"]},
+                "else": {},
+            }
+        ],
+        "anyOf": [{"required": ["size"]}],
+        "unevaluatedProperties": True,
+    }
+    server.add_tool(lambda **order: order, "order", input_schema=schema)
+    assert result(server, "tools/list")["tools"][0]["inputSchema"] == schema
+    assert call(server, "order", size="m")["structuredContent"] == {"size": "m"}
+    assert call(server, "order", size="m", gift=True)["isError"] is True
+    assert call(server, "order", size="xl")["isError"] is True
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        5,
+        {"type": "array"},
+        {"type": "object", "properties": {"a": {"type": "nonsense"}}},
+        {"type": "object", "$schema": "https://example.com/own-dialect"},
+        {"type": "object", "properties": {"a": {"$ref": "https://example.com/a.json"}}},
+        {"type": "object", "properties": {"a": {"$ref": "#/$defs/missing"}}},
+    ],
+)
+def test_an_input_schema_that_is_none_is_refused_at_registration(server, schema):
+    with pytest.raises((ValueError, TypeError)):
+        server.add_tool(lambda **given: "x", "x", input_schema=schema)
+    assert result(server, "server/discover")["capabilities"] == {}
+
+
+def test_an_older_dialect_is_kept_and_honoured(server):
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "properties": {"pair": {"type": "array", "items": [{"type": "integer"}, {"type": "string"}]}},
+    }
+    server.add_tool(lambda pair: "fits", "pair", input_schema=schema)
+    assert call(server, "pair", pair=[1, "a"])["content"][0]["text"] == "fits"
+    assert call(server, "pair", pair=["a", 1])["isError"] is True
+
+
+def test_what_a_function_returns_becomes_content(server):
+    cases = {
+        "text": ("hello", [{"type": "text", "text": "hello"}]),
+        "nothing": (None, []),
+        "png": ((b"\x89PNG", "image/png"), [{"type": "image", "data": "iVBORw==", "mimeType": "image/png"}]),
+        "wav": ((b"RIFF", "audio/wav"), [{"type": "audio", "data": "UklGRg==", "mimeType": "audio/wav"}]),
+        "built": (
+            [text("a"), image(b"\x89PNG"), audio(b"RIFF"), link("x://y", "y"), resource("x://y", "z", "text/plain")],
+            [
+                {"type": "text", "text": "a"},
+                {"type": "image", "data": "iVBORw==", "mimeType": "image/png"},
+                {"type": "audio", "data": "UklGRg==", "mimeType": "audio/wav"},
+                {"type": "resource_link", "uri": "x://y", "name": "y"},
+                {"type": "resource", "resource": {"uri": "x://y", "mimeType": "text/plain", "text": "z"}},
+            ],
+        ),
+        "annotated": (
+            text("a", annotations={"audience": ["user"], "priority": 0.5, "lastModified": "2026-01-01T00:00:00Z"}),
+            [
+                {
+                    "type": "text",
+                    "text": "a",
+                    "annotations": {"audience": ["user"], "priority": 0.5, "lastModified": "2026-01-01T00:00:00Z"},
+                }
+            ],
+        ),
+        "whole": ({"content": [text("a")], "_meta": {"com.example/x": 1}}, [{"type": "text", "text": "a"}]),
+    }
+    for name, (value, content) in cases.items():
+        server.add_tool(lambda value=value: value, name, input_schema={"type": "object"})
+        assert call(server, name)["content"] == content, name
+    assert result(server, "tools/call", name="whole")["_meta"]["com.example/x"] == 1
+
+
+def test_a_dict_is_structured_content_and_its_json_as_text(server):
+    server.add_tool(lambda: {"å": [1, None]}, "data")
+    found = call(server, "data")
+    assert found["structuredContent"] == {"å": [1, None]}
+    assert found["content"] == [{"type": "text", "text": '{"å":[1,null]}'}]
+    assert call(server, "data", version="2025-06-18") == {
+        "content": [{"type": "text", "text": '{"å":[1,null]}'}],
+        "structuredContent": {"å": [1, None]},
+    }
+    assert call(server, "data", version="2024-11-05") == {"content": [{"type": "text", "text": '{"å":[1,null]}'}]}
+
+
+def test_an_output_schema_of_any_shape_is_for_modern_clients_and_one_of_objects_for_all(server):
+    @server.tool
+    def numbers() -> list[int]:
+        return [1, 2]
+
+    @server.tool
+    def maybe() -> Optional[int]:
+        return None
+
+    listed = {tool["name"]: tool for tool in result(server, "tools/list")["tools"]}
+    assert listed["numbers"]["outputSchema"] == {"type": "array", "items": {"type": "integer"}}
+    assert call(server, "numbers")["structuredContent"] == [1, 2]
+    # None is a value like any other: the member is there.
+    assert call(server, "maybe")["structuredContent"] is None
+    for tool in Legacy(server).result("tools/list")["tools"]:
+        assert "outputSchema" not in tool
+    assert call(server, "numbers", version="2025-11-25") == {"content": [{"type": "text", "text": "[1,2]"}]}
+
+
+def test_a_result_that_breaks_its_output_schema_is_a_failure(server, caplog):
+    @server.tool(output_schema={"type": "object", "required": ["n"]})
+    def broken() -> dict:
+        return {"m": 1}
+
+    found = call(server, "broken")
+    assert found["isError"] is True and "structuredContent" not in found
+    assert "broken" in caplog.text
+
+
+def test_a_tool_error_is_read_by_the_model_and_a_crash_is_logged(server, caplog):
+    @server.tool
+    def told() -> str:
+        raise ToolError("No more tickets.")
+
+    @server.tool
+    def crash() -> str:
+        raise KeyError("/etc/secret/path")
+
+    assert call(server, "told") == {
+        "resultType": "complete",
+        "content": [{"type": "text", "text": "No more tickets."}],
+        "isError": True,
+        "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "s", "version": "1"}},
+    }
+    with caplog.at_level(logging.ERROR):
+        found = call(server, "crash")
+    assert found["isError"] is True and "secret" not in str(found) and "KeyError" not in str(found)
+    assert "/etc/secret/path" in caplog.text
+
+
+def test_a_result_json_cannot_say_is_a_failure(server, caplog):
+    server.add_tool(lambda: {"x": float("nan")}, "nan")
+    server.add_tool(lambda: object(), "thing")
+    assert call(server, "nan")["isError"] is True and call(server, "thing")["isError"] is True
+    assert "nan" in caplog.text
+
+
+def test_a_tool_may_answer_with_an_error_of_the_application(server):
+    @server.tool
+    def limited() -> str:
+        raise McpError("Too many calls", {"retryAfter": 5}, code=4290)
+
+    error = problem(server, "tools/call", name="limited")
+    assert error == {"code": 4290, "message": "Too many calls", "data": {"retryAfter": 5}}
+
+
+def test_debugging_tells_what_a_crash_was(caplog):
+    server = Server("s", debug=True)
+
+    @server.tool
+    def crash() -> str:
+        raise KeyError("which")
+
+    assert call(server, "crash")["content"][0]["text"] == "The tool crash failed: KeyError: 'which'"
+    assert "crash" in caplog.text
+
+
+@pytest.mark.parametrize("params", [{}, {"name": 5}, {"name": None}, {"name": "x", "arguments": []}])
+def test_params_that_make_no_call_are_an_error(server, params):
+    server.add_tool(lambda: "x", "x")
+    assert problem(server, "tools/call", **params)["code"] == -32602
+    assert Legacy(server).problem("tools/call", **params)["code"] == -32602
+
+
+def test_arguments_that_do_not_fit_are_a_result_since_2025_11_25_and_an_error_before(server):
+    @server.tool
+    def double(n: int) -> int:
+        return 2 * n
+
+    arguments = {"n": "two"}
+    for found in (call(server, "double", n="two"), call(server, "double", version="2025-11-25", n="two")):
+        assert found["isError"] is True and '"n"' in found["content"][0]["text"].replace("'", '"')
+    for version in ("2025-06-18", "2025-03-26", "2024-11-05"):
+        error = Legacy(server, version).problem("tools/call", name="double", arguments=arguments)
+        assert error["code"] == -32602
+
+
+def test_who_may_not_see_a_tool_may_not_call_it(server):
+    @server.tool(allow=lambda ctx: ctx.principal == "ann")
+    def private() -> str:
+        return "for ann"
+
+    def ask(method, principal, **params):
+        from tests.helpers import modern
+
+        return server.handle(modern(method, **params), principal=principal)
+
+    assert ask("tools/list", "ann")["result"]["tools"][0]["name"] == "private"
+    assert ask("tools/list", None)["result"]["tools"] == []
+    assert ask("tools/call", "ann", name="private")["result"]["content"][0]["text"] == "for ann"
+    refused = ask("tools/call", "bob", name="private")["error"]
+    assert refused == {"code": -32602, "message": "Unknown tool: private"}
+
+
+def test_async_functions_are_refused_with_what_to_write(server):
+    async def later() -> str:
+        return "x"
+
+    with pytest.raises(TypeError, match="write def"):
+        server.add_tool(later)
+    with pytest.raises(TypeError):
+        server.completion("x", "y")(later)
+
+
+def test_lists_do_not_depend_on_who_asked_what_before(server):
+    for name in ("a", "b"):
+        server.add_tool(lambda: "x", name)
+    before = result(server, "tools/list")
+    session = Legacy(server, "2024-11-05")
+    session.result("tools/call", name="a")
+    result(server, "tools/call", name="b")
+    assert result(server, "tools/list") == before
