@@ -40,7 +40,8 @@ class Guard:
     def refusal(self, environ: Environ) -> str | None:
         """Why this request is refused, or None."""
         host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN", "")
-        local = environ.get("REMOTE_ADDR", "127.0.0.1") in ("127.0.0.1", "::1", "")
+        address = environ.get("REMOTE_ADDR", "")
+        local = address in ("", "::1") or address.startswith(("127.", "::ffff:127."))
         if environ.get("minimcp.host_checked"):
             # A framework's view found the name among those that its application serves.
             local = False

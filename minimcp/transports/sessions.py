@@ -178,7 +178,8 @@ class SessionDoor:
         if number.isascii() and number.isdigit() and event.isascii() and event.isdigit() and len(event_id) < 30:
             stream = session.door["streams"].get(int(number)) if int(number) else standing
             if stream is not None:
-                return stream, int(event)
+                # A worker that has never seen this session has no events that the client could be ahead of.
+                return stream, min(int(event), stream.newest)
         raise Refused(400, "Last-Event-ID names no stream of this session")
 
     def delete(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

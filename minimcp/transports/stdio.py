@@ -219,6 +219,14 @@ class StdioDoor:
         if not call.interactive:
             self._answer(call)
             return
+        if (
+            call.streams
+            and sum(other.streams for other in list(self._session.calls.values())) > self._limits["streams"]
+        ):
+            # No room for another stream: an expired one is acknowledged empty and ended.
+            call.ctx.deadline = 0.0
+            self._answer(call)
+            return
         workers = self._listeners if call.streams else self._workers
         try:
             workers.submit(lambda: self._answer_apart(call))

@@ -121,6 +121,11 @@ class Log:
         # The number of the newest event that was handed to a reader.
         self.delivered = 0
 
+    @property
+    def newest(self) -> int:
+        """The number of the newest event, 0 when there is none."""
+        return self._next - 1
+
     def alone(self, ticket: int, timeout_s: float) -> bool:
         """Wait for something to happen, and say whether it was the end, with nothing before the reply."""
         with self._changed:
@@ -141,10 +146,10 @@ class Log:
 
     def finish(self, reply: Any = None) -> None:
         """Append the reply, if there is one, and end the stream."""
-        if reply is not None:
-            self.reply = reply
-            self.send(reply)
         with self._changed:
+            if reply is not None:
+                self.reply = reply
+                self.send(reply)
             self.done = True
             self._changed.notify_all()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from minimcp.transports.guard import Guard
 from tests.helpers import http_headers, modern
 from tests.hostile.support import Gate, Http, attacked
 
@@ -104,6 +105,13 @@ def test_a_name_that_was_pointed_at_this_machine_is_refused(http: Http, gate: Ga
 def test_names_of_this_machine_are_served_T079(http: Http, host: str) -> None:
     reply = http.send(ECHO, {**http_headers(ECHO), "Host": host.format(port=http.port)})
     assert reply.status == 200
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"], ids=lambda a: f"T079-{a}")
+def test_every_loopback_address_is_a_loopback_connection(address: str) -> None:
+    guard = Guard(None, ())
+    assert guard.refusal({"REMOTE_ADDR": address, "HTTP_HOST": "evil.example"}) is not None
+    assert guard.refusal({"REMOTE_ADDR": address, "HTTP_HOST": "localhost:8000"}) is None
 
 
 def test_a_host_and_an_origin_that_agree_are_still_foreign_T080(http: Http, gate: Gate) -> None:

@@ -108,6 +108,19 @@ def test_params_are_an_object(http: Http, value: Any) -> None:
     assert (reply.status, reply.code, reply.message["id"]) == (400, -32600, 1)
 
 
+@pytest.mark.parametrize("name", ["ID", "Id", "\u0130d", "id ", " id", "id\0"], ids=lambda name: f"T010-{name!r}")
+def test_a_member_is_known_by_its_exact_name(http: Http, name: str) -> None:
+    message = {key: value for key, value in ADD.items() if key != "id"}
+    reply = raw(http, text_of({**message, name: 1}))
+    assert (reply.status, reply.body) == (202, b"")
+    for member in ("jsonrpc", "method"):
+        renamed = {key.upper() if key == member else key: value for key, value in ADD.items()}
+        reply = raw(http, text_of(renamed))
+        assert (reply.status, reply.code, reply.message["id"]) == (400, -32600, 1)
+    reply = raw(http, text_of({**message, "id": 1, "PARAMS": message["params"], "params": {}}))
+    assert (reply.status, reply.code) == (400, -32602)
+
+
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"], ids=lambda word: f"T012-{word}")
 @pytest.mark.parametrize("place", ["id", "argument"])
 def test_what_is_not_a_json_number_is_a_parse_error(http: Http, word: str, place: str) -> None:

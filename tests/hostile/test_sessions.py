@@ -337,6 +337,41 @@ def test_last_event_id_of_another_session_gives_nothing_of_it(http: Http) -> Non
     assert [event.get("method", "result") for event in again.events] == ["notifications/progress", "result"]
 
 
+def test_a_last_event_id_ahead_of_its_stream_loses_nothing_that_comes(host: Any) -> None:
+    """Not a row of the catalogue; another worker may have numbered the events."""
+    server = plain(limits={"keepalive_s": 0.2})
+    http = host(server)
+    headers = {**LEGACY, "Mcp-Session-Id": http.initialize(), "Last-Event-ID": "0-99999"}
+    with http.open(None, "GET", **headers) as stream:
+        server.changed("tools")
+        assert stream.event()["method"] == "notifications/tools/list_changed"
+
+
+def test_a_message_for_an_sse_session_that_is_not_there_is_not_found_T089(host: Any) -> None:
+    http = host(plain(principal=lambda environ: environ.get("HTTP_X_USER"), limits={"keepalive_s": 0.2}))
+    fields = {"Content-Type": "application/json"}
+    for path in ("/messages", "/messages?session_id=", "/messages?session_id=x", "/messages?session_id=%00&x=%ff"):
+        assert http.send(LIST, fields, path=path).status == 404
+    with http.open(None, "GET", "/sse", **{"Accept": "text/event-stream", "X-User": "ann"}) as stream:
+        assert stream.readline() == b"event: endpoint\n"
+        path = stream.readline()[6:].strip().decode()
+        # The id alone does not let another principal in. T091
+        theirs = http.send(LIST, {**fields, "X-User": "bob"}, path=path)
+        nobodys = http.send(LIST, {**fields, "X-User": "bob"}, path="/messages?session_id=x")
+        assert (theirs.status, theirs.body) == (404, nobodys.body)
+        mine = {**fields, "X-User": "ann"}
+        assert http.send(b"{", mine, path=path).code == -32700
+        assert http.send(LIST, mine, path=path).status == 202
+        assert stream.event()["error"]["code"] == -32600
+        assert http.send(handshake("2024-11-05"), mine, path=path).status == 202
+        assert stream.event()["result"]["protocolVersion"] == "2024-11-05"
+    for _ in range(100):
+        if http.send(LIST, mine, path=path).status == 404:
+            break
+    else:
+        raise AssertionError("the session outlives its stream")
+
+
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-06-18", "2025-11-25"])
 def test_a_batch_in_a_session_of_another_revision_is_refused_T004(http: Http, version: str) -> None:
     id = http.initialize(version)

@@ -416,6 +416,27 @@ def test_a_subscription_is_acknowledged_first_and_ends_on_cancel_T194(child: Chi
     child.alive()
 
 
+def test_a_stream_too_many_is_acknowledged_empty_and_ended_T194(tmp_path: Path) -> None:
+    target = tmp_path / "few.py"
+    target.write_text(
+        "from minimcp import Server\nserver = Server('few', limits={'streams': 2})\n\n"
+        "@server.tool\ndef add(a: int, b: int) -> int:\n    return a + b\n"
+    )
+    with Child(str(target)) as child:
+        for id in (1, 2, 3):
+            child.send(modern("subscriptions/listen", id, notifications={"toolsListChanged": True}))
+        # Three acknowledgements, and for the last one also its end: a notification and the result.
+        heard = [child.next() for _ in range(5)]
+        acknowledged = {
+            message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"]: message["params"]["notifications"]
+            for message in heard
+            if message.get("method") == "notifications/subscriptions/acknowledged"
+        }
+        assert acknowledged == {1: {"toolsListChanged": True}, 2: {"toolsListChanged": True}, 3: {}}
+        assert [message["id"] for message in heard if "result" in message] == [3]
+        assert child.end() == 0
+
+
 def test_a_tampered_state_does_not_run_the_tool_T197(child: Child) -> None:
     book = {"name": "book", "arguments": {"city": "Oslo"}}
     child.send(modern("tools/call", 1, FORMS, **book))
