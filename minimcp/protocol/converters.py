@@ -10,10 +10,10 @@ import typing
 from collections.abc import Callable
 from typing import Any, Union
 
-from . import docstrings, scalars
-from .jsonable import to_json
-from .scalars import Converter, Load, Misfit, Schema
+from . import docstrings, values
+from .quick import TYPES
 from .schema import Validator
+from .values import Converter, Load, Misfit, Schema, to_json
 
 _NULL = type(None)
 _UNIONS = (Union, getattr(types, "UnionType", Union))
@@ -76,7 +76,7 @@ class Converters:
         if kind in _DICTS:
             return self._mapping(hint, arguments)
         if isinstance(hint, type):
-            return scalars.converter(hint) or self._class(hint)
+            return values.converter(hint) or self._class(hint)
         raise unsupported(hint)
 
     def _array(self, arguments: tuple[Any, ...]) -> Converter:
@@ -100,10 +100,10 @@ class Converters:
     def _mapping(self, hint: Any, arguments: tuple[Any, ...]) -> Converter:
         if not arguments:
             return {"type": "object"}, None
-        keys, (values, load) = self.of(arguments[0]), self.of(arguments[1])
+        keys, (item, load) = self.of(arguments[0]), self.of(arguments[1])
         if keys not in (({}, None), ({"type": "string"}, None)):
             raise TypeError(f"{describe(hint)} has keys that JSON cannot have: write dict[str, ...]")
-        schema: Schema = {"type": "object", "additionalProperties": values} if values else {"type": "object"}
+        schema: Schema = {"type": "object", "additionalProperties": item} if item else {"type": "object"}
         if load is None:
             return schema, None
         return schema, lambda value: {name: at(name, load, item) for name, item in value.items()}
@@ -127,7 +127,7 @@ class Converters:
                 judges[:] = [Validator({**schema, "$defs": self.defs}).is_valid for schema, _ in branches]
             reason = Misfit("fits none of the forms that it may have")
             for (schema, load), fits in zip(branches, judges):
-                if type(value) in _PYTHON_TYPES.get(schema.get("type", ""), (type(value),)) and fits(value):
+                if type(value) in TYPES.get(schema.get("type", ""), (type(value),)) and fits(value):
                     try:
                         return value if load is None else load(value)
                     except Misfit as error:
@@ -219,20 +219,11 @@ class Converters:
             ref = schema["$ref"]
             schema = dict(defs[ref.rpartition("/")[2]])
             others = {name: part for name, part in defs.items() if f"#/$defs/{name}" != ref}
-            defs = defs if _refers(ref, [schema, others]) else others
+            defs = defs if repr(ref) in repr([schema, others]) else others
         return {**schema, "$defs": defs} if defs else schema
 
 
-_NUMBERS = {scalars.to_int, scalars.to_float}
-_PYTHON_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "boolean": (bool,),
-    "null": (_NULL,),
-    "integer": (int, float),
-    "number": (int, float),
-    "array": (list,),
-    "object": (dict,),
-}
+_NUMBERS = {values.to_int, values.to_float}
 
 
 def at(place: int | str, load: Load, value: Any) -> Any:
@@ -334,19 +325,12 @@ def _refusal(error: Exception) -> Misfit:
     return Misfit(f"is refused ({str(error)[:200]})" if isinstance(error, ValueError) else "is refused by its type")
 
 
-def _refers(ref: str, node: Any) -> bool:
-    """Say whether some part of a schema refers to `ref`."""
-    if isinstance(node, dict):
-        return node.get("$ref") == ref or any(_refers(ref, child) for child in node.values())
-    return isinstance(node, list) and any(_refers(ref, child) for child in node)
-
-
-def _literal(values: tuple[Any, ...]) -> Converter:
-    plain = [getattr(value, "value", value) for value in values]
+def _literal(meanings: tuple[Any, ...]) -> Converter:
+    plain = [getattr(meaning, "value", meaning) for meaning in meanings]
     if any(not isinstance(value, (str, int, _NULL)) for value in plain):
         raise TypeError("a Literal may hold only strings, integers, booleans and None")
-    schema: Schema = {**scalars.type_of(plain), "enum": plain}
-    return schema, None if all(type(value) is str for value in values) else scalars.lookup(zip(plain, values))
+    schema: Schema = {**values.type_of(plain), "enum": plain}
+    return schema, None if all(type(m) is str for m in meanings) else values.lookup(zip(plain, meanings))
 
 
 _BOUNDS = {

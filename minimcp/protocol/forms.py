@@ -6,8 +6,8 @@ import typing
 from typing import Annotated, Any
 
 from .converters import Converters, Member, members_of, name_of
-from .scalars import Load, Schema
 from .schema import Validator
+from .values import Load, Schema
 
 _KEYWORDS = {
     "string": {"minLength", "maxLength", "format", "enum", "oneOf", "enumNames", "pattern"},

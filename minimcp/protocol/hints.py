@@ -7,11 +7,11 @@ import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import docstrings, forms, scalars
+from . import docstrings, forms, values
 from .converters import Converters, describe, resolve
 from .errors import InvalidArguments
-from .jsonable import to_json as to_json
-from .scalars import Load, Misfit, Schema
+from .values import Load, Misfit, Schema
+from .values import to_json as to_json
 
 _NULL = type(None)
 Bind = Callable[[dict[str, Any]], dict[str, Any]]
@@ -134,7 +134,7 @@ def _is_context(hint: Any, context_type: type | None) -> bool:
 
 def _binder(loads: dict[str, Load]) -> Bind:
     # A number that has its type already needs no call.
-    exact: dict[Any, type] = {scalars.to_int: int, scalars.to_float: float}
+    exact: dict[Any, type] = {values.to_int: int, values.to_float: float}
     steps = [(name, exact.get(load), load) for name, load in loads.items() if load is not None]
 
     def bind(arguments: dict[str, Any]) -> dict[str, Any]:

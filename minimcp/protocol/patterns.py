@@ -63,7 +63,9 @@ def _total(tree: Any, length: int, flags: int) -> int:
 
 
 def _anchored(tree: Any) -> bool:
-    kind, value = (str(tree[0][0]), tree[0][1]) if tree else ("", None)
+    if not tree:
+        return False
+    kind, value = str(tree[0][0]), tree[0][1]
     if kind == "BRANCH":
         return all(map(_anchored, value[1]))
     return _anchored(value[3]) if kind == "SUBPATTERN" else kind == "AT" and "BEGINNING" in str(value)

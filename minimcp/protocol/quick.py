@@ -18,7 +18,8 @@ Test = Optional[Callable[[Any], bool]]
 Table = dict[type, Test]
 
 _NULL = type(None)
-_NAMES = {"string": str, "boolean": bool, "null": _NULL, "array": list, "object": dict}
+TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "boolean": (bool,), "null": (_NULL,)}
+TYPES.update({"integer": (int, float), "number": (int, float), "array": (list,), "object": (dict,)})
 _ANNOTATIONS = {"title": str, "description": str, "format": str, "contentEncoding": str, "deprecated": bool}
 _ANNOTATIONS.update({"examples": list, "default": object})
 
@@ -40,7 +41,10 @@ def accepts(schema: Any) -> Callable[[Any], bool]:
     :raises Unsupported: when the schema is left to the full validator.
     """
     try:
-        table = _Document(schema).root()
+        document = _Document(schema)
+        for name in document.parts:
+            document.reference(f"#/$defs/{name}")
+        table = document.table(document.schema)
     except RecursionError:
         raise Unsupported("nesting") from None
 
@@ -63,11 +67,6 @@ class _Document:
         self.schema = {keyword: part for keyword, part in schema.items() if keyword != "$schema"}
         self.parts = _take(self.schema, "$defs", dict, {})
         self.tables: dict[str, Table | None] = {}
-
-    def root(self) -> Table:
-        for name in self.parts:
-            self.reference(f"#/$defs/{name}")
-        return self.table(self.schema)
 
     def reference(self, ref: Any) -> Table:
         name = str(ref)[len("#/$defs/") :]
@@ -109,13 +108,15 @@ class _Document:
         if name in ("integer", "number"):
             limits = _limits(schema)
             return {int: limits, float: limits if name == "number" else _both(float.is_integer, limits)}
-        if not isinstance(name, str) or name not in _NAMES:
-            raise Unsupported("type")
         if name == "string":
             return {str: _both(_sizes(schema, "Length"), _pattern(schema))}
         if name == "array":
             return {list: _both(_sizes(schema, "Items"), _each(self.table(schema.pop("items", True))))}
-        return {_NAMES[name]: self.members(schema) if name == "object" else None}
+        if name == "object":
+            return {dict: self.members(schema)}
+        if name == "boolean" or name == "null":
+            return dict.fromkeys(TYPES[name])
+        raise Unsupported("type")
 
     def members(self, schema: dict[str, Any]) -> Test:
         tables = {name: self.table(part) for name, part in _take(schema, "properties", dict, {}).items()}
@@ -203,11 +204,12 @@ _LIMITS: dict[str, Callable[[Any], Callable[[Any], bool]]] = {
 
 def _limits(schema: dict[str, Any]) -> Test:
     test: Test = None
-    for keyword in [keyword for keyword in _LIMITS if keyword in schema]:
-        limit = schema.pop(keyword)
-        if type(limit) not in (int, float):
-            raise Unsupported(keyword)
-        test = _both(test, _LIMITS[keyword](limit))
+    for keyword, make in _LIMITS.items():
+        if keyword in schema:
+            limit = schema.pop(keyword)
+            if type(limit) not in (int, float):
+                raise Unsupported(keyword)
+            test = _both(test, make(limit))
     return test
 
 
