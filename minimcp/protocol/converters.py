@@ -285,17 +285,16 @@ def members_of(cls: Any, inputs: bool) -> list[Member]:
     if hasattr(cls, "__dataclass_fields__"):
         import dataclasses
 
-        hints = resolve(cls)
-        fields = [field for field in dataclasses.fields(cls) if field.init or not inputs]
-        missing = dataclasses.MISSING
+        hints, missing = resolve(cls), dataclasses.MISSING
         return [
             (
                 field.name,
                 hints[field.name],
                 not inputs or (field.default is missing and field.default_factory is missing),
-                _NOTHING if field.default is missing else field.default,
+                field.default,
             )
-            for field in fields
+            for field in dataclasses.fields(cls)
+            if field.init or not inputs
         ]
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         hints, defaults = resolve(cls), cls._field_defaults

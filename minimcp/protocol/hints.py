@@ -74,13 +74,14 @@ def signature(function: Any, context_type: type | None = None) -> Signature:
             hint = typing.Optional[hint]
         members.append((parameter.name, hint, parameter.default is parameter.empty, parameter.default))
     schema, loads = converters.members(members, read.texts, where)
-    bind = _binder(loads)
-    if read.others is not None:
+    if read.others is None:
+        bind = _binder(loads)
+    else:
         del schema["additionalProperties"]
         found, load = converters.member(read.others, read.hints.get(read.others, Any), where)
         if found:
             schema["additionalProperties"] = found
-        bind = _open_binder(bind, schema.get("properties", {}), read.context, load)
+        bind = _open_binder(loads, load, read.context)
     return Signature(converters.document(schema), read.context, bind, read.text, read.returns)
 
 
@@ -151,22 +152,20 @@ def _binder(loads: dict[str, Load]) -> Bind:
     return bind if steps else lambda arguments: arguments
 
 
-def _open_binder(bind: Bind, names: Any, context: str | None, load: Load) -> Bind:
-    """Extend a binder to what arrives for `**kwargs`."""
+def _open_binder(loads: dict[str, Load], others: Load, context: str | None) -> Bind:
+    """A binder for a function with `**kwargs`, which receive what has no parameter of its own."""
 
-    def bind_all(arguments: dict[str, Any]) -> dict[str, Any]:
+    def bind(arguments: dict[str, Any]) -> dict[str, Any]:
         if context in arguments:
             raise InvalidArguments(f'"{context}" is not a known argument')
-        if load is None:
-            return bind(arguments)
-        return {**bind(arguments), **{n: _load(n, load, item) for n, item in arguments.items() if n not in names}}
+        return {name: _load(name, loads.get(name, others), item) for name, item in arguments.items()}
 
-    return bind_all
+    return bind
 
 
-def _load(name: str, load: Any, value: Any) -> Any:
+def _load(name: str, load: Load, value: Any) -> Any:
     try:
-        return load(value)
+        return value if load is None else load(value)
     except Misfit as error:
         place = name + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.path)
         raise InvalidArguments(f'"{place[:120]}" {error}') from None

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, Optional
 
-from .patterns import LENGTHS, compile_pattern
-
 Test = Optional[Callable[[Any], bool]]
 Table = dict[type, Test]
 
@@ -75,10 +73,9 @@ class _Document:
         if name not in self.tables:
             self.tables[name] = None
             self.tables[name] = self.table(self.parts[name])
-        table = self.tables[name]
-        if table is None:
+        if self.tables[name] is None:
             raise Unsupported("a schema that contains itself")
-        return table
+        return self.tables[name] or {}
 
     def table(self, schema: Any) -> Table:
         if schema is True:
@@ -109,7 +106,7 @@ class _Document:
             limits = _limits(schema)
             return {int: limits, float: limits if name == "number" else _both(float.is_integer, limits)}
         if name == "string":
-            return {str: _both(_sizes(schema, "Length"), _pattern(schema))}
+            return {str: _sizes(schema, "Length")}
         if name == "array":
             return {list: _both(_sizes(schema, "Items"), _each(self.table(schema.pop("items", True))))}
         if name == "object":
@@ -180,18 +177,6 @@ def _sizes(schema: dict[str, Any], noun: str) -> Test:
     if type(low) is not int or type(high) is not int or low < 0 or high < 0:
         raise Unsupported(noun)
     return (lambda value: low <= len(value) <= high) if (low, high) != (0, sys.maxsize) else None
-
-
-def _pattern(schema: dict[str, Any]) -> Test:
-    if "pattern" not in schema:
-        return None
-    try:
-        search, longest = compile_pattern(schema.pop("pattern"))
-    except (ValueError, TypeError):
-        raise Unsupported("pattern") from None
-    if longest < LENGTHS[0]:
-        raise Unsupported("a pattern whose time must be watched")
-    return lambda value: len(value) <= longest and search(value) is not None
 
 
 _LIMITS: dict[str, Callable[[Any], Callable[[Any], bool]]] = {
