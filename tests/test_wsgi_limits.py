@@ -318,6 +318,54 @@ def test_a_permit_held_for_long_goes_to_the_next_and_is_not_given_back_twice() -
     assert not watch.is_alive()
 
 
+def test_threads_that_use_the_gate_over_and_over_never_exceed_the_permits_nor_get_stuck() -> None:
+    ours = gate.Gate(2)
+    inside, most = [0], [0]
+    guard = threading.Lock()
+
+    def work() -> None:
+        ticket = gate.Ticket()
+        for _ in range(500):
+            ours.enter(ticket)
+            with guard:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+            with guard:
+                inside[0] -= 1
+            ours.leave(ticket)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(8)]
+    before, interval = sys.getswitchinterval(), 1e-6
+    sys.setswitchinterval(interval)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        sys.setswitchinterval(before)
+    assert not any(thread.is_alive() for thread in threads)
+    assert most[0] <= 2
+    assert len(ours._holders) == len(ours._waiting) == 0
+
+
+def test_the_gate_opens_while_permits_are_held_by_threads_that_block() -> None:
+    ours = gate.Gate(1)
+    watch = threading.Thread(target=ours.watch)
+    watch.start()
+    tickets = [gate.Ticket() for _ in range(40)]
+    began = time.monotonic()
+    for ticket in tickets:
+        # Nobody gives a permit back, as if all were waiting for a database.
+        ours.enter(ticket)
+    # One after the other at a permit's lifetime each it would take 0.4 s at the very least.
+    assert time.monotonic() - began < 1
+    assert sum(ticket.holds for ticket in tickets) <= 1
+    assert time.monotonic() < ours._open_until
+    ours.close()
+    watch.join(5)
+
+
 # Start and stop
 
 

@@ -50,7 +50,8 @@ class Gate:
     def enter(self, ticket: Ticket) -> None:
         """Wait for a permit; give it back with `leave`."""
         with self._lock:
-            if self._free > 0:
+            must_wait = self._free == 0
+            if not must_wait:
                 self._free -= 1
                 self._grant(ticket)
                 if not self._crowded:
@@ -62,7 +63,7 @@ class Gate:
                 if not self._crowded:
                     self._crowded = True
                     self._call.release()
-        if not ticket.holds:
+        if must_wait:
             ticket.turn.acquire()
         ticket.cpu_s = time.thread_time()
 
