@@ -17,7 +17,7 @@ from .values import Converter, Load, Misfit, Schema, to_json
 
 _NULL = type(None)
 _UNIONS = (Union, getattr(types, "UnionType", Union))
-_LISTS = (list, collections.abc.Sequence, collections.abc.MutableSequence, collections.abc.Iterable)
+_LISTS = (list, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _SETS = (set, frozenset, collections.abc.Set, collections.abc.MutableSet)
 _DICTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _NOTHING: Any = object()

@@ -73,9 +73,10 @@ class _Document:
         if name not in self.tables:
             self.tables[name] = None
             self.tables[name] = self.table(self.parts[name])
-        if self.tables[name] is None:
+        table = self.tables[name]
+        if table is None:
             raise Unsupported("a schema that contains itself")
-        return self.tables[name] or {}
+        return table
 
     def table(self, schema: Any) -> Table:
         if schema is True:

@@ -74,6 +74,10 @@ def _time(cls: Any, value: str) -> Any:
     return cls.fromisoformat(re.sub(r"\.(\d{1,6})\d*", lambda found: "." + found.group(1).ljust(6, "0"), text))
 
 
+def _iso(value: Any) -> str:
+    return str(value.isoformat())
+
+
 _DURATION = re.compile(r"([+-])?P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d{1,6})?)S)?)?", re.ASCII)
 
 
@@ -133,10 +137,6 @@ _PLAIN: dict[str, tuple[str, Load]] = {
     "builtins.int": ("integer", to_int),
     "builtins.float": ("number", to_float),
 }
-
-
-def _iso(value: Any) -> str:
-    return str(value.isoformat())
 
 
 _PATH = ({"format": "path"}, _path, str, "path: it contains a NUL character")
