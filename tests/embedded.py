@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,3 +100,11 @@ class Wire:
     def closed(self) -> bool:
         """Whether the server ends the connection, having sent nothing more."""
         return self.until(b"\0 never sent") == b""
+
+
+def wait_until(condition: Any, timeout_s: float = 10) -> None:
+    """Wait for something to become true; an assertion fails when it does not in time."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        threading.Event().wait(0.01)
