@@ -94,7 +94,7 @@ class House(pydantic.BaseModel):
 UserId = NewType("UserId", int)
 
 
-def of(hint, **options):
+def of(hint):
     """The signature of a function with one parameter of this hint."""
 
     def function(value):
@@ -110,10 +110,6 @@ def arrives(hint, value):
     check_input_schema(signature.schema)
     Validator(signature.schema).check({"value": value})
     return signature.bind({"value": value})["value"]
-
-
-def schema_of(hint):
-    return of(hint).schema["properties"]["value"]
 
 
 ID = "123e4567-e89b-12d3-a456-426614174000"

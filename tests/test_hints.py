@@ -11,7 +11,7 @@ import pathlib
 import sys
 import typing
 import uuid
-from typing import Annotated, Any, Dict, List, Literal, NamedTuple, NewType, Optional, Sequence, Set, Tuple, Union
+from typing import Annotated, Any, Dict, List, Literal, NewType, Optional, Sequence, Set, Tuple, Union
 
 import annotated_types
 import pydantic
@@ -19,7 +19,7 @@ import pytest
 from typing_extensions import NotRequired, Required, TypedDict
 
 from minimcp.protocol import hints
-from minimcp.protocol.schema import Validator, check_input_schema
+from minimcp.protocol.schema import check_input_schema
 
 
 class Context:
@@ -54,16 +54,6 @@ class Stop:
     next: List[Stop] = dataclasses.field(default_factory=list)
 
 
-@dataclasses.dataclass
-class Span:
-    low: int
-    high: int
-
-    def __post_init__(self):
-        if self.low > self.high:
-            raise ValueError("low is above high")
-
-
 class Options(TypedDict, total=False):
     id: Required[uuid.UUID]
     deep: bool
@@ -73,11 +63,6 @@ class Options(TypedDict, total=False):
 class Plain(TypedDict):
     a: int
     b: NotRequired[datetime.date]
-
-
-class Point(NamedTuple):
-    x: int
-    y: float = 0.5
 
 
 class Pet(pydantic.BaseModel):
@@ -95,7 +80,7 @@ class House(pydantic.BaseModel):
 UserId = NewType("UserId", int)
 
 
-def of(hint, **options):
+def of(hint):
     """The signature of a function with one parameter of this hint."""
 
     def function(value):
@@ -103,14 +88,6 @@ def of(hint, **options):
 
     function.__annotations__ = {"value": hint}
     return hints.signature(function, Context)
-
-
-def arrives(hint, value):
-    """What a function gets for a JSON value that was validated."""
-    signature = of(hint)
-    check_input_schema(signature.schema)
-    Validator(signature.schema).check({"value": value})
-    return signature.bind({"value": value})["value"]
 
 
 def schema_of(hint):
