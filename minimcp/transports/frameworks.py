@@ -16,7 +16,7 @@ from typing import Any
 
 from ..protocol import wire
 from ..protocol.errors import InvalidRequest
-from .http import Environ, Headers, Refused
+from .guard import Environ, Headers, Refused
 
 _METHODS = ["GET", "POST", "DELETE", "OPTIONS"]
 

@@ -6,10 +6,14 @@ Spec: TRN-030, TRN-034, TRN-108, TRN-109, 26:basic/transports/streamable-http#se
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Optional
 
+from ..protocol.errors import MinimcpError
+
 Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+Headers = list[tuple[str, str]]
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?\Z")
 _ORIGIN = re.compile(r"https?://([^/?#@\s]+)\Z")
@@ -18,6 +22,15 @@ _LOOPBACK = frozenset(["localhost", "127.0.0.1", "[::1]"])
 _CORS_HEADERS = (
     "Content-Type, Accept, Authorization, Last-Event-ID, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name"
 )
+
+
+class Refused(MinimcpError):
+    """An HTTP request that never becomes a message, with the status to refuse it with."""
+
+    def __init__(self, status: int, message: str, *extra: tuple[str, str]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.extra = list(extra)
 
 
 class Guard:

@@ -13,16 +13,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Optional
 
 from ..protocol import headers, spec, sse, wire
-from ..protocol.errors import InvalidRequest, McpError, MinimcpError, SessionNotFound
-from .guard import Guard
+from ..protocol.errors import InvalidRequest, McpError, SessionNotFound
+from .guard import Environ, Guard, Headers, Refused, StartResponse
+from .sessions import SessionDoor
+from .sse import SseDoor
 from .streams import EventStream, Exchange, exchange_batches, gone
 from .workers import Workers
 
 log = logging.getLogger("minimcp")
-
-Environ = dict[str, Any]
-StartResponse = Callable[..., Any]
-Headers = list[tuple[str, str]]
 
 # The values of PATH_INFO at which a mounted callable is the MCP endpoint.
 MOUNTED = ("", "/", "/mcp", "/mcp/")
@@ -55,15 +53,6 @@ _KEYS = {
 }
 
 
-class Refused(MinimcpError):
-    """An HTTP request that never becomes a message, with the status to refuse it with."""
-
-    def __init__(self, status: int, message: str, *extra: tuple[str, str]) -> None:
-        super().__init__(message)
-        self.status = status
-        self.extra = list(extra)
-
-
 class HttpApp:
     """The WSGI callable of a server.
 
@@ -74,8 +63,6 @@ class HttpApp:
     """
 
     def __init__(self, server: Any, paths: Collection[str] = MOUNTED) -> None:
-        from .sessions import SessionDoor
-
         self.server = server
         self.limits = server.limits
         self._guard = Guard(server.allowed_hosts, server.allowed_origins)
@@ -86,7 +73,9 @@ class HttpApp:
         self._pid = os.getpid()
         self._warned = False
         endpoint = {"POST": self._post, "GET": self._sessions.get, "DELETE": self._sessions.delete}
-        self._routes: dict[str, dict[str, Any]] = dict.fromkeys(paths, endpoint)
+        old = SseDoor(self)
+        self._routes: dict[str, dict[str, Any]] = {"/sse": {"GET": old.get}, "/messages": {"POST": old.post}}
+        self._routes.update(dict.fromkeys(paths, endpoint))
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
@@ -94,7 +83,9 @@ class HttpApp:
             refusal = self._guard.refusal(environ)
             if refusal is not None:
                 raise Refused(403, refusal)
-            route = self._routes.get(environ.get("PATH_INFO", "")) or self._old_route(environ)
+            route = self._routes.get(environ.get("PATH_INFO", ""))
+            if route is None:
+                raise Refused(404, "There is no MCP endpoint at this path")
             handle = route.get(method)
             if handle is None:
                 if method == "OPTIONS" and environ.get("HTTP_ORIGIN"):
@@ -104,18 +95,6 @@ class HttpApp:
         except Refused as refused:
             body = wire.dumps(wire.error(None, InvalidRequest(str(refused))))
             return self.respond(environ, start_response, refused.status, body, refused.extra)
-
-    def _old_route(self, environ: Environ) -> dict[str, Any]:
-        """The two endpoints of HTTP+SSE."""
-        if environ.get("PATH_INFO") not in ("/sse", "/messages"):
-            raise Refused(404, "There is no MCP endpoint at this path")
-        from .sse import SseDoor
-
-        with self._lock:
-            if "/sse" not in self._routes:
-                door = SseDoor(self)
-                self._routes.update({"/sse": {"GET": door.get}, "/messages": {"POST": door.post}})
-        return self._routes[environ["PATH_INFO"]]
 
     def _post(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         accept = self.accepts(environ)

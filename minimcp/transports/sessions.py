@@ -12,7 +12,7 @@ from typing import Any
 
 from ..protocol import headers, spec, sse
 from ..protocol.errors import InvalidParams, InvalidRequest, SessionNotFound, TooManySessions
-from .http import Environ, Headers, Refused, StartResponse
+from .guard import Environ, Headers, Refused, StartResponse
 from .streams import Log, gone, log_batches
 
 # A session is known here by what it can do, not by its class.

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 from ..protocol import sse, wire
 from ..protocol.errors import McpError
 from ..protocol.wire import encode
-from .http import Environ, Refused, StartResponse
+from .guard import Environ, Refused, StartResponse
 from .streams import Exchange
 
 
