@@ -238,26 +238,22 @@ def from_strings(schema: Schema, arguments: dict[str, Any]) -> dict[str, Any]:
 
     A string that cannot be read as what is asked for stays a string, for the validation to refuse.
     """
-    properties = schema.get("properties", {})
-    result = {}
+    properties, defs = schema.get("properties", {}), schema.get("$defs", {})
+    result = dict(arguments)
     for name, value in arguments.items():
-        wanted = _types(properties.get(name, {}), schema.get("$defs", {}))
-        if isinstance(value, str) and wanted and "string" not in wanted:
+        if isinstance(value, str) and not _takes_text(properties.get(name, {}), defs):
             try:
-                value = json.loads(value)
+                result[name] = json.loads(value)
             except (ValueError, RecursionError):
                 pass
-        result[name] = value
     return result
 
 
-def _types(schema: Schema, defs: dict[str, Schema]) -> set[str]:
+def _takes_text(schema: Schema, defs: dict[str, Schema]) -> bool:
     if "$ref" in schema:
-        return _types(defs.get(schema["$ref"].rpartition("/")[2], {}), {})
+        return _takes_text(defs.get(schema["$ref"].rpartition("/")[2], {}), {})
     if "anyOf" in schema:
-        found = [_types(branch, defs) for branch in schema["anyOf"]]
-        return set().union(*found) if all(found) else set()
-    names = schema.get("type", ())
-    if not names and "enum" in schema:
-        return {"string"} if any(isinstance(value, str) for value in schema["enum"]) else {"enum"}
-    return {names} if isinstance(names, str) else set(names)
+        return any(_takes_text(branch, defs) for branch in schema["anyOf"])
+    if "enum" in schema:
+        return any(isinstance(value, str) for value in schema["enum"])
+    return "string" in schema.get("type", "string")
