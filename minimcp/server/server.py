@@ -1,4 +1,4 @@
-"""The face of a server: registration, and the four calls its doors use."""
+"""The face of a server: how it is made, what its doors call, and the doors themselves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..protocol import headers, spec, wire
 from ..protocol.errors import InvalidRequest, McpError
@@ -15,7 +15,7 @@ from . import legacy, modern
 from .bus import Bus, BusLike, Subscription
 from .context import Context
 from .dispatcher import Batch, Call, check_batch
-from .registry import Allow, Definition, Registry
+from .registration import Registration
 from .seal import Sealer, Secret
 from .session import Session, Sessions
 
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
-F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Server:
+class Server(Registration):
     """A Model Context Protocol server: register functions, then `run`, `run_http` or mount `wsgi`.
 
     :param name: what the server calls itself.
@@ -68,6 +67,7 @@ class Server:
         bus: BusLike | None = None,
         debug: bool = False,
     ) -> None:
+        super().__init__(bus or Bus(), ttl_ms, cache_scope)
         unknown = set(limits or ()) - set(spec.LIMITS)
         if unknown:
             raise ValueError(f"Unknown limits {sorted(unknown)}; there are {sorted(spec.LIMITS)}")
@@ -84,181 +84,14 @@ class Server:
         self.limits = {**spec.LIMITS, **(limits or {})}
         self.debug = debug
         self.sealer = Sealer(secret)
-        self.bus: BusLike = bus or Bus()
-        self.registry = Registry(Context, self.bus.publish)
         self.sessions = Sessions(
             self.sealer, int(self.limits["sessions"]), self.limits["session_idle_s"], self.limits["session_s"]
         )
-        self.extensions: dict[str, Message] = {}
-        self.extension_methods: dict[str, Any] = {}
-        self.name_params: dict[str, str] = {}
-        self.result_types: dict[str, str] = {}
-        self._caching = _check_caching({"ttlMs": ttl_ms, "cacheScope": cache_scope})
         self._lock = threading.Lock()  # guards _listeners, _streaming and _wsgi
         self._listeners: set[Subscription] = set()
         # Sessions that are one stream from beginning to end (stdio, HTTP+SSE); those of `sessions` have ids instead.
         self._streaming: weakref.WeakSet[Session] = weakref.WeakSet()
         self._wsgi: Any = None
-
-    # Registration
-
-    @overload
-    def tool(self, function: F) -> F: ...
-    @overload
-    def tool(self, *, name: str | None = None, **options: Any) -> Callable[[F], F]: ...
-    def tool(self, function: Any = None, *, name: str | None = None, **options: Any) -> Any:
-        """Register a function as a tool: `@server.tool` or `@server.tool(...)`; see `add_tool` for the options."""
-        return _decorate(function, lambda f: self.add_tool(f, name, **options))
-
-    def add_tool(
-        self,
-        function: Callable[..., Any],
-        name: str | None = None,
-        *,
-        title: str | None = None,
-        description: str | None = None,
-        annotations: types.ToolAnnotations | None = None,
-        icons: list[types.Icon] | None = None,
-        meta: Message | None = None,
-        input_schema: Definition | None = None,
-        output_schema: Definition | None = None,
-        allow: Allow | None = None,
-    ) -> None:
-        """Register a tool, or replace the one of that name.
-
-        :param annotations: hints such as `{"readOnlyHint": True}`. Spec: FEAT-013
-        :param input_schema: a JSON Schema, used verbatim instead of the one made from the type hints.
-        :param allow: `f(ctx)` decides who sees and may call the tool; for others it does not exist.
-        :raises TypeError: for a function that cannot be a tool, with what to write instead.
-        """
-        entry = self.registry.make_tool(
-            function,
-            name,
-            allow,
-            input_schema,
-            output_schema,
-            title=title,
-            description=description,
-            annotations=annotations,
-            icons=icons,
-            meta=meta,
-        )
-        self.registry.add("tools", entry.definition["name"], entry)
-
-    def remove_tool(self, name: str) -> bool:
-        """Remove a tool and say whether it was there."""
-        return self.registry.remove("tools", name)
-
-    def resource(self, uri: str, **options: Any) -> Callable[[F], F]:
-        """Register a function as a resource: a URI, or a template such as `weather://{city}`; see `add_resource`."""
-        if not isinstance(uri, str):
-            raise TypeError('Write the URI: @server.resource("config://app")')
-        return lambda function: _decorated(function, self.add_resource, uri, options)
-
-    def add_resource(
-        self,
-        function: Callable[..., Any],
-        uri: str,
-        *,
-        name: str | None = None,
-        title: str | None = None,
-        description: str | None = None,
-        mime_type: str | None = None,
-        size: int | None = None,
-        annotations: types.Annotations | None = None,
-        icons: list[types.Icon] | None = None,
-        meta: Message | None = None,
-        ttl_ms: int | None = None,
-        cache_scope: str | None = None,
-        allow: Allow | None = None,
-    ) -> None:
-        """Register a resource or template, or replace the one at that URI.
-
-        :param size: in bytes.
-        :param ttl_ms: how long clients may cache what is read here, in milliseconds.
-        """
-        entry = self.registry.make_resource(
-            function,
-            uri,
-            allow,
-            name=name,
-            title=title,
-            description=description,
-            mime_type=mime_type,
-            size=size,
-            annotations=annotations,
-            icons=icons,
-            meta=meta,
-            ttl_ms=ttl_ms,
-            cache_scope=cache_scope,
-        )
-        _check_caching({**self._caching, **entry.hints})
-        self.registry.add("resourceTemplates" if entry.template else "resources", uri, entry)
-
-    def remove_resource(self, uri: str) -> bool:
-        """Remove a resource or template and say whether it was there."""
-        return self.registry.remove("resources", uri) or self.registry.remove("resourceTemplates", uri)
-
-    @overload
-    def prompt(self, function: F) -> F: ...
-    @overload
-    def prompt(self, *, name: str | None = None, **options: Any) -> Callable[[F], F]: ...
-    def prompt(self, function: Any = None, *, name: str | None = None, **options: Any) -> Any:
-        """Register a function as a prompt: `@server.prompt` or `@server.prompt(...)`; see `add_prompt`."""
-        return _decorate(function, lambda f: self.add_prompt(f, name, **options))
-
-    def add_prompt(
-        self,
-        function: Callable[..., Any],
-        name: str | None = None,
-        *,
-        title: str | None = None,
-        description: str | None = None,
-        icons: list[types.Icon] | None = None,
-        meta: Message | None = None,
-        allow: Allow | None = None,
-    ) -> None:
-        """Register a prompt, or replace the one of that name; it returns text, a message, or a list of them."""
-        entry = self.registry.make_prompt(
-            function, name, allow, title=title, description=description, icons=icons, meta=meta
-        )
-        self.registry.add("prompts", entry.definition["name"], entry)
-
-    def remove_prompt(self, name: str) -> bool:
-        """Remove a prompt and say whether it was there."""
-        return self.registry.remove("prompts", name)
-
-    def completion(self, reference: str, argument: str) -> Callable[[F], F]:
-        """Register `f(value, arguments) -> list[str]` as what completes an argument.
-
-        :param reference: a prompt's name, or a resource template as it was registered.
-        """
-        return lambda function: _decorated(function, self.registry.add_completion, None, {}, reference, argument)
-
-    def use(self, extension: Any) -> None:
-        """Add an extension: an object with `identifier`, and optionally these attributes.
-
-        `settings` (what is advertised), `methods` (method -> `f(ctx, params) -> result`), `name_params` (method -> the
-        parameter its Mcp-Name header mirrors), `result_types` (values of resultType its results may have), and
-        `setup(server)`. A handler learns with `ctx.extension(identifier)` whether the client supports it too.
-        """
-        self.extensions[extension.identifier] = getattr(extension, "settings", {})
-        self.extension_methods.update(getattr(extension, "methods", {}))
-        self.name_params.update(getattr(extension, "name_params", {}))
-        self.result_types.update(dict.fromkeys(getattr(extension, "result_types", ()), extension.identifier))
-        setup = getattr(extension, "setup", None)
-        if setup is not None:
-            setup(self)
-
-    def changed(self, kind: str) -> None:
-        """Tell clients that the list of "tools", "prompts" or "resources" changed; registration does so by itself."""
-        if kind not in spec.CHANGES:
-            raise ValueError(f"{kind!r} is not one of {', '.join(spec.CHANGES)}; for one resource use updated(uri)")
-        self.bus.publish(kind)
-
-    def updated(self, uri: str) -> None:
-        """Tell clients that subscribed to a resource that it changed."""
-        self.bus.publish("resource", uri)
 
     # What the doors use
 
@@ -384,21 +217,6 @@ class Server:
 
     # What the eras and features use
 
-    def capabilities(self) -> Message:
-        """The capabilities to advertise: exactly what was registered. Spec: BASE-080, BASE-116"""
-        offers = self.registry.offers
-        found: Message = {kind: {"listChanged": True} for kind in ("tools", "prompts", "resources") if kind in offers}
-        if "resources" in offers:
-            found["resources"]["subscribe"] = True
-        found.update({kind: {} for kind in ("completions", "logging") if kind in offers})
-        if self.extensions:
-            found["extensions"] = self.extensions
-        return found
-
-    def caching(self, override: Message) -> Message:
-        """The caching hints of a result. Spec: FEAT-121 to FEAT-124"""
-        return {**self._caching, **override} if override else self._caching
-
     def describe(self, what: str, error: BaseException) -> str:
         """What a client is told of an exception: nothing but that it happened, unless debugging."""
         return f"{what}: {type(error).__name__}: {error}" if self.debug else f"{what}; the server's log has the details"
@@ -457,25 +275,3 @@ class Server:
         from ..transports.frameworks import django_view
 
         return django_view(self.wsgi)
-
-
-def _decorate(function: Any, register: Callable[[Any], None]) -> Any:
-    if function is None:
-        return lambda later: _decorate(later, register)
-    if not callable(function):
-        raise TypeError(f"Write name={function!r}: the first argument is the function itself")
-    register(function)
-    return function
-
-
-def _decorated(function: F, register: Callable[..., None], uri: str | None, options: Message, *before: str) -> F:
-    register(*before, function, *(() if uri is None else (uri,)), **options)
-    return function
-
-
-def _check_caching(hints: Message) -> Message:
-    if type(hints["ttlMs"]) is not int or hints["ttlMs"] < 0 or hints["cacheScope"] not in ("public", "private"):
-        raise ValueError('ttl_ms is a whole number of milliseconds, cache_scope is "public" or "private"')
-    return hints
-
-

@@ -49,16 +49,17 @@ class Session:
         self._asked = 0
 
     def add_call(self, call: Any) -> None:
-        """Remember a call in flight, unless its id is in use: then the earlier call keeps it."""
+        """Remember a call in flight, or those of a batch, unless its id is in use: then the earlier call keeps it."""
         with self._lock:
-            self.calls.setdefault(call.id, call)
+            for each in getattr(call, "calls", (call,)):
+                self.calls.setdefault(each.id, each)
 
     def remove_call(self, call: Any) -> None:
-        """Forget a call that has ended."""
-        id = call.id
+        """Forget a call that has ended, or those of a batch."""
         with self._lock:
-            if self.calls.get(id) is call:
-                del self.calls[id]
+            for each in getattr(call, "calls", (call,)):
+                if self.calls.get(each.id) is each:
+                    del self.calls[each.id]
 
     def ask(self, ctx: Any, question: Message) -> tuple[str, Future[Any]]:
         """Send the client a request on the stream of the call in `ctx`; return its id and the future of its result.
