@@ -13,7 +13,8 @@ def test_an_event_is_its_fields_and_a_blank_line():
 
 
 def test_events_are_read_whatever_ends_their_lines():
-    raw = b": hello\nid: 1\r\nevent: message\r\ndata: a\r\ndata:b\r\n\r\n:\n\nretry: 20\nid: 2\ndata: \n\nretry: x\ndata: cut"
+    raw = b": hello\nid: 1\r\nevent: message\r\ndata: a\r\ndata:b\r\n\r\n"
+    raw += b":\n\nretry: 20\nid: 2\ndata: \n\nretry: x\ndata: cut"
     assert list(sse.decode(raw.splitlines(keepends=True))) == [
         {"data": "a\nb", "id": "1", "event": "message"},
         {"data": "", "id": "2", "retry": 20},

@@ -60,7 +60,7 @@ def loads(raw: bytes, max_depth: int = MAX_DEPTH, max_elements: int = MAX_ELEMEN
 def _check_bounds(value: Any, max_depth: int, max_elements: int) -> None:
     elements = 0
     level = [value]
-    for _ in range(max_depth + 1):
+    for _ in range(max_depth):
         below: list[Any] = []
         for item in level:
             children = item.values() if isinstance(item, dict) else item
