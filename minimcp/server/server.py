@@ -249,14 +249,25 @@ class Server(Registration):
                 self._wsgi = HttpApp(self)
             return self._wsgi
 
-    def run_http(self, host: str = "127.0.0.1", port: int = 8000, path: str = "/mcp", **options: Any) -> None:
+    def run_http(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        path: str = "/mcp",
+        *,
+        tls: tuple[str, str] | None = None,
+        limits: dict[str, float] | None = None,
+        ready: Callable[[Any], Any] | None = None,
+    ) -> None:
         """Serve Streamable HTTP, and HTTP+SSE for 2024-11-05 clients, on the embedded server until SIGTERM or Ctrl-C.
 
-        :param options: `tls=(cert, key)` and `ready=f(server)`, see `minimcp.transports.wsgi_server.serve`.
+        :param tls: the paths of a certificate chain and its key.
+        :param limits: overrides of `minimcp.transports.wsgi_server.LIMITS`.
+        :param ready: called with the listening server, whose `url` and `port` are the real ones.
         """
         from ..transports.http import serve
 
-        serve(self, host, port, path, **options)
+        serve(self, host, port, path, tls, limits, ready)
 
     def flask_view(self) -> Callable[..., Any]:
         """A view function: `app.add_url_rule("/mcp", view_func=server.flask_view(), strict_slashes=False)`.

@@ -333,21 +333,29 @@ class HttpApp:
 _accepted: dict[str, frozenset[str]] = {}
 
 
-def serve(server: Any, host: str, port: int, path: str = "/mcp", **options: Any) -> None:
-    """Serve on the embedded server until SIGTERM or Ctrl-C.
-
-    :param options: of `wsgi_server.serve`.
-    """
+def serve(
+    server: Any,
+    host: str,
+    port: int,
+    path: str,
+    tls: tuple[str, str] | None,
+    limits: dict[str, float] | None,
+    ready: Callable[[Any], Any] | None,
+) -> None:
+    """Serve on the embedded server until SIGTERM or Ctrl-C."""
     from .wsgi_server import serve as serve_wsgi
-
-    ready = options.pop("ready", None)
 
     def on_ready(listening: Any) -> None:
         listening.on_shutdown.append(server.close)
-        if host not in ("127.0.0.1", "::1", "localhost") and server.principal is None:
-            log.warning("%s can be reached from other machines, and nothing asks them who they are", listening.url)
         if ready is not None:
             ready(listening)
 
-    limits = {"body_bytes": server.limits["body_bytes"], **options.pop("limits", {})}
-    serve_wsgi(HttpApp(server, (path, path + "/")), host, port, limits=limits, ready=on_ready, **options)
+    serve_wsgi(
+        HttpApp(server, (path, path + "/")),
+        host,
+        port,
+        tls=tls,
+        limits={"body_bytes": server.limits["body_bytes"], **(limits or {})},
+        ready=on_ready,
+        warn_open=server.principal is None,
+    )
