@@ -58,8 +58,9 @@ class Session:
         """Forget a call that has ended, or those of a batch."""
         with self._lock:
             for each in getattr(call, "calls", (call,)):
-                if self.calls.get(each.id) is each:
-                    del self.calls[each.id]
+                id = each.id
+                if self.calls.get(id) is each:
+                    del self.calls[id]
 
     def ask(self, ctx: Any, question: Message) -> tuple[str, Future[Any]]:
         """Send the client a request on the stream of the call in `ctx`; return its id and the future of its result.
