@@ -138,6 +138,8 @@ class Server(Registration):
                     raise InvalidRequest("initialize must not be part of a batch")
                 if isinstance(message, list):
                     raise InvalidRequest("A message is a JSON object")
+                if headers.is_modern(message, None):
+                    raise InvalidRequest("A 2026-07-28 request is never part of a batch")
                 call = self.call(message, session=session, principal=principal, request=request)
             except McpError as problem:
                 refused.append(wire.error(wire.readable_id(message), problem))

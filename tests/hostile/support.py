@@ -168,9 +168,10 @@ def attacked(gate: Gate, secret: Any = SECRET, **options: Any) -> Server:
     return server
 
 
-def _raise(error: BaseException) -> Callable[[], Any]:
+def _raise(kind: type[BaseException], *arguments: Any) -> Callable[[], Any]:
     def fail() -> Any:
-        raise error
+        # A new one each time: what is raised again keeps its old traceback.
+        raise kind(*arguments)
 
     return fail
 
@@ -187,11 +188,11 @@ def _cycle() -> Any:
 
 # What a handler may do wrong, by name; `fail` and `fail_late` do it.
 _FAILURES: dict[str, Callable[[], Any]] = {
-    "value": _raise(ValueError(f"secret text {__file__} line 12")),
-    "memory": _raise(MemoryError()),
+    "value": _raise(ValueError, f"secret text {__file__} line 12"),
+    "memory": _raise(MemoryError),
     "recursion": _recurse,
-    "exit": _raise(SystemExit(3)),
-    "tool": _raise(ToolError("say this")),
+    "exit": _raise(SystemExit, 3),
+    "tool": _raise(ToolError, "say this"),
     "nan": lambda: {"x": math.nan},
     "nan text": lambda: math.inf,
     "raw nan": lambda: {"content": [], "structuredContent": {"x": math.nan}},

@@ -490,6 +490,23 @@ def test_quick_starts_and_stops_leave_nothing_T199(tmp_path: Path) -> None:
         assert list(pool.map(once, range(20))) == [0] * 20
 
 
+def test_one_call_of_a_batch_can_be_cancelled_T185() -> None:
+    with Child() as child:
+        child.send(handshake("2025-03-26"))
+        assert child.answer(0)["result"]["protocolVersion"] == "2025-03-26"
+        child.write(
+            json.dumps([called("hold", id=1), called("add", id=2, a=1, b=2), modern("tools/list", 3)]).encode() + b"\n"
+        )
+        assert child.tool("add", "meanwhile", a=1, b=1)["id"] == "meanwhile"
+        child.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+        answers = {answer["id"]: answer for answer in child.next()}
+        assert answers.keys() == {2, 3}
+        assert text(answers[2]) == "3"
+        # 2026-07-28 has no batches, so that its messages are no part of one.
+        assert answers[3]["error"]["code"] == -32600
+        assert child.end() == 0
+
+
 def test_a_session_on_a_pipe_answers_old_clients_while_new_ones_interleave_T193(child: Child) -> None:
     child.send(handshake("2025-06-18", {"sampling": {}}), {"jsonrpc": "2.0", "method": "notifications/initialized"})
     assert child.answer(0)["result"]["protocolVersion"] == "2025-06-18"
