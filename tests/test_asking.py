@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Literal
 
 import pytest
@@ -525,3 +526,21 @@ def test_sampling_on_older_revisions_says_only_what_they_know():
         client = Answering(serving(tool), [{"result": answer}], version, sampling={})
         assert client.call()["content"][0]["text"] == "Yo"
         assert client.asked[0]["params"].keys() == {"messages", "maxTokens"}
+
+
+def test_answers_arrive_as_the_annotated_types_and_what_cannot_be_one_is_told_to_the_model():
+    seen = []
+
+    def handler(ctx: Context) -> str:
+        answer = ctx.elicit("When?", {"day": date, "nights": (int, 1)}, key="when")
+        seen.append(dict(answer))
+        return "booked"
+
+    server = serving(handler)
+    reply = call(server, inputResponses={"when": accept(day="2026-02-28", nights=2)})
+    assert reply["result"]["content"] == [{"type": "text", "text": "booked"}]
+    assert seen == [{"day": date(2026, 2, 28), "nights": 2}]
+    reply = call(server, inputResponses={"when": accept(day="2026-02-30")})
+    assert reply["result"]["isError"] is True
+    assert '"day"' in reply["result"]["content"][0]["text"]
+    assert len(seen) == 1

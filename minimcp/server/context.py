@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..protocol import spec, wire
-from ..protocol.errors import Cancelled
+from ..protocol import hints, spec, wire
+from ..protocol.errors import Cancelled, InvalidArguments, ToolError
 from . import asking
 
 if TYPE_CHECKING:
@@ -147,10 +147,17 @@ class Context:
 
         :param fields: `{"nights": int, "breakfast": (bool, False)}`, a dataclass or TypedDict class, or a ready schema.
         :param key: the question's name in `inputRequests`; by default q1, q2, ... in order of asking.
-        :returns: the fields as a dict, which is falsy when the person declined or cancelled.
+        :returns: the fields as a dict, converted to the annotated types; falsy when the person declined or cancelled.
+        :raises ToolError: when an answer cannot be converted, such as the 30th of February.
         """
-        answer: asking.Answer = self._one(key, asking.elicitation(message, fields))
-        return answer
+        form, convert = hints.form(fields)
+        answer: asking.Answer = self._one(key, asking.elicitation(message, form))
+        if not answer:
+            return answer
+        try:
+            return asking.Answer(convert(answer), answer.action)
+        except InvalidArguments as error:
+            raise ToolError(f"The client's answer does not fit the question: {error}") from None
 
     def elicit_url(self, message: str, url: str, key: str | None = None) -> asking.Answer:
         """Ask the person to open a page, for anything secret; true when they agreed to. Spec: FEAT-204 to FEAT-222"""
