@@ -136,5 +136,10 @@ class Child:
         self.close()
 
 
+def text(answer: Any) -> str:
+    """The text of a tool's answer."""
+    return str(answer["result"]["content"][0]["text"])
+
+
 def _same(found: Any, id: Any) -> bool:
     return type(found) is type(id) and found == id
