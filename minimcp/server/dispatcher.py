@@ -30,11 +30,13 @@ class Era:
     :ivar close: `f(ctx, result) -> result` dresses a result for the wire.
     :ivar problem: `f(ctx, error) -> error` turns an error into one this era may send.
     :ivar bad_arguments: `f(ctx, text) -> result` answers tool arguments that do not fit, or raises.
+    :ivar extensible: whether extensions may add methods.
     """
 
     __slots__ = (
         "bad_arguments",
         "close",
+        "extensible",
         "long_lived",
         "methods",
         "name",
@@ -54,6 +56,7 @@ class Era:
         close: Callable[[Context, Message], Message],
         problem: Callable[[Context, McpError], McpError],
         bad_arguments: Callable[[Context, str], Message],
+        extensible: bool = False,
     ) -> None:
         self.name = name
         self.versions = versions
@@ -64,6 +67,7 @@ class Era:
         self.close = close
         self.problem = problem
         self.bad_arguments = bad_arguments
+        self.extensible = extensible
 
 
 class Call:
@@ -97,13 +101,13 @@ class Call:
         era.open(ctx)
         handler = era.methods.get(method)
         capability = features.CAPABILITY.get(method)
-        if handler is None and era.name == "modern":
-            handler = server.extension_methods.get(method)
+        added = None if handler is not None or not era.extensible else server.extension_methods.get(method)
+        handler = handler or added
         if handler is None or (capability is not None and capability not in server.registry.offers):
             raise MethodNotFound(f"Method not found: {method[:100]}")
         self._handler = handler
         self.streams = method in era.long_lived
-        self.interactive = self.streams or (entry is not None and entry.context is not None)
+        self.interactive = self.streams or added is not None or (entry is not None and entry.context is not None)
         if self.interactive:
             # Only these can look at it; the others are spared the cost of an Event.
             ctx.cancelled = threading.Event()

@@ -162,4 +162,5 @@ ERA = Era(
     close=close,
     problem=problem,
     bad_arguments=bad_arguments,
+    extensible=True,
 )
