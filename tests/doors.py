@@ -45,7 +45,11 @@ class Door:
 
     def send(self, message: Any) -> None:
         """Say something."""
-        for each in message if isinstance(message, list) else [message]:
+        try:
+            value = json.loads(message) if isinstance(message, str) else message
+        except ValueError:
+            value = None
+        for each in value if isinstance(value, list) else [value]:
             if isinstance(each, dict) and isinstance(each.get("method"), str):
                 modern = meta_version(each) is not None
                 self._asked[str(each.get("id"))] = ("2026-07-28" if modern else self.version, each["method"])
@@ -59,7 +63,7 @@ class Door:
         self._threads.append(thread)
         thread.start()
 
-    def receive(self, timeout_s: float = 20) -> Any:
+    def receive(self, timeout_s: float = 10) -> Any:
         """What the server says next."""
         message = self._heard.get(timeout=timeout_s)
         assert message is not _END, "the server has ended the conversation"
