@@ -36,9 +36,9 @@ class Refused(MinimcpError):
 class Guard:
     """Decides by Host and Origin.
 
-    Without a list of hosts, a request over a loopback connection must name a loopback host: a web page that has its
-    own name resolve to 127.0.0.1 is then refused. A request from elsewhere may name any host, since there the name
-    proves nothing.
+    A web page can have its own name resolve to this server's address, and then looks like the server's own. So without
+    a list of hosts a request over a loopback connection must name a loopback host; a request from elsewhere may name
+    any, but must not come from a page.
 
     :param hosts: host names, with or without port, or None for the rule above.
     :param origins: further origins whose pages may call, such as "https://app.example".
@@ -48,25 +48,28 @@ class Guard:
         self._hosts = hosts
         self._origins = origins
         # Header values are few and repeat on every request; guards nothing but speed, and is bounded.
-        self._known: dict[tuple[str, str, bool], Optional[str]] = {}
+        self._known: dict[tuple[str, str, str], Optional[str]] = {}
 
     def refusal(self, environ: Environ) -> str | None:
         """Why this request is refused, or None."""
         host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN", "")
         address = environ.get("REMOTE_ADDR", "")
-        local = address in ("", "::1") or address.startswith(("127.", "::ffff:127."))
         if environ.get("minimcp.host_checked"):
             # A framework's view found the name among those that its application serves.
-            local = False
-        key = (host, origin, local)
+            peer = "checked"
+        elif address in ("", "::1") or address.startswith(("127.", "::ffff:127.")):
+            peer = "local"
+        else:
+            peer = "remote"
+        key = (host, origin, peer)
         if key in self._known:
             return self._known[key]
-        verdict = self._judge(host, origin, local)
+        verdict = self._judge(host, origin, peer)
         if len(self._known) < 256 and len(host) + len(origin) < 512:
             self._known[key] = verdict
         return verdict
 
-    def _judge(self, host: str, origin: str, local: bool) -> str | None:
+    def _judge(self, host: str, origin: str, peer: str) -> str | None:
         found = _HOST.match(host)
         if host and found is None:
             return "The Host header is malformed"
@@ -74,8 +77,10 @@ class Guard:
         if self._hosts is not None:
             if host not in self._hosts and name not in self._hosts:
                 return "This host is not served here; the server's allowed_hosts decides"
-        elif local and host and name not in _LOOPBACK:
+        elif peer == "local" and host and name not in _LOOPBACK:
             return "A loopback connection must name localhost; to serve other names set allowed_hosts"
+        elif peer == "remote" and origin and origin not in self._origins:
+            return "Pages may call this server once allowed_hosts or allowed_origins is set"
         if origin and not self.allows_origin(origin, host):
             return "Pages of this origin may not call this server; allowed_origins decides"
         return None

@@ -19,7 +19,7 @@ from .streams import Log, gone, log_batches
 Session = Any
 
 RETRY_MS = 500
-_KEPT_STREAMS = 16
+_KEPT_STREAMS = 4
 
 
 class SessionDoor:

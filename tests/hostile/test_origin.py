@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import werkzeug.test
 
+from minimcp import Server
 from minimcp.transports.guard import Guard
 from tests.helpers import http_headers, modern
 from tests.hostile.support import Gate, Http, attacked
@@ -238,3 +240,27 @@ def test_session_headers_mean_nothing_to_a_modern_request_T087(http: Http) -> No
     assert reply.status == 200
     assert reply.header("Mcp-Session-Id") is None
     assert b"made-up" not in reply.body
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "origin", "allowed", "status"),
+    [
+        ("10.0.0.9", "mcp.lan", None, {}, 202),
+        ("10.0.0.9", "mcp.lan", "http://mcp.lan", {}, 403),
+        ("10.0.0.9", "mcp.lan", "http://mcp.lan", {"allowed_hosts": ["mcp.lan"]}, 202),
+        ("10.0.0.9", "evil.example", "http://evil.example", {"allowed_hosts": ["mcp.lan"]}, 403),
+        ("10.0.0.9", "mcp.lan", "https://app.example", {"allowed_origins": ["https://app.example"]}, 202),
+        ("127.0.0.1", "evil.example", None, {}, 403),
+    ],
+)
+def test_a_page_whose_name_resolves_here_is_refused_off_loopback_too(address, host, origin, allowed, status):
+    """T075, T079: what a peer on another machine may name, and from which pages."""
+    client = werkzeug.test.Client(Server("guarded", **allowed).wsgi)
+    headers = {"Host": host, **({} if origin is None else {"Origin": origin})}
+    message = {
+        "jsonrpc": "2.0",
+        "method": "notifications/x",
+        "params": {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}},
+    }
+    answer = client.post("/mcp", json=message, headers=headers, environ_overrides={"REMOTE_ADDR": address})
+    assert answer.status_code == status
