@@ -201,6 +201,21 @@ def test_cancelling_twice_or_too_late_does_nothing():
     assert server.handle(modern("tools/call", 5, name="tool"), None, session)["id"] == 5
 
 
+def test_the_reason_of_a_cancellation_is_logged(caplog):
+    server = Server("s")
+    session = server.open_session()
+
+    @server.tool
+    def tool(ctx: Context) -> str:
+        params = {"requestId": 5, "reason": "the user went home"}
+        server.handle({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}, session=session)
+        return "x"
+
+    with caplog.at_level("INFO", logger="minimcp"):
+        assert server.handle(modern("tools/call", 5, name="tool"), None, session) is None
+    assert "the user went home" in caplog.text
+
+
 def test_around_call_wraps_every_handler():
     from contextlib import contextmanager
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from minimcp import Server
+from minimcp import McpError, Server
 from tests.helpers import Legacy, modern, problem, result
 
 VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -98,6 +98,21 @@ def test_every_result_has_its_type_and_the_servers_identity(server):
 )
 def test_methods_of_the_handshake_era_do_not_exist(server, method):
     assert problem(server, method) == {"code": -32601, "message": f"Method not found: {method}"}
+
+
+@pytest.mark.parametrize("code", [-32002, -32042])
+def test_codes_of_the_older_era_never_leave(server, code):
+    page = {"mode": "url", "message": "Pay", "url": "https://pay.example", "elicitationId": "e1"}
+    data = {"elicitations": [page]}
+
+    def refuse() -> str:
+        raise McpError("no", data, code=code)
+
+    server.add_tool(refuse, "refuse")
+    server.add_resource(refuse, "a://2")
+    for method, params in (("tools/call", {"name": "refuse"}), ("resources/read", {"uri": "a://2"})):
+        assert problem(server, method, **params) == {"code": -32602, "message": "no", "data": data}
+        assert Legacy(server).problem(method, **params)["code"] == code
 
 
 def test_nothing_is_remembered_between_requests(server):

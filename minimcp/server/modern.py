@@ -65,7 +65,9 @@ def close(ctx: Context, result: Message) -> Message:
 
 
 def problem(ctx: Context, error: McpError) -> McpError:
-    """Errors of this era go out as they are."""
+    """Errors go out as they are, but for two codes of the legacy era, which must not leave here. Spec: BASE-059"""
+    if error.code in (spec.RESOURCE_NOT_FOUND, spec.URL_ELICITATION_REQUIRED):
+        return InvalidParams(error.message, error.data)
     return error
 
 
