@@ -304,6 +304,8 @@ def test_strings_become_what_the_schema_asks_for():
         object,
         Optional[str],
         Union[str, dict],
+        dict,
+        Dict[str, Any],
         list,
         List[Any],
         Annotated[str, "x"],
@@ -318,8 +320,8 @@ def test_text_blocks_and_unknown_results_have_no_output_schema(hint):
 @pytest.mark.parametrize(
     ("hint", "schema"),
     [
-        (dict, {"type": "object"}),
         (int, {"type": "integer"}),
+        (Dict[str, str], {"type": "object", "additionalProperties": {"type": "string"}}),
         (bool, {"type": "boolean"}),
         (Dict[str, int], {"type": "object", "additionalProperties": {"type": "integer"}}),
         (List[int], {"type": "array", "items": {"type": "integer"}}),

@@ -215,6 +215,9 @@ def _is_data(hint: Any) -> bool:
         return all(argument is _NULL or _is_data(argument) for argument in arguments) and set(arguments) != {_NULL}
     if (origin or hint) in (list, tuple):
         return bool(arguments) and all(argument is not Any and argument is not object for argument in arguments)
+    if (origin or hint) is dict and arguments in ((), (str, Any)):
+        # It says nothing of the members, and a content block is such a dict too.
+        return False
     return hint not in (None, _NULL, Any, object, str, bytes, bytearray)
 
 

@@ -211,7 +211,8 @@ class Context:
     def ask(self, **questions: asking.Question) -> dict[str, Any]:
         """Ask several things in one round and return `{key: answer}`.
 
-        :param questions: built with `asking.elicitation`, `asking.url_elicitation`, `asking.sampling`, `asking.roots`.
+        :param questions: `{"method": ..., "params": {...}}` as in `inputRequests`; `minimcp.server.asking` has builders
+            for them: `elicitation`, `url_elicitation`, `sampling` and `roots`.
         """
         asking.check_keys(questions)
         return self._ask(questions, named=True)
