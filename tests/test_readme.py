@@ -47,7 +47,12 @@ def test_python_blocks_run_in_order_and_the_server_answers() -> None:
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": {},
     }
-    message = {"jsonrpc": "2.0", "id": 7, "method": "resources/read", "params": {"uri": "weather://Oslo", "_meta": meta}}
+    message = {
+        "jsonrpc": "2.0",
+        "id": 7,
+        "method": "resources/read",
+        "params": {"uri": "weather://Oslo", "_meta": meta},
+    }
     headers = {
         "Accept": "application/json, text/event-stream",
         "MCP-Protocol-Version": "2026-07-28",

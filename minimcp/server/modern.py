@@ -20,6 +20,7 @@ from .uris import check_uri
 
 Message = dict[str, Any]
 
+
 def open(ctx: Context) -> None:
     """Fill the context from this message's `_meta`, and from nothing else. Spec: BASE-041, BASE-045, BASE-064
 
