@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.official import check_emitted
+
 BOTH = "application/json, text/event-stream"
 
 
@@ -66,8 +68,13 @@ def post(url: str, message: dict[str, Any], **headers: str) -> tuple[int, Any]:
     with exchange(url, message, http_headers(message, **headers)) as response:
         body = response.read()
         if response.headers.get("Content-Type") == "text/event-stream":
-            return response.status, list(events(body.splitlines(keepends=True)))[-1]
-        return response.status, json.loads(body) if body else None
+            said = list(events(body.splitlines(keepends=True)))
+        else:
+            said = [json.loads(body)] if body else [None]
+        for each in said:
+            if isinstance(each, dict) and "jsonrpc" in each:
+                check_emitted("2026-07-28", message["method"], each)
+        return response.status, said[-1]
 
 
 def events(lines: Any) -> Iterator[Any]:
