@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from datetime import date
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +91,17 @@ def test_a_level_nobody_knows_is_the_authors_mistake():
         return "done"
 
     assert emitted(tool, **{LEVEL: "debug"}) == []
+
+
+def test_log_data_is_taken_apart_as_results_are():
+    def tool(ctx: Context) -> str:
+        ctx.log("info", {"on": date(2026, 7, 28), "at": Path("a/b")})
+        with pytest.raises(TypeError):
+            ctx.log("info", object())
+        return "done"
+
+    (message,) = emitted(tool, **{LEVEL: "debug"})
+    assert message["params"]["data"] == {"on": "2026-07-28", "at": "a/b"}
 
 
 def test_logging_is_declared_by_servers_whose_handlers_can_log():

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from minimcp import McpError, Server
+from minimcp import Context, McpError, Server
 from tests.helpers import Legacy, modern, problem, result
 
 VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -138,10 +138,10 @@ def test_a_notification_is_never_answered(server):
 class Listening:
     """A listen stream on a thread of its own."""
 
-    def __init__(self, server, id=1, **notifications):
+    def __init__(self, server, id=1, meta=None, **notifications):
         self.heard, self._changed = [], threading.Condition()
         self.session = server.open_session()
-        message = modern("subscriptions/listen", id, notifications=notifications)
+        message = modern("subscriptions/listen", id, notifications=notifications, meta=meta)
         self.reply = None
         self.server = server
         self._thread = threading.Thread(target=self._run, args=(message,))
@@ -212,6 +212,25 @@ def test_every_stream_gets_its_own_copy(server):
     assert [stream.wait(2)["params"]["_meta"][TAG] for stream in streams] == [1, 2, "1"]
     server.close()
     assert [stream.join()["id"] for stream in streams] == [1, 2, "1"]
+
+
+def test_what_belongs_to_a_call_never_comes_on_a_listen_stream(server):
+    @server.tool
+    def loud(ctx: Context) -> str:
+        ctx.progress(1)
+        ctx.log("error", "x")
+        return "x"
+
+    meta = {"progressToken": 1, "io.modelcontextprotocol/logLevel": "debug"}
+    stream = Listening(server, 1, meta, toolsListChanged=True)
+    own = []
+    assert "result" in server.handle(modern("tools/call", 2, name="loud", meta=meta), own.append, stream.session)
+    assert [message["method"] for message in own] == ["notifications/progress", "notifications/message"]
+    server.changed("tools")
+    assert stream.wait(2)["method"] == "notifications/tools/list_changed"
+    server.close()
+    stream.join()
+    assert len(stream.heard) == 3
 
 
 def test_only_what_is_offered_is_honoured(server):

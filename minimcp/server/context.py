@@ -124,7 +124,7 @@ class Context:
         """Send a log message, if the client wants this level. Spec: FEAT-101 to FEAT-112
 
         :param level: one of debug, info, notice, warning, error, critical, alert, emergency.
-        :param data: any JSON value; never secrets or personal data.
+        :param data: any JSON value, or what a tool could return as one; never secrets or personal data.
         :raises Cancelled: when the call was cancelled.
         """
         if level not in _RANK:
@@ -132,7 +132,7 @@ class Context:
         self.check()
         if self.log_level is None or _RANK[level] < _RANK[self.log_level]:
             return
-        params = {"level": level, "data": data}
+        params = {"level": level, "data": hints.to_json(data)}
         if logger is not None:
             params["logger"] = logger
         self.emit("notifications/message", params)
