@@ -61,6 +61,8 @@ ERRORS = {
 OWN_CODES = {MODERN: {-32020, -32021, -32022}, "2025-11-25": {-32002, -32042}}
 STANDARD_CODES = {-32700, -32600, -32601, -32602, -32603}
 MODERN_ONLY = {"resultType", "ttlMs", "cacheScope", "inputRequests", "requestState"}
+ITEMS = {"tools": "Tool", "resources": "Resource", "resourceTemplates": "ResourceTemplate", "prompts": "Prompt"}
+MEMBERS = {"capabilities": "ServerCapabilities", "serverInfo": "Implementation"}
 LEGACY_ONLY = {"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"}
 MAY_ASK = {"tools/call", "prompts/get", "resources/read"}
 
@@ -139,7 +141,18 @@ def violation(version: str, method: str | None, message: Any) -> str | None:
         return f"a legacy result has {sorted(MODERN_ONLY & result.keys())}"
     if name not in known:
         return f"{method} has no result in {version}"
-    return _first(version, envelope, message) or _first(version, name, result)
+    return _first(version, envelope, message) or _first(version, name, result) or _unsaid(version, known, result)
+
+
+def _unsaid(version: str, known: dict[str, Any], result: dict[str, Any]) -> str | None:
+    """Say what a legacy result has that its revision does not define: schemas are open, older clients may not be."""
+    places = [(name, each) for field, name in ITEMS.items() for each in result.get(field, ())]
+    places += [(name, result[field]) for field, name in MEMBERS.items() if field in result]
+    for name, each in places:
+        extra = each.keys() - known[name]["properties"].keys() - {"extensions"}
+        if version != MODERN and extra:
+            return f"there is no {sorted(extra)} in a {name} of {version}"
+    return None
 
 
 def _requested(version: str, known: dict[str, Any], message: dict[str, Any]) -> str | None:

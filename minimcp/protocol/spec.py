@@ -80,6 +80,7 @@ IMPLEMENTATION_FIELDS_SINCE = {
     "icons": "2025-11-25",
     "websiteUrl": "2025-11-25",
 }
+CAPABILITIES_SINCE = {"completions": "2025-03-26"}
 BLOCKS_SINCE = {"audio": "2025-03-26", "resource_link": "2025-06-18"}
 QUESTION_FIELDS_SINCE = {"mode": "2025-11-25", "tools": "2025-11-25", "toolChoice": "2025-11-25"}
 # Defaults, titled choices and choices of several in elicitation forms. Spec: FEAT-185 to FEAT-190

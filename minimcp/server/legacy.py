@@ -54,15 +54,19 @@ def initialize(ctx: Context, params: Message) -> Message:
         session.version, session.capabilities = ctx.version, capabilities
         # Only what is worth remembering, whatever the client sent along.
         session.client_info = {name: str(client_info.get(name, ""))[:200] for name in ("name", "version")}
-    identity = {
-        name: value
-        for name, value in ctx.server.identity.items()
-        if ctx.version >= spec.IMPLEMENTATION_FIELDS_SINCE.get(name, ctx.version)
+    result: Message = {
+        "protocolVersion": ctx.version,
+        "capabilities": _known(ctx, ctx.server.capabilities(), spec.CAPABILITIES_SINCE),
+        "serverInfo": _known(ctx, ctx.server.identity, spec.IMPLEMENTATION_FIELDS_SINCE),
     }
-    result = {"protocolVersion": ctx.version, "capabilities": ctx.server.capabilities(), "serverInfo": identity}
     if ctx.server.instructions:
         result["instructions"] = ctx.server.instructions
     return result
+
+
+def _known(ctx: Context, fields: Message, since: dict[str, str]) -> Message:
+    """The fields that the revision in force knows."""
+    return {name: value for name, value in fields.items() if ctx.version >= since.get(name, ctx.version)}
 
 
 def ping(ctx: Context, params: Message) -> Message:
