@@ -11,32 +11,8 @@ from typing import Annotated, Literal
 import pytest
 
 from minimcp import Context, Server
-from minimcp.server import asking
+from tests.asked import ALL, Answering, accept, call, question, serving
 from tests.helpers import Legacy, modern
-
-ALL = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}, "context": {}}, "roots": {}}
-
-
-def serving(handler, **options):
-    server = Server("s", secret="0123456789abcdef", **options)
-    server.add_tool(handler, "tool")
-    return server
-
-
-def call(server, capabilities=None, principal=None, **params):
-    message = modern("tools/call", name="tool", capabilities=ALL if capabilities is None else capabilities, **params)
-    return server.handle(message, principal=principal)
-
-
-def question(handler):
-    """The first question of a tool, as a modern client gets it."""
-    reply = call(serving(handler))["result"]
-    assert reply["resultType"] == "input_required"
-    return reply["inputRequests"]["q1"]
-
-
-def accept(**content):
-    return {"action": "accept", "content": content}
 
 
 def test_a_form_of_every_kind_of_field():
@@ -154,113 +130,6 @@ def test_an_answer_that_is_none_is_an_error_of_the_client(answer):
     assert error["code"] == -32602 and "q1" in error["message"]
 
 
-@pytest.mark.parametrize("responses", [None, [], "x", 5])
-def test_input_responses_are_an_object(responses):
-    def tool(ctx: Context) -> str:
-        return ctx.elicit("Name?", {"name": str})["name"]
-
-    server = serving(tool)
-    assert call(server, inputResponses=responses)["error"]["code"] == -32602
-
-
-def test_a_state_is_bound_to_tool_arguments_principal_and_key():
-    def tool(ctx: Context, city: str = "Oslo") -> str:
-        return ctx.elicit(f"Name in {city}?", {"name": str})["name"]
-
-    server = serving(tool)
-    server.add_tool(tool, "other")
-    state = call(server, principal="ann", arguments={"city": "Rome"})["result"]["requestState"]
-    retry = {"requestState": state, "inputResponses": {"q1": accept(name="Ann")}}
-    words = "The request state is not valid for this request; start again without it"
-    refusal = {"code": -32602, "message": words}
-    assert call(server, principal="bob", arguments={"city": "Rome"}, **retry)["error"] == refusal
-    assert call(server, principal="ann", arguments={"city": "Paris"}, **retry)["error"] == refusal
-    assert call(server, principal="ann", **retry)["error"] == refusal
-    other = modern("tools/call", name="other", arguments={"city": "Rome"}, capabilities=ALL, **retry)
-    assert server.handle(other, principal="ann")["error"] == refusal
-    stranger = serving(tool)
-    stranger.sealer = Server("t", secret="another-key-of-16-bytes").sealer
-    assert call(stranger, principal="ann", arguments={"city": "Rome"}, **retry)["error"] == refusal
-    for bad in ("", "x", "a.b", state + "A", state[:-2], None, 5, {}, "é"):
-        assert call(server, requestState=bad)["error"] == refusal
-    good = call(server, principal="ann", arguments={"city": "Rome"}, **retry)
-    assert good["result"]["content"][0]["text"] == "Ann"
-
-
-def test_a_state_expires(monkeypatch):
-    def tool(ctx: Context) -> str:
-        return ctx.elicit("Name?", {"name": str})["name"]
-
-    server = serving(tool)
-    state = call(server)["result"]["requestState"]
-    import time
-
-    now = time.time()
-    monkeypatch.setattr("minimcp.server.seal.time.time", lambda: now + 601)
-    assert call(server, requestState=state, inputResponses={"q1": accept(name="x")})["error"]["code"] == -32602
-
-
-def test_rotation_accepts_states_of_the_old_key():
-    def tool(ctx: Context) -> str:
-        return ctx.elicit("Name?", {"name": str})["name"]
-
-    old, new = (
-        Server("s", secret="old-key-of-16-bytes"),
-        Server("s", secret=["new-key-of-16-bytes", "old-key-of-16-bytes"]),
-    )
-    for server in (old, new):
-        server.add_tool(tool, "tool")
-    state = call(old)["result"]["requestState"]
-    assert (
-        call(new, requestState=state, inputResponses={"q1": accept(name="Ann")})["result"]["content"][0]["text"]
-        == "Ann"
-    )
-
-
-def test_the_flow_is_one_through_all_rounds_and_the_rounds_are_limited():
-    flows = []
-
-    def tool(ctx: Context) -> str:
-        flows.append(ctx.flow)
-        for n in range(20):
-            ctx.elicit(f"Question {n}?", {"x": int})
-        return "never"
-
-    server, params = serving(tool), {}
-    for n in range(1, 11):
-        reply = call(server, **params)["result"]
-        params = {"requestState": reply["requestState"], "inputResponses": {f"q{n}": accept(x=n)}}
-    error = call(server, **params)["error"]
-    assert error == {"code": -32603, "message": "The call needed more than 10 rounds of questions"}
-    assert len(flows) == 11 and len(set(flows)) == 1
-
-
-def test_answers_to_changed_questions_do_not_count():
-    words = ["Sell the old car?"]
-
-    def tool(ctx: Context) -> str:
-        return "sold" if ctx.elicit(words[0], {"sure": bool})["sure"] else "kept"
-
-    server = serving(tool)
-    state = call(server)["result"]["requestState"]
-    words[0] = "Sell the house?"
-    reply = call(server, requestState=state, inputResponses={"q1": accept(sure=True)})["result"]
-    assert reply["resultType"] == "input_required"
-    assert reply["inputRequests"]["q1"]["params"]["message"] == "Sell the house?"
-
-
-def test_answers_without_a_state_count_only_under_keys_the_author_named():
-    def tool(ctx: Context) -> str:
-        name = ctx.ask(name=asking.elicitation("Name?", {"name": str}))["name"]["name"]
-        return name + str(ctx.elicit("Age?", {"age": int})["age"])
-
-    server = serving(tool)
-    reply = call(server, inputResponses={"name": accept(name="Ann"), "q1": accept(age=5)})["result"]
-    assert reply["resultType"] == "input_required" and list(reply["inputRequests"]) == ["q1"]
-    done = call(server, requestState=reply["requestState"], inputResponses={"q1": accept(age=5)})
-    assert done["result"]["content"][0]["text"] == "Ann5"
-
-
 def test_an_exception_handler_in_a_tool_does_not_swallow_the_question():
     def tool(ctx: Context) -> str:
         try:
@@ -374,6 +243,8 @@ def test_sampling_has_every_parameter_under_its_name():
 
 
 USE = {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "t", "input": {}}]}
+
+
 RESULT = {"type": "tool_result", "toolUseId": "1", "content": []}
 
 
@@ -449,31 +320,6 @@ def test_asking_from_another_thread_is_the_authors_mistake():
 
     assert call(serving(tool))["result"]["resultType"] == "complete"
     assert "thread that runs the handler" in caught[0]
-
-
-class Answering(Legacy):
-    """A legacy client that answers every question with the next of its answers."""
-
-    def __init__(self, server, answers, version="2025-11-25", **capabilities):
-        super().__init__(server, version, **capabilities)
-        self.answers = list(answers)
-
-        def hear(message):
-            self.asked.append(message)
-            if "id" in message and self.answers:
-                reply = {"jsonrpc": "2.0", "id": message["id"], **self.answers.pop(0)}
-                assert server.handle(reply, session=self.session) is None
-
-        self.asked = []
-        self.hear = hear
-
-    def call(self):
-        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "tool"}}
-        return server_result(self.server.handle(message, self.hear, self.session))
-
-
-def server_result(reply):
-    return reply["result"]
 
 
 def test_a_legacy_client_is_asked_by_request_and_ids_are_the_servers_own():

@@ -1,0 +1,117 @@
+"""The `requestState` of 2026-07-28: what it binds, how long it lives, and which answers count with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from minimcp import Context, Server
+from minimcp.server import asking
+from tests.asked import ALL, accept, call, serving
+from tests.helpers import modern
+
+
+@pytest.mark.parametrize("responses", [None, [], "x", 5])
+def test_input_responses_are_an_object(responses):
+    def tool(ctx: Context) -> str:
+        return ctx.elicit("Name?", {"name": str})["name"]
+
+    server = serving(tool)
+    assert call(server, inputResponses=responses)["error"]["code"] == -32602
+
+
+def test_a_state_is_bound_to_tool_arguments_principal_and_key():
+    def tool(ctx: Context, city: str = "Oslo") -> str:
+        return ctx.elicit(f"Name in {city}?", {"name": str})["name"]
+
+    server = serving(tool)
+    server.add_tool(tool, "other")
+    state = call(server, principal="ann", arguments={"city": "Rome"})["result"]["requestState"]
+    retry = {"requestState": state, "inputResponses": {"q1": accept(name="Ann")}}
+    words = "The request state is not valid for this request; start again without it"
+    refusal = {"code": -32602, "message": words}
+    assert call(server, principal="bob", arguments={"city": "Rome"}, **retry)["error"] == refusal
+    assert call(server, principal="ann", arguments={"city": "Paris"}, **retry)["error"] == refusal
+    assert call(server, principal="ann", **retry)["error"] == refusal
+    other = modern("tools/call", name="other", arguments={"city": "Rome"}, capabilities=ALL, **retry)
+    assert server.handle(other, principal="ann")["error"] == refusal
+    stranger = serving(tool)
+    stranger.sealer = Server("t", secret="another-key-of-16-bytes").sealer
+    assert call(stranger, principal="ann", arguments={"city": "Rome"}, **retry)["error"] == refusal
+    for bad in ("", "x", "a.b", state + "A", state[:-2], None, 5, {}, "é"):
+        assert call(server, requestState=bad)["error"] == refusal
+    good = call(server, principal="ann", arguments={"city": "Rome"}, **retry)
+    assert good["result"]["content"][0]["text"] == "Ann"
+
+
+def test_a_state_expires(monkeypatch):
+    def tool(ctx: Context) -> str:
+        return ctx.elicit("Name?", {"name": str})["name"]
+
+    server = serving(tool)
+    state = call(server)["result"]["requestState"]
+    import time
+
+    now = time.time()
+    monkeypatch.setattr("minimcp.server.seal.time.time", lambda: now + 601)
+    assert call(server, requestState=state, inputResponses={"q1": accept(name="x")})["error"]["code"] == -32602
+
+
+def test_rotation_accepts_states_of_the_old_key():
+    def tool(ctx: Context) -> str:
+        return ctx.elicit("Name?", {"name": str})["name"]
+
+    old, new = (
+        Server("s", secret="old-key-of-16-bytes"),
+        Server("s", secret=["new-key-of-16-bytes", "old-key-of-16-bytes"]),
+    )
+    for server in (old, new):
+        server.add_tool(tool, "tool")
+    state = call(old)["result"]["requestState"]
+    assert (
+        call(new, requestState=state, inputResponses={"q1": accept(name="Ann")})["result"]["content"][0]["text"]
+        == "Ann"
+    )
+
+
+def test_the_flow_is_one_through_all_rounds_and_the_rounds_are_limited():
+    flows = []
+
+    def tool(ctx: Context) -> str:
+        flows.append(ctx.flow)
+        for n in range(20):
+            ctx.elicit(f"Question {n}?", {"x": int})
+        return "never"
+
+    server, params = serving(tool), {}
+    for n in range(1, 11):
+        reply = call(server, **params)["result"]
+        params = {"requestState": reply["requestState"], "inputResponses": {f"q{n}": accept(x=n)}}
+    error = call(server, **params)["error"]
+    assert error == {"code": -32603, "message": "The call needed more than 10 rounds of questions"}
+    assert len(flows) == 11 and len(set(flows)) == 1
+
+
+def test_answers_to_changed_questions_do_not_count():
+    words = ["Sell the old car?"]
+
+    def tool(ctx: Context) -> str:
+        return "sold" if ctx.elicit(words[0], {"sure": bool})["sure"] else "kept"
+
+    server = serving(tool)
+    state = call(server)["result"]["requestState"]
+    words[0] = "Sell the house?"
+    reply = call(server, requestState=state, inputResponses={"q1": accept(sure=True)})["result"]
+    assert reply["resultType"] == "input_required"
+    assert reply["inputRequests"]["q1"]["params"]["message"] == "Sell the house?"
+
+
+def test_answers_without_a_state_count_only_under_keys_the_author_named():
+    def tool(ctx: Context) -> str:
+        name = ctx.ask(name=asking.elicitation("Name?", {"name": str}))["name"]["name"]
+        return name + str(ctx.elicit("Age?", {"age": int})["age"])
+
+    server = serving(tool)
+    reply = call(server, inputResponses={"name": accept(name="Ann"), "q1": accept(age=5)})["result"]
+    assert reply["resultType"] == "input_required" and list(reply["inputRequests"]) == ["q1"]
+    done = call(server, requestState=reply["requestState"], inputResponses={"q1": accept(age=5)})
+    assert done["result"]["content"][0]["text"] == "Ann5"
