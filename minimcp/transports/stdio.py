@@ -115,6 +115,8 @@ class StdioDoor:
         self._workers = Workers(int(self._limits["calls"]))
         self._listeners = Workers(int(self._limits["streams"]))
         self._ended = threading.Event()
+        # Calls whose answer is not written yet. The session forgets a call before, since its id may be used again then.
+        self._unanswered: set[Any] = set()
         # Who may read: the reader whose turn this is. `_inside` is the line being handled by the reader, or None.
         self._turn_lock = threading.Lock()  # guards _turn, _busy, and _inside when it is cleared
         self._turn = 0
@@ -137,7 +139,7 @@ class StdioDoor:
         """Wait a bounded time for the calls in progress."""
         done = threading.Event()
         for _ in range(int(_GRACE_S / 0.05)):
-            if not any(not call.streams for call in list(self._session.calls.values())):
+            if all(call.streams for call in list(self._unanswered)):
                 return
             done.wait(0.05)
 
@@ -216,6 +218,7 @@ class StdioDoor:
         if call is None:
             return
         self._session.add_call(call)
+        self._unanswered.add(call)
         if not call.interactive:
             self._answer(call)
             return
@@ -232,15 +235,19 @@ class StdioDoor:
             workers.submit(lambda: self._answer_apart(call))
         except RuntimeError:
             self._session.remove_call(call)
+            self._unanswered.discard(call)
             self._write(wire.error(call.id, InternalError("No thread is free; try again")))
 
     def _answer(self, call: Any) -> None:
         try:
-            reply = call.run(self._send)
+            try:
+                reply = call.run(self._send)
+            finally:
+                self._session.remove_call(call)
+            if reply is not None:
+                self._write(reply)
         finally:
-            self._session.remove_call(call)
-        if reply is not None:
-            self._write(reply)
+            self._unanswered.discard(call)
 
     def _answer_apart(self, call: Any) -> None:
         """Answer on a worker."""
