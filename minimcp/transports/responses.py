@@ -119,7 +119,7 @@ class Response:
 
     def _fail(self) -> None:
         """Answer for an application that raised; what is already out can only be cut off."""
-        log.exception("%s %s failed", self._request.method, self._request.environ["PATH_INFO"])
+        log.exception("%s %.200r failed", self._request.method, self._request.environ["PATH_INFO"])
         self.close = True
         if not self._sent:
             self._sent = True
