@@ -8,15 +8,14 @@ import decimal
 import json
 import pathlib
 import uuid
-from typing import Annotated, Any, Dict, List, Literal, NamedTuple, NewType, Optional, Set, Tuple, Union
+from typing import Annotated, Any, Dict, List, Literal, NamedTuple, Optional, Set, Tuple, Union
 
-import pydantic
 import pytest
 
 from minimcp.protocol import hints
 from minimcp.protocol.errors import InvalidArguments
 from minimcp.protocol.schema import Validator, check_input_schema, check_schema
-from tests.test_hints import Color, Context, Level, Options, Pet, Plain, Shape, Stop
+from tests.test_hints import Color, Context, House, Level, Options, Pet, Plain, Shape, Stop, UserId, of
 
 
 @dataclasses.dataclass
@@ -32,23 +31,6 @@ class Span:
 class Point(NamedTuple):
     x: int
     y: float = 0.5
-
-
-class House(pydantic.BaseModel):
-    pets: List[Pet]
-
-
-UserId = NewType("UserId", int)
-
-
-def of(hint):
-    """The signature of a function with one parameter of this hint."""
-
-    def function(value):
-        pass
-
-    function.__annotations__ = {"value": hint}
-    return hints.signature(function, Context)
 
 
 def arrives(hint, value):

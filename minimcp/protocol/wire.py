@@ -6,14 +6,15 @@ import json
 import logging
 from typing import Any
 
+from . import spec
 from .errors import InternalError, InvalidRequest, McpError, ParseError
 
 log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 
-MAX_DEPTH = 64
-MAX_ELEMENTS = 250_000
+MAX_DEPTH = int(spec.LIMITS["depth"])
+MAX_ELEMENTS = int(spec.LIMITS["elements"])
 MAX_ID = 4096
 
 
@@ -118,7 +119,7 @@ def is_id(value: Any) -> bool:
 def check(message: Any) -> str:
     """Check the envelope of a received message and return "request", "notification" or "response".
 
-    :raises InvalidRequest: with the id in `.data["id"]` when it could be read, for the reply's envelope.
+    :raises InvalidRequest: when it is none of these; answer it under `readable_id`.
     """
     if not isinstance(message, dict):
         raise InvalidRequest("A message is a JSON object")

@@ -173,7 +173,7 @@ class Registry:
         page = shown[:size]
         return [entry.definition for entry in page], _write_cursor(kind, page[-1].order)
 
-    # The four makers below turn a function into an entry; Server's decorators are thin wrappers over them.
+    # The makers below turn a function into an entry; the decorators of Registration are thin wrappers.
 
     def make_tool(
         self,

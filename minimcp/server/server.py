@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -21,8 +20,6 @@ from .session import Session, Sessions
 
 if TYPE_CHECKING:
     from ..protocol import types
-
-log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 
@@ -191,7 +188,7 @@ class Server(Registration):
                 with self._lock:
                     self._streaming.add(session)
         else:
-            session, _ = self.sessions.get(id, principal)
+            session = self.sessions.get(id, principal)
         session.door.setdefault("bus", self.bus)
         return session
 

@@ -170,8 +170,8 @@ class Sessions:
             del self._sessions[session.id]
         return dropped
 
-    def get(self, id: str, principal: str | None) -> tuple[Session, bool]:
-        """Find a session, or restore it from its id, and say whether it was restored.
+    def get(self, id: str, principal: str | None) -> Session:
+        """Find a session, or restore it from its id.
 
         :raises SessionNotFound: when the id is unknown, ended, expired or another principal's.
         """
@@ -184,19 +184,19 @@ class Sessions:
             ended = id in self._ended
         for other in dropped:
             other.close()
-        if session is not None and session.principal == principal:
-            return session, False
-        if session is not None or ended or not self._sealer.shared:
+        if session is None and not ended and self._sealer.shared:
+            session = self._restore(id, principal)
+        if session is None or session.principal != principal:
             raise SessionNotFound("Session not found; start again with initialize")
-        return self._restore(id, principal), True
+        return session
 
-    def _restore(self, id: str, principal: str | None) -> Session:
+    def _restore(self, id: str, principal: str | None) -> Session | None:
         try:
             payload = self._sealer.unseal("session", id)
         except BadSeal:
-            raise SessionNotFound("Session not found; start again with initialize") from None
+            return None
         if payload["p"] != principal:
-            raise SessionNotFound("Session not found; start again with initialize")
+            return None
         session = Session(principal)
         session.id, session.version, session.capabilities = id, payload["v"], payload["c"]
         with self._lock:

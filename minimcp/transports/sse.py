@@ -1,6 +1,6 @@
 """HTTP+SSE, the transport of 2024-11-05: a GET stream that carries everything, and POSTs that are only accepted.
 
-Deprecated since 2025-03-26 and kept for old clients; deleting this file takes two lines out of `http`.
+Deprecated since 2025-03-26 and kept for old clients; deleting this file takes three lines out of `http`.
 Spec: TRN-160 to TRN-166
 """
 
@@ -15,7 +15,6 @@ from urllib.parse import parse_qs
 
 from ..protocol import sse, wire
 from ..protocol.errors import McpError
-from ..protocol.wire import encode
 from .guard import Environ, Refused, StartResponse
 from .streams import Exchange
 
@@ -79,8 +78,8 @@ class SseDoor:
             message = self._app.read_message(environ)
             call = self._app.server.call(message, session=session, principal=principal, request=environ)
         except McpError as problem:
-            body = encode(wire.error(wire.readable_id(message), problem))
-            return self._app.respond(environ, start_response, 400, body, [])  # type: ignore[no-any-return]
+            error = wire.error(wire.readable_id(message), problem)
+            return self._app.reply(environ, start_response, error, 400)  # type: ignore[no-any-return]
         if call is not None:
             session.add_call(call)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import queue
 import socket
 import threading
@@ -14,8 +13,6 @@ from typing import Any
 
 from ..protocol import sse
 from ..protocol.wire import encode
-
-log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 # An encoded event, and whether it is the last one.
