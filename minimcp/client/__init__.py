@@ -1,0 +1,1 @@
+"""The other end: a blocking client for any server of any revision."""
