@@ -9,17 +9,25 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Optional
 
 from ..protocol.errors import ClientError, ConnectionLost, Timeout
 
 Message = dict[str, Any]
+# Yields what arrives before the result, and returns the result.
+Steps = Generator[Message, None, Any]
 OnMessage = Callable[[Message], None]
 # Called as `record(direction, message, **what the transport knows)`; see `trace`.
 Record = Callable[..., None]
 
 MOST_WAITING = 1000
+
+
+class SessionExpired(ConnectionLost):
+    """A legacy server no longer knows the session; the request was not run. Spec: TRN-149"""
+
+    retry = "always"
 
 
 class Exchange:
@@ -147,7 +155,10 @@ class Queued(Exchange):
 
 
 class Clock:
-    """The time a request has left: `timeout_s` since the last sign of life, `max_timeout_s` in all. Spec: BASE-138, BASE-141"""
+    """The time a request has left: `timeout_s` since the last sign of life, `max_timeout_s` in all.
+
+    Spec: BASE-138, BASE-141
+    """
 
     __slots__ = ("_end", "_quiet", "timeout_s")
 
@@ -166,6 +177,16 @@ class Clock:
         """Start the shorter time anew. Spec: BASE-140"""
         if self.timeout_s is not None:
             self._quiet = time.monotonic() + self.timeout_s
+
+    def extendable(self) -> bool:
+        """Whether the longer time is not up yet."""
+        return self._end is None or time.monotonic() < self._end
+
+    def stop(self, seconds: float) -> None:
+        """Do not count these seconds, in which a person was asked."""
+        self.progress()
+        if self._end is not None:
+            self._end += seconds
 
 
 class Pending:
@@ -246,3 +267,12 @@ def _related(message: Message) -> Any:
         # A server ends a listen stream with it.
         return _key(params.get("requestId"))
     return None
+
+
+def drain(steps: Steps, take: Callable[[Message], Any]) -> Any:
+    """Exhaust an exchange, giving what arrives before the result to `take`, and return the result."""
+    while True:
+        try:
+            take(next(steps))
+        except StopIteration as stop:
+            return stop.value

@@ -207,6 +207,12 @@ class NotApproved(ClientError):
     """`approve` did not let a tool call pass; nothing was sent. Spec: FEAT-039"""
 
 
+class CallCancelled(ClientError):
+    """The call was cancelled by `cancel()` on another thread; the server was told."""
+
+    retry = "idempotent"
+
+
 class AuthorizationError(ClientError):
     """A token could not be had, or was not accepted.
 

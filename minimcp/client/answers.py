@@ -1,0 +1,202 @@
+"""What the server may ask of the client: forms and pages for a person, a model's words, and root folders.
+
+The same three callbacks serve both eras; only how the question travels differs. Spec: 26:client/elicitation,
+26:client/sampling, 26:client/roots
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from ..protocol.errors import InternalError, InvalidArguments, InvalidParams, McpError, MethodNotFound
+from ..protocol.schema import Validator
+
+log = logging.getLogger("minimcp")
+
+Message = dict[str, Any]
+Elicit = Callable[["Question"], Any]
+Sample = Callable[[Message], Any]
+Roots = Union[Iterable[Any], Callable[[], Iterable[Any]]]
+
+_ACTIONS = ("accept", "decline", "cancel")
+
+
+class Question(dict):  # type: ignore[type-arg]
+    """The params of an elicitation, for the callback that puts it to a person.
+
+    :ivar server: what the server calls itself; show it, it is not verified. Spec: FEAT-200
+    """
+
+    def __init__(self, params: Message, server: str) -> None:
+        super().__init__(params)
+        self.setdefault("mode", "form")  # Spec: FEAT-183
+        self.server = server
+
+    @property
+    def message(self) -> str:
+        """What the server wants to know, or why the page is to be visited."""
+        return str(self.get("message", ""))
+
+    @property
+    def url(self) -> Optional[str]:
+        """The page to visit, or None for a form. Never fetch it, and open it only with consent. Spec: FEAT-212"""
+        return self.get("url") if self["mode"] == "url" else None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The form: field name to JSON Schema."""
+        schema = self.get("requestedSchema")
+        fields = schema.get("properties") if isinstance(schema, dict) else None
+        return {name: field for name, field in fields.items() if isinstance(field, dict)} if fields else {}
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The fields that have a default, with it. Spec: FEAT-192"""
+        return {name: field["default"] for name, field in self.fields.items() if "default" in field}
+
+
+class Answers:
+    """The three callbacks, and what may be declared because of them.
+
+    :param elicit: gets a `Question`; returns the fields of a form as a dict (those left out take their defaults), True
+        for consent to a page or to a form as it is, False or None to decline, "cancel" to dismiss it, or a whole
+        ElicitResult.
+    :param sample: gets the params of `sampling/createMessage`; returns text or a whole CreateMessageResult.
+    :param sample_tools: whether `sample` can handle `tools` and `toolChoice`.
+    :param roots: folders or `file://` URIs or `{"uri", "name"}` dicts, or a function that returns them.
+    """
+
+    def __init__(
+        self,
+        elicit: Elicit | None = None,
+        sample: Sample | None = None,
+        roots: Roots | None = None,
+        sample_tools: bool = False,
+    ) -> None:
+        self._elicit = elicit
+        self._sample = sample
+        self._sample_tools = sample_tools
+        self.roots = roots
+        self._methods: dict[str, Callable[[Message, str], Message]] = {}
+        if elicit is not None:
+            self._methods["elicitation/create"] = self._answer_elicitation
+        if sample is not None:
+            self._methods["sampling/createMessage"] = self._answer_sampling
+        if roots is not None:
+            self._methods["roots/list"] = self._answer_roots
+
+    def __bool__(self) -> bool:
+        return bool(self._methods)
+
+    def capabilities(self, legacy: bool) -> Message:
+        """The ClientCapabilities these callbacks allow. Spec: FEAT-146, FEAT-155, FEAT-179"""
+        found: Message = {}
+        if self.roots is not None:
+            found["roots"] = {"listChanged": True} if legacy else {}
+        if self._sample is not None:
+            found["sampling"] = {"tools": {}} if self._sample_tools else {}
+        if self._elicit is not None:
+            found["elicitation"] = {"form": {}, "url": {}}
+        return found
+
+    def answer(self, method: str, params: Any, server: str) -> Message:
+        """Return the result for a question; what the callback raises passes through.
+
+        :raises MethodNotFound: when there is no callback for it. Spec: FEAT-150
+        :raises InvalidParams: when the question is not well formed, or of a kind that was not declared.
+        :raises InternalError: when the callback's answer does not fit the question.
+        """
+        handler = self._methods.get(method)
+        if handler is None:
+            raise MethodNotFound(f"Method not found: {method[:100]}")
+        if params is not None and not isinstance(params, dict):
+            raise InvalidParams("params must be an object")
+        return handler(params or {}, server)
+
+    def _answer_elicitation(self, params: Message, server: str) -> Message:
+        question = Question(params, server)
+        if question["mode"] not in ("form", "url"):
+            raise InvalidParams(f"The elicitation mode {str(question['mode'])[:50]!r} was not declared")
+        if question["mode"] == "url" and not isinstance(question.get("url"), str):
+            raise InvalidParams("An elicitation of mode url needs a url")
+        if question["mode"] == "form" and not isinstance(question.get("requestedSchema"), dict):
+            raise InvalidParams("An elicitation of mode form needs a requestedSchema")
+        assert self._elicit is not None
+        return _elicit_result(question, self._elicit(question))
+
+    def _answer_sampling(self, params: Message, server: str) -> Message:
+        if not self._sample_tools and ("tools" in params or "toolChoice" in params):
+            raise InvalidParams("sampling.tools was not declared")  # Spec: FEAT-165
+        _check_tool_results(params.get("messages"))
+        assert self._sample is not None
+        reply = self._sample(params)
+        if reply is None:
+            raise McpError("The user rejected the sampling request", code=-1)  # Spec: FEAT-171
+        if isinstance(reply, str):
+            block = {"type": "text", "text": reply}
+            return {"role": "assistant", "content": block, "model": "unknown", "stopReason": "endTurn"}
+        if not isinstance(reply, dict) or "content" not in reply or "role" not in reply:
+            raise InternalError("sample= must return text, or a dict with role, content and model")
+        return {"model": "unknown", **reply}
+
+    def _answer_roots(self, params: Message, server: str) -> Message:
+        found = self.roots() if callable(self.roots) else self.roots
+        return {"roots": [_root(item) for item in found or ()]}
+
+
+def _elicit_result(question: Question, reply: Any) -> Message:
+    if reply is None or reply is False:
+        return {"action": "decline"}
+    if isinstance(reply, str) and reply in _ACTIONS:
+        reply = {"action": reply}
+    if _is_result(question, reply):
+        if reply["action"] != "accept":
+            return dict(reply)
+        reply = reply.get("content", {})
+    if question["mode"] == "url":
+        return {"action": "accept"}  # Spec: FEAT-194
+    if reply is True:
+        reply = {}
+    if not isinstance(reply, dict):
+        raise InternalError('elicit= must return a dict of fields, True, False, None, "accept", "decline" or "cancel"')
+    fields = {**question.defaults, **reply}
+    try:
+        Validator(question["requestedSchema"]).check(fields)  # Spec: FEAT-195
+    except (InvalidArguments, ValueError) as error:
+        raise InternalError(f"The answer does not fit the form: {error}") from None
+    return {"action": "accept", "content": fields}
+
+
+def _is_result(question: Question, reply: Any) -> bool:
+    """Whether the callback returned a whole ElicitResult rather than fields, one of which might be named action."""
+    if not isinstance(reply, dict) or reply.get("action") not in _ACTIONS or "action" in question.fields:
+        return False
+    return reply.keys() <= {"action", "content", "_meta"}
+
+
+def _check_tool_results(messages: Any) -> None:
+    """Refuse messages whose tool results are mixed with other blocks. Spec: FEAT-170"""
+    for message in messages if isinstance(messages, list) else ():
+        blocks = message.get("content") if isinstance(message, dict) else None
+        kinds = (
+            {block.get("type") for block in blocks if isinstance(block, dict)} if isinstance(blocks, list) else set()
+        )
+        if "tool_result" in kinds and len(kinds) > 1:
+            raise InvalidParams("A message with a tool_result has only tool_result blocks")
+
+
+def _root(item: Any) -> Message:
+    """A Root of a folder's path, a `file://` URI or a ready dict. Spec: FEAT-148"""
+    if isinstance(item, dict):
+        uri = item.get("uri")
+    else:
+        text = os.fspath(item)
+        uri = text if text.startswith("file://") else Path(text).resolve().as_uri()
+        item = {"uri": uri}
+    if not isinstance(uri, str) or not uri.startswith("file://"):
+        raise InternalError(f"A root must be a folder or a file:// URI, not {str(uri)[:200]!r}")
+    return dict(item)

@@ -1,0 +1,259 @@
+"""One open way to a server: the link, what negotiation found, and the messages that go to and fro."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ..protocol import wire
+from ..protocol.errors import (
+    AuthorizationError,
+    ClientError,
+    ConnectionLost,
+    HTTPStatus,
+    InternalError,
+    McpError,
+    Timeout,
+)
+from . import negotiation
+from .answers import Answers
+from .cache import Cache
+from .inbox import Inbox
+from .link import Clock, Exchange, Link, Steps
+from .peer import Peer, result_of
+from .tools import Tools
+
+log = logging.getLogger("minimcp")
+
+Message = dict[str, Any]
+
+_HANG_UP_S = 2.0  # for a last word to a server that may not be listening
+
+
+class Connection:
+    """What a client has in one process; after a fork the child makes its own.
+
+    :ivar links: makes the link to try first, then those to fall back to.
+    :ivar key: names the server in the shared cache and among the remembered eras.
+    """
+
+    def __init__(
+        self,
+        links: list[Callable[[], Link]],
+        key: str,
+        *,
+        mode: str,
+        greeting: Message | None,
+        info: Message | None,
+        answers: Answers,
+        extensions: Message,
+        record: Callable[..., None] | None,
+        cache: Cache | None,
+        timeout_s: float,
+        probe_timeout_s: float,
+        watch: bool,
+        on_notice: Callable[[Message], None],
+    ) -> None:
+        self.pid = os.getpid()
+        self.links = links
+        self.key = key
+        self.mode = mode
+        self.greeting = greeting
+        self.info = info
+        self.answers = answers
+        self.extensions = extensions
+        self.cache = cache
+        self.timeout_s = timeout_s
+        self.probe_timeout_s = probe_timeout_s
+        self.watch = watch
+        self.log_level: str | None = None
+        self.tools = Tools()
+        self.identity = ""
+        self.closed = False
+        self.lost: ClientError | None = None
+        self._record = record
+        self._on_notice = on_notice
+        self._opening = threading.RLock()  # held while opening, so that others wait for the outcome
+        self._ids = itertools.count(1)
+        self._capabilities: dict[bool, Message] = {}
+        self.listeners: set[Any] = set()
+        self.relist: Callable[[], Any] = self.tools.forget
+        self.inbox = Inbox(self._answer, self._refuse, self._notice)
+        self.link: Link = Link()
+        self.peer: Peer | None = None
+
+    def ready(self) -> Peer:
+        """The server, after opening and negotiating if that has not happened yet.
+
+        :raises ClientError: when it fails, or the connection was lost or closed.
+        """
+        peer = self.peer
+        if peer is not None and self.lost is None and not self.closed:
+            return peer
+        with self._opening:
+            if self.closed:
+                raise ConnectionLost("The client is closed; open() it again to use it", "always")
+            if self.lost is not None:
+                raise self.lost
+            if self.peer is None:
+                try:
+                    self.peer = negotiation.negotiate(self)
+                except BaseException:
+                    self.link.close()
+                    raise
+                if self.closed:
+                    self.link.close()
+                    raise ConnectionLost("The client was closed while it opened", "always")
+            return self.peer
+
+    def renew(self, stale: Peer) -> Peer:
+        """Negotiate again after the server forgot the session, once for all threads that noticed.
+
+        Spec: TRN-149
+        """
+        with self._opening:
+            if self.peer is stale:
+                self.peer = None
+                self.tools.forget()
+            return self.ready()
+
+    def use(self, make: Callable[[], Link]) -> Link:
+        """Open a link in place of the one in use, if any."""
+        self.link.close()
+        link = make()
+        link.record = self._record
+        link.on_message = self.inbox.put
+        link.on_lost = lambda error: self._lose(link, error)
+        self.link = link
+        link.open(self.timeout_s)
+        return link
+
+    def _lose(self, link: Link, error: ClientError) -> None:
+        if link is self.link and not self.closed:
+            self.lost = error
+            for listener in list(self.listeners):
+                listener.fail(error)
+
+    def capabilities(self, legacy: bool) -> Message:
+        """What this client declares."""
+        found = self._capabilities.get(legacy)
+        if found is None:
+            found = self.answers.capabilities(legacy)
+            if self.extensions:
+                found["extensions"] = self.extensions
+            self._capabilities[legacy] = found
+        return found
+
+    def next_id(self) -> int:
+        """A request id that was never used on this connection. Spec: BASE-004"""
+        return next(self._ids)
+
+    def exchange(
+        self,
+        peer: Peer,
+        message: Message,
+        clock: Clock,
+        started: Callable[[Exchange], None] | None = None,
+    ) -> Steps:
+        """Send a request, yield what arrives for it before its answer, and return the result.
+
+        When it ends in any other way the server is told that the answer is no longer awaited.
+
+        :raises ClientError: whatever went wrong.
+        """
+        answered = False
+        headers = peer.era.headers(self, message)
+        exchange = None
+        try:
+            exchange = self.link.start(message, headers, clock.left())
+            if started is not None:
+                started(exchange)
+            while True:
+                asked = self.inbox.answered
+                try:
+                    incoming = exchange.receive(clock.left())
+                except Timeout:
+                    # While a person is asked, a legacy server cannot answer.
+                    if (self.inbox.busy or self.inbox.answered != asked) and clock.extendable():
+                        clock.progress()
+                        continue
+                    raise Timeout(f"The server did not answer {message['method']} in {clock.timeout_s} s") from None
+                if "method" in incoming:
+                    yield incoming
+                    continue
+                answered = True
+                if exchange.identity:
+                    self.identity = exchange.identity
+                return result_of(incoming)
+        except HTTPStatus as problem:
+            answered = True
+            if problem.status == 401:
+                raise AuthorizationError("The server wants authorization: HTTP 401; pass auth=") from problem
+            raise
+        except ConnectionLost:
+            answered = True
+            raise
+        finally:
+            if exchange is not None:
+                exchange.close()
+                if not answered and message["method"] != "initialize":
+                    self._cancel(message["id"])
+
+    def _cancel(self, id: Any) -> None:
+        """Tell the server that an answer is no longer awaited. Spec: BASE-125, BASE-126"""
+        if self.link.closing_cancels:
+            return
+        try:
+            self.notify("notifications/cancelled", {"requestId": id, "reason": "no longer awaited"}, _HANG_UP_S)
+        except ClientError as problem:
+            log.debug("the server could not be told of a cancellation: %s", problem)
+
+    def notify(self, method: str, params: Message | None = None, timeout_s: float | None = None) -> None:
+        """Send a notification."""
+        message = wire.notification(method, params)
+        headers = self.peer.era.headers(self, message) if self.peer is not None else {}
+        self.link.send(message, headers, timeout_s or self.timeout_s)
+
+    def _answer(self, request: Message) -> None:
+        """Answer a legacy server's request. Spec: BASE-018, BASE-117"""
+        id, method = request["id"], request["method"]
+        try:
+            if method == "ping":
+                reply = wire.result(id, {})
+            else:
+                name = self.peer.name if self.peer is not None else "the server"
+                reply = wire.result(id, self.answers.answer(method, request.get("params"), name))
+        except McpError as problem:
+            reply = wire.error(id, problem)
+        except Exception:
+            log.exception("the callback for %s failed", method)
+            reply = wire.error(id, InternalError("The client could not answer"))
+        self.link.send(reply, {}, self.timeout_s)
+
+    def _refuse(self, request: Message, problem: InternalError) -> None:
+        self.link.send(wire.error(request["id"], problem), {}, _HANG_UP_S)
+
+    def _notice(self, message: Message) -> None:
+        if self.cache is not None:
+            self.cache.changed(self.key, message)
+        if message["method"] == "notifications/tools/list_changed":
+            self.tools.forget()
+        for listener in list(self.listeners):
+            listener.put(message)
+        self._on_notice(message)
+
+    def notice(self, message: Message) -> None:
+        """Take a notification that came on a listen stream."""
+        self._notice(message)
+
+    def close(self) -> None:
+        """Hang up. Never waits for a thread that is opening."""
+        self.closed = True
+        if self.pid == os.getpid():
+            for listener in list(self.listeners):
+                listener.fail(ConnectionLost("The client was closed"))
+            self.link.close()

@@ -1,0 +1,247 @@
+"""Change notices of a server as an iterator, the same for both eras.
+
+On 2026-07-28 they come on a stream that `subscriptions/listen` opens; before, they come by themselves, and single
+resources are subscribed to. Spec: 26:basic/patterns/subscriptions, 11:server/resources#subscriptions
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Optional
+
+from ..protocol import spec, wire
+from ..protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
+from . import modern
+from .link import Clock, drain
+from .peer import result_of
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .peer import Peer
+
+Message = dict[str, Any]
+
+_UPDATED = "notifications/resources/updated"
+_MOST_WAITING = 1000
+_TRIES = 5
+_BACKOFF_S = 0.5
+_MOST_BACKOFF_S = 30.0
+
+
+class Listen:
+    """An open subscription: iterate over it for notifications, `{"method": ..., "params"?: ...}`.
+
+    Iteration ends when the server ends the stream or `close` is called, from whichever thread.
+
+    :ivar accepted: what the server agreed to tell, as the filter of `subscriptions/listen`. Spec: BASE-161
+    """
+
+    def __init__(self, conn: Connection, wanted: Message, reconnect: bool) -> None:
+        self._conn = conn
+        self._wanted = wanted
+        self._reconnect = reconnect
+        self._closed = threading.Event()
+        self._stream: Any = None
+        self.accepted: Message = {}
+        self._open()
+
+    def _open(self) -> None:
+        peer = self._conn.ready()
+        self._stream = _Stream(self._conn, peer, self._wanted) if peer.era is modern.ERA else None
+        if self._stream is None:
+            self._stream = _Session(self._conn, peer, self._wanted)
+        self.accepted = self._stream.accepted
+        if self._closed.is_set():
+            self._stream.close()
+
+    def __enter__(self) -> Listen:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Message]:
+        while True:
+            event = self.receive()
+            if event is None:
+                return
+            yield event
+
+    def receive(self, timeout: Optional[float] = None) -> Message | None:
+        """Return the next notification, or None at the end.
+
+        :param timeout: in seconds.
+        :raises Timeout: when none came in time.
+        :raises ConnectionLost: when the stream broke off, unless `reconnect` was asked for.
+        """
+        while not self._closed.is_set():
+            try:
+                event: Message | None = self._stream.receive(timeout)
+            except ConnectionLost:
+                if self._closed.is_set():
+                    break
+                if not self._reconnect:
+                    raise
+                event = None
+            if self._closed.is_set():
+                break
+            if event is not None:
+                return event
+            if not self._reconnect or not self.accepted:
+                break
+            self._again()
+        return None
+
+    def _again(self) -> None:
+        """Listen anew after the stream ended; what changed meanwhile is not told. Spec: BASE-166, FEAT-133"""
+        self._stream.close()
+        for number in range(_TRIES):
+            pause = min(_BACKOFF_S * 2**number, _MOST_BACKOFF_S) * random.uniform(0.5, 1)
+            if self._closed.wait(pause):
+                return
+            try:
+                self._open()
+                return
+            except (ConnectionLost, Timeout):
+                if number == _TRIES - 1:
+                    raise
+
+    def close(self) -> None:
+        """End the subscription. From any thread, any number of times."""
+        self._closed.set()
+        self._stream.close()
+
+
+class _Stream:
+    """A `subscriptions/listen` request that is not answered until it ends."""
+
+    def __init__(self, conn: Connection, peer: Peer, wanted: Message) -> None:
+        self._conn = conn
+        message = wire.request(conn.next_id(), "subscriptions/listen", {"notifications": wanted})
+        peer.era.dress(conn, message, peer.version, None, False)
+        self._id = message["id"]
+        self._ended = False
+        clock = Clock(conn.timeout_s, None)
+        self._exchange = conn.link.start(message, peer.era.headers(conn, message), clock.left())
+        try:
+            self.accepted = self._acknowledgement(clock)
+        except BaseException:
+            self.close()
+            raise
+
+    def _acknowledgement(self, clock: Clock) -> Message:
+        while True:
+            first = self._exchange.receive(clock.left())
+            if "method" not in first:
+                self._ended = True
+                result_of(first)
+                raise ProtocolError("The server ended the listen stream without acknowledging it")
+            if first["method"] == "notifications/subscriptions/acknowledged":
+                params = first.get("params")
+                accepted = params.get("notifications") if isinstance(params, dict) else None
+                return accepted if isinstance(accepted, dict) else {}
+
+    def receive(self, timeout: float | None) -> Message | None:
+        if self._ended:
+            return None
+        incoming = self._exchange.receive(timeout)
+        if "method" not in incoming:
+            self._ended = True
+            result_of(incoming)
+            return None
+        if incoming["method"] == "notifications/cancelled":
+            self._ended = True
+            return None
+        self._conn.notice(incoming)
+        return incoming
+
+    def close(self) -> None:
+        ended, self._ended = self._ended, True
+        self._exchange.abort(ConnectionLost("The subscription was closed"))
+        self._exchange.close()
+        if not ended and not self._conn.link.closing_cancels:
+            # Spec: BASE-168
+            try:
+                self._conn.notify("notifications/cancelled", {"requestId": self._id}, 2.0)
+            except ClientError:
+                pass
+
+
+class _Session:
+    """The notices of a legacy connection, filtered."""
+
+    def __init__(self, conn: Connection, peer: Peer, wanted: Message) -> None:
+        self._conn = conn
+        self._peer = peer
+        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._uris = list(wanted.get("resourceSubscriptions", ()))
+        if self._uris:
+            peer.need("resources/subscribe", "resources", "subscribe")
+        self._methods = {
+            notification
+            for kind, (notification, field) in spec.CHANGES.items()
+            if wanted.get(field) and peer.offers(kind, "listChanged")
+        }
+        self.accepted: Message = {
+            field: True for notification, field in spec.CHANGES.values() if notification in self._methods
+        }
+        conn.listeners.add(self)
+        try:
+            conn.link.listen()
+            for uri in self._uris:
+                self._request("resources/subscribe", uri)
+        except BaseException:
+            conn.listeners.discard(self)
+            raise
+        if self._uris:
+            self.accepted["resourceSubscriptions"] = self._uris
+
+    def _request(self, method: str, uri: str) -> None:
+        message = wire.request(self._conn.next_id(), method, {"uri": uri})
+        drain(self._conn.exchange(self._peer, message, Clock(self._conn.timeout_s, None)), self._conn.inbox.put)
+
+    def put(self, message: Message) -> None:
+        """Take a notification, if it is wanted."""
+        params = message.get("params")
+        uri = params.get("uri") if isinstance(params, dict) else None
+        updated = message["method"] == _UPDATED and isinstance(uri, str) and uri.startswith(tuple(self._uris))
+        wanted = (updated and self._uris) or message["method"] in self._methods
+        if wanted and self._messages.qsize() < _MOST_WAITING:
+            self._messages.put(message)
+
+    def fail(self, error: ClientError) -> None:
+        """Take the end of the connection."""
+        self._messages.put(error)
+
+    def receive(self, timeout: float | None) -> Message | None:
+        try:
+            found = self._messages.get(timeout=timeout)
+        except queue.Empty:
+            raise Timeout("No change was told in time") from None
+        if isinstance(found, ClientError):
+            raise found
+        return found  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        if self not in self._conn.listeners:
+            return
+        self._conn.listeners.discard(self)
+        self._messages.put(None)
+        try:
+            for uri in self._uris:
+                self._request("resources/unsubscribe", uri)
+        except ClientError:
+            pass
+
+
+def wanted(tools: bool, prompts: bool, resources: bool, uris: Iterable[str], tasks: Iterable[str]) -> Message:
+    """The filter of `subscriptions/listen`. Spec: BASE-155, EXT-056"""
+    if isinstance(uris, str):
+        uris = [uris]
+    given: Message = {"toolsListChanged": tools, "promptsListChanged": prompts, "resourcesListChanged": resources}
+    found = {name: True for name, value in given.items() if value}
+    lists = {"resourceSubscriptions": list(uris), "taskIds": list(tasks)}
+    return {**found, **{name: value for name, value in lists.items() if value}}

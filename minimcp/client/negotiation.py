@@ -1,0 +1,221 @@
+"""Finding out which era and revision a server speaks: the probe, and what its outcomes mean.
+
+Spec: BASE-085 to BASE-105, TRN-100 to TRN-105, 26:basic/versioning
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from ..protocol import spec, wire
+from ..protocol.errors import ClientError, HTTPStatus, ProtocolError, RemoteError, Timeout
+from . import legacy, modern
+from .link import Clock, Exchange, drain
+from .peer import Peer
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+log = logging.getLogger("minimcp")
+
+Message = dict[str, Any]
+
+MODES = ("auto", "modern", "legacy", *spec.VERSIONS)
+_MODERN_CODES = (spec.HEADER_MISMATCH, spec.MISSING_CAPABILITY, spec.UNSUPPORTED_VERSION)
+_MOST_VERDICTS = 256
+# The HTTP servers known to be legacy, most recent last, so that the next client need not probe. Spec: BASE-093
+_legacy: OrderedDict[str, None] = OrderedDict()
+_lock = threading.Lock()  # guards _legacy
+
+
+class _Legacy(Exception):
+    """The probe says that the server is of the legacy era, and with which revision to begin."""
+
+    def __init__(self, version: str = spec.LATEST_LEGACY, probe: Exchange | None = None) -> None:
+        self.version = version
+        self.probe = probe
+
+
+def negotiate(conn: Connection) -> Peer:
+    """Open the first link that works and return the server behind it.
+
+    :raises ClientError: when there is no server, or no revision both sides speak.
+    """
+    mode = conn.mode
+    for number, make in enumerate(conn.links):
+        try:
+            conn.use(make)
+            return _settle(conn, _greet(conn, mode))
+        except (HTTPStatus, ProtocolError) as problem:
+            status = problem.status if isinstance(problem, HTTPStatus) else 404
+            last = number == len(conn.links) - 1
+            # Spec: TRN-104, TRN-105
+            if last or mode in ("modern", *spec.MODERN_VERSIONS) or not 400 <= status < 500 or status in (401, 403):
+                raise
+            log.info("no Streamable HTTP here (%s); trying the next transport", problem)
+            mode = "legacy" if mode == "auto" else mode
+    raise AssertionError("a connection has at least one link")
+
+
+def forget(key: str) -> None:
+    """Forget that a server was legacy, since it no longer is. Spec: BASE-094"""
+    with _lock:
+        _legacy.pop(key, None)
+
+
+def _settle(conn: Connection, peer: Peer) -> Peer:
+    conn.link.settle(peer.version)
+    if peer.era is legacy.ERA:
+        conn.peer = peer
+        conn.notify("notifications/initialized")
+        if conn.watch:
+            conn.link.listen()
+    return peer
+
+
+def _greet(conn: Connection, mode: str) -> Peer:
+    if conn.greeting:
+        return _remembered(conn.greeting)
+    if mode == "auto":
+        with _lock:
+            known = conn.key in _legacy
+        if known:
+            try:
+                return initialize(conn, spec.LATEST_LEGACY)
+            except (RemoteError, HTTPStatus):
+                # It may have been upgraded.
+                forget(conn.key)
+    if mode == "legacy" or mode in spec.LEGACY_VERSIONS:
+        peer = initialize(conn, spec.LATEST_LEGACY if mode == "legacy" else mode)
+        if mode != "legacy" and peer.version != mode:
+            raise ProtocolError(f"The server speaks {peer.version}, but mode={mode!r} allows nothing else")
+        return peer
+    try:
+        return discover(conn, spec.MODERN_VERSIONS[-1])
+    except _Legacy as verdict:
+        if mode != "auto":
+            raise ProtocolError(f"The server does not speak {spec.MODERN_VERSIONS[-1]}; use mode='auto'") from None
+        return _fall_back(conn, verdict)
+
+
+def _remembered(greeting: Message) -> Peer:
+    """The server as `Client.discovery` described it earlier."""
+    version = greeting.get("protocolVersion")
+    era = legacy.ERA if version in spec.LEGACY_VERSIONS else modern.ERA
+    if era is legacy.ERA:
+        raise ProtocolError("Only a modern server can be remembered; a legacy one needs its initialize")
+    return Peer(era, version if version in spec.MODERN_VERSIONS else spec.MODERN_VERSIONS[-1], greeting)
+
+
+def _fall_back(conn: Connection, verdict: _Legacy) -> Peer:
+    """Begin with `initialize`; a modern server that was only slow to answer the probe is recognised after all."""
+    try:
+        peer = initialize(conn, verdict.version)
+    except ClientError:
+        late = _late_answer(verdict.probe)
+        if late is None:
+            raise
+        return Peer(modern.ERA, _choose(late.get("supportedVersions")), late)
+    finally:
+        if verdict.probe is not None:
+            verdict.probe.close()
+    if conn.link.kind == "http":
+        with _lock:
+            _legacy[conn.key] = None
+            _legacy.move_to_end(conn.key)
+            if len(_legacy) > _MOST_VERDICTS:
+                _legacy.popitem(last=False)
+    return peer
+
+
+def _late_answer(probe: Exchange | None) -> Message | None:
+    try:
+        answer = probe.receive(0) if probe is not None else {}
+    except ClientError:
+        return None
+    result = answer.get("result")
+    return result if isinstance(result, dict) and "supportedVersions" in result else None
+
+
+def discover(conn: Connection, version: str) -> Peer:
+    """Ask a server what it is, the modern way.
+
+    :raises _Legacy: when it is not modern.
+    :raises ClientError: when it is, but something else is wrong, or it cannot be reached.
+    """
+    message = wire.request(conn.next_id(), "server/discover")
+    modern.ERA.dress(conn, message, version, None, False)
+    headers = modern.ERA.headers(conn, message)
+    probing = conn.link.kind != "http" and conn.mode == "auto"
+    clock = Clock(conn.probe_timeout_s if probing else conn.timeout_s, None)
+    exchange = None
+    keep = False
+    try:
+        exchange = conn.link.start(message, headers, clock.left())
+        answer = exchange.receive(clock.left())
+        while "method" in answer:
+            conn.inbox.put(answer)
+            answer = exchange.receive(clock.left())
+        status = exchange.status
+        conn.identity = exchange.identity
+    except Timeout:
+        if not probing:
+            raise
+        keep = True
+        raise _Legacy(probe=exchange) from None
+    except HTTPStatus as problem:
+        if not 400 <= problem.status < 500 or problem.status in (401, 403, 429):
+            raise
+        raise _Legacy() from None
+    finally:
+        if exchange is not None and not keep:
+            exchange.close()
+    if "error" not in answer:
+        result = answer["result"] if isinstance(answer.get("result"), dict) else {}
+        return Peer(modern.ERA, _choose(result.get("supportedVersions")), result)
+    return _judge(answer["error"], status, conn.link.kind)
+
+
+def _judge(problem: Any, status: int | None, kind: str) -> Peer:
+    """What an error to the probe means: only a recognised one is that of a modern server. Spec: BASE-087 to BASE-092"""
+    code = problem.get("code") if isinstance(problem, dict) else None
+    if code == spec.METHOD_NOT_FOUND and status == 404:
+        return Peer(modern.ERA, spec.MODERN_VERSIONS[-1], {})  # Spec: TRN-103
+    if code not in _MODERN_CODES:
+        raise _Legacy()
+    data = problem.get("data")
+    if code == spec.UNSUPPORTED_VERSION and isinstance(data, dict):
+        return Peer(modern.ERA, _choose(data.get("supported")), {})
+    raise RemoteError(code, str(problem.get("message", "")), data)
+
+
+def _choose(supported: Any) -> str:
+    """The newest modern revision of a server's list that this client speaks. Spec: BASE-076, BASE-077
+
+    :raises _Legacy: when only legacy ones are mutual.
+    :raises ProtocolError: when none is.
+    """
+    names = [name for name in supported if isinstance(name, str)] if isinstance(supported, list) else []
+    mutual = [version for version in spec.VERSIONS if version in names]
+    if not mutual:
+        raise ProtocolError(f"No common revision: the server speaks {str(names)[:200]}, this client {spec.VERSIONS}")
+    if mutual[-1] in spec.MODERN_VERSIONS:
+        return mutual[-1]
+    raise _Legacy(mutual[-1])
+
+
+def initialize(conn: Connection, version: str) -> Peer:
+    """Open a legacy session. The caller sends `notifications/initialized`.
+
+    :raises ClientError: when the server refuses, or answers with a revision this client does not speak. Spec: BASE-105
+    """
+    message = wire.request(conn.next_id(), "initialize", legacy.initialize_params(conn, version))
+    steps = conn.exchange(Peer(legacy.ERA, version, {}), message, Clock(conn.timeout_s, None))
+    greeting = drain(steps, conn.inbox.put)
+    found = greeting.get("protocolVersion")
+    if found not in spec.LEGACY_VERSIONS:
+        raise ProtocolError(f"The server answered initialize with the revision {str(found)[:50]!r}, which is not known")
+    return Peer(legacy.ERA, found, greeting)

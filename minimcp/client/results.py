@@ -1,0 +1,51 @@
+"""What calls return: the result as the dict that came, with what one mostly wants from it as attributes."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Optional
+
+
+class Result(dict):  # type: ignore[type-arg]
+    """The result of a call, a read or a prompt: a plain dict with the specification's names."""
+
+    @property
+    def text(self) -> str:
+        """All text in it, joined by line breaks: of content blocks, a resource's contents, or a prompt's messages."""
+        return "\n".join(block["text"] for block in self._blocks() if isinstance(block.get("text"), str))
+
+    @property
+    def data(self) -> Any:
+        """The structured content of a tool's result, or None."""
+        return self.get("structuredContent")
+
+    @property
+    def bytes(self) -> Optional[bytes]:
+        """The first binary part of it (a blob, image or sound), decoded, or None.
+
+        :raises ValueError: when it is not Base64.
+        """
+        for block in self._blocks():
+            raw = block.get("blob", block.get("data"))
+            if isinstance(raw, str):
+                return base64.b64decode(raw, validate=True)
+        return None
+
+    @property
+    def is_error(self) -> bool:
+        """Whether a tool says that it failed."""
+        return self.get("isError") is True
+
+    def _blocks(self) -> list[dict[str, Any]]:
+        blocks = self.get("content", self.get("contents"))
+        if blocks is None:
+            messages = _as_list(self.get("messages"))
+            blocks = [item.get("content") for item in messages if isinstance(item, dict)]
+        flat = [part for block in _as_list(blocks) for part in _as_list(block)]
+        dicts = [block for block in flat if isinstance(block, dict)]
+        # An embedded resource has its text one level down.
+        return [block["resource"] if isinstance(block.get("resource"), dict) else block for block in dicts]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,106 @@
+"""The tasks extension, driven to its end: poll, answer questions, cancel. Spec: EXT-013 to EXT-046"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ..protocol import wire
+from ..protocol.errors import CallCancelled, ClientError, ProtocolError, Timeout
+
+if TYPE_CHECKING:
+    from .calls import Call
+    from .connection import Connection
+    from .link import Steps
+    from .peer import Peer
+
+log = logging.getLogger("minimcp")
+
+Message = dict[str, Any]
+
+EXTENSION = "io.modelcontextprotocol/tasks"
+_POLL_S = 1.0
+_LEAST_POLL_S = 0.02
+_MOST_POLL_S = 60.0
+
+
+def drive(call: Call, conn: Connection, peer: Peer, task: Message) -> Steps:
+    """Follow a task to its end and return the result of the call it stands for.
+
+    Status messages are yielded as progress without a number: `{"message": ...}`. Giving the call up cancels the task.
+
+    :raises RemoteError: when the task failed.
+    :raises ClientError: when it was cancelled, vanished or took too long.
+    """
+    id = task.get("taskId")
+    if not isinstance(id, str):
+        raise ProtocolError("The server answered with a task that has no taskId")
+    answered: set[str] = set()
+    told = None
+    ended = False
+    try:
+        while True:
+            status = task.get("status")
+            if task.get("statusMessage") != told and isinstance(task.get("statusMessage"), str):
+                told = task["statusMessage"]
+                yield {"message": told}
+            if status in ("completed", "failed", "cancelled"):
+                ended = True
+                return _outcome(task)
+            if status == "input_required":
+                _answer(call, conn, peer, id, task.get("inputRequests"), answered)
+            elif status != "working":
+                raise ProtocolError(f"The task has the unknown status {str(status)[:50]!r}")
+            call.wait(_pause_s(task))
+            task = call.request(conn, peer, "tasks/get", {"taskId": id})
+    except Timeout:
+        raise Timeout(f"The task {id[:100]!r} did not end in time; it was cancelled") from None
+    finally:
+        if not ended:
+            _cancel(call, conn, peer, id)
+
+
+def _pause_s(task: Message) -> float:
+    """How long to wait before the next poll. Spec: EXT-030"""
+    given = task.get("pollIntervalMs")
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        return _POLL_S
+    return min(max(given / 1000, _LEAST_POLL_S), _MOST_POLL_S)
+
+
+def _answer(call: Call, conn: Connection, peer: Peer, id: str, questions: Any, answered: set[str]) -> None:
+    """Answer each question once, however often it is repeated. Spec: EXT-035, EXT-041, EXT-042"""
+    if not isinstance(questions, dict):
+        raise ProtocolError("The task requires input but has no inputRequests")
+    fresh = {key: question for key, question in questions.items() if key not in answered}
+    if fresh:
+        answers = call.answers(conn, peer, fresh)
+        answered.update(fresh)
+        call.request(conn, peer, "tasks/update", {"taskId": id, "inputResponses": answers})
+
+
+def _outcome(task: Message) -> Message:
+    if task["status"] == "completed":
+        result = task.get("result")
+        if not isinstance(result, dict):
+            raise ProtocolError("The task is completed but has no result")
+        return result
+    if task["status"] == "cancelled":
+        raise CallCancelled("The server cancelled the task")
+    from .peer import result_of
+
+    return result_of({"error": task.get("error") or {"code": -32603, "message": "The task failed"}})
+
+
+def _cancel(call: Call, conn: Connection, peer: Peer, id: str) -> None:
+    """Tell the server that the task is no longer wanted; it may end otherwise. Spec: EXT-044 to EXT-046"""
+    message = wire.request(conn.next_id(), "tasks/cancel", {"taskId": id})
+    peer.era.dress(conn, message, peer.version, None, False)
+    try:
+        exchange = conn.link.start(message, peer.era.headers(conn, message), 2.0)
+        try:
+            exchange.receive(2.0)
+        finally:
+            exchange.close()
+    except ClientError as problem:
+        log.debug("the task could not be cancelled: %s", problem)
