@@ -18,6 +18,8 @@ _HOMES = {
     "Client": "client.client",
     "clients": "client.client",
     "Cache": "client.cache",
+    "FileStore": "client.tokens",
+    "OAuth": "client.oauth",
     "AuthorizationError": "protocol.errors",
     "CallCancelled": "protocol.errors",
     "Cancelled": "protocol.errors",
@@ -50,10 +52,12 @@ __all__ = [
     "ClientError",
     "ConnectionLost",
     "Context",
+    "FileStore",
     "HTTPStatus",
     "McpError",
     "MinimcpError",
     "NotApproved",
+    "OAuth",
     "ProtocolError",
     "RemoteError",
     "Server",
@@ -74,6 +78,8 @@ __all__ = [
 if TYPE_CHECKING:
     from .client.cache import Cache
     from .client.client import Client, clients
+    from .client.oauth import OAuth
+    from .client.tokens import FileStore
     from .protocol.content import audio, image, link, resource, text
     from .protocol.errors import (
         AuthorizationError,

@@ -33,12 +33,15 @@ THIRD_PARTIES = {
     "referencing": ("protocol/schema.py",),
     "werkzeug": ("transports/", "auth/", "inspector/"),
     "requests": ("client/",),
+    "urllib3": ("client/",),
+    "jwt": ("client/dpop.py",),
+    "cryptography": ("client/dpop.py",),
     "flask": ("transports/frameworks.py",),
     "django": ("transports/frameworks.py",),
     "pydantic": (),
 }
 # These stand on a third party from their first line, so they themselves load on first use.
-ON_FIRST_USE = {"transports/wsgi_server.py", "transports/connection.py"}
+ON_FIRST_USE = {"transports/wsgi_server.py", "transports/connection.py", "client/oauth.py", "client/fetching.py"}
 
 
 def imports(path: Path):

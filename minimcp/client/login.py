@@ -1,0 +1,206 @@
+"""The grant with a user: registration, PKCE, the browser, the code. Spec: AUTH-047 to AUTH-086"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from ..protocol.errors import AuthorizationError
+from .addresses import check_url, is_loopback, show, with_query
+from .dpop import base64url
+from .grants import Credentials, Flow, Grant, refusal, request_token
+from .redirect import Receiver, read_answer
+from .tokens import Store, Token
+
+_METHODS = ("none", "client_secret_basic", "client_secret_post")
+
+
+class Code(Grant):
+    """Authorization code with PKCE.
+
+    :param metadata: what the client says of itself when it registers.
+    :param metadata_url: where the client's metadata document is, its `client_id` at servers that read such documents.
+    :param login: takes the authorization URL, lets the user sign in, returns the URL they were sent back to.
+    :param redirect_uri: where to, if not to a port of this machine.
+    """
+
+    kind = "code"
+    interactive = True
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        store: Store,
+        *,
+        metadata: dict[str, Any],
+        metadata_url: str | None,
+        open_browser: Callable[[str], Any],
+        login: Callable[[str], str] | None,
+        redirect_uri: str | None,
+        redirect_port: int,
+        timeout_s: float,
+    ) -> None:
+        super().__init__(credentials)
+        url = urlsplit(metadata_url or "https://a/b")
+        if url.scheme != "https" or url.path in ("", "/"):
+            raise ValueError("client_metadata_url must be an https URL with a path")  # AUTH-050
+        if redirect_uri is not None and login is None:
+            raise ValueError("redirect_uri needs login=, a function that returns the URL the user was sent back to")
+        if redirect_uri is None and login is not None:
+            redirect_uri = f"http://127.0.0.1{redirect_port and f':{redirect_port}' or ''}/callback"
+        if redirect_uri is not None:
+            check_url(redirect_uri, "redirect URI")
+        self._store = store
+        self._metadata = metadata
+        self._metadata_url = metadata_url
+        self._open_browser = open_browser
+        self._login = login
+        self._redirect_uri = redirect_uri
+        self._port = redirect_port
+        self._timeout_s = timeout_s
+
+    def get(self, flow: Flow) -> Token:
+        """Send the user to the authorization server and trade the code they come back with."""
+        server = flow.server
+        # Refuse before anything is registered. Spec: AUTH-069
+        if "S256" not in server.get("code_challenge_methods_supported", ()):
+            raise AuthorizationError(f"The authorization server {show(server['issuer'])} does not offer PKCE with S256")
+        if "authorization_endpoint" not in server:
+            raise AuthorizationError(f"The metadata of {show(server['issuer'])} has no authorization endpoint")
+        if self._redirect_uri is not None:
+            return self._sign_in(flow, self._redirect_uri, None)
+        receiver = self._listen(server["issuer"])
+        try:
+            return self._sign_in(flow, receiver.uri, receiver)
+        finally:
+            receiver.close()
+
+    def _listen(self, issuer: str) -> Receiver:
+        """Listen on the port that was asked for, or on the one that is registered, or on any."""
+        kept = self._store.get(f"client {issuer}", {}).get("redirect_uri") if not self._port else None
+        try:
+            return Receiver(self._port or (kept and urlsplit(kept).port) or 0)
+        except OSError:
+            if self._port:
+                raise AuthorizationError(f"Port {self._port} of 127.0.0.1, the redirect_port, is taken") from None
+            return Receiver()
+
+    def _sign_in(self, flow: Flow, redirect_uri: str, receiver: Receiver | None) -> Token:
+        server, state, verifier = flow.server, secrets.token_urlsafe(24), secrets.token_urlsafe(48)
+        credentials = self._credentials(flow, redirect_uri)
+        query = {
+            "response_type": "code",
+            "client_id": credentials.client_id,
+            "redirect_uri": redirect_uri,
+            "state": state,
+            "code_challenge": base64url(hashlib.sha256(verifier.encode("ascii")).digest()),
+            "code_challenge_method": "S256",
+            "resource": flow.resource,
+        }
+        if flow.scope:
+            query["scope"] = flow.scope
+        if "offline_access" in flow.scope.split():
+            # OpenID providers grant it only to a user who was asked.
+            query["prompt"] = "consent"
+        url = check_url(with_query(server["authorization_endpoint"], urlencode(query)), "authorization endpoint")
+        location = self._visit(url, state, receiver)
+        promised = server.get("authorization_response_iss_parameter_supported") is True
+        code = read_answer(location, state, server["issuer"], promised)
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": redirect_uri,
+            "code_verifier": verifier,
+        }
+        try:
+            return request_token(flow, form, credentials)
+        except AuthorizationError as error:
+            if error.error == "invalid_client":
+                self._store.pop(f"client {server['issuer']}", None)
+            raise
+
+    def _visit(self, url: str, state: str, receiver: Receiver | None) -> str:
+        """Let the user sign in and return where they were sent back to. Spec: AUTH-106, AUTH-107"""
+        if receiver is None:
+            assert self._login is not None
+            return self._login(url)
+        receiver.expect(state)
+        if self._open_browser(url) is False:
+            raise AuthorizationError(
+                "No browser could be opened; pass open_browser=print to see the address, or login= to do it otherwise"
+            )
+        return receiver.wait(self._timeout_s)
+
+    def current(self, flow: Flow) -> Credentials:
+        """The credentials a token was got with."""
+        return self._known(flow.server, None) or Credentials()
+
+    def _credentials(self, flow: Flow, redirect_uri: str) -> Credentials:
+        """Pre-registered, by metadata document, from the store, or registered now. Spec: AUTH-047"""
+        known = self._known(flow.server, redirect_uri)
+        if known is not None:
+            return known
+        if "registration_endpoint" not in flow.server:
+            raise AuthorizationError(
+                f"The authorization server {show(flow.server['issuer'])} registers no clients by itself: "
+                "register one there by hand and pass client_id= (and client_secret= if it has one)"
+            )
+        return self._register(flow, redirect_uri)
+
+    def _known(self, server: dict[str, Any], redirect_uri: str | None) -> Credentials | None:
+        if self.credentials.client_id is not None:
+            return self.credentials
+        if self._metadata_url is not None and server.get("client_id_metadata_document_supported") is True:
+            return self.credentials._replace(client_id=self._metadata_url)
+        kept = self._store.get(f"client {server['issuer']}")
+        if kept is None or 0 < kept.get("secret_expires_at", 0) < time.time():
+            return None
+        if redirect_uri not in (None, kept.get("redirect_uri")):
+            return None
+        return Credentials(kept["client_id"], kept.get("client_secret"), kept.get("method"))
+
+    def _register(self, flow: Flow, redirect_uri: str) -> Credentials:
+        """Register the client. Spec: AUTH-056 to AUTH-061, AUTH-075, AUTH-099"""
+        server = flow.server
+        supported = server.get("token_endpoint_auth_methods_supported") or ["client_secret_basic", "none"]
+        asked = {
+            "redirect_uris": [redirect_uri],
+            "grant_types": ["authorization_code", "refresh_token"],
+            "response_types": ["code"],
+            "token_endpoint_auth_method": next((method for method in _METHODS if method in supported), "none"),
+            "application_type": "native" if is_loopback(urlsplit(redirect_uri).hostname or "") else "web",
+            **self._metadata,
+        }
+        if flow.scope:
+            asked["scope"] = flow.scope
+        if flow.prover is not None:
+            asked["dpop_bound_access_tokens"] = True
+        reply = flow.fetch.post(server["registration_endpoint"], "registration endpoint", json=asked)
+        body = reply.body or {}
+        if reply.status not in (200, 201):
+            error = refusal("registration endpoint", reply.status, reply.body, [])
+            if error.error == "invalid_redirect_uri":
+                error = AuthorizationError(
+                    f"{error.message}. It does not take {redirect_uri} as a redirect URI; register the client by hand "
+                    "and pass client_id=, or pass redirect_port= or redirect_uri= with one that it takes",
+                    error.error,
+                )
+            raise error
+        client_id, secret, method = (
+            body.get(name) for name in ("client_id", "client_secret", "token_endpoint_auth_method")
+        )
+        if not isinstance(client_id, str) or not client_id or not isinstance(secret, (str, type(None))):
+            raise AuthorizationError("The registration endpoint sent no usable client_id")
+        expires_at = body.get("client_secret_expires_at")
+        self._store[f"client {server['issuer']}"] = {
+            "client_id": client_id,
+            "client_secret": secret,
+            "method": method if isinstance(method, str) else None,
+            "secret_expires_at": expires_at if isinstance(expires_at, (int, float)) else 0,
+            "redirect_uri": redirect_uri,
+        }
+        return Credentials(client_id, secret, method if isinstance(method, str) else None)
