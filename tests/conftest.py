@@ -1,4 +1,4 @@
-"""What holds in every test: nothing is left running, and all that a server emits fits the official schema."""
+"""What holds in every test: nothing is left running, and all that a server or client emits fits the official schema."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from tests import official  # noqa: E402
+from tests import emitted, official  # noqa: E402
 
 _BOUND_S = 5.0
 _MOST_IDLE = 100
 
 
 official.watch_emissions()
+emitted.watch()
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def _emissions_fit_the_official_schema() -> Iterator[None]:
     official.violations.clear()
     yield
     found, official.violations[:] = list(official.violations), []
-    assert not found, "the server emitted what the official schema refuses:\n" + "\n".join(found[:5])
+    assert not found, "something was emitted that the official schema refuses:\n" + "\n".join(found[:5])
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,399 @@
+"""The face of the client, the same over every door and in every revision."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import minimcp
+from minimcp import Client, Context, Server
+from minimcp.protocol import errors
+from tests.scripted import DISCOVERED, INITIALIZED, Fault, Scripted
+from tests.transcripts.server import build
+
+ROOT = Path(__file__).resolve().parent.parent
+REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
+COMMAND = [sys.executable, "-m", "minimcp", "run", str(ROOT / "tests" / "transcripts" / "server.py") + ":server"]
+
+
+@pytest.fixture(params=["memory", "stdio"])
+def target(request):
+    """The same server behind each door."""
+    if request.param == "memory":
+        return build()
+    return {"command": COMMAND[0], "args": COMMAND[1:], "env": {"PYTHONPATH": str(ROOT)}}
+
+
+@pytest.mark.parametrize("mode", REVISIONS)
+def test_everything_a_server_offers_can_be_used_in_every_revision(target, mode):
+    with Client(target, mode=mode) as client:
+        assert client.protocol_version == mode
+        assert client.server_info["name"] == "library"
+        assert client.instructions == "Look a book up before you lend it."
+        assert {"lookup", "show", "fail", "count"} <= {tool["name"] for tool in client.list_tools()}
+        assert client.call_tool("lookup", title="abc", shelf=2).text == '{"copies":6}'
+        assert [resource["uri"] for resource in client.list_resources()] == ["library://rules"]
+        assert client.list_resource_templates()[0]["uriTemplate"] == "library://books/{isbn}"
+        assert client.read_resource("library://rules").text == "Be quiet."
+        assert [prompt["name"] for prompt in client.list_prompts()] == ["review"]
+        assert client.get_prompt("review", title="Emma", tone="harsh").text.startswith("Write a harsh review of Emma.")
+        if mode != "2024-11-05":
+            found = client.complete("tone", "k", prompt="review")
+            assert found["values"] == ["kind", "keen"]
+
+
+@pytest.mark.parametrize("mode", REVISIONS)
+def test_progress_and_log_messages_reach_their_callbacks_on_the_calling_thread(target, mode):
+    seen, logged = [], []
+    with Client(target, mode=mode, on_log=lambda params: logged.append(params["level"])) as client:
+        client.set_log_level("debug")
+        result = client.call_tool(
+            "count", {"steps": 3}, progress=lambda each: seen.append((each["progress"], threading.current_thread()))
+        )
+        assert result.text == "3 shelves"
+        assert seen == [(step, threading.current_thread()) for step in (1, 2, 3)]
+        assert logged == ["debug", "warning"]
+
+
+def test_progress_is_also_an_iterator():
+    with Client(build()) as client:
+        call = client.start_tool("count", steps=2)
+        assert [each["message"] for each in call] == ["shelf 1", "shelf 2"]
+        assert call.result().text == "2 shelves"
+        assert call.result().text == "2 shelves"
+
+
+@pytest.mark.parametrize("mode", ["2025-06-18", "2026-07-28"])
+def test_the_three_callbacks_serve_both_eras(target, mode):
+    answers = {"elicit": lambda question: {"weeks": 4} if "weeks" in question.fields else {"sure": True}}
+    answers["sample"] = lambda params: f"about {params['messages'][0]['content']['text']}"
+    answers["roots"] = ["/srv/books"]
+    with Client(target, mode=mode, **answers) as client:
+        assert client.call_tool("lend", title="Emma").text == "Emma lent for 4 weeks"
+        assert client.call_tool("advise", topic="whales").text == "about A book on whales? in file:///srv/books"
+
+
+@pytest.mark.parametrize("mode", ["2025-11-25", "2026-07-28"])
+def test_a_callback_may_call_the_client_again(target, mode):
+    def sample(params):
+        return client.call_tool("lookup", title="ab").text
+
+    client = Client(target, mode=mode, sample=sample, roots=["/srv"])
+    with client:
+        assert client.call_tool("advise", {"topic": "x"}, timeout=5).text == '{"copies":2} in file:///srv'
+
+
+def test_opening_and_closing_may_happen_in_any_order_and_on_any_thread():
+    client = Client(build())
+    assert client.state == "new"
+    client.close()
+    thread = threading.Thread(target=client.open)
+    thread.start()
+    thread.join(5)
+    assert client.state == "open"
+    assert client.call_tool("lookup", title="a").data == {"copies": 1}
+    thread = threading.Thread(target=client.close)
+    thread.start()
+    thread.join(5)
+    client.close()
+    assert client.state == "closed"
+    with pytest.raises(minimcp.ConnectionLost, match="closed") as caught:
+        client.call_tool("lookup", title="a")
+    assert caught.value.retry == "always"
+    with client.open() as same:
+        assert same.call_tool("lookup", title="a").data == {"copies": 1}
+
+
+def test_a_client_that_nobody_opened_opens_on_first_use():
+    client = Client(build())
+    assert client.call_tool("lookup", title="a").data == {"copies": 1}
+    client.close()
+
+
+def test_keywords_are_arguments_and_with_a_dict_they_are_options():
+    server = Server("s")
+
+    @server.tool
+    def wait(timeout: int) -> int:
+        return timeout
+
+    with Client(server) as client:
+        assert client.call_tool("wait", timeout=3).text == "3"
+        assert client.call_tool("wait", {"timeout": 4}, timeout=5).text == "4"
+        with pytest.raises(TypeError):
+            client.call_tool("wait", {"timeout": 4}, tiemout=5)
+
+
+def test_a_tool_that_failed_raises_by_choice():
+    with Client(build()) as client:
+        result = client.call_tool("fail", how="told")
+        assert result.is_error and result.text == "This book is lent out."
+        with pytest.raises(minimcp.ToolFailed, match="lent out") as caught:
+            client.call_tool("fail", {"how": "told"}, check=True)
+        assert caught.value.result == result
+    with Client(build(), check=True) as client, pytest.raises(minimcp.ToolFailed):
+        client.call_tool("fail", how="told")
+
+
+def test_results_are_dicts_with_what_one_wants_from_them():
+    with Client(build()) as client:
+        shown = client.call_tool("show", kind="picture")
+        assert shown["content"][0]["mimeType"] == "image/png" and shown.bytes == b"\x89PNG" and shown.text == ""
+        assert client.call_tool("show", kind="embedded").text == "Be quiet."
+        assert client.call_tool("lookup", title="ab").data == {"copies": 2}
+
+
+def test_what_a_server_does_not_offer_is_an_empty_list_or_a_clear_error():
+    server = Server("bare")
+    server.add_tool(lambda: 1, "one", description="One.")
+    with Client(server) as client:
+        assert client.list_prompts() == [] and client.list_resources() == []
+        with pytest.raises(minimcp.ProtocolError, match="bare does not offer resources"):
+            client.read_resource("a://b")
+        with pytest.raises(minimcp.ProtocolError, match="ping does not exist in 2026-07-28"):
+            client.ping()
+        with pytest.raises(minimcp.RemoteError, match="Unknown tool") as caught:
+            client.call_tool("two")
+        assert caught.value.code == -32602
+    with Client(server, mode="legacy") as client:
+        client.ping()
+        with pytest.raises(minimcp.ProtocolError, match=r"resources\.subscribe"):
+            client.subscribe("a://b")
+
+
+def test_many_threads_share_one_client(target):
+    wrong = []
+
+    def work(number):
+        for step in range(20):
+            title = "x" * (number * 20 + step)
+            if client.call_tool("lookup", title=title).data != {"copies": len(title)}:
+                wrong.append((number, step))
+
+    with Client(target) as client:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert not wrong
+
+
+@pytest.mark.parametrize("mode", ["2025-11-25", "2026-07-28"])
+def test_a_timeout_tells_the_server_and_a_late_answer_is_dropped(target, mode):
+    with Client(target, mode=mode) as client:
+        with pytest.raises(minimcp.Timeout, match=r"tools/call in 0\.3 s") as caught:
+            client.call_tool("wait", {}, timeout=0.3)
+        assert caught.value.retry == "idempotent"
+        assert client.call_tool("lookup", title="ab").text == '{"copies":2}'
+
+
+def test_the_absolute_maximum_holds_however_much_progress_there_is():
+    server = Server("s")
+
+    @server.tool
+    def busy(ctx: Context) -> str:
+        step = 0
+        while not ctx.cancelled.wait(0.01):
+            step += 1
+            ctx.progress(step)
+        return "never"
+
+    with Client(server) as client, pytest.raises(minimcp.Timeout):
+        client.call_tool("busy", {}, timeout=5, max_timeout=0.3, progress=lambda each: None)
+
+
+@pytest.mark.parametrize("mode", ["2025-11-25", "2026-07-28"])
+def test_cancelling_from_another_thread_tells_the_server(target, mode):
+    with Client(target, mode=mode) as client:
+        call = client.start_tool("wait", {})
+        assert next(call)["progress"] == 1
+        threading.Thread(target=call.cancel).start()
+        with pytest.raises(minimcp.CallCancelled):
+            call.result()
+        assert client.call_tool("lookup", title="ab").text == '{"copies":2}'
+
+
+def test_a_cancellation_names_the_request_once_and_an_answered_call_sends_none():
+    server = Scripted(tools_call=lambda params, say: done.wait(5) and {"content": []})
+    done = threading.Event()
+    with Client(server) as client:
+        with pytest.raises(minimcp.Timeout):
+            client.call_tool("x", {}, timeout=0.1)
+        done.set()
+        sent = server.wait_for("notifications/cancelled")
+        assert sent["params"]["requestId"] == server.wait_for("tools/call")["id"]
+        client.call_tool("x")
+        assert len(server.all("notifications/cancelled")) == 1
+
+
+def test_a_call_that_is_dropped_half_way_is_cancelled():
+    server = Scripted(tools_call=lambda params, say: done.wait(5) and {"content": []})
+    done = threading.Event()
+
+    def play(params, say):
+        token = params["_meta"]["progressToken"]
+        say({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": token, "progress": 1}})
+        done.wait(5)
+        return {"content": []}
+
+    server.methods["tools/call"] = play
+    with Client(server) as client:
+        call = client.start_tool("x")
+        assert next(call)["progress"] == 1
+        call.close()
+        server.wait_for("notifications/cancelled")
+        done.set()
+
+
+def test_lists_are_drained_page_by_page_and_an_empty_cursor_is_not_the_end():
+    def play(params, say):
+        pages.append(params.get("cursor"))
+        name = {"name": f"t{len(pages)}", "inputSchema": {"type": "object"}}
+        return {"tools": [name], **({"nextCursor": ""} if len(pages) == 1 else {})}
+
+    pages: list = []
+    with Client(Scripted(tools_list=play)) as client:
+        assert [tool["name"] for tool in client.list_tools()] == ["t1", "t2"]
+    assert pages == [None, ""]
+
+
+def test_a_legacy_list_ends_with_an_empty_cursor_and_none():
+    server = Scripted(initialize=lambda params, say: INITIALIZED)
+    server.methods["tools/list"] = lambda params, say: {"tools": [], "nextCursor": ""}
+    server.methods["prompts/list"] = lambda params, say: {"prompts": [], "nextCursor": None}
+    with Client(server, mode="legacy") as client:
+        assert client.list_tools() == [] and client.list_prompts() == []
+
+
+def test_an_output_that_does_not_fit_its_schema_is_an_error_that_names_the_tool():
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    tool = {"name": "t", "inputSchema": {"type": "object"}, "outputSchema": schema}
+    results = {"good": {"a": 1}, "wrong": {"a": "x"}}
+    server = Scripted(
+        tools_list=lambda params, say: {"tools": [tool]},
+        tools_call=lambda params, say: {
+            "content": [],
+            **(
+                {"structuredContent": results[params["arguments"]["which"]]}
+                if params["arguments"]["which"] in results
+                else {}
+            ),
+        },
+    )
+    with Client(server) as client:
+        assert client.call_tool("t", which="good").data == {"a": 1}
+        with pytest.raises(minimcp.ProtocolError, match="'t' does not fit its outputSchema"):
+            client.call_tool("t", which="wrong")
+        with pytest.raises(minimcp.ProtocolError, match="'t' declares an outputSchema but returned no"):
+            client.call_tool("t", which="none")
+    with Client(server, validate=False) as client:
+        assert client.call_tool("t", which="wrong").data == {"a": "x"}
+
+
+def test_tool_schemas_pass_unchanged():
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "$defs": {"a": {"$anchor": "x", "type": "string"}},
+        "allOf": [{"if": {"required": ["a"]}, "then": {}, "else": {}}],
+        "additionalProperties": False,
+    }
+    with Client(Scripted(tools_list=lambda p, s: {"tools": [{"name": "t", "inputSchema": schema}]})) as client:
+        assert client.list_tools() == [{"name": "t", "inputSchema": schema}]
+
+
+def test_any_other_request_can_be_sent():
+    server = Scripted(**{"example.com_thing": lambda params, say: {"got": params["x"]}})
+    with Client(server, extensions={"com.example/thing": {}}) as client:
+        assert client.request("example.com/thing", {"x": 1})["got"] == 1
+    meta = server.wait_for("example.com/thing")["params"]["_meta"]
+    assert meta["io.modelcontextprotocol/clientCapabilities"] == {"extensions": {"com.example/thing": {}}}
+
+
+def test_a_callers_meta_goes_along():
+    server = Scripted(tools_call=lambda params, say: {"content": []})
+    with Client(server, info={"name": "me", "version": "2"}) as client:
+        client.call_tool("x", {}, meta={"com.example/a": 1})
+    meta = server.wait_for("tools/call")["params"]["_meta"]
+    assert meta["com.example/a"] == 1
+    assert meta["io.modelcontextprotocol/clientInfo"] == {"name": "me", "version": "2"}
+    assert meta["io.modelcontextprotocol/protocolVersion"] == "2026-07-28"
+
+
+def test_legacy_subscriptions_and_roots():
+    changed = threading.Event()
+    uris = []
+
+    def told(message):
+        uris.append(message["params"]["uri"])
+        changed.set()
+
+    server = build()
+    with Client(server, mode="2025-06-18", on_notification=told, roots=[]) as client:
+        client.subscribe("library://rules")
+        server.updated("library://rules")
+        assert changed.wait(5) and uris == ["library://rules"]
+        client.unsubscribe("library://rules")
+        client.set_roots(["/srv"])
+
+
+def test_roots_are_replaced_and_the_legacy_server_is_told():
+    server = Scripted(initialize=lambda params, say: INITIALIZED)
+    with Client(server, mode="legacy", roots=[]) as client:
+        assert server.wait_for("initialize")["params"]["capabilities"] == {"roots": {"listChanged": True}}
+        client.set_roots(["/srv"])
+        server.wait_for("notifications/roots/list_changed")
+        server.say({"jsonrpc": "2.0", "id": "q", "method": "roots/list"})
+        assert server.wait_for(None)["result"] == {"roots": [{"uri": "file:///srv"}]}
+    with Client(server) as client, pytest.raises(minimcp.ProtocolError, match="roots="):
+        client.set_roots([])
+
+
+def test_a_legacy_server_is_answered_also_when_it_asks_for_what_there_is_not():
+    server = Scripted(initialize=lambda params, say: INITIALIZED)
+    with Client(server, mode="legacy"):
+        server.say({"jsonrpc": "2.0", "id": 1, "method": "ping"})
+        assert server.wait_for(None) == {"jsonrpc": "2.0", "id": 1, "result": {}}
+        server.heard.clear()
+        server.say({"jsonrpc": "2.0", "id": "1", "method": "sampling/createMessage", "params": {}})
+        reply = server.wait_for(None)
+        assert reply["id"] == "1" and reply["error"]["code"] == -32601
+
+
+def test_errors_are_one_family_flat_and_picklable():
+    found = [
+        errors.Timeout("t"),
+        errors.ConnectionLost("c", "always"),
+        errors.HTTPStatus(503, "busy", "http://x"),
+        errors.ProtocolError("p"),
+        errors.RemoteError(-32602, "m", {"a": 1}),
+        errors.UsedAfterFork("u"),
+        errors.NotApproved("n"),
+        errors.CallCancelled("c"),
+        errors.AuthorizationError("a", "invalid_grant"),
+    ]
+    with Client(build()) as client:
+        with pytest.raises(minimcp.ToolFailed) as caught:
+            client.call_tool("fail", {"how": "told"}, check=True)
+        found.append(caught.value)
+    for error in found:
+        assert isinstance(error, minimcp.MinimcpError) and isinstance(error, Exception)
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is type(error) and str(copy) == str(error) and vars(copy) == vars(error)
+        assert error.retry in ("always", "idempotent", "never")
+    assert (found[2].status, found[2].body, found[2].retry) == (503, "busy", "always")
+
+
+def test_a_remote_error_has_its_code_message_and_data():
+    def play(params, say):
+        raise Fault(-31000, "no such book", {"isbn": 1})
+
+    with Client(Scripted(tools_call=play)) as client, pytest.raises(minimcp.RemoteError) as caught:
+        client.call_tool("x")
+    assert (caught.value.code, caught.value.message, caught.value.data) == (-31000, "no such book", {"isbn": 1})
+    assert DISCOVERED["supportedVersions"] == ["2026-07-28"]
