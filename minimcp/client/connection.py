@@ -174,8 +174,9 @@ class Connection:
                 started(exchange)
             while True:
                 asked = self.inbox.answered
+                left = clock.left()
                 try:
-                    incoming = exchange.receive(clock.left())
+                    incoming = exchange.receive(left)
                 except Timeout:
                     # While a person is asked, a legacy server cannot answer.
                     if (self.inbox.busy or self.inbox.answered != asked) and clock.extendable():
@@ -183,6 +184,8 @@ class Connection:
                         continue
                     raise Timeout(f"The server did not answer {message['method']} in {clock.timeout_s} s") from None
                 if "method" in incoming:
+                    if left == 0:
+                        raise Timeout(f"The server sent much, but no answer to {message['method']}")
                     yield incoming
                     continue
                 answered = True
@@ -253,6 +256,7 @@ class Connection:
     def close(self) -> None:
         """Hang up. Never waits for a thread that is opening."""
         self.closed = True
+        self.inbox.clear()
         if self.pid == os.getpid():
             for listener in list(self.listeners):
                 listener.fail(ConnectionLost("The client was closed"))

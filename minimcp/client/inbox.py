@@ -59,6 +59,11 @@ class Inbox:
             self._noticing = True
         self._spawn(self._work_notices)
 
+    def clear(self) -> None:
+        """Drop the notifications that nobody looked at yet: the connection is closed."""
+        with self._lock:
+            self._notices.clear()
+
     def _question(self, message: Message) -> None:
         with self._lock:
             full = self._open >= MOST_QUESTIONS
