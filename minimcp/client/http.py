@@ -1,6 +1,6 @@
 """Streamable HTTP as a client speaks it, both eras: every message is a POST, sent and read on the caller's thread.
 
-Spec: TRN-035 to TRN-054, TRN-110 to TRN-159
+Spec: TRN-035 to TRN-054, TRN-110 to TRN-120
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import threading
 import time
 from collections import deque
@@ -16,36 +15,34 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ..protocol import spec, wire
-from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, McpError, ProtocolError, Timeout
+from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError, Timeout
+from . import sessions
 from .link import Exchange, Link, Message, SessionExpired
-from .reading import LIMITS, Events, Headers
-from .web import Reply, Web
+from .reading import LIMITS, Events, Headers, kind_of, messages, parse
+from .reply import Reply
+from .sessions import Session, is_stream
+from .web import Web
 
 log = logging.getLogger("minimcp")
 
-JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-STREAM = {"Accept": "text/event-stream"}
-RETRY_S = 1.0
-MOST_RETRIES = 5
-_MOST_RETRY_S = 30.0
+_JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 _EXCERPT = 2000
 _REFUSAL_BYTES = 1024 * 1024
-_CLOSE_S = 2.0
-_SESSION_ID = re.compile(r"[\x21-\x7e]{1,4096}\Z")
 
 
 class HttpLink(Link):
     """A way to a Streamable HTTP server.
 
     :param headers: sent with every request; what the protocol needs prevails over them.
-    :param auth: as `requests` takes it: a tuple or a callable that changes the prepared request.
+    :param auth: as `requests` takes it: a tuple, or a callable that changes the prepared request.
     :param session: a requests.Session with proxies, certificates, adapters and cookies. Without one, neither .netrc
         nor the environment is looked at.
-    :param limits: overrides for `reading.LIMITS`.
+    :param limits: overrides for `reading.LIMITS`; other keys are for other transports.
     """
 
     kind = "http"
     survives_fork = True
+    # Until `settle` says otherwise.
     closing_cancels = True
 
     def __init__(
@@ -61,12 +58,11 @@ class HttpLink(Link):
         self.url = url
         self.limits = {**LIMITS, **{key: value for key, value in (limits or {}).items() if key in LIMITS}}
         self.web = self._make_web(headers, auth, session)
-        self._lock = threading.Lock()  # guards _open, _closed and _stream
+        self.session = Session(self)
+        self._lock = threading.Lock()  # guards _open and _closed
+        self._pid = os.getpid()
         self._open: set[HttpExchange] = set()
         self._closed = False
-        self._stream: Any = None
-        self._session: str | None = None
-        self._session_pid = 0
         self._identity = ("", "")
 
     def _make_web(self, headers: Optional[Headers], auth: Any, session: Any) -> Web:
@@ -79,20 +75,18 @@ class HttpLink(Link):
             self._closed = False
 
     def settle(self, version: str) -> None:
-        """Take note of the revision: which requests name it and the session, and what a closed stream means."""
+        """Take note of the revision: whether requests name it and the session, and what a closed stream means."""
         self.version = version
         self.closing_cancels = version in spec.MODERN_VERSIONS
         if self.closing_cancels:
-            self._session = None
+            self.session.id = None
 
     def start(self, message: Message, headers: Headers, timeout_s: float | None) -> HttpExchange:
         """Send a request; see `Link`."""
         if message["method"] == "initialize":
-            # Whatever was before, this begins without an id. Spec: TRN-149
-            self._session, self.version = None, None
-        deadline = _deadline(timeout_s)
-        reply = self.post(message, headers, deadline)
-        exchange = HttpExchange(self, message, reply)
+            # It begins a session, whatever was before. Spec: TRN-149
+            self.session.id = self.version = None
+        exchange = HttpExchange(self, message, self._post(message, headers, self.deadline(timeout_s)))
         with self._lock:
             self._open.add(exchange)
             closed = self._closed
@@ -102,50 +96,61 @@ class HttpLink(Link):
 
     def send(self, message: Message, headers: Headers, timeout_s: float | None) -> None:
         """Send a notification or a response; see `Link`. Spec: TRN-038, TRN-113"""
-        deadline = _deadline(timeout_s)
-        reply = self.post(message, headers, deadline)
+        deadline = self.deadline(timeout_s)
+        reply = self._post(message, headers, deadline)
         try:
             status = reply.head(deadline)
+            body = bytearray()
+            try:
+                reply.whole(_REFUSAL_BYTES, deadline, body)
+                reply.release()
+            except ClientError:
+                # Nothing of it is needed.
+                pass
             if not 200 <= status < 300:
-                raise self.refusal(reply, excerpt(reply, deadline))
-            excerpt(reply, deadline)
-            reply.release()
+                raise self.refusal(reply, body)
         finally:
             reply.close()
 
-    def post(self, message: Message, headers: Headers, deadline: float | None) -> Reply:
-        """POST a message.
-
-        :raises ClientError: when it could not be sent.
-        """
+    def _post(self, message: Message, headers: Headers, deadline: float | None) -> Reply:
+        if self._pid != os.getpid():
+            # In the parent another thread may have held it while it forked.
+            self._pid, self._lock, self._open = os.getpid(), threading.Lock(), set()
         if self._closed:
             raise ConnectionLost("The connection is closed; open it again", "always")
-        reply = self.web.request("POST", {**JSON, **self.fields(), **headers}, wire.dumps(message), deadline)
+        fields = {**_JSON, **self.session.fields(), **headers}
+        reply = self.web.request("POST", fields, wire.dumps(message), deadline)
         if self.record is not None:
             self.record("sent", message, method="POST", headers=reply.sent)
         return reply
 
-    def fields(self) -> Headers:
-        """The headers of a legacy session. Spec: TRN-144, TRN-156"""
-        found: Headers = {}
-        if self._session is not None:
-            found["Mcp-Session-Id"] = self._session
-        if self.version is not None and "2025-06-18" <= self.version <= spec.LATEST_LEGACY:
-            found["MCP-Protocol-Version"] = self.version
-        return found
+    def listen(self) -> None:
+        """Legacy: hold the GET stream open on a thread of its own."""
+        if not self._closed and self.version not in spec.MODERN_VERSIONS:
+            self.session.listen()
 
-    def refusal(self, reply: Reply, body: str) -> ClientError:
+    def close(self) -> None:
+        """Fail what is open, end the session, close the connections."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            waiting, self._open = list(self._open), set()
+        for exchange in waiting:
+            exchange.abort(ConnectionLost("The connection was closed"))
+        self.session.end()
+        self.web.close()
+
+    # What exchanges and the GET stream share
+
+    def refusal(self, reply: Reply, body: bytes | bytearray) -> ClientError:
         """What an HTTP status that is no answer means."""
         if reply.status == 404 and reply.field("mcp-session-id"):
             return SessionExpired("The server no longer knows the session")
-        problem = HTTPStatus(reply.status, body, self.url.partition("?")[0])
-        return problem
-
-    def began(self, id: str | None) -> None:
-        """Take note of the session that the answer to `initialize` opened, if it did. Spec: TRN-141"""
-        if id is not None and not _SESSION_ID.match(id):
-            raise ProtocolError("The server sent a session id with characters that it may not have")
-        self._session, self._session_pid = id, os.getpid()
+        text = bytes(body[:_EXCERPT]).decode("utf-8", "replace")
+        return HTTPStatus(reply.status, text, self.url.partition("?")[0])
 
     def identity(self, reply: Reply) -> str:
         """A fingerprint of the credentials that a request was sent with."""
@@ -161,16 +166,10 @@ class HttpLink(Link):
         with self._lock:
             self._open.discard(exchange)
 
-    def close(self) -> None:
-        """End the session, fail what is open, close the connections."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            waiting, self._open = list(self._open), set()
-        for exchange in waiting:
-            exchange.abort(ConnectionLost("The connection was closed"))
-        self.web.close()
+    @staticmethod
+    def deadline(timeout_s: float | None) -> float | None:
+        """The moment a timeout means; what has already arrived is taken even when there is no time."""
+        return None if timeout_s is None else time.monotonic() + max(timeout_s, 0.001)
 
 
 class HttpExchange(Exchange):
@@ -180,62 +179,69 @@ class HttpExchange(Exchange):
         self._link = link
         self._id = message["id"]
         self._method = message["method"]
+        # None while a legacy stream waits to be gone on with.
         self._reply: Reply | None = reply
         self._ready: deque[Message] = deque()
         self._body = bytearray()
         self._events: Events | None = None
+        self._streaming = False
         self._error: ClientError | None = None
         self._over = False
         self._count = 0
         self._most = float("inf") if self._method == "subscriptions/listen" else link.limits["events"]
+        # Modern streams cannot be resumed. Spec: TRN-050
+        self._resumable = reply.field("mcp-protocol-version") not in spec.MODERN_VERSIONS
+        self._tries = 0
+        self._back_at = 0.0
+        self._wake: threading.Event | None = None
         self.identity = link.identity(reply)
 
     def receive(self, timeout_s: float | None) -> Message:
         """Return the next message; see `Exchange`."""
         try:
-            return self._next(_deadline(timeout_s))
-        except ClientError as problem:
+            return self._next(self._link.deadline(timeout_s))
+        except Timeout:
             if self._error is not None:
                 raise self._error from None
-            if not isinstance(problem, Timeout):
-                self.abort(problem)
             raise
+        except ClientError as problem:
+            self.abort(problem)
+            raise self._error or problem from None
 
     def _next(self, deadline: float | None) -> Message:
-        while True:
-            if self._ready:
-                message = self._ready.popleft()
-                if "method" not in message:
-                    self._finish()
-                return message
-            if self._error is not None or self._over or self._reply is None:
+        while not self._ready:
+            if self._error is not None or self._over:
                 raise self._error or ConnectionLost("The request is over")
             if self._events is None:
-                self._begin(self._reply, deadline)
-                continue
-            if deadline is not None and time.monotonic() >= deadline:
+                self._begin(deadline)
+            elif not self._streaming:
+                self._resume(self._events, deadline)
+            elif deadline is not None and time.monotonic() >= deadline:
+                # A server that never stops talking does not stop the clock.
                 raise Timeout("The server did not answer in time")
-            data = self._reply.read(deadline)
-            if not data:
-                raise ConnectionLost("The stream ended before the response")
-            for name, text in self._events.feed(data):
-                self._take(name, text)
+            else:
+                self._read(self._events, deadline)
+        message = self._ready.popleft()
+        if "method" not in message:
+            self._ready.clear()
+            self._over = True
+            if self._reply is not None:
+                self._reply.release()
+            self._link.forget(self)
+        return message
 
-    def _begin(self, reply: Reply, deadline: float | None) -> None:
+    def _begin(self, deadline: float | None) -> None:
         """Read the head of the reply, and all of it when it is not a stream. Spec: TRN-041, TRN-114"""
+        reply = self._reply
+        assert reply is not None
         status = self.status = reply.head(deadline)
+        # A hook may have sent it again with other credentials.
+        self.identity = self._link.identity(reply)
         kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not 200 <= status < 300:
-            body = self._refused(reply, deadline)
-            try:
-                error = wire.loads(body) if kind == "application/json" else None
-            except McpError:
-                error = None
-            if status == 404 and reply.field("mcp-session-id") or not self._is_error(error):
-                raise self._link.refusal(reply, body[:_EXCERPT].decode("utf-8", "replace"))
-            self._put(error)
-        elif kind == "text/event-stream":
-            self._events = Events(self._link.limits["event_bytes"])
+            self._refused(reply, kind, deadline)
+        elif is_stream(reply):
+            self._events, self._streaming = Events(self._link.limits["event_bytes"]), True
         elif kind == "application/json":
             self._json(reply.whole(self._link.limits["body_bytes"], deadline, self._body))
         elif status == 202:
@@ -243,64 +249,113 @@ class HttpExchange(Exchange):
         else:
             raise ProtocolError(f"The server answered with {kind[:80] or 'no content type'}, neither JSON nor events")
 
-    def _refused(self, reply: Reply, deadline: float | None) -> bytes:
-        """The body of a refusal, or what there is of it."""
+    def _refused(self, reply: Reply, kind: str, deadline: float | None) -> None:
+        """Take the JSON-RPC error that an HTTP error may come with. Spec: TRN-039, TRN-058"""
         try:
-            return reply.whole(_REFUSAL_BYTES, deadline, self._body)
+            reply.whole(_REFUSAL_BYTES, deadline, self._body)
         except ClientError:
-            return bytes(self._body)
+            # What there is of it has to do.
+            pass
+        try:
+            error = parse(bytes(self._body)) if kind == "application/json" else None
+        except ProtocolError:
+            error = None
+        problem = self._link.refusal(reply, self._body)
+        if error is None or isinstance(problem, SessionExpired) or not self._is_error(error):
+            raise problem
+        self._put(error)
 
     def _json(self, body: bytes) -> None:
-        """Take a JSON reply: the response, or in 2025-03-26 an array with it. Spec: TRN-041, TRN-115"""
+        """Take a JSON reply: the response, or from 2025-03-26 an array with it."""
         found = parse(body)
         for message in found if isinstance(found, list) else [found]:
-            if _kind(message) is None:
+            if kind_of(message) is None:
                 raise ProtocolError("The server's answer is not a JSON-RPC message")
             self._put(message)
         if not any("method" not in message for message in self._ready):
             raise ProtocolError("The server's answer is not the response to the request: its id differs")
 
-    def _take(self, name: str, text: str) -> None:
-        """Take an event. Spec: TRN-043, TRN-116"""
-        self._count += 1
-        if self._count > self._most:
-            raise ProtocolError(f"The server sent more than {self._most:.0f} events before the response")
-        if name != "message":
-            return
+    def _read(self, events: Events, deadline: float | None) -> None:
+        """Take what comes next on the stream. Spec: TRN-043, TRN-116"""
+        assert self._reply is not None
+        last_id = events.last_id
         try:
-            found = parse(text.encode("utf-8"))
-        except ProtocolError as problem:
-            log.warning("an event of the server is dropped: %s", problem)
+            data = self._reply.read(deadline)
+        except ConnectionLost as problem:
+            self._broken(events, problem)
             return
-        for message in found if isinstance(found, list) else [found]:
-            if _kind(message) is None:
-                log.warning("an event of the server is dropped: it is not a JSON-RPC message")
-            else:
+        if not data:
+            self._broken(events, ConnectionLost("The stream ended before the response"))
+            return
+        for name, text in events.feed(data):
+            self._count += 1
+            if self._count > self._most:
+                raise ProtocolError(f"The server sent more than {self._most:.0f} events before the response")
+            for message in messages(name, text):
                 self._put(message)
+        if self._ready or events.last_id != last_id:
+            self._tries = 0
 
     def _put(self, message: Message) -> None:
         """Keep a message for `receive`; a response that is not ours is dropped. Spec: BASE-006"""
-        if "method" not in message and not self._is_error(message) and not _same(message["id"], self._id):
+        reply = self._reply
+        assert reply is not None
+        if "method" not in message and not self._is_error(message) and not _same(message.get("id"), self._id):
             log.warning("a response of the server is dropped: no request has its id")
             return
-        if self._link.record is not None and self._reply is not None:
-            self._link.record("received", message, status=self.status, headers=self._reply.headers)
-        if self._method == "initialize" and "result" in message and self._reply is not None:
-            self._link.began(self._reply.headers.get("mcp-session-id"))
+        if self._link.record is not None:
+            self._link.record("received", message, status=self.status, headers=reply.headers)
+        if self._method == "initialize" and "result" in message:
+            self._link.session.began(reply.headers.get("mcp-session-id"))
         self._ready.append(message)
 
     def _is_error(self, message: Any) -> bool:
         """Whether this is an error for our request; one that names no request can only be for it."""
-        if _kind(message) != "response" or "error" not in message:
+        if kind_of(message) != "response" or "error" not in message:
             return False
         return message.get("id") is None or _same(message["id"], self._id)
 
-    def _finish(self) -> None:
-        self._over = True
-        self._ready.clear()
-        if self._reply is not None:
-            self._reply.release()
-        self._link.forget(self)
+    def _broken(self, events: Events, problem: ConnectionLost) -> None:
+        """Come back later for the rest of a legacy stream that can be found again. Spec: TRN-131, TRN-137"""
+        if self._over or not self._resumable or events.last_id is None:
+            raise problem
+        self._tries += 1
+        if self._tries > sessions.MOST_RETRIES:
+            raise ConnectionLost(f"The stream broke {self._tries} times before the response: {problem}")
+        self._streaming = False
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply.close()
+        self._wake = self._wake or threading.Event()
+        self._back_at = time.monotonic() + sessions.pause_s(events, self._tries)
+
+    def _resume(self, events: Events, deadline: float | None) -> None:
+        """Wait as long as the server wished, and ask for what comes after the newest event. Spec: TRN-138"""
+        if self._reply is None:
+            left = self._back_at - time.monotonic()
+            if left > 0:
+                assert self._wake is not None
+                most = left if deadline is None else min(left, deadline - time.monotonic())
+                if most > 0 and self._wake.wait(most):
+                    return
+                if self._back_at > time.monotonic():
+                    raise Timeout("The server did not answer in time")
+            try:
+                self._reply = self._link.session.get(events.last_id, deadline)
+            except ConnectionLost as problem:
+                self._broken(events, problem)
+                return
+            if self._over:
+                self._reply.close()
+        try:
+            self._reply.head(deadline)
+        except ConnectionLost as problem:
+            self._broken(events, problem)
+            return
+        if not is_stream(self._reply):
+            raise sessions.not_resumed(self._reply)
+        events.restart()
+        self._streaming = True
 
     def abort(self, error: ClientError) -> None:
         """Make `receive` raise this error; see `Exchange`."""
@@ -311,46 +366,13 @@ class HttpExchange(Exchange):
     def close(self) -> None:
         """Close the response's stream, which cancels a modern request. Spec: TRN-052"""
         self._over = True
-        reply = self._reply
+        reply, wake = self._reply, self._wake
+        if wake is not None:
+            wake.set()
         if reply is not None:
             reply.close()
         self._link.forget(self)
 
 
-def parse(body: bytes) -> Any:
-    """Parse what a server sent.
-
-    :raises ProtocolError: when it is not JSON, or too deep.
-    """
-    try:
-        return wire.loads(body, max_elements=10_000_000)
-    except McpError as problem:
-        raise ProtocolError(f"The server sent what is not a message: {problem}") from None
-
-
-def excerpt(reply: Reply, deadline: float | None) -> str:
-    """The beginning of a body that only people read."""
-    read = bytearray()
-    try:
-        reply.whole(_REFUSAL_BYTES, deadline, read)
-    except ClientError:
-        pass
-    return bytes(read[:_EXCERPT]).decode("utf-8", "replace")
-
-
-def _kind(message: Any) -> str | None:
-    """What a message is, or None; an error may lack an id."""
-    try:
-        return wire.check(message)
-    except McpError:
-        error = isinstance(message, dict) and "method" not in message and "result" not in message
-        return "response" if error and "error" in message and message.get("id") is None else None
-
-
 def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
-
-
-def _deadline(timeout_s: float | None) -> float | None:
-    # What has already arrived is taken even when there is no time.
-    return None if timeout_s is None else time.monotonic() + max(timeout_s, 0.001)

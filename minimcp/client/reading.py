@@ -6,6 +6,7 @@ same read can be made again.
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 import ssl
@@ -13,8 +14,10 @@ import time
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from ..protocol import sse
-from ..protocol.errors import ConnectionLost, ProtocolError, Timeout
+from ..protocol import sse, wire
+from ..protocol.errors import ConnectionLost, McpError, ProtocolError, Timeout
+
+log = logging.getLogger("minimcp")
 
 Headers = dict[str, str]
 
@@ -35,6 +38,7 @@ _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}\Z")
 _LINE_BYTES = 4096  # a chunk's size with its extensions, or a trailer
 _TRAILERS = 100
 _RETRY_BYTES = 32
+_MAX_ELEMENTS = 10_000_000
 # What each line of an event costs beside its bytes, so that a flood of short ones is bounded as well.
 _LINE_COST = 64
 
@@ -339,3 +343,39 @@ class Events:
         if "retry" in event:
             # A longer wait than a day is none that anyone would sit through.
             self.retry_s = min(event["retry"], 86_400_000) / 1000
+
+
+def messages(name: str, text: str) -> list[dict[str, Any]]:
+    """The messages in an event; what is none is dropped. A 2025-03-26 server may send several at once."""
+    if name != "message":
+        return []
+    try:
+        found = parse(text.encode("utf-8"))
+    except ProtocolError as problem:
+        log.warning("an event of the server is dropped: %s", problem)
+        return []
+    items = found if isinstance(found, list) else [found]
+    good = [message for message in items if kind_of(message) is not None]
+    if len(good) < len(items):
+        log.warning("an event of the server is dropped: it is not a JSON-RPC message")
+    return good
+
+
+def parse(body: bytes) -> Any:
+    """Parse what a server sent.
+
+    :raises ProtocolError: when it is not JSON, or is too deep.
+    """
+    try:
+        return wire.loads(body, max_elements=_MAX_ELEMENTS)
+    except McpError as problem:
+        raise ProtocolError(f"The server sent what is not a message: {problem}") from None
+
+
+def kind_of(message: Any) -> str | None:
+    """What a message is, or None for what is none; an error may lack an id."""
+    try:
+        return wire.check(message)
+    except McpError:
+        error = isinstance(message, dict) and "error" in message and not {"method", "result"} & message.keys()
+        return "response" if error and message.get("id") is None else None
