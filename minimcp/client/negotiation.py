@@ -140,9 +140,10 @@ def _late_answer(probe: Exchange | None) -> Message | None:
     return result if isinstance(result, dict) and "supportedVersions" in result else None
 
 
-def discover(conn: Connection, version: str) -> Peer:
+def discover(conn: Connection, version: str, again: bool = False) -> Peer:
     """Ask a server what it is, the modern way.
 
+    :param again: whether the server has refused a revision before.
     :raises _Legacy: when it is not modern.
     :raises ClientError: when it is, but something else is wrong, or it cannot be reached.
     """
@@ -176,10 +177,10 @@ def discover(conn: Connection, version: str) -> Peer:
     if "error" not in answer:
         result = answer["result"] if isinstance(answer.get("result"), dict) else {}
         return Peer(modern.ERA, _choose(result.get("supportedVersions")), result)
-    return _judge(answer["error"], status, conn.link.kind)
+    return _judge(conn, answer["error"], status, again)
 
 
-def _judge(problem: Any, status: int | None, kind: str) -> Peer:
+def _judge(conn: Connection, problem: Any, status: int | None, again: bool) -> Peer:
     """What an error to the probe means: only a recognised one is that of a modern server. Spec: BASE-087 to BASE-092"""
     code = problem.get("code") if isinstance(problem, dict) else None
     if code == spec.METHOD_NOT_FOUND and status == 404:
@@ -188,7 +189,8 @@ def _judge(problem: Any, status: int | None, kind: str) -> Peer:
         raise _Legacy()
     data = problem.get("data")
     if code == spec.UNSUPPORTED_VERSION and isinstance(data, dict):
-        return Peer(modern.ERA, _choose(data.get("supported")), {})
+        version = _choose(data.get("supported"))
+        return Peer(modern.ERA, version, {}) if again else discover(conn, version, again=True)
     raise RemoteError(code, str(problem.get("message", "")), data)
 
 

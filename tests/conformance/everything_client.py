@@ -27,6 +27,71 @@ CLIENT_METADATA_URL = "https://conformance-test.local/client-metadata.json"
 Context = dict[str, Any]
 
 
+def list_tools(url: str, context: Context) -> None:
+    """Look at what there is, declaring all that can be declared, and touch nothing."""
+    with Client(url, elicit=lambda question: True, sample=lambda params: "yes", roots=[]) as client:
+        client.list_tools()
+
+
+def call_tools(url: str, context: Context) -> None:
+    """Call every tool that is listed."""
+    with Client(url, elicit=lambda question: True, sample=lambda params: "yes", roots=[]) as client:
+        for tool in client.list_tools():
+            client.call_tool(tool["name"], {"a": 2, "b": 3})
+
+
+def use_everything(url: str, context: Context) -> None:
+    """Call, read and get one of each kind."""
+    with Client(url) as client:
+        for tool in client.list_tools():
+            client.call_tool(tool["name"], {})
+        for resource in client.list_resources():
+            client.read_resource(resource["uri"])
+        for prompt in client.list_prompts():
+            client.get_prompt(prompt["name"], {})
+
+
+def fill_forms_with_defaults(url: str, context: Context) -> None:
+    """Agree to a form as it is."""
+    with Client(url, elicit=lambda question: True) as client:
+        client.list_tools()
+        client.call_tool("test_client_elicitation_defaults", {})
+
+
+def answer_questions(url: str, context: Context) -> None:
+    """Answer what tools ask, and call others meanwhile and afterwards."""
+
+    def elicit(question: Any) -> bool:
+        client.call_tool("test_mrtr_unrelated", {})
+        return True
+
+    with Client(url, elicit=elicit) as client:
+        for tool in client.list_tools():
+            client.call_tool(tool["name"], {})
+
+
+def mirror_arguments(url: str, context: Context) -> None:
+    """Make the calls that the suite names, whose arguments go into headers too."""
+    with Client(url) as client:
+        client.list_tools()
+        for call in context["toolCalls"]:
+            client.call_tool(call["name"], call["arguments"])
+
+
+def call_usable_tools(url: str, context: Context) -> None:
+    """Call every tool that is left after those with wrong annotations are dropped."""
+    with Client(url) as client:
+        for tool in client.list_tools():
+            client.call_tool(tool["name"], {"region": "us-west1", "value": "x"})
+
+
+def echo_schema(url: str, context: Context) -> None:
+    """Send a tool's schema back as it came."""
+    with Client(url) as client:
+        tools = {tool["name"]: tool for tool in client.list_tools()}
+        client.call_tool("json_schema_echo", {"schema": tools["json_schema_2020_12_tool"]["inputSchema"]})
+
+
 # Authorization
 
 
@@ -96,6 +161,17 @@ def proof(url: str, context: Context) -> None:
 Scenario = Callable[[str, Context], None]
 
 SCENARIOS: dict[str, Scenario] = {
+    "initialize": list_tools,
+    "tools_call": call_tools,
+    "request-metadata": list_tools,
+    "elicitation-sep1034-client-defaults": fill_forms_with_defaults,
+    "sse-retry": call_tools,
+    "sep-2322-client-request-state": answer_questions,
+    "http-standard-headers": use_everything,
+    "http-custom-headers": mirror_arguments,
+    "http-invalid-tool-headers": call_usable_tools,
+    "json-schema-ref-no-deref": list_tools,
+    "json-schema-2020-12-preservation": echo_schema,
     "auth/2025-03-26-oauth-endpoint-fallback": sign_in,
     "auth/2025-03-26-oauth-metadata-backcompat": sign_in,
     "auth/authorization-server-migration": sign_in,
