@@ -94,11 +94,18 @@ def test_an_unsupported_version_is_answered_with_one_of_those_offered():
     assert server.wait_for("initialize")["params"]["protocolVersion"] == "2025-06-18"
 
 
-@pytest.mark.parametrize("versions", [None, "2026-07-28", [1], []])
+@pytest.mark.parametrize("versions", [["2099-01-01"], [1], []])
 def test_a_discovery_without_a_usable_version_is_an_error(versions):
     server = Scripted(server_discover=lambda params, say: {**DISCOVERED, "supportedVersions": versions})
     with pytest.raises(minimcp.ProtocolError, match="No common revision"):
         Client(server).open()
+
+
+@pytest.mark.parametrize("result", [{}, {"supportedVersions": "2026-07-28"}])
+def test_a_server_that_answers_anything_with_nothing_is_legacy(result):
+    server = Scripted(server_discover=lambda params, say: result, initialize=initialized())
+    with Client(server) as client:
+        assert client.protocol_version == "2025-11-25"
 
 
 def test_a_revision_in_initialize_that_nobody_knows_ends_the_connection():

@@ -175,8 +175,10 @@ def discover(conn: Connection, version: str, again: bool = False) -> Peer:
         if exchange is not None and not keep:
             exchange.close()
     if "error" not in answer:
-        result = answer["result"] if isinstance(answer.get("result"), dict) else {}
-        return Peer(modern.ERA, _choose(result.get("supportedVersions")), result)
+        result = answer.get("result")
+        if not isinstance(result, dict) or not isinstance(result.get("supportedVersions"), list):
+            raise _Legacy()  # Some answer whatever they do not know with an empty result.
+        return Peer(modern.ERA, _choose(result["supportedVersions"]), result)
     return _judge(conn, answer["error"], status, again)
 
 
