@@ -37,8 +37,9 @@ _TAIL = 16 * 1024
 _SHOWN_TAIL = 2000
 # How long the end of a pipe is waited for after its process has ended; a grandchild may keep it open.
 _DRAIN_S = 0.5
+_SIGKILL = getattr(signal, "SIGKILL", 9)
 # POSIX can wait for several pipes at once; elsewhere each pipe has a thread that blocks in it.
-_CAN_POLL = hasattr(select, "poll")
+CAN_POLL = hasattr(select, "poll")
 
 _INHERITED = {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR"}
 _INHERITED_WINDOWS = {
@@ -92,7 +93,7 @@ def shown(command: list[str]) -> str:
             word = f"{name}=..." if equals and not hide else "..."
         hide = word.startswith("-") and not equals and bool(_SECRET.search(word))
         words.append(word)
-    text = shlex.join(words)
+    text = " ".join(shlex.join(words).split())
     return text if len(text) <= 200 else text[:197] + "..."
 
 
@@ -122,7 +123,8 @@ class Child:
         self._owner = os.getpid()
         self._sink = stderr
         self._tail = b""
-        self._swept = threading.Lock()  # taken once, by whoever ends what is left of the group
+        self._sweeping = threading.Lock()  # taken once, by whoever ends what is left of the group
+        self._swept = threading.Event()
         self._changed = threading.Condition()  # guards the four below, and who may write to stdin
         self._queue: deque[memoryview] = deque()
         self._queued = 0
@@ -131,7 +133,7 @@ class Child:
         self._queue_bytes = queue_bytes
         self._process = _spawn(command, environment(env), cwd)
         self._stop = _Stop()
-        if _CAN_POLL:
+        if CAN_POLL:
             os.set_blocking(self._process.stdin.fileno(), False)
             self._writable = select.poll()
             self._writable.register(self._process.stdin.fileno(), select.POLLOUT)
@@ -153,13 +155,13 @@ class Child:
                 thread.start()
                 started.append(thread)
         except RuntimeError as error:
-            self._kill()
+            self.signal(_SIGKILL)
             self._process.wait()
             self._release()
             if reader not in started:
                 self.close_output()
             if self._errors not in started:
-                self._process.stderr.close()
+                self._close_errors()
             raise ConnectionLost(f"The server {self.command} was not started: {error}", "always") from None
 
     def _poller(self, pipe: Any) -> Any:
@@ -173,14 +175,14 @@ class Child:
 
     def read(self, timeout_s: float | None = None) -> bytes | None:
         """Some bytes of standard output, b"" at its end, None when nothing came in time. One thread at a time."""
-        return self._read(self._process.stdout, self._readable if _CAN_POLL else None, timeout_s)
+        return self._read(self._process.stdout, self._readable if CAN_POLL else None, timeout_s)
 
     def _read(self, pipe: Any, poller: Any, timeout_s: float | None = None) -> bytes | None:
         if poller is not None:
             ready = poller.poll(None if timeout_s is None else timeout_s * 1000)
             if not ready:
                 return None
-            if any(number == self._stop.fileno() for number, _ in ready):
+            if len(ready) > 1 or ready[0][0] == self._stop.fileno():
                 return b""
         try:
             chunk: bytes = pipe.read(_CHUNK)
@@ -191,11 +193,12 @@ class Child:
     def close_output(self) -> None:
         """Let go of standard output, when nothing reads it any more."""
         self._process.stdout.close()
+        self._stop.leave()
 
     def _drain(self) -> None:
         """Read standard error to its end, whatever its reader does: a server would stop at a full pipe."""
         pipe = self._process.stderr
-        poller = self._poller(pipe) if _CAN_POLL else None
+        poller = self._poller(pipe) if CAN_POLL else None
         rest = b""
         while chunk := self._read(pipe, poller):
             self._tail = (self._tail + chunk)[-_TAIL:]
@@ -206,7 +209,11 @@ class Child:
                 self._tell(line)
         if rest:
             self._tell(rest)
-        pipe.close()
+        self._close_errors()
+
+    def _close_errors(self) -> None:
+        self._process.stderr.close()
+        self._stop.leave()
 
     def _tell(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip("\r")
@@ -233,7 +240,7 @@ class Child:
             if self._hung_up:
                 raise BrokenPipeError
             view = memoryview(data)
-            if _CAN_POLL and not self._queue and self._writable.poll(0):
+            if CAN_POLL and not self._queue and self._writable.poll(0):
                 view = view[self._process.stdin.write(view) or 0 :]
                 if not view:
                     return
@@ -243,14 +250,24 @@ class Child:
                 )
             self._queue.append(view)
             self._queued += len(view)
-            if self._writer is None:
-                self._writer = threading.Thread(target=self._write, name="minimcp-stdio-write", daemon=True)
-                self._writer.start()
+            try:
+                self._start_writer()
+            except RuntimeError as error:
+                if len(view) == len(data):
+                    self._queued -= len(self._queue.pop())
+                    raise ConnectionLost(f"Nothing was sent to {self.command}: {error}", "always") from None
+                # The beginning of the line is written; its rest goes with the next.
             self._changed.notify()
+
+    def _start_writer(self) -> None:
+        if self._writer is None:
+            writer = threading.Thread(target=self._write, name="minimcp-stdio-write", daemon=True)
+            writer.start()
+            self._writer = writer
 
     def _write(self) -> None:
         """Write what is queued, in order, whenever the pipe has room."""
-        writable = select.poll() if _CAN_POLL else None
+        writable = select.poll() if CAN_POLL else None
         if writable is not None:
             writable.register(self._process.stdin.fileno(), select.POLLOUT)
         while True:
@@ -307,7 +324,7 @@ class Child:
     def abandon(self) -> None:
         """Make `read` return b"", whose caller then ends the process. Takes no lock: it runs inside the collector."""
         self._stop.set()
-        if not _CAN_POLL:
+        if not CAN_POLL:
             self._process.kill()
 
     def signal(self, number: int) -> None:
@@ -322,20 +339,19 @@ class Child:
         except OSError:
             pass
 
-    def _kill(self) -> None:
-        self.signal(getattr(signal, "SIGKILL", 9))
-
     def sweep(self) -> None:
         """End what a process that is gone left of its group, and let go of the pipes."""
-        if not self._swept.acquire(blocking=False):
+        if not self._sweeping.acquire(blocking=False):
+            self._swept.wait(self.patience_s)
             return
         if sys.platform != "win32":
             self.signal(signal.SIGTERM)
             until = time.monotonic() + min(self.patience_s, 1.0)
             while self._group_lives() and time.monotonic() < until:
                 time.sleep(0.02)
-        self._kill()
+        self.signal(_SIGKILL)
         self._release()
+        self._swept.set()
 
     def _group_lives(self) -> bool:
         try:
@@ -367,21 +383,29 @@ class Child:
 
 
 class _Stop:
-    """A pipe that many threads can wait for together with another: it is readable once `set` was called."""
+    """A pipe that two threads can wait for together with another: it is readable once `set` was called."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
+        self._users = [1, 1]
 
     def fileno(self) -> int:
         return self._read
 
     def set(self) -> None:
-        write, self._write = self._write, -1
-        if write >= 0:
-            os.close(write)
+        # A byte, not the closing of this end, of which a forked process may have a copy.
+        if self._write >= 0:
+            os.write(self._write, b".")
 
-    def __del__(self) -> None:
-        self.set()
+    def leave(self) -> None:
+        """Called by each of the threads when it waits no more; the last one closes the pipe."""
+        self._users.pop()
+        if not self._users:
+            self.close()
+
+    def close(self) -> None:
+        write, self._write = self._write, -1
+        os.close(write)
         os.close(self._read)
 
 
@@ -390,7 +414,7 @@ def end(children: Iterable[Child]) -> None:
     children = list(children)
     for child in children:
         child.hang_up()
-    for number in (signal.SIGTERM, getattr(signal, "SIGKILL", 9)):
+    for number in (signal.SIGTERM, _SIGKILL):
         if _all_exited(children):
             break
         for child in children:
@@ -414,7 +438,7 @@ def _spawn(command: list[str], env: dict[str, str], cwd: str | None) -> Any:
     pipe = subprocess.PIPE
     try:
         return subprocess.Popen(words, 0, None, pipe, pipe, pipe, env=env, cwd=cwd, close_fds=True, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise ConnectionLost(f"The server {shown(command)} did not start: {error}", "always") from None
 
 
@@ -427,7 +451,14 @@ _live: set[Child] = set()
 
 
 def _end_all() -> None:
-    end([child for child in list(_live) if child._owner == os.getpid()])
+    children = [child for child in list(_live) if child._owner == os.getpid()]
+    try:
+        end(children)
+    except BaseException:
+        # A second Ctrl-C: no more patience.
+        for child in children:
+            child.signal(_SIGKILL)
+        raise
 
 
 def _forget_all() -> None:
@@ -437,6 +468,7 @@ def _forget_all() -> None:
         for pipe in (process.stdin, process.stdout, process.stderr):
             if isinstance(pipe, io.FileIO):
                 pipe.close()
+        child._stop.close()
         # It is not ours to wait for; without this it would be told of as still running.
         process.returncode = 0
     _live.clear()

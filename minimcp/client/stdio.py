@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections import deque
 from typing import Any
 
 from ..protocol import wire
 from ..protocol.errors import ClientError, ConnectionLost, McpError, ProtocolError, UsedAfterFork
-from .link import Exchange, Link, Message, Pending
-from .process import PATIENCE_S, QUEUE_BYTES, Child, Sink
+from .link import Exchange, Link, Message, Pending, Queued
+from .process import CAN_POLL, PATIENCE_S, QUEUE_BYTES, Child, Sink
 
 log = logging.getLogger("minimcp")
 
@@ -24,6 +25,8 @@ MAX_DEPTH = 256
 MAX_ELEMENTS = 5_000_000
 _MOST_LOGGED = 20
 _DRAIN_S = 0.5
+# How long a caller reads for itself, and how long nobody has to before the reader thread does.
+_TICK_S = 0.05
 
 
 class StdioLink(Link):
@@ -52,7 +55,7 @@ class StdioLink(Link):
         patience_s: float = PATIENCE_S,
     ) -> None:
         super().__init__()
-        if isinstance(command, str) or not command:
+        if isinstance(command, str) or not command or not all(isinstance(word, str) for word in command):
             raise ValueError("The command is a list: the program and its arguments")
         self._child_args = list(command), env, cwd, stderr
         self._limits = line_bytes, queue_bytes, patience_s
@@ -109,14 +112,24 @@ class StdioLink(Link):
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():
-            raise UsedAfterFork(
-                "The server was started before this process was forked, and belongs to the parent: make a client in "
-                "this process, or one with restart=True"
-            )
+            if self._connection is not None:
+                raise _used_after_fork()
+            self._reset()
+
+
+def _used_after_fork() -> UsedAfterFork:
+    return UsedAfterFork(
+        "The server was started before this process was forked, and belongs to the parent: make a client in this "
+        "process, or one with restart=True"
+    )
 
 
 class Connection:
     """One run of a server: its process, its open exchanges, and who reads.
+
+    Handing a message from one thread to another costs more than the message itself. So a caller that waits reads for
+    itself, and for all others, but only for a moment: a longer call is left to the reader thread, which also listens
+    while nobody calls. It steps back when the last open request is answered, and looks again after a quiet tick.
 
     Threads hold on to this and never to the link, so that a link nobody uses any more can go, and its process with it.
 
@@ -136,12 +149,20 @@ class Connection:
     ) -> None:
         self.lost: ClientError | None = None
         self._link = weakref.ref(link)
-        self._pid = os.getpid()
+        self.pid = os.getpid()
         self._pending = Pending()
-        self._lines = Lines(line_bytes)
         self._logged = 0
-        self._lock = threading.Lock()  # guards lost
-        self._gone = threading.Event()
+        self._lost_lock = threading.Lock()  # guards lost
+        self._gone = threading.Event()  # set once lost is
+        self._turn = threading.Lock()  # held by who reads; guards the five below
+        self._lines = Lines(line_bytes)
+        self._led = 0
+        self._answered = False
+        self._over = False
+        self._fault: Exception | None = None
+        # The callers that wait, the one that reads among them.
+        self._waiting: set[Queued] = set()
+        self._relief = threading.Event()  # asks the reader thread to read
         self._drained = threading.Event()
         self._child = Child(command, env, cwd, stderr, patience_s, queue_bytes)
         self._reader = threading.Thread(target=self._read, name="minimcp-stdio-read", daemon=True)
@@ -151,15 +172,15 @@ class Connection:
 
     def start(self, message: Message) -> Exchange:
         try:
-            exchange = self._pending.add(message)
+            queued = self._pending.add(message)
         except ConnectionLost as error:
             raise ConnectionLost(error.message, "always") from None
         try:
             self.write(message)
         except BaseException:
-            exchange.close()
+            queued.close()
             raise
-        return exchange
+        return Call(self, queued)
 
     def write(self, message: Message) -> None:
         """Send one line. Spec: TRN-010, TRN-011"""
@@ -173,30 +194,97 @@ class Connection:
             lost = self.lost or ConnectionLost(f"The server {self._child.command} has closed its standard input")
             raise type(lost)(lost.message, "always") from None
 
-    def _read(self) -> None:
+    def wait(self, queued: Queued, timeout_s: float | None) -> Message:
+        """The next message of an exchange; see `Exchange.receive`."""
+        if self.pid != os.getpid():
+            raise _used_after_fork()
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        # Before the turn is tried for: who gives it up looks here for others.
+        self._waiting.add(queued)
         try:
-            while chunk := self._child.read():
-                for line in self._lines.feed(chunk):
-                    self._take(line)
-            self._drained.set()
-            if not self._child.exited.wait(_DRAIN_S):
-                self._lose(ConnectionLost(self._child.fate()))
-        except ProtocolError as error:
-            self._lose(error)
-        except BaseException as error:
-            log.exception("reading from a server failed")
-            self._lose(ConnectionLost(f"Reading from the server {self._child.command} failed: {error!r}"))
+            if CAN_POLL and self._turn.acquire(blocking=False):
+                self._lead(queued, until)
+            return queued.receive(None if until is None else until - time.monotonic())
+        finally:
+            self._waiting.discard(queued)
+
+    def _lead(self, queued: Queued, until: float | None) -> None:
+        """Read on the caller's thread, which has the turn, until something of its own comes, but only for a moment."""
+        self._led += 1
+        now = time.monotonic()
+        enough = now + _TICK_S if until is None else min(until, now + _TICK_S)
+        try:
+            while now < enough and not self._over and not queued.ready():
+                self._pump(enough - now)
+                now = time.monotonic()
+        finally:
+            self._turn.release()
+            others = len(self._waiting) - 1
+            if others or not queued.ready() or self._over:
+                self._relief.set()
+
+    def _read(self) -> None:
+        """The reader thread: read while nobody waits, or several do."""
+        led = -1
+        while not self._over:
+            if not self._relief.wait(0 if led < 0 else _TICK_S) and self._led != led:
+                led = self._led
+                continue
+            self._relief.clear()
+            if not self._turn.acquire(blocking=False):
+                continue
+            try:
+                while not self._over:
+                    self._answered = False
+                    self._pump(None)
+                    if CAN_POLL and self._answered and not self._pending:
+                        break
+            finally:
+                led = self._led
+                self._turn.release()
+        self._finish()
+
+    def _pump(self, timeout_s: float | None) -> None:
+        """Read what is there and hand it out. Only for who has the turn."""
+        try:
+            # A line is taken off after it was handed out: an interrupt in between must not lose it.
+            ready = self._lines.ready
+            if not ready:
+                chunk = self._child.read(timeout_s)
+                if chunk is None:
+                    return
+                if not chunk:
+                    self._over = True
+                self._lines.feed(chunk)
+            while ready:
+                self._take(ready[0])
+                ready.popleft()
+        except Exception as error:
+            self._fault = error
+            self._over = True
+
+    def _finish(self) -> None:
+        """Nothing more can be read: say so, and end the process if it has not ended by itself."""
         self._drained.set()
+        if isinstance(self._fault, ClientError):
+            self._lose(self._fault)
+        elif self._fault is not None:
+            log.error("reading from a server failed", exc_info=self._fault)
+            self._lose(ConnectionLost(f"Reading from the server {self._child.command} failed: {self._fault!r}"))
+        elif self._link() is not None and not self._child.exited.wait(_DRAIN_S):
+            self._lose(ConnectionLost(self._child.fate()))
         self._child.end()
-        self._child.close_output()
+        with self._turn:
+            self._child.close_output()
 
     def _exited(self) -> None:
         """The process is gone; what it said before counts. A grandchild may keep the pipe open, so not for ever."""
+        self._relief.set()
         self._drained.wait(_DRAIN_S)
         self._lose(ConnectionLost(self._child.fate()))
 
     def _lose(self, error: ClientError, told: bool = True) -> None:
-        with self._lock:
+        with self._lost_lock:
             if self.lost is not None:
                 return
             self.lost = error
@@ -229,6 +317,7 @@ class Connection:
         try:
             if link is not None and link.record is not None:
                 link.record("received", message)
+            self._answered = self._answered or "method" not in message
             if not self._pending.take(message) and link is not None:
                 link.on_message(message)
         except Exception:
@@ -250,38 +339,66 @@ class Connection:
             self._reader.join(_DRAIN_S)
 
     def _abandon(self) -> None:
-        if self._pid == os.getpid():
+        if self.pid == os.getpid():
             self._child.abandon()
+
+
+class Call(Exchange):
+    """One request; whoever waits for it may have to read."""
+
+    __slots__ = ("_connection", "_queued")
+
+    def __init__(self, connection: Connection, queued: Queued) -> None:
+        self._connection = connection
+        self._queued = queued
+
+    def receive(self, timeout_s: float | None) -> Message:
+        """Return the next message, or raise; see `Exchange`."""
+        return self._connection.wait(self._queued, timeout_s)
+
+    def abort(self, error: ClientError) -> None:
+        """End the exchange with an error."""
+        self._queued.abort(error)
+
+    def close(self) -> None:
+        """Forget the exchange."""
+        # In a forked process a lock may be held by a thread that is not there.
+        if self._connection.pid == os.getpid():
+            self._queued.close()
 
 
 class Lines:
     """Splits what comes in at LF alone; blank lines are left out.
 
-    :raises ProtocolError: for a line of more than `limit` bytes.
+    :ivar ready: the whole lines, to be taken from its left.
     """
 
     def __init__(self, limit: int) -> None:
+        self.ready: deque[bytes] = deque()
         self._limit = limit
         self._parts: list[bytes] = []
         self._size = 0
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The lines that a chunk completes."""
-        first, *lines = chunk.split(b"\n")
-        self._size += len(first)
-        if self._size > self._limit:
-            raise self._too_long()
-        self._parts.append(first)
-        if not lines:
-            return
-        lines = [b"".join(self._parts), *lines]
-        self._parts = [lines.pop()]
-        self._size = len(self._parts[0])
+    def feed(self, chunk: bytes) -> None:
+        """Take in some bytes.
+
+        :raises ProtocolError: for a line of more than `limit` bytes.
+        """
+        *lines, rest = chunk.split(b"\n")
+        if lines and self._parts:
+            lines[0] = b"".join([*self._parts, lines[0]])
+            self._parts.clear()
+            self._size = 0
         for line in lines:
             if len(line) > self._limit:
                 raise self._too_long()
             if line and not line.isspace():
-                yield line
+                self.ready.append(line)
+        if rest:
+            self._parts.append(rest)
+            self._size += len(rest)
+            if self._size > self._limit:
+                raise self._too_long()
 
     def _too_long(self) -> ProtocolError:
         return ProtocolError(f"The server sent a line of more than {self._limit} bytes")
