@@ -5,7 +5,6 @@ Spec: TRN-035 to TRN-054, TRN-110 to TRN-120
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
@@ -18,16 +17,14 @@ from ..protocol import spec, wire
 from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError, Timeout
 from . import sessions
 from .link import Exchange, Link, Message, SessionExpired
-from .reading import LIMITS, Events, Headers, kind_of, messages, parse
-from .reply import Reply
+from .reading import LIMITS, Events, Headers, deadline_of, kind_of, messages, parse
+from .reply import Reply, excerpt
 from .sessions import Session, is_stream
 from .web import Web
 
 log = logging.getLogger("minimcp")
 
 _JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-_EXCERPT = 2000
-_REFUSAL_BYTES = 1024 * 1024
 
 
 class HttpLink(Link):
@@ -63,7 +60,6 @@ class HttpLink(Link):
         self._pid = os.getpid()
         self._open: set[HttpExchange] = set()
         self._closed = False
-        self._identity = ("", "")
 
     def _make_web(self, headers: Optional[Headers], auth: Any, session: Any) -> Web:
         return Web(self.url, headers, auth, session, self.limits)
@@ -86,7 +82,7 @@ class HttpLink(Link):
         if message["method"] == "initialize":
             # It begins a session, whatever was before. Spec: TRN-149
             self.session.id = self.version = None
-        exchange = HttpExchange(self, message, self._post(message, headers, self.deadline(timeout_s)))
+        exchange = HttpExchange(self, message, self._post(message, headers, deadline_of(timeout_s)))
         with self._lock:
             self._open.add(exchange)
             closed = self._closed
@@ -96,19 +92,14 @@ class HttpLink(Link):
 
     def send(self, message: Message, headers: Headers, timeout_s: float | None) -> None:
         """Send a notification or a response; see `Link`. Spec: TRN-038, TRN-113"""
-        deadline = self.deadline(timeout_s)
+        deadline = deadline_of(timeout_s)
         reply = self._post(message, headers, deadline)
         try:
             status = reply.head(deadline)
-            body = bytearray()
-            try:
-                reply.whole(_REFUSAL_BYTES, deadline, body)
-                reply.release()
-            except ClientError:
-                # Nothing of it is needed.
-                pass
+            text = excerpt(reply, deadline)
             if not 200 <= status < 300:
-                raise self.refusal(reply, body)
+                raise self.refusal(reply, text)
+            reply.release()
         finally:
             reply.close()
 
@@ -145,31 +136,16 @@ class HttpLink(Link):
 
     # What exchanges and the GET stream share
 
-    def refusal(self, reply: Reply, body: bytes | bytearray) -> ClientError:
+    def refusal(self, reply: Reply, text: str) -> ClientError:
         """What an HTTP status that is no answer means."""
         if reply.status == 404 and reply.field("mcp-session-id"):
             return SessionExpired("The server no longer knows the session")
-        text = bytes(body[:_EXCERPT]).decode("utf-8", "replace")
         return HTTPStatus(reply.status, text, self.url.partition("?")[0])
-
-    def identity(self, reply: Reply) -> str:
-        """A fingerprint of the credentials that a request was sent with."""
-        value = reply.field("authorization")
-        known, found = self._identity
-        if known != value:
-            found = hashlib.sha256(value.encode("latin-1", "replace")).hexdigest()[:16] if value else ""
-            self._identity = (value, found)
-        return found
 
     def forget(self, exchange: HttpExchange) -> None:
         """An exchange is over."""
         with self._lock:
             self._open.discard(exchange)
-
-    @staticmethod
-    def deadline(timeout_s: float | None) -> float | None:
-        """The moment a timeout means; what has already arrived is taken even when there is no time."""
-        return None if timeout_s is None else time.monotonic() + max(timeout_s, 0.001)
 
 
 class HttpExchange(Exchange):
@@ -194,12 +170,12 @@ class HttpExchange(Exchange):
         self._tries = 0
         self._back_at = 0.0
         self._wake: threading.Event | None = None
-        self.identity = link.identity(reply)
+        self.identity = reply.identity()
 
     def receive(self, timeout_s: float | None) -> Message:
         """Return the next message; see `Exchange`."""
         try:
-            return self._next(self._link.deadline(timeout_s))
+            return self._next(deadline_of(timeout_s))
         except Timeout:
             if self._error is not None:
                 raise self._error from None
@@ -236,7 +212,7 @@ class HttpExchange(Exchange):
         assert reply is not None
         status = self.status = reply.head(deadline)
         # A hook may have sent it again with other credentials.
-        self.identity = self._link.identity(reply)
+        self.identity = reply.identity()
         kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not 200 <= status < 300:
             self._refused(reply, kind, deadline)
@@ -251,16 +227,12 @@ class HttpExchange(Exchange):
 
     def _refused(self, reply: Reply, kind: str, deadline: float | None) -> None:
         """Take the JSON-RPC error that an HTTP error may come with. Spec: TRN-039, TRN-058"""
-        try:
-            reply.whole(_REFUSAL_BYTES, deadline, self._body)
-        except ClientError:
-            # What there is of it has to do.
-            pass
+        text = excerpt(reply, deadline, self._body)
         try:
             error = parse(bytes(self._body)) if kind == "application/json" else None
         except ProtocolError:
             error = None
-        problem = self._link.refusal(reply, self._body)
+        problem = self._link.refusal(reply, text)
         if error is None or isinstance(problem, SessionExpired) or not self._is_error(error):
             raise problem
         self._put(error)

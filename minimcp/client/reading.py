@@ -345,6 +345,11 @@ class Events:
             self.retry_s = min(event["retry"], 86_400_000) / 1000
 
 
+def deadline_of(timeout_s: float | None) -> float | None:
+    """The moment a timeout means; what has already arrived is taken even when there is no time."""
+    return None if timeout_s is None else time.monotonic() + max(timeout_s, 0.001)
+
+
 def messages(name: str, text: str) -> list[dict[str, Any]]:
     """The messages in an event; what is none is dropped. A 2025-03-26 server may send several at once."""
     if name != "message":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-from ..protocol.errors import ConnectionLost, ProtocolError
+from ..protocol.errors import ClientError, ConnectionLost, ProtocolError
 from .reading import Headers, Raw
 
 if TYPE_CHECKING:
@@ -17,11 +18,14 @@ Fields = dict[str, tuple[str, str]]
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
+_EXCERPT = 2000
+_EXCERPT_BYTES = 1024 * 1024
 
 
 class Reply:
     """One request and the response to it; read by one thread, closed by any.
 
+    :ivar url: the address it was sent to, after redirects.
     :ivar sent: the headers that were sent.
     :ivar status: 0 until `head` has returned.
     :ivar headers: of the response, by lower-case name.
@@ -36,7 +40,7 @@ class Reply:
         self._fields = fields
         self._body = body
         self._prepared = prepared
-        self._url = ""
+        self.url = ""
         self._hops = 0
         self._source: Any = None
         self._lock = threading.Lock()  # guards _source, _busy and _closed
@@ -52,9 +56,14 @@ class Reply:
         """A header that was sent, "" without it."""
         return self._fields.get(name, ("", ""))[1]
 
+    def identity(self) -> str:
+        """A fingerprint of the credentials that were sent, "" for none."""
+        value = self.field("authorization")
+        return hashlib.sha256(value.encode("latin-1", "replace")).hexdigest()[:16] if value else ""
+
     def send(self, url: str, deadline: float | None) -> None:
         """Send the request to a URL of the same origin."""
-        self._url = url
+        self.url = url
         source = self._web.open(self._setup, self._method, url, self._fields, self._body, self._prepared, deadline)
         with self._lock:
             self._source = source
@@ -91,7 +100,7 @@ class Reply:
 
     def _redirect(self, source: Any, deadline: float | None) -> None:
         """Go where the server points, if that is the same origin and asks for the same request. Spec: T145"""
-        there = urljoin(self._url, source.headers["location"])
+        there = urljoin(self.url, source.headers["location"])
         shown = there.partition("?")[0][:300]
         if origin(there) != origin(self._setup.url):
             raise ProtocolError(
@@ -142,7 +151,7 @@ class Reply:
         request = self._prepared
         if request is None:
             request = PreparedRequest()
-            request.prepare_url(self._url, None)
+            request.prepare_url(self.url, None)
             request.prepare_headers(self.sent)
         self._setup.session.cookies.extract_cookies(MockResponse(message), MockRequest(request))
 
@@ -207,6 +216,16 @@ class Reply:
                 source.shutdown()
                 return
         source.close()
+
+
+def excerpt(reply: Reply, deadline: float | None, read: bytearray | None = None) -> str:
+    """The beginning of a body as text, or of what can be had of it; the whole goes into `read`."""
+    read = bytearray() if read is None else read
+    try:
+        reply.whole(_EXCERPT_BYTES, deadline, read)
+    except ClientError:
+        pass
+    return bytes(read[:_EXCERPT]).decode("utf-8", "replace")
 
 
 def origin(url: Any) -> str:

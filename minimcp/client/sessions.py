@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..protocol import spec
 from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError
-from .reading import Events, Headers, messages
+from .reading import Events, Headers, deadline_of, messages
 
 if TYPE_CHECKING:
     from .http import HttpLink
@@ -75,9 +75,9 @@ class Session:
         """Tell the server that the session is over, and stop listening. Spec: TRN-150, TRN-151"""
         if self.id is not None and self._pid == os.getpid():
             try:
-                reply = self._link.web.request("DELETE", self.fields(), b"", self._link.deadline(_BYE_S))
+                reply = self._link.web.request("DELETE", self.fields(), b"", deadline_of(_BYE_S))
                 try:
-                    reply.head(self._link.deadline(_BYE_S))
+                    reply.head(deadline_of(_BYE_S))
                 finally:
                     reply.close()
             except Exception as problem:  # of the network, or of what the user's auth does
@@ -129,7 +129,7 @@ class Standing:
     def _follow(self) -> bool:
         """Read the stream until it ends; False when the server does not want to be asked again."""
         link, events = self._link, self._events
-        reply = link.session.get(events.last_id, link.deadline(link.limits["connect_s"]))
+        reply = link.session.get(events.last_id, deadline_of(link.limits["connect_s"]))
         self._reply = reply
         try:
             if self._over.is_set():

@@ -119,33 +119,37 @@ class Web:
                 self._setup = Setup(*self._given)
             return self._setup
 
-    def request(self, method: str, headers: Headers, body: bytes, deadline: float | None) -> Reply:
+    def request(
+        self, method: str, headers: Headers, body: bytes, deadline: float | None, url: str | None = None
+    ) -> Reply:
         """Send a request.
 
         :param headers: they prevail over those of the setup.
+        :param url: another address of the same origin.
         :raises ClientError: when it could not be sent; `retry` is "always" when the server surely did not run it.
         """
         setup = self.setup()
+        url = url or setup.url
         fields = {**setup.fields, **{name.lower(): (name, value) for name, value in headers.items()}}
         if body:
             fields["content-length"] = ("Content-Length", str(len(body)))
         prepared: Any = None
         if setup.auth is not None or setup.hooks or setup.pool is None or setup.session.cookies:
-            prepared = self._prepare(setup, method, fields, body)
+            prepared = self._prepare(setup, method, url, fields, body)
             fields = {name.lower(): (name, text_of(value)) for name, value in prepared.headers.items()}
             body = prepared.body or b""
         reply = Reply(self, setup, method, fields, body, prepared)
-        reply.send(setup.url if prepared is None else prepared.url, deadline)
+        reply.send(url if prepared is None else prepared.url, deadline)
         return reply
 
-    def _prepare(self, setup: Setup, method: str, fields: Fields, body: bytes) -> Any:
+    def _prepare(self, setup: Setup, method: str, url: str, fields: Fields, body: bytes) -> Any:
         """Build what `requests` lets its auth and hooks work on, and let them."""
         import requests
 
         prepared: Any = requests.PreparedRequest()
         get_cookies: Any = requests.cookies.get_cookie_header
         prepared.method = method
-        prepared.url = setup.url
+        prepared.url = url
         prepared.headers = requests.structures.CaseInsensitiveDict(fields.values())
         prepared.body = body or None
         prepared.hooks = {"response": list(setup.hooks)}

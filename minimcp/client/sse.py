@@ -1,0 +1,193 @@
+"""HTTP+SSE, the transport of 2024-11-05, as a client speaks it: one GET stream for all that the server says.
+
+Deprecated since 2025-03-26 and kept for old servers. Spec: TRN-160 to TRN-163
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any, Optional
+from urllib.parse import urljoin
+
+from ..protocol import wire
+from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError
+from .link import Exchange, Link, Message, Pending
+from .reading import LIMITS, Events, Headers, deadline_of, messages
+from .reply import Reply, excerpt, origin
+from .web import Web
+
+log = logging.getLogger("minimcp")
+
+_CLOSE_S = 2.0
+
+
+class SseLink(Link):
+    """A way to an HTTP+SSE server.
+
+    :param url: of the GET stream, which tells where to POST; that must be the same origin.
+
+    The other parameters are those of `http.HttpLink`.
+    """
+
+    kind = "sse"
+    survives_fork = True
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Optional[Headers] = None,
+        auth: Any = None,
+        session: Any = None,
+        limits: Optional[Mapping[str, float]] = None,
+    ) -> None:
+        super().__init__()
+        self.url = url
+        self.limits = {**LIMITS, **{key: value for key, value in (limits or {}).items() if key in LIMITS}}
+        self._web = Web(url, headers, auth, session, self.limits)
+        self._lock = threading.Lock()  # guards _stream
+        self._stream: _Stream | None = None
+
+    def open(self, timeout_s: float) -> None:
+        """Open the stream and wait for the address to POST to."""
+        with self._lock:
+            if self._stream is not None and self._stream.error is None:
+                return
+        deadline = deadline_of(timeout_s)
+        reply = self._web.request("GET", {"Accept": "text/event-stream"}, b"", deadline)
+        stream = _Stream(self, reply)
+        try:
+            stream.greet(deadline)
+        except BaseException:
+            reply.close()
+            raise
+        with self._lock:
+            self._stream = stream
+        stream.thread.start()
+
+    def start(self, message: Message, headers: Headers, timeout_s: float | None) -> Exchange:
+        """Send a request; see `Link`."""
+        stream = self._opened()
+        exchange = stream.pending.add(message)
+        try:
+            exchange.identity = self._post(stream, message, timeout_s).identity()
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange
+
+    def send(self, message: Message, headers: Headers, timeout_s: float | None) -> None:
+        """Send a notification or a response; see `Link`."""
+        self._post(self._opened(), message, timeout_s)
+
+    def _opened(self) -> _Stream:
+        stream = self._stream
+        if stream is None:
+            raise ConnectionLost("The connection is closed; open it again", "always")
+        if stream.error is not None:
+            raise ConnectionLost(stream.error.message, "always")
+        return stream
+
+    def _post(self, stream: _Stream, message: Message, timeout_s: float | None) -> Reply:
+        """POST a message; a status is all that it is answered with. Spec: TRN-162"""
+        deadline = deadline_of(timeout_s)
+        fields = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+        reply = self._web.request("POST", fields, wire.dumps(message), deadline, stream.endpoint)
+        try:
+            if self.record is not None:
+                self.record("sent", message, method="POST", headers=reply.sent)
+            status = reply.head(deadline)
+            text = excerpt(reply, deadline)
+            if not 200 <= status < 300:
+                raise HTTPStatus(status, text, self.url.partition("?")[0])
+            reply.release()
+        finally:
+            reply.close()
+        return reply
+
+    def close(self) -> None:
+        """Close the stream, which is how the server learns that the session is over."""
+        with self._lock:
+            stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+        self._web.close()
+
+
+class _Stream:
+    """The GET stream of one session, and the thread that reads it."""
+
+    def __init__(self, link: SseLink, reply: Reply) -> None:
+        self.pending = Pending()
+        self.endpoint = ""
+        self.error: ClientError | None = None
+        self.thread = threading.Thread(target=self._run, name="minimcp-sse", daemon=True)
+        self._link = link
+        self._reply = reply
+        self._events = Events(link.limits["event_bytes"])
+        self._closed = False
+        self._early: list[tuple[str, str]] = []
+
+    def greet(self, deadline: float | None) -> None:
+        """Read the first event, which tells where to POST. Spec: TRN-161
+
+        :raises ClientError: when it is not there in time, or no address of the same origin.
+        """
+        status = self._reply.head(deadline)
+        kind = self._reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if status != 200:
+            raise HTTPStatus(status, excerpt(self._reply, deadline), self._link.url.partition("?")[0])
+        if kind != "text/event-stream":
+            raise ProtocolError(f"The server answered with {kind[:80] or 'no content type'}, not with events")
+        while not self.endpoint:
+            data = self._reply.read(deadline)
+            if not data:
+                raise ConnectionLost("The server closed the stream before it said where to POST")
+            for name, text in self._events.feed(data):
+                if self.endpoint:
+                    self._early.append((name, text))
+                elif name != "endpoint":
+                    raise ProtocolError("The first event of an HTTP+SSE stream must be its endpoint")
+                else:
+                    self.endpoint = urljoin(self._reply.url, text.strip())
+        if origin(self.endpoint) != origin(self._link.url):
+            shown = self.endpoint.partition("?")[0][:300]
+            raise ProtocolError(f"The server wants messages sent to another origin, {shown}; nothing was sent there")
+
+    def _run(self) -> None:
+        error: ClientError = ConnectionLost("The server closed the stream")
+        try:
+            for name, text in self._early:
+                self._take(name, text)
+            while True:
+                data = self._reply.read(None)
+                if not data:
+                    break
+                for name, text in self._events.feed(data):
+                    self._take(name, text)
+        except ClientError as problem:
+            error = problem
+        except Exception:
+            log.exception("the stream of the server could not be read")
+        self.error = error
+        self._reply.close()
+        self.pending.fail(error)
+        if not self._closed:
+            self._link.on_lost(error)
+
+    def _take(self, name: str, text: str) -> None:
+        for message in messages(name, text):
+            if self._link.record is not None:
+                self._link.record("received", message, status=200, headers=self._reply.headers)
+            if not self.pending.take(message):
+                self._link.on_message(message)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._closed = True
+        self.pending.fail(ConnectionLost("The connection was closed"))
+        self._reply.close()
+        if threading.current_thread() is not self.thread:
+            self.thread.join(_CLOSE_S)
