@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from .. import __version__
 from ..protocol import spec
@@ -19,6 +19,9 @@ from .connection import Connection
 from .negotiation import MODES
 from .peer import Peer
 from .results import Result
+
+if TYPE_CHECKING:
+    from .trace import Recorder
 
 Message = dict[str, Any]
 OnMessage = Callable[[Message], Any]
@@ -122,7 +125,7 @@ class Client:
         self._extensions = {**(getattr(auth, "extensions", None) or {}), **(extensions or {})}
         if tasks:
             self._extensions.setdefault(_TASKS, {})
-        self._record: Callable[..., None] | None = None
+        self._record: Recorder | None = None
         if trace:
             from .trace import recorder
 

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..protocol import wire
 from ..protocol.errors import (
@@ -26,6 +26,9 @@ from .inbox import Inbox
 from .link import Clock, Exchange, Link, Steps
 from .peer import Peer, result_of
 from .tools import Tools
+
+if TYPE_CHECKING:
+    from .trace import Recorder
 
 log = logging.getLogger("minimcp")
 
@@ -51,7 +54,7 @@ class Connection:
         info: Message | None,
         answers: Answers,
         extensions: Message,
-        record: Callable[..., None] | None,
+        record: Recorder | None,
         cache: Cache | None,
         timeout_s: float,
         probe_timeout_s: float,
@@ -125,7 +128,7 @@ class Connection:
         """Open a link in place of the one in use, if any."""
         self.link.close()
         link = make()
-        link.record = self._record
+        link.record = self._record and self._record.bind(link.kind)
         link.on_message = self.inbox.put
         link.on_lost = lambda error: self._lose(link, error)
         self.link = link
