@@ -26,6 +26,9 @@ log = logging.getLogger("minimcp")
 
 _JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
+# What these refuse is not the message, so an error without an id is no answer to it.
+_NOT_OURS = (401, 405)
+
 
 class HttpLink(Link):
     """A way to a Streamable HTTP server.
@@ -234,6 +237,8 @@ class HttpExchange(Exchange):
             error = None
         problem = self._link.refusal(reply, text)
         if error is None or isinstance(problem, SessionExpired) or not self._is_error(error):
+            raise problem
+        if error.get("id") is None and reply.status in _NOT_OURS:
             raise problem
         self._put(error)
 
