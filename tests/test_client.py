@@ -12,7 +12,8 @@ import pytest
 import minimcp
 from minimcp import Client, Context, Server
 from minimcp.protocol import errors
-from tests.scripted import DISCOVERED, INITIALIZED, Fault, Scripted
+from tests.embedded import embedded
+from tests.played import DISCOVERED, INITIALIZED, Fault, Scripted
 from tests.transcripts.server import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,12 +21,18 @@ REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28
 COMMAND = [sys.executable, "-m", "minimcp", "run", str(ROOT / "tests" / "transcripts" / "server.py") + ":server"]
 
 
-@pytest.fixture(params=["memory", "stdio"])
+@pytest.fixture(params=["memory", "stdio", "http", "wsgi"])
 def target(request):
     """The same server behind each door."""
     if request.param == "memory":
-        return build()
-    return {"command": COMMAND[0], "args": COMMAND[1:], "env": {"PYTHONPATH": str(ROOT)}}
+        yield build()
+    elif request.param == "wsgi":
+        yield build().wsgi
+    elif request.param == "http":
+        with embedded(build().wsgi) as server:
+            yield f"{server.url}/mcp"
+    else:
+        yield {"command": COMMAND[0], "args": COMMAND[1:], "env": {"PYTHONPATH": str(ROOT)}}
 
 
 @pytest.mark.parametrize("mode", REVISIONS)

@@ -8,7 +8,7 @@ import pytest
 
 import minimcp
 from minimcp import Client
-from tests.scripted import DISCOVERED, INITIALIZED, Fault, Scripted, Silence
+from tests.played import DISCOVERED, INITIALIZED, Fault, Scripted, Silence
 
 
 def fault(code, data=None):

@@ -8,7 +8,7 @@ import pytest
 
 import minimcp
 from minimcp import Client
-from tests.scripted import INITIALIZED, Fault, Scripted
+from tests.played import INITIALIZED, Fault, Scripted
 
 QUESTION = {"method": "elicitation/create", "params": {"message": "?", "requestedSchema": {"type": "object"}}}
 
