@@ -18,6 +18,7 @@ _HOMES = {
     "Client": "client.client",
     "clients": "client.client",
     "Cache": "client.cache",
+    "consent": "client.consent",
     "FileStore": "client.tokens",
     "OAuth": "client.oauth",
     "AuthorizationError": "protocol.errors",
@@ -68,6 +69,7 @@ __all__ = [
     "__version__",
     "audio",
     "clients",
+    "consent",
     "image",
     "link",
     "resource",
@@ -76,6 +78,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .client import consent
     from .client.cache import Cache
     from .client.client import Client, clients
     from .client.oauth import OAuth
@@ -110,6 +113,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'minimcp' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f".{home}", __name__), name)
+    module = import_module(f".{home}", __name__)
+    value = module if home.endswith(f".{name}") else getattr(module, name)
     globals()[name] = value
     return value

@@ -39,7 +39,7 @@ def test_a_call_is_two_records_that_belong_together():
     seen = []
     with Client(server(), mode="2026-07-28", trace=seen.append) as client:
         assert client.call_tool("add", a=1, b=2).data == 3
-    sent, received = seen[-2:]
+    sent, received = seen[2:4]
     assert sent["direction"] == "sent" and received["direction"] == "received"
     assert sent["transport"] == received["transport"] == "memory"
     assert sent["message"]["params"]["arguments"] == {"a": 1, "b": 2}

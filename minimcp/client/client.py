@@ -311,7 +311,7 @@ class Client:
         if self._approve is not None:
             from .consent import ask
 
-            ask(self._approve, self._tool(name), arguments, self.trusted)
+            ask(self._approve, self._tool(name), arguments, self.trusted, self.target.key)
 
         def finish(conn: Connection, result: Result) -> Result:
             if self._validate and "structuredContent" in result and conn.tools.get(name) is None:
