@@ -1,4 +1,4 @@
-"""A server's process: finding the command, its environment, its three pipes, and how it is ended.
+"""A server's process: its three pipes, and how it is ended.
 
 Spec: TRN-009, TRN-015, TRN-023, BASE-113
 """
@@ -9,10 +9,7 @@ import atexit
 import io
 import logging
 import os
-import re
 import select
-import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Union
 
 from ..protocol.errors import ConnectionLost
+from .command import environment, find, shown
 
 log = logging.getLogger("minimcp")
 stderr_log = logging.getLogger("minimcp.stderr")
@@ -40,61 +38,6 @@ _DRAIN_S = 0.5
 _SIGKILL = getattr(signal, "SIGKILL", 9)
 # POSIX can wait for several pipes at once; elsewhere each pipe has a thread that blocks in it.
 CAN_POLL = hasattr(select, "poll")
-
-_INHERITED = {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR"}
-_INHERITED_WINDOWS = {
-    *("APPDATA", "COMSPEC", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "PATH", "PATHEXT", "PROCESSOR_ARCHITECTURE"),
-    *("PROGRAMDATA", "PROGRAMFILES", "PROGRAMFILES(X86)", "PROGRAMW6432", "SYSTEMDRIVE", "SYSTEMROOT", "TEMP", "TMP"),
-    *("TZ", "USERNAME", "USERPROFILE", "WINDIR"),
-}
-_INHERITED_PREFIXES = ("LC_", "XDG_")
-_SECRET = re.compile(r"key|token|secret|passw|auth|credential|bearer", re.IGNORECASE)
-
-
-def environment(extra: dict[str, str] | None) -> dict[str, str]:
-    """The variables a server gets: harmless ones of this process, and what is given. Secrets are not inherited."""
-    windows = os.name == "nt"
-    names = _INHERITED_WINDOWS if windows else _INHERITED
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        # A value that starts so is a function exported by bash, which a shell in the child would run.
-        if (name.upper() in names if windows else name in names or name.startswith(_INHERITED_PREFIXES))
-        and not value.startswith("()")
-    }
-    return {**kept, **(extra or {})}
-
-
-def find(command: list[str], env: dict[str, str], cwd: str | None) -> list[str]:
-    """The command with the full path of its program; there is never a shell.
-
-    :raises ConnectionLost: when there is no such program, or it may not be run.
-    """
-    program = command[0]
-    if os.path.dirname(program):
-        program = os.path.abspath(os.path.join(cwd or os.curdir, program))
-    found = shutil.which(program, path=env.get("PATH"))
-    if found is None:
-        why = "is not executable" if os.path.isfile(program) else "was not found"
-        where = "" if os.path.dirname(program) else " on the PATH"
-        raise ConnectionLost(f"The server did not start: the command {command[0]!r} {why}{where}", "always")
-    if found.lower().endswith((".cmd", ".bat")) and any(re.search(r'["%&|<>^!\r\n]', word) for word in command[1:]):
-        # Windows gives such a file to cmd.exe, which would run what follows one of these.
-        raise ConnectionLost(f'{command[0]!r} is a batch file: its arguments may not contain any of "%&|<>^!', "always")
-    return [found, *command[1:]]
-
-
-def shown(command: list[str]) -> str:
-    """A command as it may be seen in a message: without the values of arguments that look like secrets."""
-    words, hide = [], False
-    for word in command:
-        name, equals, _ = word.partition("=")
-        if hide or (equals and _SECRET.search(name)):
-            word = f"{name}=..." if equals and not hide else "..."
-        hide = word.startswith("-") and not equals and bool(_SECRET.search(word))
-        words.append(word)
-    text = " ".join(shlex.join(words).split())
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 class Child:
@@ -157,7 +100,8 @@ class Child:
         except RuntimeError as error:
             self.signal(_SIGKILL)
             self._process.wait()
-            self._release()
+            self.exited.set()
+            self.sweep()
             if reader not in started:
                 self.close_output()
             if self._errors not in started:
@@ -285,6 +229,8 @@ class Child:
                     self._hung_up = True
                 return
             with self._changed:
+                if self._hung_up:
+                    return
                 self._queued -= written
                 if written == len(view):
                     self._queue.popleft()
@@ -329,14 +275,14 @@ class Child:
 
     def signal(self, number: int) -> None:
         """Send a signal to the process and its group, if there is anything left of it."""
+        if self._swept.is_set():
+            return
         try:
             if sys.platform != "win32":
                 os.killpg(self._process.pid, number)
-            elif number == signal.SIGTERM:
-                self._process.terminate()
             else:
                 _kill_tree(self._process.pid)
-        except OSError:
+        except (OSError, subprocess.SubprocessError):
             pass
 
     def sweep(self) -> None:
@@ -349,8 +295,10 @@ class Child:
             until = time.monotonic() + min(self.patience_s, 1.0)
             while self._group_lives() and time.monotonic() < until:
                 time.sleep(0.02)
-        self.signal(_SIGKILL)
-        self._release()
+            self.signal(_SIGKILL)
+        self.hang_up()
+        self._stop.set()
+        _live.discard(self)
         self._swept.set()
 
     def _group_lives(self) -> bool:
@@ -359,11 +307,6 @@ class Child:
         except OSError:
             return False
         return True
-
-    def _release(self) -> None:
-        self.hang_up()
-        self._stop.set()
-        _live.discard(self)
 
     def fate(self) -> str:
         """What became of the process, and the last it said, for an error message."""
@@ -387,26 +330,30 @@ class _Stop:
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
-        self._users = [1, 1]
+        self._users = [2, 1]
+        # Guards the pipe. The collector may call `set` in the middle of `close`.
+        self._lock = threading.RLock()
 
     def fileno(self) -> int:
         return self._read
 
     def set(self) -> None:
         # A byte, not the closing of this end, of which a forked process may have a copy.
-        if self._write >= 0:
-            os.write(self._write, b".")
+        with self._lock:
+            if self._write >= 0:
+                os.write(self._write, b".")
 
     def leave(self) -> None:
         """Called by each of the threads when it waits no more; the last one closes the pipe."""
-        self._users.pop()
-        if not self._users:
-            self.close()
+        if self._users.pop() == 2:
+            with self._lock:
+                self.close()
 
     def close(self) -> None:
         write, self._write = self._write, -1
-        os.close(write)
-        os.close(self._read)
+        if write >= 0:
+            os.close(write)
+            os.close(self._read)
 
 
 def end(children: Iterable[Child]) -> None:

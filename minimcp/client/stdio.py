@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from ..protocol import wire
@@ -24,6 +25,7 @@ LINE_BYTES = 64 * 1024 * 1024
 MAX_DEPTH = 256
 MAX_ELEMENTS = 5_000_000
 _MOST_LOGGED = 20
+# How long the end of the output is waited for after the end of the process, and the other way round.
 _DRAIN_S = 0.5
 # How long a caller reads for itself, and how long nobody has to before the reader thread does.
 _TICK_S = 0.05
@@ -225,9 +227,9 @@ class Connection:
 
     def _read(self) -> None:
         """The reader thread: read while nobody waits, or several do."""
-        led = -1
+        led = 0
         while not self._over:
-            if not self._relief.wait(0 if led < 0 else _TICK_S) and self._led != led:
+            if not self._relief.wait(_TICK_S) and self._led != led:
                 led = self._led
                 continue
             self._relief.clear()
@@ -292,44 +294,38 @@ class Connection:
         self._gone.set()
         link = self._link()
         if told and link is not None:
-            try:
-                link.on_lost(error)
-            except Exception:
-                log.exception("the loss of a connection could not be told")
+            _tell(link.on_lost, error)
 
     def _take(self, line: bytes) -> None:
         """Hand out the message or the batch of a line; whatever else a line is, is passed over. Spec: TRN-010"""
         try:
             value = wire.loads(line, MAX_DEPTH, MAX_ELEMENTS)
         except McpError as error:
-            self._log("a line that is no message was skipped (%s): %r", error, line[:200])
+            self._log(error, line)
             return
         for message in value if isinstance(value, list) else [value]:
-            self._deliver(message)
+            try:
+                wire.check(message)
+            except McpError as error:
+                self._log(error, line)
+            else:
+                self._deliver(message)
 
-    def _deliver(self, message: Any) -> None:
-        try:
-            wire.check(message)
-        except McpError as error:
-            self._log("a message was dropped (%s): %.200r", error, message)
-            return
+    def _deliver(self, message: Message) -> None:
         link = self._link()
-        try:
-            if link is not None and link.record is not None:
-                link.record("received", message)
-            self._answered = self._answered or "method" not in message
-            if not self._pending.take(message) and link is not None:
-                link.on_message(message)
-        except Exception:
-            log.exception("a message could not be handed on")
+        if link is not None and link.record is not None:
+            _tell(link.record, "received", message)
+        if "method" not in message:
+            self._answered = True
+        if not self._pending.take(message) and link is not None:
+            _tell(link.on_message, message)
 
-    def _log(self, text: str, *args: Any) -> None:
+    def _log(self, error: McpError, line: bytes) -> None:
         """Log what a server does wrong, a bounded number of times."""
         self._logged += 1
         if self._logged <= _MOST_LOGGED:
-            log.warning(f"stdio: {text}", *args)
-            if self._logged == _MOST_LOGGED:
-                log.warning("stdio: further such lines of this server are not logged")
+            more = "; further such lines are not logged" if self._logged == _MOST_LOGGED else ""
+            log.warning("the server wrote what is no message (%s): %r%s", error, line[:200], more)
 
     def close(self) -> None:
         self._finalizer.detach()
@@ -341,6 +337,14 @@ class Connection:
     def _abandon(self) -> None:
         if self.pid == os.getpid():
             self._child.abandon()
+
+
+def _tell(function: Callable[..., Any], *args: Any) -> None:
+    """Call what is above the link; what it raises must not end the reading."""
+    try:
+        function(*args)
+    except Exception:
+        log.exception("a message could not be handed on")
 
 
 class Call(Exchange):
