@@ -15,8 +15,8 @@ from .addresses import canonical, check_url, covers, origin, show
 
 _LONGEST_HEADER = 8192
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_PARAM = re.compile(rf"({_TOKEN})[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|({_TOKEN}))(?=[ \t]*(?:,|\Z))")
-_SCHEME = re.compile(rf"({_TOKEN})(?:[ \t]+|(?=,)|\Z)(?:[A-Za-z0-9\-._~+/]+=*(?=[ \t]*(?:,|\Z)))?")
+# A parameter, or the name of a scheme, or (after a scheme, without a comma) credentials as one word.
+_PART = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))|([^\s,"]+)')
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+\Z")
 _PRM = "/.well-known/oauth-protected-resource"
 _RFC8414 = "/.well-known/oauth-authorization-server"
@@ -58,37 +58,37 @@ class Target(NamedTuple):
 
 
 def read_challenge(header: str | None) -> Challenge:
-    """Read `WWW-Authenticate`, several challenges in one or more fields included. Spec: AUTH-021"""
-    found: list[tuple[str, dict[str, str]]] = []
-    text, at = (header or "")[:_LONGEST_HEADER], 0
+    """Read `WWW-Authenticate`, of several challenges those for bearer and DPoP tokens as one. Spec: AUTH-021"""
+    text = (header or "")[:_LONGEST_HEADER]
+    schemes: list[str] = []
+    params: dict[str, str] = {}
+    at, comma = 0, True
     while at < len(text):
-        if text[at] in ", \t":
+        part = _PART.match(text, at)
+        if part is None:
+            comma = comma or text[at] == ","
             at += 1
-        elif found and (match := _PARAM.match(text, at)):
-            value = match[3] if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])
-            found[-1][1].setdefault(match[1].lower(), value)
-            at = match.end()
-        elif match := _SCHEME.match(text, at):
-            found.append((match[1].lower(), {}))
-            # What looks like token68 may be the first parameter.
-            rest = _PARAM.match(
-                text, match.end(1) + len(text[match.end(1) :]) - len(text[match.end(1) :].lstrip(" \t"))
-            )
-            at = rest.start() if rest else match.end()
-        else:
-            break
-    for scheme, params in found:
-        if scheme in ("bearer", "dpop") and (params or scheme == "bearer"):
-            scopes = scope_list(params["scope"]) if "scope" in params else None
-            names = tuple(name for name, _ in found)
-            return Challenge(names, params.get("error", ""), scopes or None, params.get("resource_metadata", ""))
-    return Challenge(tuple(name for name, _ in found))
+            continue
+        if part[1] is None:
+            # A word with no comma before it belongs to the scheme before.
+            schemes += [part[4].lower()] if comma else []
+        elif schemes and schemes[-1] in ("bearer", "dpop"):
+            value = part[3] if part[2] is None else re.sub(r"\\(.)", r"\1", part[2])
+            params.setdefault(part[1].lower(), value)
+        at, comma = part.end(), False
+    scopes = scope_list(params.get("scope", ""))
+    return Challenge(tuple(schemes), params.get("error", ""), scopes or None, params.get("resource_metadata", ""))
 
 
 def scope_list(value: Any) -> tuple[str, ...]:
-    """The scopes of a space-separated string or a list, without those that no scope can look like."""
-    parts = value.split(" ") if isinstance(value, str) else value if isinstance(value, list) else []
+    """The scopes of a space-separated string or a list, without what cannot be a scope."""
+    parts = value.split(" ") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ()
     return tuple(dict.fromkeys(part for part in parts if isinstance(part, str) and _SCOPE.match(part)))
+
+
+def union(*scopes: Any) -> str:
+    """The scopes of several strings or sequences, each once, in order. Spec: AUTH-095"""
+    return " ".join(dict.fromkeys(name for item in scopes for name in scope_list(item)))
 
 
 def find_target(fetch: Gets, url: str, challenge: Challenge) -> Target:
@@ -107,12 +107,12 @@ def find_target(fetch: Gets, url: str, challenge: Challenge) -> Target:
         if document is None:
             continue
         resource = document.get("resource")
-        if isinstance(resource, str) and covers(resource, url):
+        if covers(resource, url):
             issuers = document.get("authorization_servers")
             if not isinstance(issuers, list) or not issuers or not all(isinstance(item, str) for item in issuers):
                 raise AuthorizationError(f"The metadata at {show(place)} names no authorization server")
             scopes = scope_list(document.get("scopes_supported"))
-            return Target(resource, [check_url(item, "authorization server") for item in issuers], scopes or None)
+            return Target(str(resource), [check_url(item, "authorization server") for item in issuers], scopes or None)
         others.append(resource)
         if place == challenge.metadata_url:
             break

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from ..protocol.errors import AuthorizationError
 from .addresses import origin
+from .tokens import renew_after_fork
 
 _NONCE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,1024}\Z")
 
@@ -40,6 +41,7 @@ class Prover:
     """Makes proofs with one ES256 key, which is made on first use and never leaves the process. Spec: AUTH-137"""
 
     def __init__(self) -> None:
+        renew_after_fork(self)
         self._lock = threading.Lock()  # guards the making of _key
         self._key: Any = None
         self._jwk: dict[str, str] = {}
@@ -49,8 +51,8 @@ class Prover:
     def __repr__(self) -> str:
         return "Prover()"
 
-    def renew_lock(self) -> None:
-        """After a fork, in the child."""
+    def after_fork(self) -> None:
+        """In the child, where a lock that another thread held would never be let go."""
         self._lock = threading.Lock()
 
     def proof(self, role: str, method: str, url: str, token: str | None = None) -> str:

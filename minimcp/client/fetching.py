@@ -12,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 
 from ..protocol.errors import AuthorizationError, ConnectionLost
 from .addresses import check_url, may_connect, origin, show
@@ -97,7 +98,7 @@ class Fetcher:
                 method, url, headers=headers, timeout=self._timeout_s, allow_redirects=False, stream=True, **body
             ) as response:
                 return Reply(response.status_code, response.headers, _read(response, what, until))
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             kind = type(error).__name__
             raise ConnectionLost(f"The {what} at {show(url)} could not be reached ({kind})", "always") from None
 
@@ -105,15 +106,15 @@ class Fetcher:
         """Refuse a host one of whose addresses may not be connected to. Spec: AUTH-104"""
         parts = urlsplit(url)
         host = parts.hostname or ""
-        if self._proxied:
-            return
+        flags = socket.AI_NUMERICHOST if self._proxied else 0
         try:
-            found = socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
-        except OSError:
+            found = socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM, flags=flags)
+        except (OSError, UnicodeError):
+            if self._proxied:
+                return
             raise ConnectionLost(f"The {what} at {show(url)} could not be reached: unknown host", "always") from None
-        for address in found:
-            if not may_connect(str(address[4][0]), self._local):
-                raise _refused(url, what)
+        if not all(may_connect(str(address[4][0]), self._local) for address in found):
+            raise _refused(url, what)
 
 
 def _refused(url: str, what: str) -> AuthorizationError:

@@ -6,6 +6,7 @@ Spec: AUTH-066, AUTH-111 to AUTH-131, AUTH-145 to AUTH-149
 from __future__ import annotations
 
 import base64
+import copy
 import re
 import time
 import uuid
@@ -13,8 +14,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Union
 from urllib.parse import quote
 
-from ..protocol.errors import AuthorizationError
-from .addresses import check_url
+from ..protocol.errors import AuthorizationError, ConnectionLost
+from .addresses import check_url, show
 from .dpop import Prover, jwt_library
 from .tokens import Token, read_token
 
@@ -55,13 +56,14 @@ class Flow(NamedTuple):
 
     :ivar server: metadata of the authorization server.
     :ivar resource: the identifier of the MCP server.
-    :ivar scope: space-separated, or "".
+    :ivar scope: what to ask for, space-separated, or ""; `all_scopes` what may be asked for later, too.
     """
 
     fetch: Any
     server: dict[str, Any]
     resource: str
     scope: str
+    all_scopes: str
     prover: Prover | None = None
 
 
@@ -89,6 +91,8 @@ def _ask(
         fresh = prover is not None and prover.note("token", url, reply.headers)
         if reply.status == 200:
             return dict(reply.body) if reply.body is not None else None
+        if reply.status >= 500 or reply.status == 429:
+            raise ConnectionLost(f"HTTP {reply.status} from the token endpoint at {show(url)}", "always")
         error = (reply.body or {}).get("error")
         if not (attempt == 0 and fresh and error == "use_dpop_nonce"):
             break
@@ -267,12 +271,19 @@ class Workload(Grant):
     def __init__(self, jwt: Secret) -> None:
         super().__init__(Credentials())
         self._jwt = jwt
+        self._refused: tuple[str, AuthorizationError] | None = None
 
     def get(self, flow: Flow) -> Token:
         form = {"grant_type": JWT_BEARER, "assertion": _value(self._jwt)}
         if flow.scope:
             form["scope"] = flow.scope
-        return request_token(flow, form, self.credentials)
+        if self._refused is not None and self._refused[0] == form["assertion"]:
+            raise copy.copy(self._refused[1])
+        try:
+            return request_token(flow, form, self.credentials)
+        except AuthorizationError as error:
+            self._refused = form["assertion"], error
+            raise
 
 
 def _value(secret: Secret) -> str:

@@ -175,12 +175,15 @@ class Code(Grant):
             "application_type": "native" if is_loopback(urlsplit(redirect_uri).hostname or "") else "web",
             **self._metadata,
         }
-        if flow.scope:
-            asked["scope"] = flow.scope
-        if flow.prover is not None:
-            asked["dpop_bound_access_tokens"] = True
+        if flow.all_scopes:
+            asked["scope"] = flow.all_scopes
         reply = flow.fetch.post(server["registration_endpoint"], "registration endpoint", json=asked)
         body = reply.body or {}
+        if reply.status in (404, 405) and server.get("defaults"):
+            raise AuthorizationError(
+                f"The server wants a token but does not say where to get one: {show(server['issuer'])} has neither "
+                "authorization metadata nor a place to register; if it takes a token of another kind, send that instead"
+            )
         if reply.status not in (200, 201):
             error = refusal("registration endpoint", reply.status, reply.body, [])
             if error.error == "invalid_redirect_uri":

@@ -8,10 +8,6 @@ for that, and the request is sent again. Spec: 26:basic/authorization
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
-import weakref
 import webbrowser
 from collections.abc import Callable
 from functools import partial
@@ -21,40 +17,15 @@ from urllib.parse import urlsplit
 import requests
 from requests.auth import AuthBase
 
-from ..protocol.errors import AuthorizationError, ClientError, MinimcpError
+from ..protocol.errors import AuthorizationError
+from .access import MOST_ATTEMPTS, Access, Common
 from .addresses import canonical, is_local, is_loopback, origin, show
-from .discovery import Challenge, Choose, Target, find_server, find_target, legacy_server, read_challenge, scope_list
+from .discovery import Challenge, Choose, read_challenge
 from .dpop import Prover
 from .fetching import Fetcher
-from .grants import ID_TOKEN, ClientCredentials, Credentials, Enterprise, Flow, Grant, Secret, Workload, request_token
+from .grants import ID_TOKEN, ClientCredentials, Credentials, Enterprise, Grant, Secret, Workload
 from .login import Code
-from .tokens import Store, Token, has_expired
-
-# How often one request may be answered with 401 or 403 before it fails. Spec: AUTH-096
-MOST_ATTEMPTS = 3
-
-_instances: weakref.WeakSet[OAuth] = weakref.WeakSet()
-
-
-class _Access:
-    """What is known of one server.
-
-    `lock` is held by the thread that gets a token, and guards the rest; `token` is also read without it.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.loaded = False
-        self.token: Token | None = None
-        self.issuer: str | None = None
-        self.target: Target | None = None
-        self.server: dict[str, Any] | None = None
-        self.asked = ""
-        # How often each set of scopes was asked for in vain.
-        self.tried: dict[frozenset[str], int] = {}
-        # Those that waited while another thread failed fail with it.
-        self.turn = 0
-        self.failure: MinimcpError | None = None
+from .tokens import Store, Token
 
 
 class OAuth(AuthBase):
@@ -111,12 +82,15 @@ class OAuth(AuthBase):
         login_timeout_s: float = 300,
         verify: Union[bool, str] = True,
         proxies: dict[str, str] | None = None,
+        _grant: Grant | None = None,
     ) -> None:
-        self._store: Store = {} if store is None else store
+        if client_secret is not None and client_id is None:
+            raise ValueError("client_secret= needs client_id=")
+        store = {} if store is None else store
         credentials = Credentials(client_id, client_secret, private_key=private_key, key_id=key_id)
-        self._grant: Grant = Code(
+        grant = _grant or Code(
             credentials,
-            self._store,
+            store,
             metadata={"client_name": client_name},
             metadata_url=client_metadata_url,
             open_browser=open_browser,
@@ -125,16 +99,13 @@ class OAuth(AuthBase):
             redirect_port=redirect_port,
             timeout_s=login_timeout_s,
         )
-        self._issuer = issuer
-        self._scope = scope or ""
         self._resource = None if resource is None else canonical(resource)
-        self._choose = choose
-        self._offline_access = offline_access
-        self._prover = Prover() if dpop else None
         self._private = private_addresses
         self._how: Any = timeout_s, verify, proxies
-        self._accesses: dict[str, _Access] = {}
-        _instances.add(self)
+        self._prover = Prover() if dpop else None
+        self._grant = grant
+        self._common = Common(grant, store, self._fetcher, self._prover, issuer, scope or "", choose, offline_access)
+        self._accesses: dict[str, Access] = {}
 
     @classmethod
     def client_credentials(
@@ -156,11 +127,8 @@ class OAuth(AuthBase):
         """
         if client_secret is None and private_key is None:
             raise ValueError("client_credentials needs client_secret= or private_key=")
-        made = cls(**options)
-        made._grant = ClientCredentials(
-            Credentials(client_id, client_secret, None, private_key, key_id, algorithm, audience)
-        )
-        return made
+        own = Credentials(client_id, client_secret, None, private_key, key_id, algorithm, audience)
+        return cls(**options, _grant=ClientCredentials(own))
 
     @classmethod
     def enterprise(
@@ -183,11 +151,10 @@ class OAuth(AuthBase):
         :param id_token: the user's ID token, or a function that returns a fresh one.
         :param idp_token_endpoint: where the identity provider exchanges it, as the client `idp_client_id`.
         """
-        made = cls(**options)
         idp = Credentials(idp_client_id, idp_client_secret, None, idp_private_key, key_id)
         own = Credentials(client_id, client_secret, None, private_key, key_id)
-        made._grant = Enterprise(own, idp_token_endpoint, idp, id_token, subject_token_type)
-        return made
+        grant = Enterprise(own, idp_token_endpoint, idp, id_token, subject_token_type)
+        return cls(**options, _grant=grant)
 
     @classmethod
     def workload(cls, jwt: Secret, **options: Any) -> OAuth:
@@ -195,9 +162,7 @@ class OAuth(AuthBase):
 
         :param jwt: the workload's JWT, or a function that is called for a fresh one each time.
         """
-        made = cls(**options)
-        made._grant = Workload(jwt)
-        return made
+        return cls(**options, _grant=Workload(jwt))
 
     @property
     def extensions(self) -> dict[str, dict[str, Any]]:
@@ -211,76 +176,53 @@ class OAuth(AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the token to a request, and stay there for its answer. Spec: AUTH-009, AUTH-010"""
         url = request.url or ""
-        key = self._key(url)
-        if key is None:
+        if self._resource is not None and origin(url) != origin(self._resource):
             return request
-        access = self._access(key)
-        if not access.loaded:
-            with access.lock:
-                self._load(key, access)
-        if access.token is not None and has_expired(access.token) and access.server is not None:
-            with access.lock:
-                if access.token is not None and has_expired(access.token):
-                    self._refresh(key, access)
-        self._attach(request, access.token)
-        request.register_hook("response", partial(self._answered, key))  # type: ignore[no-untyped-call]
+        key = self._resource or canonical(url)
+        access = self._accesses.get(key) or self._accesses.setdefault(key, Access(key, self._common))
+        self._attach(request, access.ready())
+        request.register_hook("response", partial(self._answered, key, access))  # type: ignore[no-untyped-call]
         return request
 
-    def _key(self, url: str) -> str | None:
-        """The name of the server a URL belongs to, or None when it is not to get a token."""
-        if self._resource is None:
-            return canonical(url)
-        return self._resource if origin(url) == origin(self._resource) else None
-
-    def _access(self, key: str) -> _Access:
-        return self._accesses.setdefault(key, _Access())
-
     def _attach(self, request: requests.PreparedRequest, token: Token | None) -> None:
-        if token is None or not _is_safe(request.url or ""):
+        url = request.url or ""
+        if token is None or not (urlsplit(url).scheme == "https" or is_loopback(urlsplit(url).hostname or "")):
             return
         if self._prover is None:
             request.headers["Authorization"] = f"Bearer {token['access_token']}"
-            return
-        method, url = request.method or "", request.url or ""
-        request.headers["Authorization"] = f"DPoP {token['access_token']}"
-        request.headers["DPoP"] = self._prover.proof("resource", method, url, token["access_token"])
+        else:
+            request.headers["Authorization"] = f"DPoP {token['access_token']}"
+            proof = self._prover.proof("resource", request.method or "", url, token["access_token"])
+            request.headers["DPoP"] = proof
 
-    def _answered(self, key: str, response: requests.Response, **how: Any) -> requests.Response:
+    def _answered(self, key: str, access: Access, response: requests.Response, **how: Any) -> requests.Response:
         """Look at an answer; one that asks for a token, or another one, is replaced by that to a second request."""
-        access = self._access(key)
-        attempts, fresh, stepped = 0, None, None
+        stepped: Challenge | None = None
         try:
-            while True:
-                url = response.request.url or ""
+            for attempt in range(MOST_ATTEMPTS + 1):
+                url, status = response.request.url or "", response.status_code
                 if origin(url) != origin(key):
                     # Somebody followed a redirect to elsewhere.
-                    return response
+                    break
                 nonce = self._prover is not None and self._prover.note("resource", url, response.headers)
-                if response.status_code not in (401, 403):
-                    if stepped is not None:
-                        access.tried.pop(stepped, None)
-                    return response
                 challenge = read_challenge(response.headers.get("WWW-Authenticate"))
+                if not _concerns_us(status, challenge):
+                    if stepped is not None:
+                        access.succeeded(stepped)
+                    break
                 sent = (response.request.headers.get("Authorization") or "").partition(" ")[2]
-                if response.status_code == 403 and challenge.error != "insufficient_scope":
-                    return response
-                if challenge.schemes and not {"bearer", "dpop"} & set(challenge.schemes):
-                    return response
-                if attempts >= MOST_ATTEMPTS:
-                    raise AuthorizationError(f"{show(key)} answered {response.status_code} to every token it was sent")
-                attempts += 1
+                if attempt == MOST_ATTEMPTS or (status == 401 and attempt and sent == access.granted and not nonce):
+                    raise AuthorizationError(f"{show(key)} answers {status} to a token that was just issued for it")
                 if not (nonce and challenge.error == "use_dpop_nonce"):
-                    if response.status_code == 403:
-                        stepped = frozenset(challenge.scopes or ())
-                    elif sent and sent == fresh:
-                        raise AuthorizationError(f"{show(key)} does not accept the token that was just issued for it")
-                    fresh = self._renew(key, access, challenge, sent, response.status_code == 403)
-                response = self._again(response, access.token, **how)
+                    stepped = challenge if status == 403 else stepped
+                    access.renew(challenge, sent, status == 403, attempt > 0)
+                response = self._again(response, access.token, how)
+            return response
         except BaseException:
             response.close()
             raise
 
-    def _again(self, response: requests.Response, token: Token | None, **how: Any) -> requests.Response:
+    def _again(self, response: requests.Response, token: Token | None, how: dict[str, Any]) -> requests.Response:
         """Send the request of a response once more, as `requests.auth.HTTPDigestAuth` does."""
         if not how.get("stream"):
             response.content  # noqa: B018  # what requests would have read anyway
@@ -295,187 +237,12 @@ class OAuth(AuthBase):
         again.request = request
         return again
 
-    def _renew(self, key: str, access: _Access, challenge: Challenge, sent: str, more: bool) -> str | None:
-        """Get a token after one was refused; what another thread got meanwhile will do.
-
-        :param sent: the token that was refused, or "".
-        :param more: whether it lacked scopes.
-        :returns: the token if a new grant, not a refresh, was made for it.
-        """
-        turn = access.turn
-        with access.lock:
-            if access.token is not None and access.token["access_token"] != sent:
-                return None
-            if access.turn != turn and access.failure is not None:
-                raise access.failure
-            access.turn += 1
-            try:
-                access.failure = None
-                return self._obtain(key, access, challenge, more)
-            except ClientError as error:
-                access.failure = error
-                raise
-
-    def _obtain(self, key: str, access: _Access, challenge: Challenge, more: bool) -> str | None:
-        """Refresh, or make a new grant; `access.lock` is held."""
-        if more:
-            self._count(access, challenge)
-        with self._fetcher(key) as fetch:
-            if not more or access.server is None:
-                self._discover(key, access, challenge, fetch)
-            assert access.target is not None and access.server is not None
-            self._load(key, access)
-            if not more and access.token is not None and self._refresh(key, access, fetch):
-                return None
-            granted = (access.token or {}).get("scope")
-            named = challenge.scopes or (() if more or self._scope else access.target.scopes)
-            scope = union(self._scope, access.asked, granted, named)
-            offline = self._offline_access and self._grant.interactive
-            if scope and offline and "offline_access" in access.server.get("scopes_supported", ()):
-                scope = union(scope, "offline_access")  # Spec: AUTH-100
-            flow = Flow(fetch, access.server, access.target.resource, scope, self._prover)
-            token = self._grant.get(flow)
-            access.asked = scope
-            self._keep(key, access, {**token, "scope": token["scope"] or scope})
-            return str(token["access_token"])
-
-    def _count(self, access: _Access, challenge: Challenge) -> None:
-        """Take note of a step-up, and refuse one too many. Spec: AUTH-094, AUTH-096"""
-        wanted = frozenset(challenge.scopes or ())
-        access.tried[wanted] = access.tried.get(wanted, 0) + 1
-        if not self._grant.steps_up or access.tried[wanted] >= MOST_ATTEMPTS:
-            names = " ".join(sorted(wanted)) or "more than the token has"
-            raise AuthorizationError(
-                f"The server wants the scope {names!r}, which could not be had", "insufficient_scope"
-            )
-
-    def _discover(self, key: str, access: _Access, challenge: Challenge, fetch: Fetcher) -> None:
-        """Find the authorization server, and forget the token of another. Spec: AUTH-024, AUTH-025, AUTH-063"""
-        target = find_target(fetch, key, challenge)
-        if target.issuers:
-            issuer = self._pick(target.issuers, access)
-            self._bind(issuer)
-            server = find_server(fetch, issuer)
-        else:
-            server = legacy_server(fetch, key)
-            issuer = server["issuer"]
-            self._bind(issuer)
-        if access.issuer not in (None, issuer):
-            access.token, access.asked = None, ""
-        access.loaded = access.loaded and access.issuer == issuer
-        access.issuer, access.target, access.server = issuer, target, server
-        self._store[f"issuer {self._who()} {key}"] = {"issuer": issuer}
-
-    def _pick(self, issuers: list[str], access: _Access) -> str:
-        """One of several authorization servers: the configured one, the user's choice, one used before, the first."""
-        if self._choose is not None:
-            picked = self._choose(list(issuers))
-            if picked not in issuers:
-                raise AuthorizationError("choose= returned an authorization server that was not in the list")
-            return picked
-        bound = self._issuer or self._store.get(f"bound {self._who()}", {}).get("issuer")
-        known = [item for item in issuers if item in (bound, access.issuer) or f"client {item}" in self._store]
-        return (known or issuers)[0]
-
-    def _bind(self, issuer: str) -> None:
-        """Hold credentials that were configured to one authorization server. Spec: AUTH-061, AUTH-062, AUTH-064"""
-        if self._grant.interactive and self._grant.credentials.client_id is None and self._issuer is None:
-            return
-        who = f"bound {self._who()}"
-        bound = self._issuer or self._store.get(who, {}).get("issuer")
-        if bound is None:
-            self._store[who] = {"issuer": issuer}
-        elif bound != issuer:
-            raise AuthorizationError(
-                f"The server names the authorization server {show(issuer)}, but the client's credentials belong to "
-                f"{show(bound)}; nothing was sent there"
-            )
-
-    def _refresh(self, key: str, access: _Access, fetch: Fetcher | None = None) -> bool:
-        """Use the refresh token if there is one; False when that gave no token. `access.lock` is held."""
-        with contextlib.ExitStack() as stack:
-            locked = getattr(self._store, "locked", None)
-            if locked is not None:
-                stack.enter_context(locked())
-            used = access.token
-            # Another process may have been faster, and used up the refresh token.
-            access.loaded = False
-            self._load(key, access)
-            if used is None or access.token is None or access.server is None or access.target is None:
-                return False
-            if access.token["access_token"] != used["access_token"] and not has_expired(access.token):
-                return True
-            refresh_token = access.token.get("refresh_token")
-            if not refresh_token:
-                self._drop(key, access)
-                return False
-            if fetch is None:
-                fetch = stack.enter_context(self._fetcher(key))
-            flow = Flow(fetch, access.server, access.target.resource, "", self._prover)
-            form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
-            try:
-                token = request_token(flow, form, self._grant.current(flow))
-            except AuthorizationError:
-                self._drop(key, access)
-                return False
-            # A server that does not rotate sends no new one. Kept before it is used. Spec: AUTH-078
-            token["refresh_token"] = token["refresh_token"] or refresh_token
-            self._keep(key, access, {**token, "scope": token["scope"] or access.token.get("scope")})
-            return True
-
-    def _who(self) -> str:
-        return f"{self._grant.kind}:{self._grant.credentials.client_id or ''}"
-
-    def _load(self, key: str, access: _Access) -> None:
-        """Take what the store has for a server, once. `access.lock` is held."""
-        if access.loaded:
-            return
-        access.loaded = True
-        if access.issuer is None:
-            access.issuer = self._store.get(f"issuer {self._who()} {key}", {}).get("issuer")
-        kept = self._store.get(f"token {self._who()} {access.issuer} {key}") if access.issuer else None
-        # A bound token is of no use without its key.
-        if kept is not None and kept.get("token_type") == "bearer" and self._prover is None:
-            access.token = kept
-            access.asked = access.asked or kept.get("scope") or ""
-
-    def _keep(self, key: str, access: _Access, token: Token) -> None:
-        if self._prover is None:
-            self._store[f"token {self._who()} {access.issuer} {key}"] = token
-        access.token, access.loaded = token, True
-
-    def _drop(self, key: str, access: _Access) -> None:
-        access.token = None
-        self._store.pop(f"token {self._who()} {access.issuer} {key}", None)
-
     def _fetcher(self, key: str) -> Fetcher:
         return Fetcher(self._private or is_local(key), *self._how)
 
-    def _after_fork(self) -> None:
-        """In the child: a lock that another thread of the parent held would never be let go."""
-        for access in self._accesses.values():
-            access.lock = threading.Lock()
-        if self._prover is not None:
-            self._prover.renew_lock()
 
-
-def union(*scopes: Any) -> str:
-    """The scopes of several strings or tuples, each once, in order. Spec: AUTH-095"""
-    return " ".join(
-        dict.fromkeys(name for item in scopes for name in (scope_list(item) if isinstance(item, str) else item or ()))
-    )
-
-
-def _is_safe(url: str) -> bool:
-    """Whether a token may go there. Spec: AUTH-131"""
-    parts = urlsplit(url)
-    return parts.scheme == "https" or is_loopback(parts.hostname or "")
-
-
-def _renew_locks() -> None:
-    for instance in list(_instances):
-        instance._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)
+def _concerns_us(status: int, challenge: Challenge) -> bool:
+    """Whether a response asks for a token of ours. A 401 without a challenge does. Spec: AUTH-021, AUTH-091"""
+    if status == 403:
+        return challenge.error == "insufficient_scope"
+    return status == 401 and (not challenge.schemes or bool({"bearer", "dpop"} & set(challenge.schemes)))

@@ -6,6 +6,7 @@ Spec: AUTH-007, AUTH-074, RFC 8252 section 7.3
 from __future__ import annotations
 
 import hmac
+import os
 import queue
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,8 +84,8 @@ class Receiver:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    # Two programs never share the port that a code comes to.
-    allow_reuse_address = False
+    # Elsewhere this would let two programs share the port that a code comes to; here it only ends the wait after use.
+    allow_reuse_address = os.name == "posix"
     allow_reuse_port = False
 
     def handle_error(self, *_: Any) -> None:

@@ -14,6 +14,7 @@ import re
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, Union
@@ -74,6 +75,23 @@ def has_expired(token: Token) -> bool:
     return expires_at is not None and time.time() >= expires_at
 
 
+_with_locks: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def renew_after_fork(instance: Any) -> None:
+    """See to it that `instance.after_fork()` is called in a child process."""
+    _with_locks.add(instance)
+
+
+def _after_fork() -> None:
+    for instance in list(_with_locks):
+        instance.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class FileStore(MutableMapping[str, dict[str, Any]]):
     """A token store in one JSON file that only its owner can read; safe for several threads and processes.
 
@@ -84,10 +102,10 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
         self._path = Path(path).expanduser()
         self._lock = threading.RLock()  # guards read-change-write within this process; the lock file does between them
         self._depth = 0
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
+        renew_after_fork(self)
 
-    def _renew(self) -> None:
+    def after_fork(self) -> None:
+        """In the child, where a lock that another thread held would never be let go."""
         self._lock, self._depth = threading.RLock(), 0
 
     def __repr__(self) -> str:
@@ -120,6 +138,8 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
+            # Not by closing alone: a child that was forked meanwhile has the file open, too.
+            fcntl.flock(handle, fcntl.LOCK_UN)
             os.close(handle)
 
     def _read(self) -> dict[str, dict[str, Any]]:
