@@ -27,7 +27,10 @@ def target(request):
     if request.param == "memory":
         yield build()
     elif request.param == "wsgi":
-        yield build().wsgi
+        server = build()
+        # The application runs on the client's own thread, which sees to its timeout only once the reply streams.
+        server.limits["silence_s"] = 0.1
+        yield server.wsgi
     elif request.param == "http":
         with embedded(build().wsgi) as server:
             yield f"{server.url}/mcp"
