@@ -39,6 +39,7 @@ class Call:
         `progress` whether progress is asked for.
     :param finish: `f(connection, result) -> what result() returns`.
     :param on_log: takes the params of the log messages that come with this call.
+    :ivar asked: whether the server asked something, so that the result is for this call alone. Spec: FEAT-129
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Call:
         self._needs = needs
         self._finish = finish
         self._on_log = on_log
+        self.asked = False
         self._cancelled = threading.Event()
         self._exchange: Optional[Exchange] = None
         self._steps = self._run()
@@ -176,6 +178,7 @@ class Call:
             if number == MAX_ROUNDS:
                 break
             more = {}
+            self.asked = True
             questions = result.get("inputRequests")
             if questions is not None:
                 more["inputResponses"] = self.answers(conn, peer, questions)

@@ -389,8 +389,10 @@ class Client:
             found = cache.get(self.target.key, method, params, conn.identity)
             if found is not None:
                 return Result(found)
-        result = self.request(method, params, **options)
-        if cache is not None and not options and conn.peer is not None and not conn.peer.era.empty_cursor_ends:
+        progress = options.pop("progress", None)
+        call = self._call(method, params, progress=progress is not None, **options)
+        result: Result = call.result(progress)
+        if cache is not None and not options and not call.asked and conn.ready().era.caches:
             cache.put(self.target.key, method, params, conn.identity, result)
         return result
 

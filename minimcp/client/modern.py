@@ -25,6 +25,7 @@ class Modern(Era):
     """Fills `_meta` from the client's settings, mirrors into headers, and reads `resultType`."""
 
     name = "modern"
+    caches = True
     absent = {
         "ping": "any request shows that the server is there",
         "logging/setLevel": "each request names its own level",

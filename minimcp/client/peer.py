@@ -17,11 +17,13 @@ class Era:
 
     :ivar absent: methods of the other era, and what to use instead.
     :ivar empty_cursor_ends: whether a `nextCursor` of "" is the end of a list. Spec: FEAT-117
+    :ivar caches: whether results say for how long they may be kept.
     """
 
     name = ""
     absent: dict[str, str] = {}
     empty_cursor_ends = False
+    caches = False
 
     def dress(self, conn: Connection, message: Message, version: str, meta: Message | None, progress: bool) -> None:
         """Complete a request's params; `progress` asks for progress notifications under the request's own id."""
