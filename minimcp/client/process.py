@@ -33,8 +33,8 @@ QUEUE_BYTES = 64 * 1024 * 1024
 _CHUNK = 64 * 1024
 _TAIL = 16 * 1024
 _SHOWN_TAIL = 2000
-# How long the end of a pipe is waited for after its process has ended; a grandchild may keep it open.
-_DRAIN_S = 0.5
+_LAST_WORDS_S = 0.2
+_WRITER_S = 0.5
 _SIGKILL = getattr(signal, "SIGKILL", 9)
 # POSIX can wait for several pipes at once; elsewhere each pipe has a thread that blocks in it.
 CAN_POLL = hasattr(select, "poll")
@@ -244,7 +244,7 @@ class Child:
             self._queue.clear()
             self._changed.notify()
         if self._writer is not None and self._writer is not threading.current_thread():
-            self._writer.join(_DRAIN_S)
+            self._writer.join(_WRITER_S)
         if self._writer is None or not self._writer.is_alive():
             try:
                 self._process.stdin.close()
@@ -256,7 +256,6 @@ class Child:
     def _wait(self, on_exit: Callable[[], None]) -> None:
         self._process.wait()
         self.exited.set()
-        self._errors.join(_DRAIN_S)
         try:
             on_exit()
         except Exception:
@@ -310,6 +309,8 @@ class Child:
 
     def fate(self) -> str:
         """What became of the process, and the last it said, for an error message."""
+        # A grandchild may keep the pipe open, so not for ever.
+        self._errors.join(_LAST_WORDS_S)
         code = self._process.returncode
         if not self.exited.is_set():
             text = "closed its standard output but is still running"
@@ -320,7 +321,11 @@ class Child:
                 text = f"was ended by {signal.Signals(-code).name}"
             except ValueError:
                 text = f"was ended by signal {-code}"
-        tail = self._tail.decode("utf-8", "replace").strip()[-_SHOWN_TAIL:]
+        tail = self._tail.decode("utf-8", "replace").strip()
+        if len(tail) > _SHOWN_TAIL:
+            # From the beginning of a line, if there is one.
+            tail = tail[-_SHOWN_TAIL:]
+            tail = tail[tail.find("\n") + 1 :]
         said = f". The end of its standard error:\n{tail}" if tail else " and wrote nothing to standard error"
         return f"The server {self.command} {text}{said}"
 

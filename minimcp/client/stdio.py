@@ -192,7 +192,7 @@ class Connection:
             raise ProtocolError(f"The message cannot be written as JSON: {error}") from None
         except OSError:
             # The server's input is closed, so it has not read this. Its end says more, if it comes.
-            self._gone.wait(2 * _DRAIN_S)
+            self._gone.wait(_DRAIN_S)
             lost = self.lost or ConnectionLost(f"The server {self._child.command} has closed its standard input")
             raise type(lost)(lost.message, "always") from None
 
@@ -308,6 +308,12 @@ class Connection:
                 wire.check(message)
             except McpError as error:
                 self._log(error, line)
+                if (
+                    isinstance(message, dict)
+                    and "error" in message
+                    and message.get("id", message.get("method")) is None
+                ):
+                    self._deliver(message)  # what names no request nobody waits for, but a trace has it
             else:
                 self._deliver(message)
 
