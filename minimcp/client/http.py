@@ -143,7 +143,7 @@ class HttpLink(Link):
         """What an HTTP status that is no answer means."""
         if reply.status == 404 and reply.field("mcp-session-id"):
             return SessionExpired("The server no longer knows the session")
-        return HTTPStatus(reply.status, text, self.url.partition("?")[0])
+        return HTTPStatus(reply.status, text, reply.url.partition("?")[0])
 
     def forget(self, exchange: HttpExchange) -> None:
         """An exchange is over."""
@@ -231,6 +231,7 @@ class HttpExchange(Exchange):
     def _refused(self, reply: Reply, kind: str, deadline: float | None) -> None:
         """Take the JSON-RPC error that an HTTP error may come with. Spec: TRN-039, TRN-058"""
         text = excerpt(reply, deadline, self._body)
+        reply.release()
         try:
             error = parse(bytes(self._body)) if kind == "application/json" else None
         except ProtocolError:

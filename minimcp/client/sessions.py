@@ -61,7 +61,8 @@ class Session:
 
     def get(self, last_id: str | None, deadline: float | None) -> Reply:
         """Ask for the standing stream, or for the rest of the stream that an event id names. Spec: TRN-121, TRN-131"""
-        more = {} if last_id is None else {"Last-Event-ID": last_id}
+        # An event id is any text, and goes out as the bytes it came in.
+        more = {} if last_id is None else {"Last-Event-ID": last_id.encode("utf-8").decode("latin-1")}
         return self._link.web.request("GET", {**_STREAM, **self.fields(), **more}, b"", deadline)
 
     def listen(self) -> None:

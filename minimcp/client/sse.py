@@ -101,7 +101,7 @@ class SseLink(Link):
             status = reply.head(deadline)
             text = excerpt(reply, deadline)
             if not 200 <= status < 300:
-                raise HTTPStatus(status, text, self.url.partition("?")[0])
+                raise HTTPStatus(status, text, reply.url.partition("?")[0])
             reply.release()
         finally:
             reply.close()
@@ -138,7 +138,7 @@ class _Stream:
         status = self._reply.head(deadline)
         kind = self._reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         if status != 200:
-            raise HTTPStatus(status, excerpt(self._reply, deadline), self._link.url.partition("?")[0])
+            raise HTTPStatus(status, excerpt(self._reply, deadline), self._reply.url.partition("?")[0])
         if kind != "text/event-stream":
             raise ProtocolError(f"The server answered with {kind[:80] or 'no content type'}, not with events")
         while not self.endpoint:

@@ -44,6 +44,7 @@ class Setup:
         try:
             # An `auth` of None would make the session look for one, and call it.
             prepared = session.prepare_request(requests.Request("POST", url, headers=headers, auth=_unchanged))
+            self.adapter = session.get_adapter(str(prepared.url))
         except (requests.RequestException, ValueError) as problem:
             raise ProtocolError(f"The address of the server cannot be used: {problem}") from None
         self.pid = os.getpid()
@@ -69,7 +70,6 @@ class Setup:
         self.fields["accept-encoding"] = ("Accept-Encoding", "identity")
         self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
         self.settings = session.merge_environment_settings(self.url, {}, True, None, None)
-        self.adapter = session.get_adapter(self.url)
         self.idle: deque[Incoming] = deque()
         self.pool = self._pool(prepared)
 
