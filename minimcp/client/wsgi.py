@@ -75,6 +75,10 @@ class _Calls(Web):
             raise ConnectionLost(f"The application failed: {type(problem).__name__}: {problem}") from problem
         return _Called(pieces, status, headers)
 
+    def keep(self, setup: Setup, source: Any) -> None:
+        """There is no connection to keep."""
+        source.close()
+
 
 class _Called:
     """The answer of an application, like `reading.Incoming`."""
