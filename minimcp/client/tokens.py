@@ -75,16 +75,17 @@ def has_expired(token: Token) -> bool:
     return expires_at is not None and time.time() >= expires_at
 
 
-_with_locks: weakref.WeakSet[Any] = weakref.WeakSet()
+# By id, since a mapping has no hash.
+_with_locks: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 def renew_after_fork(instance: Any) -> None:
     """See to it that `instance.after_fork()` is called in a child process."""
-    _with_locks.add(instance)
+    _with_locks[id(instance)] = instance
 
 
 def _after_fork() -> None:
-    for instance in list(_with_locks):
+    for instance in list(_with_locks.values()):
         instance.after_fork()
 
 
