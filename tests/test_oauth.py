@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
 import requests
 
-from minimcp.client.oauth import OAuth
-from minimcp.protocol.errors import AuthorizationError
+from minimcp import AuthorizationError, ConnectionLost, FileStore, OAuth
 from tests.authority import Authority, Browser, Resource
+from tests.doors import ROOT
 
 
 @pytest.fixture
@@ -29,6 +32,18 @@ def resource(authority):
 @pytest.fixture
 def browser():
     return Browser()
+
+
+@pytest.fixture
+def loaded():
+    """The modules that a fresh interpreter has loaded after some code."""
+
+    def run(code):
+        code += "; import sys; print(*sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+        return done.stdout.split()
+
+    return run
 
 
 def get(resource, auth, **options):
@@ -98,3 +113,499 @@ def test_a_resource_that_is_another_ends_it(authority, resource, browser):
     with pytest.raises(AuthorizationError, match="another resource"):
         get(resource, OAuth(login=browser))
     assert not authority.seen and not browser.opened
+
+
+def test_importing_a_token_store_does_not_load_requests_and_naming_oauth_does(loaded):
+    assert "requests" not in loaded("import minimcp.client.tokens, minimcp; minimcp.FileStore")
+    assert "requests" in loaded("import minimcp; minimcp.OAuth")
+
+
+def test_the_body_of_a_streamed_answer_is_left_unread(authority, resource, browser):
+    resource.success = lambda: (200, b"data: {}\n\n", {"Content-Type": "text/event-stream"})
+    with get(resource, OAuth(login=browser), stream=True) as response:
+        assert response.status_code == 200 and not response._content_consumed
+        assert response.content == b"data: {}\n\n"
+
+
+def test_a_file_that_is_sent_is_sent_from_its_beginning_again(authority, resource, browser, tmp_path):
+    (tmp_path / "body").write_bytes(b"a=1")
+    with (tmp_path / "body").open("rb") as body:
+        assert requests.post(resource.endpoint, data=body, auth=OAuth(login=browser), timeout=10).ok
+    assert [seen.form for seen in resource.asked("/mcp")] == [{"a": "1"}, {"a": "1"}]
+
+
+def test_a_session_and_every_method_carry_the_token_in_the_header_only(authority, resource, browser):
+    with requests.Session() as session:
+        session.auth = OAuth(login=browser)
+        for method in ("POST", "GET", "DELETE"):
+            assert session.request(method, resource.endpoint, timeout=10).ok
+    (token,) = authority.issued
+    assert all(seen.headers["Authorization"] == f"Bearer {token}" for seen in resource.asked("/mcp")[1:])
+    assert not any(token in str(seen.form) for seen in resource.seen + authority.seen)
+
+
+def test_an_answer_that_asks_for_something_else_is_left_alone(resource, browser):
+    for status, headers in [
+        (401, {"WWW-Authenticate": 'Basic realm="x"'}),
+        (403, {}),
+        (403, {"WWW-Authenticate": 'Bearer error="invalid_token"'}),
+        (500, {"WWW-Authenticate": "Bearer"}),
+    ]:
+        resource.pages["/mcp"] = lambda seen, status=status, headers=headers: (status, {"a": 1}, headers)
+        response = get(resource, OAuth(login=browser))
+        assert response.status_code == status and response.json() == {"a": 1}
+    assert not browser.opened and len(resource.seen) == 4
+
+
+def test_a_token_is_not_sent_to_another_origin(authority, resource, browser):
+    auth = OAuth(login=browser, resource=resource.url + "/mcp")
+    assert get(resource, auth).ok
+    with Resource(authority) as other:
+        assert get(other, auth).status_code == 401
+        resource.pages["/away"] = lambda seen: (302, b"", {"Location": other.endpoint})
+        assert requests.get(resource.url + "/away", auth=auth, timeout=10).status_code == 401
+        assert not any("Authorization" in seen.headers for seen in other.seen)
+    assert len(browser.opened) == 1
+
+
+def test_several_urls_under_one_resource_share_a_token(authority, resource, browser):
+    resource.pages["/mcp/more"] = resource.answer
+    auth = OAuth(login=browser, resource=resource.endpoint)
+    assert get(resource, auth).ok and requests.get(resource.endpoint + "/more", auth=auth, timeout=10).ok
+    assert len(browser.opened) == 1
+
+
+# Scopes
+
+
+def test_scopes_are_those_of_the_challenge_then_those_of_the_metadata_then_none(authority, resource, browser):
+    assert get(resource, OAuth(login=browser)).ok
+    assert "scope" not in browser.query()
+    resource.prm["scopes_supported"] = ["a", "b"]
+    assert get(resource, OAuth(login=browser)).ok
+    assert browser.query()["scope"] == "a b"
+    resource.needs, resource.names_scope = ("z",), True
+    assert get(resource, OAuth(login=browser)).ok
+    assert browser.query()["scope"] == "z"
+    assert get(resource, OAuth(login=browser, scope="own a")).ok
+    assert browser.query()["scope"] == "own a z"
+
+
+def test_a_step_up_asks_for_the_union_and_goes_on(authority, resource, browser):
+    auth = OAuth(login=browser, scope="a")
+    assert get(resource, auth).ok
+    resource.needs = ("b",)
+    assert get(resource, auth).ok
+    resource.needs = ("c", "a")
+    assert get(resource, auth).ok and get(resource, auth).ok
+    assert [browser.query(index)["scope"] for index in range(len(browser.opened))] == ["a", "a b", "a b c"]
+    assert len(authority.asked("/register")) == 1
+
+
+def test_a_step_up_that_leads_nowhere_ends_after_three_attempts_and_is_not_begun_again(authority, resource, browser):
+    resource.answer_all = resource.pages["/mcp"]
+    resource.pages["/mcp"] = lambda seen: (
+        resource.challenge(403, "insufficient_scope", "x")
+        if "Authorization" in seen.headers
+        else resource.challenge(401)
+    )
+    auth = OAuth(login=browser)
+    for _ in range(3):
+        with pytest.raises(AuthorizationError, match="scope 'x'") as caught:
+            get(resource, auth)
+        assert caught.value.error == "insufficient_scope" and caught.value.retry == "never"
+        assert len(browser.opened) == 3
+
+
+def test_offline_access_is_asked_for_where_it_is_listed_beside_other_scopes(authority, resource, browser):
+    authority.metadata["scopes_supported"] = ["a", "offline_access"]
+    assert get(resource, OAuth(login=browser)).ok
+    assert "scope" not in browser.query() and "prompt" not in browser.query()
+    resource.prm["scopes_supported"] = ["a"]
+    assert get(resource, OAuth(login=browser)).ok
+    assert browser.query()["scope"] == "a offline_access" and browser.query()["prompt"] == "consent"
+    assert get(resource, OAuth(login=browser, offline_access=False)).ok
+    assert browser.query()["scope"] == "a"
+    authority.metadata["scopes_supported"] = ["a"]
+    assert get(resource, OAuth(login=browser)).ok
+    assert browser.query()["scope"] == "a"
+
+
+def test_a_client_registers_for_all_scopes_the_server_knows(authority, resource, browser):
+    resource.prm["scopes_supported"] = ["a", "b"]
+    resource.needs, resource.names_scope = ("a",), True
+    assert get(resource, OAuth(login=browser)).ok
+    assert authority.asked("/register")[0].form["scope"] == "a b" and browser.query()["scope"] == "a"
+
+
+# Registration
+
+
+def test_a_registration_is_kept_by_issuer_and_used_again(authority, resource, browser):
+    store = {}
+    assert get(resource, OAuth(login=browser, store=store)).ok
+    authority.issued.clear()
+    authority.refreshes.clear()
+    assert get(resource, OAuth(login=browser, store=store)).ok
+    assert len(authority.asked("/register")) == 1 and len(browser.opened) == 2
+    assert store[f"client {authority.issuer}"]["client_id"] == "client-1"
+
+
+def test_the_port_that_is_registered_is_used_again(authority, resource, browser):
+    store = {}
+    for _ in range(2):
+        assert get(resource, OAuth(open_browser=browser.open, store=store)).ok
+        authority.issued.clear()
+        authority.refreshes.clear()
+    assert browser.query(0)["redirect_uri"] == browser.query(1)["redirect_uri"]
+    assert len(authority.asked("/register")) == 1
+
+
+def test_a_port_that_is_taken_meanwhile_leads_to_another_registration(authority, resource, browser):
+    import socket
+
+    store = {}
+    assert get(resource, OAuth(open_browser=browser.open, store=store)).ok
+    authority.issued.clear()
+    authority.refreshes.clear()
+    port = int(browser.query()["redirect_uri"].rpartition(":")[2].partition("/")[0])
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        assert get(resource, OAuth(open_browser=browser.open, store=store)).ok
+        with pytest.raises(AuthorizationError, match=f"Port {port}"):
+            get(resource, OAuth(open_browser=browser.open, redirect_port=port))
+    assert len(authority.asked("/register")) == 2
+
+
+def test_a_metadata_document_stands_for_a_registration_where_it_is_read(authority, resource, browser):
+    url = "https://client.example.com/metadata.json"
+    auth = OAuth("Tests", client_metadata_url=url, login=browser)
+    assert auth.client_metadata() == {
+        "client_id": url,
+        "client_name": "Tests",
+        "redirect_uris": ["http://127.0.0.1/callback"],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": "none",
+        "application_type": "native",
+    }
+    authority.metadata["client_id_metadata_document_supported"] = True
+    assert get(resource, auth).ok
+    assert browser.query()["client_id"] == url and not authority.asked("/register")
+    authority.metadata["client_id_metadata_document_supported"] = False
+    assert get(resource, OAuth(client_metadata_url=url, login=browser)).ok
+    assert browser.query()["client_id"] == "client-2" or authority.asked("/register")
+    for wrong in ("http://client.example.com/x", "https://client.example.com", "https://client.example.com/"):
+        with pytest.raises(ValueError, match="https URL with a path"):
+            OAuth(client_metadata_url=wrong)
+
+
+def test_a_client_that_is_registered_already_does_not_register(authority, resource, browser):
+    authority.metadata["token_endpoint_auth_methods_supported"] = ["client_secret_post"]
+    auth = OAuth(client_id="me", client_secret="my secret", login=browser, redirect_uri="https://me.example.com/back")
+    assert get(resource, auth).ok
+    (token,) = authority.asked("/token")
+    assert token.form["client_id"] == "me" and token.form["client_secret"] == "my secret"
+    assert browser.query()["redirect_uri"] == token.form["redirect_uri"] == "https://me.example.com/back"
+    assert not authority.asked("/register")
+    assert "my secret" not in repr(auth) + repr(vars(auth)) + repr(auth._grant.credentials)
+
+
+def test_where_nobody_can_register_the_user_is_told_what_to_do(authority, resource, browser):
+    del authority.metadata["registration_endpoint"]
+    with pytest.raises(AuthorizationError, match="client_id="):
+        get(resource, OAuth(login=browser))
+    assert not browser.opened
+
+
+def test_a_redirect_uri_that_is_refused_is_reported_with_what_can_be_done(authority, resource, browser):
+    authority.pages["/register"] = lambda seen: (400, {"error": "invalid_redirect_uri"}, {})
+    with pytest.raises(AuthorizationError, match="redirect_port=") as caught:
+        get(resource, OAuth(login=browser))
+    assert caught.value.error == "invalid_redirect_uri" and "127.0.0.1" in str(caught.value)
+
+
+def test_a_registration_that_the_server_has_forgotten_is_made_again(authority, resource, browser):
+    store = {f"client {authority.issuer}": {"client_id": "gone", "redirect_uri": "http://127.0.0.1/callback"}}
+    issue = authority.pages["/token"]
+    authority.pages["/token"] = lambda seen: (
+        (401, {"error": "invalid_client"}, {}) if seen.form["client_id"] == "gone" else issue(seen)
+    )
+    with pytest.raises(AuthorizationError):
+        get(resource, OAuth(login=browser, store=store))
+    assert get(resource, OAuth(login=browser, store=store)).ok
+
+
+def test_a_secret_that_has_expired_leads_to_another_registration(authority, resource, browser):
+    kept = {
+        "client_id": "old",
+        "client_secret": "s",
+        "redirect_uri": "http://127.0.0.1/callback",
+        "secret_expires_at": 1,
+    }
+    assert get(resource, OAuth(login=browser, store={f"client {authority.issuer}": kept})).ok
+    assert len(authority.asked("/register")) == 1
+
+
+def test_a_web_client_says_that_it_is_one(authority, resource, browser):
+    assert get(resource, OAuth(login=browser, redirect_uri="https://me.example.com/back")).ok
+    assert authority.asked("/register")[0].form["application_type"] == "web"
+    with pytest.raises(ValueError, match="login="):
+        OAuth(redirect_uri="https://me.example.com/back")
+    with pytest.raises(AuthorizationError, match="redirect URI"):
+        OAuth(redirect_uri="http://me.example.com/back", login=browser)
+
+
+# Tokens over time
+
+
+def test_a_token_in_a_store_outlives_the_program(authority, resource, browser, tmp_path):
+    store = FileStore(tmp_path / "tokens.json")
+    assert get(resource, OAuth(login=browser, store=store)).ok
+    response = get(resource, OAuth(login=browser, store=FileStore(tmp_path / "tokens.json")))
+    assert response.ok and not response.history
+    authority.issued.clear()
+    assert get(resource, OAuth(login=browser, store=FileStore(tmp_path / "tokens.json"))).ok
+    assert len(browser.opened) == 1
+
+
+def test_a_token_is_refreshed_before_it_expires(authority, resource, browser):
+    authority.reply["expires_in"] = 0.05
+    auth = OAuth(login=browser)
+    assert get(resource, auth).ok
+    authority.reply["expires_in"] = 3600
+    threading.Event().wait(0.1)
+    assert [part.status_code for part in get(resource, auth).history] == []
+    assert [seen.form["grant_type"] for seen in authority.asked("/token")] == ["authorization_code", "refresh_token"]
+
+
+def test_a_refresh_token_that_is_not_replaced_is_kept_and_none_is_no_error(authority, resource, browser):
+    authority.reply["refresh_token"] = None
+    auth = OAuth(login=browser)
+    assert get(resource, auth).ok
+    authority.issued.clear()
+    assert get(resource, auth).ok and len(browser.opened) == 2
+    authority.reply["refresh_token"] = "for ever".replace(" ", "-")
+    authority.issued.clear()
+    assert get(resource, auth).ok and len(browser.opened) == 3
+    del authority.reply["refresh_token"]
+    for _ in range(2):
+        authority.refreshes["for-ever"] = ""
+        authority.issued.clear()
+        keep, authority.pages["/token"] = authority.pages["/token"], lambda seen: (200, authority.issue(""), {})
+        assert get(resource, auth).ok and len(browser.opened) == 3
+        authority.pages["/token"] = keep
+    assert authority.asked("/token")[-1].form["refresh_token"] == "for-ever"
+
+
+def test_a_refresh_that_fails_for_now_loses_nothing(authority, resource, browser):
+    auth = OAuth(login=browser)
+    assert get(resource, auth).ok
+    authority.issued.clear()
+    issue = authority.pages["/token"]
+    authority.pages["/token"] = lambda seen: (503, {}, {})
+    with pytest.raises(ConnectionLost):
+        get(resource, auth)
+    authority.pages["/token"] = issue
+    assert get(resource, auth).ok and len(browser.opened) == 1
+
+
+def test_a_refresh_that_is_refused_leads_to_the_user(authority, resource, browser):
+    auth = OAuth(login=browser)
+    assert get(resource, auth).ok
+    authority.issued.clear()
+    authority.refreshes.clear()
+    assert get(resource, auth).ok and len(browser.opened) == 2
+
+
+def test_a_rotated_refresh_token_is_stored_before_the_new_token_is_used(authority, resource, browser):
+    store, seen_then = {}, []
+    auth = OAuth(login=browser, store=store)
+    assert get(resource, auth).ok
+    authority.issued.clear()
+    success = resource.success
+
+    def look():
+        seen_then.extend(value["refresh_token"] for key, value in store.items() if key.startswith("token"))
+        return success()
+
+    resource.success = look
+    assert get(resource, auth).ok
+    assert seen_then == list(authority.refreshes)
+
+
+def test_another_process_that_was_faster_is_believed(authority, resource, browser):
+    store = {}
+    first, second = OAuth(login=browser, store=store), OAuth(login=browser, store=store)
+    assert get(resource, first).ok and get(resource, second).ok
+    authority.issued.clear()
+    assert get(resource, first).ok
+    assert get(resource, second).ok
+    assert len(browser.opened) == 1
+    assert [seen.form["grant_type"] for seen in authority.asked("/token")] == ["authorization_code", "refresh_token"]
+
+
+# Threads
+
+
+def run_all(work, count):
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+
+def test_threads_that_wait_while_a_user_says_no_fail_together(authority, resource):
+    asked, release, errors = [], threading.Event(), []
+
+    def login(url):
+        asked.append(url)
+        release.wait(10)
+        return "error=access_denied&state=" + url.partition("state=")[2].partition("&")[0]
+
+    auth = OAuth(login=login)
+
+    def work():
+        try:
+            get(resource, auth)
+        except AuthorizationError as error:
+            errors.append(error)
+
+    starter = threading.Timer(0.5, release.set)
+    starter.start()
+    run_all(work, 10)
+    starter.join()
+    assert len(errors) == 10 and {error.error for error in errors} == {"access_denied"}
+    assert len(asked) == 1
+    with pytest.raises(AuthorizationError):
+        get(resource, auth)
+    assert len(asked) == 2
+
+
+def test_a_login_at_one_server_does_not_hold_up_another(authority, resource, browser):
+    entered, release = threading.Event(), threading.Event()
+
+    def login(url):
+        if entered.is_set():
+            return browser(url)
+        entered.set()
+        assert release.wait(10)
+        return browser(url)
+
+    auth = OAuth(login=login)
+    thread = threading.Thread(target=get, args=(resource, auth))
+    thread.start()
+    assert entered.wait(10)
+    with Resource(authority) as other:
+        assert get(other, auth).ok
+    release.set()
+    thread.join(10)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_during_a_login_can_sign_in_itself(authority, resource, browser):
+    entered, release = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    def login(url):
+        if os.getpid() == parent:
+            entered.set()
+            release.wait(10)
+        return browser(url)
+
+    auth = OAuth(login=login)
+    thread = threading.Thread(target=get, args=(resource, auth))
+    thread.start()
+    assert entered.wait(10)
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if get(resource, auth).status_code == 200 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    release.set()
+    thread.join(10)
+
+
+# Several authorization servers
+
+
+def test_one_of_several_authorization_servers_is_chosen(authority, browser):
+    with Authority("/tenant") as second, Resource(authority, second) as resource:
+        assert get(resource, OAuth(login=browser)).ok
+        assert browser.opened[-1].startswith(authority.url)
+        seen = []
+        assert get(resource, OAuth(login=browser, choose=lambda issuers: seen.append(issuers) or issuers[1])).ok
+        assert browser.opened[-1].startswith(second.url) and seen == [[authority.issuer, second.issuer]]
+        assert get(resource, OAuth(login=browser, issuer=second.issuer)).ok
+        assert browser.opened[-1].startswith(second.url)
+        store = {f"client {second.issuer}": {"client_id": "known", "redirect_uri": "http://127.0.0.1/callback"}}
+        assert get(resource, OAuth(login=browser, store=store)).ok
+        assert browser.query()["client_id"] == "known"
+        with pytest.raises(AuthorizationError, match="choose="):
+            get(resource, OAuth(login=browser, choose=lambda issuers: "https://other.example.com"))
+
+
+def test_a_client_registers_again_when_the_server_moves_to_another_authorization_server(authority, resource, browser):
+    store = {}
+    auth = OAuth(login=browser, store=store)
+    assert get(resource, auth).ok
+    (old,) = authority.issued
+    with Authority() as second:
+        resource.authorities = [second]
+        resource.prm["authorization_servers"] = [second.issuer]
+        assert get(resource, auth).ok
+        assert len(second.asked("/register")) == 1
+        sent = str([(seen.form, dict(seen.headers)) for seen in second.seen])
+        assert old not in sent and not any(token in sent for token in authority.refreshes)
+        resource.authorities = [authority]
+        resource.prm["authorization_servers"] = [authority.issuer]
+        assert get(resource, auth).ok
+        assert len(authority.asked("/register")) == 1 and len(browser.opened) == 2
+
+
+def test_credentials_that_belong_to_another_authorization_server_are_not_sent(authority, resource, browser):
+    with pytest.raises(AuthorizationError, match="belong to 'https://as.example.com'"):
+        get(resource, OAuth(client_id="me", client_secret="s", issuer="https://as.example.com", login=browser))
+    assert not authority.seen and not browser.opened
+    store = {}
+    auth = OAuth(client_id="me", client_secret="s", login=browser, store=store)
+    authority.metadata["token_endpoint_auth_methods_supported"] = ["client_secret_basic"]
+    assert get(resource, auth).ok
+    with Authority() as second:
+        resource.authorities, resource.prm["authorization_servers"] = [second], [second.issuer]
+        for known in (auth, OAuth(client_id="me", client_secret="s", login=browser, store=store)):
+            with pytest.raises(AuthorizationError, match="belong to"):
+                get(resource, known)
+        assert not second.seen
+
+
+# Servers of 2025-03-26
+
+
+def test_a_server_without_any_metadata_has_the_default_places(authority, browser):
+    with Authority() as server:
+        resource = Resource.__new__(Resource)
+        server.pages["/mcp"] = lambda seen: (
+            (200, {}, {}) if seen.headers.get("Authorization", "")[7:] in server.issued else (401, {}, {})
+        )
+        resource.endpoint = f"{server.url}/mcp"
+        del server.pages["/.well-known/oauth-authorization-server"]
+        assert get(resource, OAuth(login=browser)).ok
+        assert browser.opened[0].startswith(f"{server.url}/authorize?")
+        paths = [seen.path for seen in server.seen if seen.path.startswith("/.well-known")]
+        assert paths == [
+            "/.well-known/oauth-protected-resource/mcp",
+            "/.well-known/oauth-protected-resource",
+            "/.well-known/oauth-authorization-server",
+        ]
+        (asked,) = server.asked("/.well-known/oauth-authorization-server")
+        assert asked.headers["MCP-Protocol-Version"] == "2025-03-26"
+        server.pages["/register"] = lambda seen: (404, {}, {})
+        with pytest.raises(AuthorizationError, match="token of another kind"):
+            get(resource, OAuth(login=browser))

@@ -140,7 +140,7 @@ class Access:
             self._failure = None
             try:
                 if more:
-                    self._count(frozenset(challenge.scopes or ()))
+                    self._count(challenge)
                 with self._common.fetcher(self._key) as fetch:
                     self._obtain(fetch, challenge, more, refresh=not more and not (again and sent == self.refreshed))
             except ClientError as error:
@@ -153,14 +153,13 @@ class Access:
         """Take note that a step-up for this challenge led to something."""
         self._tried.pop(frozenset(challenge.scopes or ()), None)
 
-    def _count(self, wanted: frozenset[str]) -> None:
+    def _count(self, challenge: Challenge) -> None:
         """Take note of a step-up, and refuse one too many. Spec: AUTH-094, AUTH-096, AUTH-118"""
-        now = time.monotonic()
+        wanted, now = frozenset(challenge.scopes or ()), time.monotonic()
         times = [item for item in self._tried.get(wanted, ()) if now - item < _FORGOTTEN_S] + [now]
         self._tried[wanted] = times[-MOST_ATTEMPTS:]
         if not self._common.grant.steps_up or len(times) >= MOST_ATTEMPTS:
-            names = " ".join(sorted(wanted)) or "more than the token has"
-            raise AuthorizationError(f"The server wants the scope {names!a}, which cannot be had", "insufficient_scope")
+            raise not_enough(challenge)
 
     def _obtain(self, fetch: Any, challenge: Challenge, more: bool, refresh: bool) -> None:
         """Refresh, or make a new grant."""
@@ -265,3 +264,9 @@ class Access:
         if common.prover is None:
             common.store[self._name()] = token
         self.token, self._loaded = token, True
+
+
+def not_enough(challenge: Challenge) -> AuthorizationError:
+    """The error for a server that wants scopes which no token gets."""
+    names = " ".join(challenge.scopes or ()) or "of more than the token has"
+    return AuthorizationError(f"The server wants the scope {names!a}, which cannot be had", "insufficient_scope")

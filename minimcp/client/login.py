@@ -51,7 +51,7 @@ class Code(Grant):
         if redirect_uri is not None and login is None:
             raise ValueError("redirect_uri needs login=, a function that returns the URL the user was sent back to")
         if redirect_uri is None and login is not None:
-            redirect_uri = f"http://127.0.0.1{redirect_port and f':{redirect_port}' or ''}/callback"
+            redirect_uri = f"http://127.0.0.1{f':{redirect_port}' if redirect_port else ''}/callback"
         if redirect_uri is not None:
             check_url(redirect_uri, "redirect URI")
         self._store = store
@@ -163,18 +163,28 @@ class Code(Grant):
             return None
         return Credentials(kept["client_id"], kept.get("client_secret"), kept.get("method"))
 
-    def _register(self, flow: Flow, redirect_uri: str) -> Credentials:
-        """Register the client. Spec: AUTH-056 to AUTH-061, AUTH-075, AUTH-099"""
-        server = flow.server
-        supported = server.get("token_endpoint_auth_methods_supported") or ["client_secret_basic", "none"]
-        asked = {
+    def document(self) -> dict[str, Any]:
+        """The client metadata document. Spec: AUTH-051"""
+        # The port of a redirect to this machine is left open. RFC 8252 section 7.3
+        redirect_uri = self._redirect_uri or f"http://127.0.0.1{f':{self._port}' if self._port else ''}/callback"
+        return {"client_id": self._metadata_url, **self._describe(redirect_uri, "none")}
+
+    def _describe(self, redirect_uri: str, method: str) -> dict[str, Any]:
+        """What the client says of itself. Spec: AUTH-057, AUTH-058, AUTH-099"""
+        return {
+            **self._metadata,
             "redirect_uris": [redirect_uri],
             "grant_types": ["authorization_code", "refresh_token"],
             "response_types": ["code"],
-            "token_endpoint_auth_method": next((method for method in _METHODS if method in supported), "none"),
+            "token_endpoint_auth_method": method,
             "application_type": "native" if is_loopback(urlsplit(redirect_uri).hostname or "") else "web",
-            **self._metadata,
         }
+
+    def _register(self, flow: Flow, redirect_uri: str) -> Credentials:
+        """Register the client. Spec: AUTH-056 to AUTH-061, AUTH-075"""
+        server = flow.server
+        supported = server.get("token_endpoint_auth_methods_supported") or ["client_secret_basic", "none"]
+        asked = self._describe(redirect_uri, next((method for method in _METHODS if method in supported), "none"))
         if flow.all_scopes:
             asked["scope"] = flow.all_scopes
         reply = flow.fetch.post(server["registration_endpoint"], "registration endpoint", json=asked)

@@ -18,7 +18,7 @@ import requests
 from requests.auth import AuthBase
 
 from ..protocol.errors import AuthorizationError
-from .access import MOST_ATTEMPTS, Access, Common
+from .access import MOST_ATTEMPTS, Access, Common, not_enough
 from .addresses import canonical, is_local, is_loopback, origin, show
 from .discovery import Challenge, Choose, read_challenge
 from .dpop import Prover
@@ -170,6 +170,12 @@ class OAuth(AuthBase):
         names = [self._grant.extension] + (["io.modelcontextprotocol/auth/dpop"] if self._prover else [])
         return {name: {} for name in names if name}
 
+    def client_metadata(self) -> dict[str, Any]:
+        """The document to put at `client_metadata_url`. Spec: AUTH-051"""
+        if not isinstance(self._grant, Code):
+            raise ValueError("Only a client that signs in a user has a metadata document")
+        return self._grant.document()
+
     def __repr__(self) -> str:
         return f"<OAuth {self._grant.kind} {self._grant.credentials.client_id or ''}>"
 
@@ -211,7 +217,9 @@ class OAuth(AuthBase):
                         access.succeeded(stepped)
                     break
                 sent = (response.request.headers.get("Authorization") or "").partition(" ")[2]
-                if attempt == MOST_ATTEMPTS or (status == 401 and attempt and sent == access.granted and not nonce):
+                if attempt == MOST_ATTEMPTS and status == 403:
+                    raise not_enough(challenge)
+                if attempt == MOST_ATTEMPTS or (attempt and status == 401 and sent == access.granted and not nonce):
                     raise AuthorizationError(f"{show(key)} answers {status} to a token that was just issued for it")
                 if not (nonce and challenge.error == "use_dpop_nonce"):
                     stepped = challenge if status == 403 else stepped
