@@ -19,7 +19,9 @@ _INHERITED_WINDOWS = {
     *("TZ", "USERNAME", "USERPROFILE", "WINDIR"),
 }
 _INHERITED_PREFIXES = ("LC_", "XDG_")
-_SECRET = re.compile(r"key|token|secret|passw|auth|credential|bearer", re.IGNORECASE)
+_SECRET = re.compile(r"key|token|secret|passw|auth|credential", re.IGNORECASE)
+_VALUE = re.compile(rf"((?:{_SECRET.pattern})[^=:\s]*[=:]|bearer\s).*", re.IGNORECASE | re.DOTALL)
+_USER = re.compile(r"://[^/@\s]+@")
 
 
 def environment(extra: dict[str, str] | None) -> dict[str, str]:
@@ -59,10 +61,8 @@ def shown(command: list[str]) -> str:
     """A command as it may be seen in a message: without the values of arguments that look like secrets."""
     words, hide = [], False
     for word in command:
-        name, equals, _ = word.partition("=")
-        if hide or (equals and _SECRET.search(name)):
-            word = f"{name}=..." if equals and not hide else "..."
-        hide = word.startswith("-") and not equals and bool(_SECRET.search(word))
-        words.append(word)
+        hidden = "..." if hide else _USER.sub("://...@", _VALUE.sub(r"\1...", word))
+        hide = word.startswith("-") and hidden == word and bool(_SECRET.search(word))
+        words.append(hidden)
     text = " ".join(shlex.join(words).split())
     return text if len(text) <= 200 else text[:197] + "..."
