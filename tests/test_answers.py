@@ -165,7 +165,7 @@ def test_pages_that_a_2025_11_25_server_requires_are_put_to_the_callback_and_the
         assert client.call_tool("x").text == "done"
     assert seen == ["https://example.com/"]
     seen.clear()
-    with Client(server, mode="legacy", elicit=lambda question: None) as client:
-        with pytest.raises(minimcp.RemoteError) as caught:
-            client.call_tool("x")
+    refusing = Client(server, mode="legacy", elicit=lambda question: None)
+    with refusing as client, pytest.raises(minimcp.RemoteError) as caught:
+        client.call_tool("x")
     assert caught.value.code == -32042

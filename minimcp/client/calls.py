@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..protocol import spec, wire
-from ..protocol.errors import CallCancelled, McpError, ProtocolError, RemoteError
+from ..protocol.errors import CallCancelled, McpError, ProtocolError, RemoteError, Timeout
 from . import negotiation, tasks
 from .link import Clock, Exchange, SessionExpired, Steps, drain
 from .results import Result
@@ -255,8 +255,10 @@ class Call:
         """Wait before asking again; a cancellation ends it.
 
         :raises CallCancelled: when the call was cancelled.
-        :raises ClientError: when its time is up.
+        :raises Timeout: when its time is up.
         """
+        if not self._clock.extendable():
+            raise Timeout(f"{self.method} took too long")
         left = self._clock.left()
         if self._cancelled.wait(seconds if left is None else min(seconds, left)):
             raise CallCancelled(f"{self.method} was cancelled")
