@@ -11,6 +11,7 @@ import threading
 from typing import Any
 
 from minimcp.client import connection
+from minimcp.client.steps import ByHand
 from tests import official
 
 MODERN = "2026-07-28"
@@ -87,6 +88,10 @@ def _version(link: Any, message: Any) -> str:
     return named or link.version or "2025-11-25"
 
 
+def by_hand(message: Any) -> bool:
+    return isinstance(message, ByHand) or not isinstance(message, dict)
+
+
 def watch() -> None:
     """Put a check where every message of a client passes: its link's `start` and `send`."""
     use, answer = connection.Connection.use, connection.Connection._answer
@@ -98,11 +103,13 @@ def watch() -> None:
             start, send = link.start, link.send
 
             def checked_start(message: Any, *arguments: Any) -> Any:
-                check(_version(link, message), message)
+                if not by_hand(message):
+                    check(_version(link, message), message)
                 return start(message, *arguments)
 
             def checked_send(message: Any, *arguments: Any) -> None:
-                check(_version(link, message), message)
+                if not by_hand(message):
+                    check(_version(link, message), message)
                 send(message, *arguments)
 
             link.start, link.send = checked_start, checked_send

@@ -19,6 +19,7 @@ from .connection import Connection
 from .negotiation import MODES
 from .peer import Peer
 from .results import Result
+from .steps import Manual, StepByStep
 
 if TYPE_CHECKING:
     from .trace import Recorder
@@ -29,7 +30,7 @@ OnMessage = Callable[[Message], Any]
 MAX_PAGES = 1000
 
 
-class Client:
+class Client(StepByStep):
     """A connection to a Model Context Protocol server of any revision.
 
     It opens on first use, or with `open()` or `with`; `close()` ends it. Both may be called from any thread.
@@ -141,13 +142,16 @@ class Client:
 
         :raises ClientError: when that fails.
         """
+        self._discard_closed()
+        self._connect().ready()
+        return self
+
+    def _discard_closed(self) -> None:
         pid = os.getpid()
         with self._lock:
             found = self._connections.get(pid)
             if found is not None and found.closed:
                 del self._connections[pid]
-        self._connect().ready()
-        return self
 
     def close(self) -> None:
         """Hang up; calls that wait fail. The client can be opened again."""
@@ -156,7 +160,7 @@ class Client:
             found.close()
 
     def __enter__(self) -> Client:
-        return self.open()
+        return self.open() if self._auto else self
 
     def __exit__(self, *_: Any) -> None:
         self.close()
@@ -166,8 +170,10 @@ class Client:
 
     @property
     def state(self) -> str:
-        """ "new", "open", "lost" or "closed"."""
+        """ "new", "open", "lost" or "closed"; step by step also "started", "discovered", "initializing", "ready"."""
         found = self._connections.get(os.getpid())
+        if isinstance(found, Manual):
+            return found.state
         if found is None or (found.peer is None and not found.closed):
             return "new"
         return "closed" if found.closed else "open" if found.lost is None else "lost"
@@ -196,7 +202,7 @@ class Client:
             return found
 
     def _make(self) -> Connection:
-        conn = Connection(
+        conn = (Connection if self._auto else Manual)(
             self.target.links,
             self.target.key,
             mode=self._mode,

@@ -308,12 +308,8 @@ class Connection:
                 wire.check(message)
             except McpError as error:
                 self._log(error, line)
-                if (
-                    isinstance(message, dict)
-                    and "error" in message
-                    and message.get("id", message.get("method")) is None
-                ):
-                    self._deliver(message)  # what names no request nobody waits for, but a trace has it
+                if _is_nobodys(message):
+                    self._deliver(message)
             else:
                 self._deliver(message)
 
@@ -343,6 +339,11 @@ class Connection:
     def _abandon(self) -> None:
         if self.pid == os.getpid():
             self._child.abandon()
+
+
+def _is_nobodys(message: Any) -> bool:
+    """Whether this is an error that names no request: nobody waits for it, but a trace shows it."""
+    return isinstance(message, dict) and "error" in message and "method" not in message and message.get("id") is None
 
 
 def _tell(function: Callable[..., Any], *args: Any) -> None:

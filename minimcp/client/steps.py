@@ -1,0 +1,357 @@
+"""Going step by step, to see and to say everything oneself: `Client(target, auto=False)`.
+
+    client = Client(["python", "server.py"], auto=False, trace=True)
+    client.start()                                            # state "started"
+    client.initialize("2025-11-25")                           # "initializing"
+    client.initialized()                                      # "ready"
+    client.send({"jsonrpc": "2.0", "id": "mine", "method": "tools/list"})
+    client.receive()
+    client.list_tools()
+
+With a modern server `client.discover()` takes the place of the two: "discovered". From then on the methods of every
+client work too. What is sent by hand goes out as it is, however wrong, and changes no state. What comes in goes to
+`receive`, in order, unless one of the other methods is waiting for it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Optional
+
+from ..protocol import spec
+from ..protocol.errors import ClientError, ConnectionLost, InvalidRequest, ProtocolError, Timeout
+from ..protocol.wire import check
+from . import modern, negotiation
+from .connection import Connection
+from .inbox import Inbox
+from .link import MOST_WAITING, Clock, Exchange, Link, Steps
+from .peer import Peer
+from .results import Result
+
+if TYPE_CHECKING:
+    from .trace import Recorder
+
+Message = dict[str, Any]
+
+# Their exchanges are read on a thread; what the others receive comes by itself.
+_READ_BY_CALLER = ("http", "wsgi")
+
+
+class StepByStep:
+    """The steps of a client made with `auto=False`; any other client takes them by itself.
+
+    In the wrong order they raise `ProtocolError` with the rule that forbids it.
+    """
+
+    _timeout: float | None
+
+    def _connect(self) -> Connection:
+        raise NotImplementedError
+
+    def _discard_closed(self) -> None:
+        raise NotImplementedError
+
+    def _manual(self) -> Manual:
+        conn = self._connect()
+        if not isinstance(conn, Manual):
+            raise ProtocolError(
+                "This client takes all steps by itself; make it with auto=False to take them one by one"
+            )
+        return conn
+
+    def start(self) -> None:
+        """Start the process, or make ready for HTTP; nothing is said yet."""
+        self._discard_closed()
+        self._manual().begin()
+
+    def send(self, message: Any, headers: dict[str, str] | None = None) -> None:
+        """Send a message exactly as it is, be it wrong.
+
+        :param headers: for HTTP, beside or in place of those of the transport and those that mirror a modern message.
+        :raises ClientError: when it could not be sent, or, for what is no request, HTTP did not accept it.
+        """
+        self._manual().send(message, headers or {})
+
+    def receive(self, timeout: Any = ...) -> Message:
+        """Return the next message of the server: responses to what was sent, its own requests and notifications.
+
+        :param timeout: in seconds, by default that of the client.
+        :raises Timeout: when none came in time.
+        :raises ClientError: when a message that was sent has no response, or the connection is lost.
+        """
+        return self._manual().receive(self._timeout if timeout is ... else timeout)
+
+    def discover(self, version: str = spec.MODERN_VERSIONS[-1]) -> Result:
+        """Ask a modern server what it is, and return its answer. Spec: BASE-073, BASE-087
+
+        :raises ProtocolError: when it is of the legacy era; `initialize` is the next step then.
+        """
+        return self._manual().discover(version)
+
+    def initialize(self, version: str = spec.LATEST_LEGACY) -> Result:
+        """Begin a legacy session, and return the server's answer. Spec: BASE-096"""
+        return self._manual().initialize(version)
+
+    def initialized(self) -> None:
+        """Tell a legacy server that the session has begun. Spec: BASE-098"""
+        self._manual().initialized()
+
+
+class ByHand(dict):  # type: ignore[type-arg]
+    """A message as someone wrote it; a link may ask it for members it does not have."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+class Manual(Connection):
+    """A connection that does nothing by itself.
+
+    :ivar stage: "new", "started", "discovered", "initializing" or "ready".
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.stage = "new"
+        self._trace: Recorder | None = self._record
+        self._record = self  # type: ignore[assignment]  # to see what comes in before it is handed out
+        self.inbox = _Rest(self._heard_here, self._answer, self._refuse, self._notice)
+        self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._greeted: Peer | None = None
+        self._lock = threading.Lock()  # guards the three below
+        self._last = 0
+        self._theirs: set[Any] = set()  # ids of requests sent by hand
+        self._busy = 0  # methods that wait for an answer
+        self._thread = threading.local()  # `reads`: for `receive`; `heard`: the last message put there
+
+    @property
+    def state(self) -> str:
+        """The stage, or "lost" or "closed"."""
+        return "closed" if self.closed else self.stage if self.lost is None else "lost"
+
+    # What comes in
+
+    def bind(self, kind: str) -> Callable[..., None]:
+        """Make what a link calls with every message; it gives to `receive` what nobody else waits for."""
+        record = None if self._trace is None else self._trace.bind(kind)
+
+        def hear(direction: str, message: Any, **facts: Any) -> None:
+            if record is not None:
+                record(direction, message, **facts)
+            if direction == "received" and isinstance(message, dict) and not self._claimed(message):
+                self._thread.heard = message
+                if "method" not in message or "id" in message or self._heard.qsize() < MOST_WAITING:
+                    self._heard.put(message)
+
+        return hear
+
+    def _heard_here(self, message: Message) -> bool:
+        return getattr(self._thread, "heard", None) is message
+
+    def _claimed(self, message: Message) -> bool:
+        """Whether a message is for one of the client's other methods."""
+        with self._lock:
+            if "method" not in message:
+                id = message.get("id")
+                if _key(id) in self._theirs:
+                    self._theirs.discard(_key(id))
+                    return False
+                return type(id) is int and 0 < id <= self._last
+            return not getattr(self._thread, "reads", False) and bool(self._busy or self.listeners)
+
+    def receive(self, timeout_s: float | None) -> Message:
+        """See `StepByStep`."""
+        self._expect("receive", "started", "discovered", "initializing", "ready")
+        try:
+            found = self._heard.get(timeout=timeout_s)
+        except queue.Empty:
+            raise Timeout(f"The server sent nothing in {timeout_s} s") from None
+        if isinstance(found, ClientError):
+            if self.closed or self.lost is not None:
+                self._heard.put(found)
+            raise found
+        return found  # type: ignore[no-any-return]
+
+    def _lose(self, link: Link, error: ClientError) -> None:
+        super()._lose(link, error)
+        if self.lost is error:
+            self._heard.put(error)
+
+    def close(self) -> None:
+        """Hang up."""
+        super().close()
+        self._heard.put(ConnectionLost("The client was closed"))
+
+    # What goes out
+
+    def send(self, message: Any, headers: dict[str, str]) -> None:
+        """See `StepByStep`."""
+        self._expect("send", "started", "discovered", "initializing", "ready")
+        if not isinstance(message, dict):
+            self.link.send(message, headers, self.timeout_s)
+            return
+        message = ByHand(message)
+        try:
+            kind = check(message)
+        except InvalidRequest:
+            kind = "wrong"  # which may be answered
+        headers = {**self._mirrored(message), **headers}
+        if kind in ("notification", "response"):
+            self.link.send(message, headers, self.timeout_s)
+            return
+        id = message["id"]
+        with self._lock:
+            self._theirs.add(_key(id))
+            if type(id) is int:
+                self._last = max(self._last, id)  # so that it is not used again. Spec: BASE-004
+        exchange = self.link.start(message, headers, self.timeout_s)
+        if self.link.kind in _READ_BY_CALLER:
+            threading.Thread(target=self._read, args=(exchange,), name="minimcp-steps", daemon=True).start()
+        else:
+            exchange.close()
+
+    def _mirrored(self, message: Message) -> dict[str, str]:
+        params = message.get("params")
+        meta = params.get("_meta") if isinstance(params, dict) else None
+        if not isinstance(meta, dict) or not isinstance(meta.get(spec.META_VERSION), str):
+            return {}
+        try:
+            return modern.ERA.headers(self, message)
+        except (AttributeError, TypeError, ValueError):
+            return {}
+
+    def _read(self, exchange: Exchange) -> None:
+        self._thread.reads = True
+        try:
+            while "method" in exchange.receive(None):
+                pass
+        except ClientError as error:
+            if not self.closed:
+                self._heard.put(error)
+        finally:
+            exchange.close()
+
+    def next_id(self) -> int:
+        """An id that was never used, by hand or otherwise."""
+        with self._lock:
+            self._last += 1
+            return self._last
+
+    def exchange(
+        self, peer: Peer, message: Message, clock: Clock, started: Callable[[Exchange], None] | None = None
+    ) -> Steps:
+        """See `Connection`."""
+        with self._working():
+            return (yield from super().exchange(peer, message, clock, started))
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self._lock:
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy -= 1
+
+    # The steps
+
+    def begin(self) -> None:
+        """Open the link."""
+        self._expect("start", "new")
+        self.use(self.links[0])
+        self.stage = "started"
+
+    def discover(self, version: str) -> Result:
+        """See `StepByStep`."""
+        self._expect("discover", "started")
+        try:
+            with self._working():
+                peer = negotiation.discover(self, version)
+        except negotiation._Legacy as verdict:
+            if verdict.probe is not None:
+                verdict.probe.close()
+            raise ProtocolError(
+                'The server is of the legacy era, call initialize(): "any other error, or no answer within a '
+                'reasonable timeout: the server is legacy; send initialize" (BASE-089)'
+            ) from None
+        self.link.settle(peer.version)
+        self.peer, self.stage = peer, "discovered"
+        return Result(peer.greeting)
+
+    def initialize(self, version: str) -> Result:
+        """See `StepByStep`."""
+        self._expect("initialize", "started")
+        self._greeted = negotiation.initialize(self, version)
+        self.link.settle(self._greeted.version)
+        self.stage = "initializing"
+        return Result(self._greeted.greeting)
+
+    def initialized(self) -> None:
+        """See `StepByStep`."""
+        self._expect("initialized", "initializing")
+        self.peer = self._greeted
+        self.notify("notifications/initialized")
+        self.stage = "ready"
+        self.link.listen()
+
+    def ready(self) -> Peer:
+        """The server, once the steps to it were taken."""
+        if not self.closed and self.lost is None:
+            self._expect("This", "discovered", "ready")
+        return super().ready()
+
+    def renew(self, stale: Peer) -> Peer:
+        """The session is over, and a new one is begun by hand. Spec: TRN-149"""
+        self.peer, self.stage = None, "started"
+        return self.ready()
+
+    def _expect(self, step: str, *stages: str) -> None:
+        """Refuse a step that does not come at this stage, with the rule."""
+        if self.stage in stages:
+            return
+        name = step if step == "This" else f"{step}()"
+        raise ProtocolError(f"{name} cannot come while the client is {self.stage!r}: {_rule(step, self.stage)}")
+
+
+def _rule(step: str, stage: str) -> str:
+    if stage == "new":
+        return 'call start() first, "launch the server as a subprocess and exchange messages over it" (TRN-009)'
+    if step == "start":
+        return "it was started already; close() ends it"
+    if step == "initialized" and stage == "started":
+        return 'call initialize() first, "after a successful answer send notifications/initialized" (BASE-098)'
+    if step == "discover":
+        return '"probe with server/discover before any other request" (TRN-028); close() it to begin anew'
+    if stage == "discovered":
+        return 'the server is modern, and "modern revisions have no handshake" (BASE-106)'
+    if step == "initialize":
+        return '"initialize is the first interaction" (BASE-096), and it took place'
+    if step == "initialized":
+        return '"after a successful answer send notifications/initialized" (BASE-098), and it was sent'
+    if stage == "initializing":
+        return 'call initialized() first, "after a successful answer send notifications/initialized" (BASE-098)'
+    return (
+        'call discover(), or initialize() and initialized(), first: "probe with server/discover before any other '
+        'request" (TRN-028), and send no "request other than ping before the initialize answer" (BASE-099)'
+    )
+
+
+class _Rest(Inbox):
+    """The inbox for what `receive` does not get."""
+
+    def __init__(self, heard: Callable[[Message], bool], *args: Any) -> None:
+        super().__init__(*args)
+        self._heard = heard
+
+    def put(self, message: Message) -> None:
+        """Take a message, unless `receive` has it."""
+        if not self._heard(message):
+            super().put(message)
+
+
+def _key(id: Any) -> Optional[tuple[type, Any]]:
+    return (type(id), id) if isinstance(id, (str, int, float)) else None
