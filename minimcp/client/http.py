@@ -186,6 +186,10 @@ class HttpExchange(Exchange):
         except ClientError as problem:
             self.abort(problem)
             raise self._error or problem from None
+        except BaseException:
+            # Of what the user's auth or adapter does, or an interrupt: nothing can be said of the connection.
+            self.close()
+            raise
 
     def _next(self, deadline: float | None) -> Message:
         while not self._ready:
@@ -279,7 +283,7 @@ class HttpExchange(Exchange):
         reply = self._reply
         assert reply is not None
         if "method" not in message and not self._is_error(message) and not _same(message.get("id"), self._id):
-            log.warning("a response of the server is dropped: no request has its id")
+            log.debug("a response of the server is dropped: no request has its id")
             return
         if self._link.record is not None:
             self._link.record("received", message, status=self.status, headers=reply.headers)

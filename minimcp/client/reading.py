@@ -59,7 +59,7 @@ class Incoming:
         self.cookies: list[str] = []
         self.finished = False
         self._socket = connection.sock
-        self._limit = head_bytes
+        self._limit = self._left_bytes = head_bytes
         self._bodyless = sent_method == "HEAD"
         self._buffer = b""
         self._at = 0
@@ -83,13 +83,13 @@ class Incoming:
         """
         while not self.status:
             end = _HEAD_END.search(self._buffer)
-            if end is None and len(self._buffer) <= self._limit:
+            if end is None and len(self._buffer) <= self._left_bytes:
                 if not self._fill(deadline):
                     raise ConnectionLost("The server closed the connection before it answered")
                 continue
-            if end is None or end.end() > self._limit:
+            if end is None or end.end() > self._left_bytes:
                 raise ProtocolError(f"The head of the server's response is longer than {self._limit} bytes")
-            self._limit -= end.end()
+            self._left_bytes -= end.end()
             head, self._buffer = self._buffer[: end.start()], self._buffer[end.end() :]
             self._parse(head)
 
@@ -357,12 +357,12 @@ def messages(name: str, text: str) -> list[dict[str, Any]]:
     try:
         found = parse(text.encode("utf-8"))
     except ProtocolError as problem:
-        log.warning("an event of the server is dropped: %s", problem)
+        log.debug("an event of the server is dropped: %s", problem)
         return []
     items = found if isinstance(found, list) else [found]
     good = [message for message in items if kind_of(message) is not None]
     if len(good) < len(items):
-        log.warning("an event of the server is dropped: it is not a JSON-RPC message")
+        log.debug("an event of the server is dropped: it is not a JSON-RPC message")
     return good
 
 

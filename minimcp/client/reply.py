@@ -100,7 +100,7 @@ class Reply:
 
     def _redirect(self, source: Any, deadline: float | None) -> None:
         """Go where the server points, if that is the same origin and asks for the same request. Spec: T145"""
-        there = urljoin(self.url, source.headers["location"])
+        there = resolve(self.url, source.headers["location"])
         shown = there.partition("?")[0][:300]
         if origin(there) != origin(self._setup.url):
             raise ProtocolError(
@@ -116,7 +116,7 @@ class Reply:
         with self._lock:
             self._source = None
         self._web.keep(self._setup, source)
-        self.send(urlunsplit(urlsplit(there)._replace(fragment="")), deadline)
+        self.send(there, deadline)
 
     def _hook(self, source: Any, deadline: float | None) -> Any:
         """Let the hooks of `requests` see the response; what they return in its place is what is read."""
@@ -228,9 +228,20 @@ def excerpt(reply: Reply, deadline: float | None, read: bytearray | None = None)
     return bytes(read[:_EXCERPT]).decode("utf-8", "replace")
 
 
-def origin(url: Any) -> str:
+def resolve(base: str, reference: str) -> str:
+    """The address that a server names, relative to the one it was asked at.
+
+    :raises ProtocolError: when it is none.
+    """
+    try:
+        return urlunsplit(urlsplit(urljoin(base, reference))._replace(fragment=""))
+    except ValueError:
+        raise ProtocolError("The server names an address that is none") from None
+
+
+def origin(url: str) -> str:
     """The scheme, host and port of a URL, in one spelling."""
-    parts = urlsplit(str(url))
+    parts = urlsplit(url)
     try:
         port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
     except ValueError:

@@ -9,13 +9,12 @@ import logging
 import threading
 from collections.abc import Mapping
 from typing import Any, Optional
-from urllib.parse import urljoin
 
 from ..protocol import wire
 from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError
 from .link import Exchange, Link, Message, Pending
 from .reading import LIMITS, Events, Headers, deadline_of, messages
-from .reply import Reply, excerpt, origin
+from .reply import Reply, excerpt, origin, resolve
 from .web import Web
 
 log = logging.getLogger("minimcp")
@@ -151,7 +150,7 @@ class _Stream:
                 elif name != "endpoint":
                     raise ProtocolError("The first event of an HTTP+SSE stream must be its endpoint")
                 else:
-                    self.endpoint = urljoin(self._reply.url, text.strip())
+                    self.endpoint = resolve(self._reply.url, text.strip())
         if origin(self.endpoint) != origin(self._link.url):
             shown = self.endpoint.partition("?")[0][:300]
             raise ProtocolError(f"The server wants messages sent to another origin, {shown}; nothing was sent there")

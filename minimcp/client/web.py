@@ -102,6 +102,7 @@ class Web:
         self._given = (url, headers, auth, session)
         self._lock = threading.Lock()  # held while the setup is made
         self._setup: Setup | None = None
+        self._closed = False
 
     def setup(self) -> Setup:
         """What this process makes its requests with.
@@ -129,6 +130,7 @@ class Web:
         :raises ClientError: when it could not be sent; `retry` is "always" when the server surely did not run it.
         """
         setup = self.setup()
+        self._closed = False
         url = url or setup.url
         fields = {**setup.fields, **{name.lower(): (name, value) for name, value in headers.items()}}
         if body:
@@ -254,13 +256,15 @@ class Web:
 
     def keep(self, setup: Setup, source: Any) -> None:
         """Take back a connection whose response was read, or may end at any moment."""
-        if isinstance(source, Raw) or len(setup.idle) >= self.limits["idle_connections"] or setup.pid != os.getpid():
+        full = len(setup.idle) >= self.limits["idle_connections"]
+        if isinstance(source, Raw) or full or self._closed or setup.pid != os.getpid():
             source.close()
         else:
             setup.idle.append(source)
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the connections that are not in use, and those in use as they come back."""
+        self._closed = True
         setup = self._setup
         if setup is None or setup.pid != os.getpid():
             return
