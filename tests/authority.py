@@ -32,6 +32,8 @@ class Site:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # One packet for each answer, not one for its head that the next waits for.
+            wbufsize = 65536
 
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)

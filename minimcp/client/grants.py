@@ -96,7 +96,8 @@ def _ask(
         error = (reply.body or {}).get("error")
         if not (attempt == 0 and fresh and error == "use_dpop_nonce"):
             break
-    raise refusal("token endpoint", reply.status, reply.body, [*form.values(), *more.values(), credentials.secret])
+    sent = [*form.values(), *more.values(), credentials.secret, headers.get("Authorization", "").partition(" ")[2]]
+    raise refusal("token endpoint", reply.status, reply.body, sent)
 
 
 def refusal(what: str, status: int, body: dict[str, Any] | None, secrets: list[str | None]) -> AuthorizationError:
