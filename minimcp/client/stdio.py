@@ -244,6 +244,9 @@ class Connection:
             finally:
                 led = self._led
                 self._turn.release()
+            if self._pending:
+                # A caller came while the turn was still held.
+                self._relief.set()
         self._finish()
 
     def _pump(self, timeout_s: float | None) -> None:
