@@ -142,9 +142,9 @@ def test_a_refusal_and_an_end_without_acknowledgement_are_errors():
 
     with Client(Scripted(subscriptions_listen=refuse)) as client, pytest.raises(minimcp.RemoteError, match="too many"):
         client.listen(tools=True)
-    with Client(Scripted(subscriptions_listen=lambda params, say: {})) as client:
-        with pytest.raises(minimcp.ProtocolError, match="without acknowledging"):
-            client.listen(tools=True)
+    early = Client(Scripted(subscriptions_listen=lambda params, say: {}))
+    with early as client, pytest.raises(minimcp.ProtocolError, match="without acknowledging"):
+        client.listen(tools=True)
 
 
 def test_a_stream_that_ended_is_opened_anew_by_choice(monkeypatch):

@@ -116,9 +116,9 @@ def test_a_task_may_take_longer_than_the_time_without_a_sign_of_life():
     ],
 )
 def test_a_state_that_makes_no_sense_is_a_protocol_error(state):
-    with Client(played(state), tasks=True, elicit=lambda question: {}) as client:
-        with pytest.raises(minimcp.ProtocolError):
-            client.call_tool("x")
+    following = Client(played(state), tasks=True, elicit=lambda question: {})
+    with following as client, pytest.raises(minimcp.ProtocolError):
+        client.call_tool("x")
 
 
 def test_a_task_that_vanished_is_a_remote_error():

@@ -1,0 +1,176 @@
+"""What a client can be pointed at."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import minimcp
+from minimcp import Client, Server, clients
+from minimcp.client import targets
+from tests.helpers import serving
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from minimcp import Server
+
+server = Server("from-a-file", "1")
+
+@server.tool
+def add(a: int, b: int) -> int:
+    return a + b
+
+@server.tool
+def die() -> None:
+    import os
+    os._exit(3)
+
+if __name__ == "__main__":
+    server.run()
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "a server.py"
+    path.write_text(FILE, encoding="utf-8")
+    return path
+
+
+def name(target, **options):
+    with Client(target, **options) as client:
+        assert client.call_tool("add", a=1, b=2).text == "3"
+        return client.server_info["name"]
+
+
+def test_a_command_is_a_list_or_a_string_and_a_python_file_is_one_too(file):
+    assert name([sys.executable, file]) == "from-a-file"
+    assert name((sys.executable, str(file))) == "from-a-file"
+    assert name(f"{sys.executable} '{file}'") == "from-a-file"
+    assert name(file) == "from-a-file"
+    assert name(str(file)) == "from-a-file"
+
+
+def test_an_entry_and_a_file_of_the_form_hosts_use(file, tmp_path):
+    entry = {"command": sys.executable, "args": [str(file)]}
+    config = tmp_path / "mcp.json"
+    config.write_text(json.dumps({"mcpServers": {"one": entry, "two": {"url": "http://127.0.0.1:1/mcp"}}}))
+    assert name(entry) == "from-a-file"
+    assert name({"mcpServers": {"only": entry}}) == "from-a-file"
+    assert name(config, server="one") == name(str(config), server="one") == "from-a-file"
+    with pytest.raises(ValueError, match="server= one of 'one', 'two'"):
+        Client(config)
+    with pytest.raises(ValueError, match="'one', 'two'"):
+        Client(config, server="three")
+    both = clients(config, timeout=5)
+    assert list(both) == ["one", "two"] and both["two"].state == "new"
+    with both["one"] as client:
+        assert client.server_info["name"] == "from-a-file"
+    with pytest.raises(ValueError, match="mcpServers"):
+        clients({"one": entry})
+
+
+def test_variables_in_an_entry_come_from_the_environment(monkeypatch, file):
+    monkeypatch.setenv("SERVER_FILE", str(file))
+    entry = {"command": "${PYTHON:-" + sys.executable + "}", "args": ["${SERVER_FILE}"]}
+    assert name(entry) == "from-a-file"
+    with pytest.raises(ValueError, match="NOT_SET_ANYWHERE, which is not set"):
+        Client({"url": "https://example.com/${NOT_SET_ANYWHERE}"})
+
+
+def test_urls_try_streamable_http_first_and_entries_may_say_which():
+    assert len(targets.read("https://example.com/mcp", None, {}).links) == 2
+    assert len(targets.read("HTTP://example.com/mcp", None, {}).links) == 2
+    assert len(targets.read({"url": "https://example.com/sse", "type": "sse"}, None, {}).links) == 1
+    assert len(targets.read({"url": "https://example.com/mcp", "type": "http"}, None, {}).links) == 2
+
+
+def test_headers_and_variables_of_entry_and_client_come_together(file):
+    server, seen = Server("s"), []
+
+    def app(environ, start_response):
+        seen.append((environ.get("HTTP_X_A"), environ.get("HTTP_X_B")))
+        return server.wsgi(environ, start_response)
+
+    with serving(app) as url:
+        entry = {"url": f"{url}/", "headers": {"X-A": "1", "X-B": "1"}}
+        with Client(entry, headers={"X-B": "2"}) as client:
+            client.list_tools()
+    assert set(seen) == {("1", "2")}
+    program = "import os, sys; sys.stderr.write(os.environ['A'] + os.environ['B']); sys.exit(3)"
+    entry = {"command": sys.executable, "args": ["-c", program], "env": {"A": "1", "B": "1"}}
+    with pytest.raises(minimcp.ConnectionLost, match="12"):
+        Client(entry, env={"B": "2"}).open()
+
+
+def test_a_folder_to_run_in(tmp_path, file):
+    entry = {"command": sys.executable, "args": [file.name], "cwd": str(tmp_path)}
+    assert name(entry) == "from-a-file"
+    assert name([sys.executable, file.name], cwd=str(tmp_path)) == "from-a-file"
+
+
+def test_a_server_and_a_wsgi_callable_need_no_transport():
+    server = Server("here")
+    server.add_tool(lambda a, b: a + b, "add", input_schema={"type": "object"})
+    assert name(server) == "here"
+    assert name(server.wsgi) == "here"
+
+
+@pytest.mark.parametrize("target", [None, 5, b"x"])
+def test_what_is_no_target_is_a_type_error(target):
+    with pytest.raises(TypeError, match="a URL, a command"):
+        Client(target)
+
+
+@pytest.mark.parametrize("target", ["", "  ", {}, {"command": 1}, {"command": "x", "args": "y"}, {"mcpServers": []}])
+def test_what_makes_no_sense_is_a_value_error(target):
+    with pytest.raises(ValueError):
+        Client(target)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("restart", [False, True])
+def test_after_a_fork_a_process_is_not_used_by_both(file, restart):
+    with Client(file, restart=restart) as client:
+        parent = client.call_tool("add", a=1, b=1).text
+        receiving, sending = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with os.fdopen(sending, "w") as answer:
+                    try:
+                        answer.write(client.call_tool("add", a=2, b=2).text)
+                    except minimcp.UsedAfterFork as error:
+                        answer.write(f"{error.retry}: {error}")
+                client.close()
+            finally:
+                os._exit(0)
+        os.close(sending)
+        with os.fdopen(receiving) as answer:
+            said = answer.read()
+        os.waitpid(pid, 0)
+        assert parent == "2" and client.call_tool("add", a=3, b=3).text == "6"
+    assert said == "4" if restart else said.startswith("always: ") and "restart=True" in said
+
+
+def test_a_server_that_died_is_started_anew_only_by_choice(file):
+    for restart in (False, True):
+        with Client(file, restart=restart) as client:
+            with pytest.raises(minimcp.ConnectionLost, match="3"):
+                client.call_tool("die", {}, timeout=5)
+            if restart:
+                assert client.call_tool("add", a=1, b=2).text == "3"
+            else:
+                assert client.state == "lost"
+                with pytest.raises(minimcp.ConnectionLost):
+                    client.call_tool("add", a=1, b=2)
+                client.close()
+                with client.open():
+                    assert client.call_tool("add", a=1, b=2).text == "3"
