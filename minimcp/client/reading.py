@@ -252,6 +252,8 @@ class Raw:
 
     def read(self, deadline: float | None) -> bytes:
         """Return the next bytes of the body, or b"" at its end; a Timeout in the middle of a chunk ends it."""
+        import http.client
+
         import urllib3
 
         if self._content is not None:
@@ -267,7 +269,13 @@ class Raw:
             data = (self._read1(_PIECE) if self._read1 is not None else self._raw.read(1)) or b""
         except (socket.timeout, urllib3.exceptions.TimeoutError):
             raise Timeout("The server did not answer in time") from None
-        except (OSError, ValueError, AttributeError, urllib3.exceptions.HTTPError) as problem:
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+            http.client.HTTPException,
+            urllib3.exceptions.HTTPError,
+        ) as problem:
             raise ConnectionLost(f"The connection to the server broke: {problem}") from None
         self.finished = not data
         return data
