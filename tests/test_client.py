@@ -228,6 +228,44 @@ def test_cancelling_from_another_thread_tells_the_server(target, mode):
         assert client.call_tool("lookup", title="ab").text == '{"copies":2}'
 
 
+@pytest.mark.parametrize("mode", ["2025-11-25", "2026-07-28"])
+def test_a_call_nobody_waits_for_is_cancelled_as_well(target, mode):
+    with Client(target, mode=mode) as client:
+        call = client.start_tool("wait", {})
+        assert next(call)["progress"] == 1
+        call.cancel()
+        with pytest.raises(minimcp.CallCancelled):
+            next(call)
+        with pytest.raises(minimcp.CallCancelled):
+            call.result()
+        assert list(call) == []
+        unsent = client.start_tool("wait", {})
+        unsent.cancel()
+        with pytest.raises(minimcp.CallCancelled):
+            unsent.result()
+
+
+def test_cancelling_a_call_nobody_waits_for_tells_the_server_at_once():
+    def play(params, say):
+        token = params["_meta"]["progressToken"]
+        say({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": token, "progress": 1}})
+        done.wait(5)
+        return {"content": []}
+
+    server = Scripted(tools_call=play)
+    done = threading.Event()
+    with Client(server) as client:
+        call = client.start_tool("x")
+        for _ in call:
+            call.cancel()
+            server.wait_for("notifications/cancelled")
+            break
+        done.set()
+        with pytest.raises(minimcp.CallCancelled):
+            call.result()
+        assert len(server.all("notifications/cancelled")) == 1
+
+
 def test_a_cancellation_names_the_request_once_and_an_answered_call_sends_none():
     server = Scripted(tools_call=lambda params, say: done.wait(5) and {"content": []})
     done = threading.Event()

@@ -90,11 +90,17 @@ class Call:
         except StopIteration as stop:
             self._done = True
             self._outcome = stop.value
+            if stop.value is not None:
+                raise
+            self._error = self._cancellation()
         except BaseException as error:
             self._done = True
             self._error = error
-            raise
-        raise StopIteration
+            # What `cancel` is ending on another thread cannot be gone on with.
+            if not (isinstance(error, ValueError) and self._cancelled.is_set()):
+                raise
+            self._error = self._cancellation()
+        raise self._error
 
     def result(self, on_progress: Callable[[Message], Any] | None = None) -> Any:
         """Wait for the answer.
@@ -114,7 +120,15 @@ class Call:
         self._cancelled.set()
         exchange = self._exchange
         if exchange is not None:
-            exchange.abort(CallCancelled(f"{self.method} was cancelled"))
+            exchange.abort(self._cancellation())
+        try:
+            # A call that no thread waits for has nobody else to tell the server.
+            self._steps.close()
+        except ValueError:
+            pass  # A thread waits inside, and does.
+
+    def _cancellation(self) -> CallCancelled:
+        return CallCancelled(f"{self.method} was cancelled")
 
     def close(self) -> None:
         """Give the call up, as `cancel` does, on the thread that runs it."""
