@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import socket
 import ssl
 import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Optional
 from urllib.parse import urlsplit, urlunsplit
 
-from ..protocol.errors import ClientError, ConnectionLost, ProtocolError
+from ..protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from .reading import Headers, Incoming, Raw
 from .reply import Fields, Reply, origin, text_of
 
 _FORBIDDEN = re.compile(r"[\r\n\0]")
+# An address that needs nothing done to it.
+_PLAIN = re.compile(r"http://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/?=&+,;:-]*)?\Z")
+_AGENT = "minimcp"
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 # How long to wait for the end of a stream whose last event was read, before its connection is given up.
 _END_S = 0.01
@@ -30,51 +36,88 @@ _first_used: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
 
 class Setup:
-    """What requests are made with in one process: addresses, headers, credentials and connections."""
+    """What requests are made with in one process: addresses, headers, credentials and connections.
+
+    :ivar connect: makes a connection that is not connected yet, or None where the adapter must send.
+    """
 
     def __init__(self, url: str, headers: Optional[Headers], auth: Any, session: Any) -> None:
+        self.pid = os.getpid()
+        self.idle: deque[Incoming] = deque()
+        self.url = url
+        self.auth: Any = None
+        self.hooks: list[Any] = []
+        self.connect: Optional[Callable[[], Any]] = None
+        self._session: Any = None
+        if session is None and auth is None and _PLAIN.match(url):
+            # Nothing that `requests` is needed for, and it takes its time to load.
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port or 80
+            self.connect = lambda: _Connection(host, port)
+            self.fields: Fields = {name.lower(): (name, value) for name, value in (headers or {}).items()}
+            self.fields.setdefault("user-agent", ("User-Agent", _AGENT))
+        else:
+            self._adopt(session or self.session, headers, auth)
+        self.fields["accept-encoding"] = ("Accept-Encoding", "identity")
+
+    @property
+    def session(self) -> Any:
+        """The session of `requests`; one of its own when it was given none."""
+        if self._session is None:
+            import requests
+
+            self._session = requests.Session()
+            # No credentials of .netrc and no proxy of the environment that nobody asked for.
+            self._session.trust_env = False
+            self._session.headers = requests.structures.CaseInsensitiveDict({"User-Agent": _AGENT})
+        return self._session
+
+    @property
+    def cookies(self) -> Any:
+        """The cookies to send, if any."""
+        return None if self._session is None else self._session.cookies
+
+    def close(self) -> None:
+        """Close what this made, and not what it was given."""
+        if self._session is not None and self._session not in _first_used:
+            self._session.close()
+
+    def _adopt(self, session: Any, headers: Optional[Headers], auth: Any) -> None:
+        """Take what a session has to say about requests to this address."""
         import requests
         from requests.auth import HTTPBasicAuth
 
-        if session is None:
-            session = requests.Session()
-            # No credentials of .netrc and no proxy of the environment that nobody asked for.
-            session.trust_env = False
-            session.headers = requests.structures.CaseInsensitiveDict({"User-Agent": "minimcp"})
+        if session is not self._session:
+            self._session = session
+            if _first_used.setdefault(session, self.pid) != self.pid:
+                # The connections it holds are the parent's; closing them here does not end them there.
+                _first_used[session] = self.pid
+                session.close()
         try:
             # An `auth` of None would make the session look for one, and call it.
-            prepared = session.prepare_request(requests.Request("POST", url, headers=headers, auth=_unchanged))
-            self.adapter = session.get_adapter(str(prepared.url))
+            prepared = session.prepare_request(requests.Request("POST", self.url, headers=headers, auth=_unchanged))
+            self.adapter = session.get_adapter(prepared.url)
         except (requests.RequestException, ValueError) as problem:
             raise ProtocolError(f"The address of the server cannot be used: {problem}") from None
-        self.pid = os.getpid()
-        if _first_used.setdefault(session, self.pid) != self.pid:
-            # The connections it holds are the parent's; closing them here does not end them there.
-            _first_used[session] = self.pid
-            session.close()
-        self.session = session
-        self.url: str = prepared.url or url
-        parts = urlsplit(self.url)
+        parts = urlsplit(prepared.url)
         if auth is None:
             auth = session.auth
         if auth is None and parts.username:
-            auth = requests.utils.get_auth_from_url(self.url)
+            auth = requests.utils.get_auth_from_url(prepared.url)
         if auth is None and session.trust_env:
-            auth = requests.utils.get_netrc_auth(self.url)
+            auth = requests.utils.get_netrc_auth(prepared.url)
         self.auth = HTTPBasicAuth(*auth) if isinstance(auth, tuple) else auth
         self.hooks = list(session.hooks.get("response", ()))
-        self.fields: Fields = {name.lower(): (name, text_of(value)) for name, value in prepared.headers.items()}
-        given = {name.lower() for name in (*session.headers, *(headers or {}))}
-        for name in ("content-length", *(() if "cookie" in given else ("cookie",))):
-            self.fields.pop(name, None)
-        self.fields["accept-encoding"] = ("Accept-Encoding", "identity")
+        self.fields = {name.lower(): (name, text_of(value)) for name, value in prepared.headers.items()}
+        self.fields.pop("content-length", None)
+        if "cookie" not in {name.lower() for name in (*session.headers, *(headers or {}))}:
+            # Those of the session's jar are found anew for every request.
+            self.fields.pop("cookie", None)
         self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
         self.settings = session.merge_environment_settings(self.url, {}, True, None, None)
-        self.idle: deque[Incoming] = deque()
-        self.pool = self._pool(prepared)
+        self.connect = self._connector(prepared)
 
-    def _pool(self, prepared: Any) -> Any:
-        """The pool that makes connections, or None where the adapter must send."""
+    def _connector(self, prepared: Any) -> Optional[Callable[[], Any]]:
         from requests.adapters import HTTPAdapter
         from requests.utils import select_proxy
 
@@ -90,7 +133,25 @@ class Setup:
             adapter.cert_verify(pool, self.url, settings["verify"], settings["cert"])
         except OSError as problem:
             raise ProtocolError(f"The TLS settings cannot be used: {problem}") from None
-        return pool if hasattr(pool, "_new_conn") else None
+        return getattr(pool, "_new_conn", None)
+
+
+class _Connection:
+    """A TCP connection, with as much of an interface as those of urllib3 are used by."""
+
+    timeout: float | None = None
+    sock: Any = None
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = (host, port)
+
+    def connect(self) -> None:
+        self.sock = socket.create_connection(self._address, self.timeout)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def close(self) -> None:
+        if self.sock is not None:
+            self.sock.close()
 
 
 class Web:
@@ -136,7 +197,7 @@ class Web:
         if body:
             fields["content-length"] = ("Content-Length", str(len(body)))
         prepared: Any = None
-        if setup.auth is not None or setup.hooks or setup.pool is None or setup.session.cookies:
+        if setup.auth is not None or setup.hooks or setup.connect is None or setup.cookies:
             prepared = self._prepare(setup, method, url, fields, body)
             fields = {name.lower(): (name, text_of(value)) for name, value in prepared.headers.items()}
             body = prepared.body or b""
@@ -156,8 +217,8 @@ class Web:
         prepared.body = body or None
         prepared.hooks = {"response": list(setup.hooks)}
         prepared._cookies = setup.session.cookies
-        if setup.session.cookies and "cookie" not in fields:
-            cookie = get_cookies(setup.session.cookies, prepared)
+        if setup.cookies and "cookie" not in fields:
+            cookie = get_cookies(setup.cookies, prepared)
             if cookie is not None:
                 prepared.headers["Cookie"] = cookie
         if setup.auth is not None:
@@ -174,7 +235,7 @@ class Web:
         self, setup: Setup, method: str, url: str, fields: Fields, body: bytes, prepared: Any, deadline: float | None
     ) -> Any:
         """Send a request and return what its response is read from."""
-        if setup.pool is None:
+        if setup.connect is None:
             return self._by_adapter(setup, prepared, url, deadline)
         data = _head(method, url, fields) + body
         while True:
@@ -184,7 +245,10 @@ class Web:
             try:
                 connection.sock.settimeout(None if deadline is None else max(deadline - time.monotonic(), 0.001))
                 connection.sock.sendall(data)
-            except (BrokenPipeError, ConnectionResetError):
+            except socket.timeout:
+                connection.close()
+                raise Timeout("The request could not be sent in time", "always") from None
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
                 if not fresh:
                     # It had been closed; the server cannot have run what it never got whole.
                     connection.close()
@@ -197,8 +261,6 @@ class Web:
 
     def _idle(self, setup: Setup) -> Incoming | None:
         """A connection that was used before and still stands."""
-        from urllib3.util.wait import wait_for_read
-
         while setup.idle:
             try:
                 source = setup.idle.pop()
@@ -210,27 +272,28 @@ class Web:
                     pass
             except ClientError:
                 pass
-            if source.reusable and not wait_for_read(source.connection.sock, timeout=0.0):
+            if source.reusable and not _readable(source.connection.sock):
                 return source
             source.close()
         return None
 
     def _connect(self, setup: Setup, deadline: float | None) -> Any:
-        import urllib3
-
-        connection = setup.pool._new_conn()
+        assert setup.connect is not None
+        connection = setup.connect()
         left = self.limits["connect_s"]
         if deadline is not None:
             left = min(left, max(deadline - time.monotonic(), 0.001))
         connection.timeout = left
         try:
             connection.connect()
-        except (OSError, urllib3.exceptions.HTTPError) as problem:
+        except Exception as problem:
+            # An OSError, or what urllib3 makes of one.
             connection.close()
-            trust = isinstance(problem, (ssl.SSLError, urllib3.exceptions.SSLError))
-            raise ConnectionLost(
-                f"No connection to {origin(setup.url)}: {problem}", "never" if trust else "always"
-            ) from None
+            if deadline is not None and time.monotonic() >= deadline:
+                raise Timeout(f"No connection to {origin(setup.url)} in time", "always") from None
+            trust = isinstance(problem, ssl.SSLError) or type(problem).__name__ in ("SSLError", "CertificateError")
+            retry = "never" if trust else "always"
+            raise ConnectionLost(f"No connection to {origin(setup.url)}: {problem}", retry) from None
         return connection
 
     def _by_adapter(self, setup: Setup, prepared: Any, url: str, deadline: float | None) -> Raw:
@@ -240,8 +303,6 @@ class Web:
         try:
             response = setup.adapter.send(prepared, **self.send_options(setup, deadline))
         except requests.exceptions.Timeout as problem:
-            from ..protocol.errors import Timeout
-
             never_sent = isinstance(problem, requests.exceptions.ConnectTimeout)
             raise Timeout("The server did not answer in time", "always" if never_sent else None) from None
         except (requests.RequestException, OSError) as problem:
@@ -273,8 +334,7 @@ class Web:
                 setup.idle.pop().close()
             except IndexError:
                 break
-        if self._given[3] is None:
-            setup.session.close()
+        setup.close()
 
 
 def _head(method: str, url: str, fields: Fields) -> bytes:
@@ -295,6 +355,15 @@ def _head(method: str, url: str, fields: Fields) -> bytes:
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     except UnicodeEncodeError:
         raise ProtocolError("A header has characters that a header may not have") from None
+
+
+def _readable(sock: Any) -> bool:
+    """Whether there is something to read on a socket, such as its end."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([sock], [], [], 0)[0])
 
 
 def _unchanged(prepared: Any) -> Any:
