@@ -274,7 +274,7 @@ def test_standard_error_goes_where_it_is_told_TRN_015(kind: str, caplog: pytest.
         link.open(5)
         child = link._connection._child  # type: ignore[union-attr]
         link.close()
-        child._errors.join(WAIT_S)
+        child._drainer.join(WAIT_S)
     found = {"function": lines, "file": text.getvalue().splitlines(), "log": caplog.messages}[kind]
     assert found == ["one", "é", "\ufffd", "last"]
 

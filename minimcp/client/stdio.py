@@ -17,7 +17,8 @@ from typing import Any
 from ..protocol import wire
 from ..protocol.errors import ClientError, ConnectionLost, McpError, ProtocolError, UsedAfterFork
 from .link import Exchange, Link, Message, Pending, Queued
-from .process import CAN_POLL, PATIENCE_S, QUEUE_BYTES, Child, Sink
+from .pipes import CAN_POLL, QUEUE_BYTES
+from .process import PATIENCE_S, Child, Sink
 
 log = logging.getLogger("minimcp")
 
@@ -187,7 +188,7 @@ class Connection:
     def write(self, message: Message) -> None:
         """Send one line. Spec: TRN-010, TRN-011"""
         try:
-            self._child.write(wire.dumps(message) + b"\n")
+            self._child.input.write(wire.dumps(message) + b"\n")
         except ValueError as error:
             raise ProtocolError(f"The message cannot be written as JSON: {error}") from None
         except OSError:
@@ -255,7 +256,7 @@ class Connection:
             # A line is taken off after it was handed out: an interrupt in between must not lose it.
             ready = self._lines.ready
             if not ready:
-                chunk = self._child.read(timeout_s)
+                chunk = self._child.output.read(timeout_s)
                 if chunk is None:
                     return
                 if not chunk:
@@ -280,7 +281,7 @@ class Connection:
             self._lose(ConnectionLost(self._child.fate()))
         self._child.end()
         with self._turn:
-            self._child.close_output()
+            self._child.output.close()
 
     def _exited(self) -> None:
         """The process is gone; what it said before counts. A grandchild may keep the pipe open, so not for ever."""

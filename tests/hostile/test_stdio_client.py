@@ -811,3 +811,68 @@ def test_without_a_thread_to_write_nothing_is_sent_T218(monkeypatch: pytest.Monk
         monkeypatch.setattr(threading.Thread, "start", start)
         assert result(link, 2) == "ok"
         assert call.receive(WAIT_S)["result"]["text"] == "ok"
+
+
+def test_without_free_descriptors_a_start_fails_clean_T216() -> None:
+    script = """
+import resource
+def descriptors():
+    return set(os.listdir("/proc/self/fd"))
+link = StdioLink(["cat"], patience_s=2)
+link.open(5)
+link.close()
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+before = descriptors()
+seen = set()
+for more in range(16):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + more, hard))
+    try:
+        link.open(5)
+        seen.add("opened")
+    except ConnectionLost as error:
+        seen.add((error.retry, "Too many open files" in str(error)))
+    link.close()
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+print(sorted(seen, key=str))
+print(descriptors() == before, threading.active_count())
+"""
+    assert run(script) == ["[('always', True), 'opened']", "True 1"]
+
+
+@pytest.fixture
+def blocking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a thread can only block in a pipe, such as on Windows."""
+    monkeypatch.setattr("minimcp.client.pipes.CAN_POLL", False)
+    monkeypatch.setattr("minimcp.client.stdio.CAN_POLL", False)
+    monkeypatch.setattr("minimcp.client.process.CAN_POLL", False)
+
+
+@pytest.mark.usefixtures("blocking")
+def test_where_pipes_only_block_calls_and_the_end_work_all_the_same() -> None:
+    with server("for line in sys.stdin: answer(json.loads(line)['id'])", patience_s=5) as link:
+        child = link._connection._child
+        assert [result(link, id) for id in range(5)] == ["ok"] * 5
+        link.close()
+        assert child._process.returncode == 0
+    with server("hear(); sys.exit(4)") as link, pytest.raises(ConnectionLost, match="code 4"):
+        result(link)
+
+
+@pytest.mark.usefixtures("blocking")
+def test_where_pipes_only_block_a_server_that_never_reads_blocks_nobody_T203() -> None:
+    with server("forever()") as link:
+        calls = [link.start(request(id, text="x" * 200_000), {}, 5) for id in range(3)]
+        with pytest.raises(Timeout):
+            calls[0].receive(0.1)
+        link.close()
+        with pytest.raises(ConnectionLost):
+            calls[1].receive(WAIT_S)
+
+
+@pytest.mark.usefixtures("blocking")
+def test_where_pipes_only_block_a_link_that_nobody_holds_ends_its_server_T212() -> None:
+    link = StdioLink([sys.executable, "-c", PRELUDE + "answer(hear()['id'], os.getpid()); forever()"], patience_s=0.2)
+    link.open(5)
+    pid = result(link)
+    del link
+    assert gone(pid)
