@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 import socket
-import ssl
 import time
 from collections.abc import Iterator
 from typing import Any, Optional
@@ -202,7 +201,7 @@ class Incoming:
         try:
             self._socket.settimeout(left)
             data = self._socket.recv(_PIECE)
-        except (socket.timeout, ssl.SSLWantReadError):
+        except socket.timeout:
             raise Timeout("The server did not answer in time") from None
         except (OSError, ValueError) as problem:
             raise ConnectionLost(f"The connection to the server broke: {problem}") from None

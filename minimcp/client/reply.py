@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -59,7 +58,11 @@ class Reply:
     def identity(self) -> str:
         """A fingerprint of the credentials that were sent, "" for none."""
         value = self.field("authorization")
-        return hashlib.sha256(value.encode("latin-1", "replace")).hexdigest()[:16] if value else ""
+        if not value:
+            return ""
+        import hashlib
+
+        return hashlib.sha256(value.encode("latin-1", "replace")).hexdigest()[:16]
 
     def send(self, url: str, deadline: float | None) -> None:
         """Send the request to a URL of the same origin."""

@@ -6,12 +6,13 @@ Deprecated since 2025-03-26 and kept for old servers. Spec: TRN-160 to TRN-163
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from typing import Any, Optional
 
 from ..protocol import wire
-from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError
+from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError, UsedAfterFork
 from .link import Exchange, Link, Message, Pending
 from .reading import LIMITS, Events, Headers, deadline_of, messages
 from .reply import Reply, excerpt, origin, resolve
@@ -52,7 +53,8 @@ class SseLink(Link):
     def open(self, timeout_s: float) -> None:
         """Open the stream and wait for the address to POST to."""
         with self._lock:
-            if self._stream is not None and self._stream.error is None:
+            stream = self._stream
+            if stream is not None and stream.error is None and stream.pid == os.getpid():
                 return
         deadline = deadline_of(timeout_s)
         reply = self._web.request("GET", {"Accept": "text/event-stream"}, b"", deadline)
@@ -83,6 +85,8 @@ class SseLink(Link):
 
     def _opened(self) -> _Stream:
         stream = self._stream
+        if stream is not None and stream.pid != os.getpid():
+            raise UsedAfterFork("The stream belongs to the parent process; open a client in this one")
         if stream is None:
             raise ConnectionLost("The connection is closed; open it again", "always")
         if stream.error is not None:
@@ -110,7 +114,8 @@ class SseLink(Link):
         """Close the stream, which is how the server learns that the session is over."""
         with self._lock:
             stream, self._stream = self._stream, None
-        if stream is not None:
+        # In a forked child it is the parent's, and goes on there.
+        if stream is not None and stream.pid == os.getpid():
             stream.close()
         self._web.close()
 
@@ -119,6 +124,7 @@ class _Stream:
     """The GET stream of one session, and the thread that reads it."""
 
     def __init__(self, link: SseLink, reply: Reply) -> None:
+        self.pid = os.getpid()
         self.pending = Pending()
         self.endpoint = ""
         self.error: ClientError | None = None

@@ -11,7 +11,6 @@ import os
 import re
 import select
 import socket
-import ssl
 import threading
 import time
 import weakref
@@ -248,15 +247,15 @@ class Web:
             except socket.timeout:
                 connection.close()
                 raise Timeout("The request could not be sent in time", "always") from None
-            except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
+            except OSError as problem:
+                # The server cannot have run what it never got whole.
                 if not fresh:
-                    # It had been closed; the server cannot have run what it never got whole.
                     connection.close()
                     continue
+                if not isinstance(problem, (BrokenPipeError, ConnectionResetError)):
+                    connection.close()
+                    raise ConnectionLost(f"The request could not be sent: {problem}", "always") from None
                 # A refusal of what is too long may be waiting there.
-            except OSError as problem:
-                connection.close()
-                raise ConnectionLost(f"The request could not be sent: {problem}", "always") from None
             return Incoming(connection, int(self.limits["head_bytes"]), method)
 
     def _idle(self, setup: Setup) -> Incoming | None:
@@ -291,8 +290,7 @@ class Web:
             connection.close()
             if deadline is not None and time.monotonic() >= deadline:
                 raise Timeout(f"No connection to {origin(setup.url)} in time", "always") from None
-            trust = isinstance(problem, ssl.SSLError) or type(problem).__name__ in ("SSLError", "CertificateError")
-            retry = "never" if trust else "always"
+            retry = "never" if "SSL" in type(problem).__name__ or "Certificate" in type(problem).__name__ else "always"
             raise ConnectionLost(f"No connection to {origin(setup.url)}: {problem}", retry) from None
         return connection
 
