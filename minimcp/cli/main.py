@@ -1,0 +1,119 @@
+"""What is typed: commands, options, and exit codes.
+
+0    it worked
+1    no connection, or the server answered with an error
+2    what was typed makes no sense
+3    the tool was called and says that it failed
+130  Ctrl-C
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any, Optional
+
+from .. import __version__
+from ..protocol import spec
+
+_TARGET = (
+    "the server: a URL, a Python file with a minimcp Server (FILE.py or FILE.py:OBJECT), a .json file of the "
+    "mcpServers form, or a command in quotes; a command without quotes comes last, after --, in place of TARGET"
+)
+_CODES = "exit codes: 0 done, 1 no connection or an error of the server, 2 wrong usage, 3 the tool failed"
+
+
+def main(arguments: Optional[list[str]] = None) -> int:
+    """Run a command and return its exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    command: Optional[list[str]] = None
+    if "--" in words and words[0] != "run":
+        command = words[words.index("--") + 1 :]
+        words = words[: words.index("--")]
+    parser, commands = _parsers(command is None)
+    if words and words[0] in commands:
+        # Options may stand anywhere between the other words.
+        parser = commands[words[0]]
+        options = parser.parse_intermixed_args(["--trace=-" if word == "--trace" else word for word in words[1:]])
+        if command is not None:
+            options.target = command
+        options.command = words[0]
+    else:
+        options = parser.parse_args(words)
+    if options.command == "run":
+        from .run import run
+
+        return run(options)
+    from .talk import talk
+
+    try:
+        code = talk(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; at exit it is flushed once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+
+
+def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    parser = argparse.ArgumentParser(
+        prog="minimcp", description="Serve a Model Context Protocol server, or use one.", epilog=_CODES
+    )
+    parser.add_argument("--version", action="version", version=f"minimcp {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="serve a server from a Python file, over stdio or HTTP")
+    run.add_argument("target", metavar="FILE[:OBJECT]", help="the file, and its Server if there are several")
+    run.add_argument("--http", type=int, metavar="PORT", help="serve Streamable HTTP on this port instead of stdio")
+    run.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_CODES)
+        if with_target:
+            command.add_argument("target", metavar="TARGET", help=_TARGET)
+        _add_options(command)
+        return command
+
+    add("list", "show what a server offers: tools, resources, prompts")
+
+    call = add("call", "call a tool and show its result")
+    call.add_argument("tool", metavar="TOOL")
+    text = "an argument, by the tool's schema; KEY:=JSON for JSON as it is; - for a JSON object on standard input"
+    call.add_argument("words", metavar="KEY=VALUE", nargs="*", help=text)
+    call.add_argument("--arguments", metavar="JSON", help="a JSON object with arguments")
+
+    read = add("read", "write a resource, text or bytes, to standard output")
+    read.add_argument("uri", metavar="URI")
+
+    prompt = add("prompt", "show a prompt")
+    prompt.add_argument("name", metavar="NAME")
+    prompt.add_argument("words", metavar="KEY=VALUE", nargs="*", help="an argument, which is always text")
+    return parser, commands.choices
+
+
+def _add_options(parser: Any) -> None:
+    modes = ("auto", "modern", "legacy", *spec.VERSIONS)
+    parser.add_argument("--json", action="store_true", help="write the whole result as JSON")
+    parser.add_argument("--server", metavar="NAME", help="which server of a .json file")
+    parser.add_argument("--mode", default="auto", choices=modes, metavar="MODE", help=f"one of {', '.join(modes)}")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds to wait (default: 60)")
+    parser.add_argument(
+        "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header for HTTP; may be repeated"
+    )
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="a variable for a process; may be repeated"
+    )
+    # Written with an equals sign, so that it never takes the target for the file.
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="--trace shows all messages on standard error, --trace=FILE appends them to a file",
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show what the server logs, and its standard error"
+    )

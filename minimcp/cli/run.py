@@ -1,0 +1,84 @@
+"""`run`: serve a Server that stands in a Python file."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from typing import Any
+
+
+def run(options: Any) -> int:
+    """Serve until the client hangs up, or Ctrl-C.
+
+    :param options: `target`, and for HTTP `http`, the port, and `host`.
+    """
+    try:
+        if options.http is None:
+            _run_stdio(options.target)
+        else:
+            _run_http(options.target, options.host, options.http)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"minimcp: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def load(target: str) -> Any:
+    """Import a file and return its Server.
+
+    :raises ValueError: when there is no file, no Server, or more than one to choose from.
+    """
+    from ..server.server import Server
+
+    path, _, name = target.partition(":") if not os.path.exists(target) else (target, "", "")
+    if not os.path.isfile(path):
+        raise ValueError(f"there is no file {path!r}")
+    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
+    module_name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    spec.loader.exec_module(module)
+    if name:
+        found = getattr(module, name, None)
+        if not isinstance(found, Server):
+            raise ValueError(f"{path} has no Server named {name!r}")
+        return found
+    servers = {key: value for key, value in vars(module).items() if isinstance(value, Server)}
+    if len(set(map(id, servers.values()))) != 1:
+        hint = f"one of {', '.join(sorted(servers))}" if servers else "a module-level minimcp.Server"
+        raise ValueError(f"{path} needs {hint}: write FILE:OBJECT")
+    return next(iter(servers.values()))
+
+
+def _run_stdio(target: str) -> None:
+    from ..transports import stdio
+
+    # Taken away before the file runs, so that even what it prints on import cannot reach the protocol.
+    pipes = stdio.take_pipes()
+    stdio.serve(load(target), pipes)
+
+
+def _run_http(target: str, host: str, port: int) -> None:
+    server = load(target)
+    name = server.identity["name"]
+
+    def ready(listening: Any) -> None:
+        url = f"{listening.url}/mcp"
+        over_http = {"mcpServers": {name: {"type": "http", "url": url}}}
+        command = [sys.executable, "-m", "minimcp", "run", os.path.abspath(target)]
+        over_stdio = {"mcpServers": {name: {"command": command[0], "args": command[1:]}}}
+        print(
+            f"{name} is listening on {url}\n\n"
+            f"To connect a host, put this into its MCP configuration:\n  {json.dumps(over_http)}\n"
+            f"or let the host start the same file over stdio:\n  {json.dumps(over_stdio)}\n\n"
+            "Stop the server with Ctrl-C.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    server.run_http(host=host, port=port, ready=ready)

@@ -1,0 +1,154 @@
+"""What commands print. What a server says is escaped where a terminal would obey it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from ..client.consent import printable
+from . import values
+
+Message = dict[str, Any]
+
+_BAR = 30
+
+
+def out(text: str) -> None:
+    """Write to standard output, whatever its encoding can say."""
+    try:
+        sys.stdout.write(text)
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def as_json(value: Any) -> None:
+    """Write JSON over several lines."""
+    out(json.dumps(value, indent=2) + "\n")
+
+
+def safe(text: str) -> str:
+    """A text for standard output: as it is for a file, without control characters for a terminal."""
+    if not sys.stdout.isatty():
+        return text
+    return "\n".join("\t".join(printable(part) for part in line.split("\t")) for line in text.split("\n"))
+
+
+def offer(info: Message, version: str, instructions: Any, lists: Message) -> None:
+    """Show what a server offers.
+
+    :param lists: `tools`, `resources`, `resourceTemplates`, `prompts`.
+    """
+    name = info.get("title") or info.get("name") or "a server without a name"
+    out(f"{_short(name)} {_short(info.get('version', ''))} ({version})\n")
+    if isinstance(instructions, str):
+        _paragraph(instructions, "")
+    for key, heading, line in (
+        ("tools", "Tools", _tool),
+        ("resources", "Resources", _resource),
+        ("resourceTemplates", "Resource templates", _resource),
+        ("prompts", "Prompts", _prompt),
+    ):
+        if lists[key]:
+            out(f"\n{heading}\n")
+        for item in lists[key]:
+            if isinstance(item, dict):
+                out(f"  {line(item)}\n")
+                _paragraph(item.get("description"), "      ")
+
+
+def _short(value: Any) -> str:
+    return printable(str(value), 300)
+
+
+def _paragraph(text: Any, indent: str) -> None:
+    if isinstance(text, str) and text.strip():
+        for line in text.strip().split("\n")[:40]:
+            out(f"{indent}{printable(line.strip(), 1000)}".rstrip() + "\n")
+
+
+def _tool(tool: Message) -> str:
+    schema = tool["inputSchema"]
+    properties = schema.get("properties")
+    required = schema.get("required")
+    parts = []
+    for name, field in properties.items() if isinstance(properties, dict) else ():
+        kind = " or ".join(sorted(values.allowed(field, schema))) or "any"
+        needed = isinstance(required, list) and name in required
+        default = f" = {_short(json.dumps(field['default']))}" if isinstance(field, dict) and "default" in field else ""
+        parts.append(f"{_short(name)}{'' if needed or default else '?'}: {_short(kind)}{default}")
+    return f"{_short(tool['name'])}({', '.join(parts)}){_titled(tool)}"
+
+
+def _resource(item: Message) -> str:
+    kind = item.get("mimeType")
+    return _short(item.get("uri", item.get("uriTemplate", "?"))) + (f"  {_short(kind)}" if kind else "") + _titled(item)
+
+
+def _prompt(prompt: Message) -> str:
+    listed = prompt.get("arguments")
+    parts = [
+        _short(each.get("name")) + ("" if each.get("required") else "?")
+        for each in (listed if isinstance(listed, list) else ())
+        if isinstance(each, dict)
+    ]
+    return f"{_short(prompt.get('name'))}({', '.join(parts)}){_titled(prompt)}"
+
+
+def _titled(item: Message) -> str:
+    return f"  - {_short(item['title'])}" if isinstance(item.get("title"), str) else ""
+
+
+def content(blocks: Any, data: Any = None) -> str:
+    """Content blocks as text; what is no text is named.
+
+    :param data: structured content, shown when there are no blocks.
+    """
+    blocks = blocks if isinstance(blocks, list) else [blocks]
+    lines = [_block(block) for block in blocks if isinstance(block, dict)]
+    if not lines and data is not None:
+        lines = [json.dumps(data, indent=2)]
+    return "\n".join(lines)
+
+
+def _block(block: Message) -> str:
+    kind = block.get("type")
+    if isinstance(block.get("text"), str):
+        return str(block["text"])
+    if kind == "resource" and isinstance(block.get("resource"), dict):
+        inner = block["resource"]
+        return str(inner["text"]) if isinstance(inner.get("text"), str) else f"[{inner.get('uri')}: bytes]"
+    if kind == "resource_link":
+        return f"[link to {block.get('uri')}]"
+    size = len(block["data"]) * 3 // 4 if isinstance(block.get("data"), str) else 0
+    return f"[{kind} {block.get('mimeType', '')}, about {size} bytes; --json has them]"
+
+
+class Bar:
+    """The progress of a call on one line of a terminal."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._width = 0
+
+    def __call__(self, progress: Message) -> None:
+        """Draw `{"progress": number, "total"?: number, "message"?: str}`."""
+        done, total = progress["progress"], progress.get("total")
+        text = f"{done}"
+        if isinstance(total, (int, float)) and not isinstance(total, bool) and 0 < total < float("inf"):
+            share = min(max(done / total, 0.0), 1.0)
+            full = int(share * _BAR)
+            text = f"[{'#' * full}{'.' * (_BAR - full)}] {share:4.0%}"
+        if isinstance(progress.get("message"), str):
+            text += " " + printable(progress["message"], 100)
+        self._stream.write("\r" + text.ljust(self._width))
+        self._stream.flush()
+        self._width = len(text)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._stream.flush()
+            self._width = 0
