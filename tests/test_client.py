@@ -445,3 +445,26 @@ def test_a_remote_error_has_its_code_message_and_data():
         client.call_tool("x")
     assert (caught.value.code, caught.value.message, caught.value.data) == (-31000, "no such book", {"isbn": 1})
     assert DISCOVERED["supportedVersions"] == ["2026-07-28"]
+
+
+def test_completions_may_depend_on_what_is_chosen_already():
+    server = Scripted(completion_complete=lambda params, say: {"completion": {"values": ["x"], "total": 1}})
+    with Client(server) as client:
+        assert client.complete("tone", "k", prompt="p", given={"title": "Emma"}) == {"values": ["x"], "total": 1}
+        assert client.complete("isbn", "", template="a://{isbn}")["values"] == ["x"]
+        with pytest.raises(TypeError):
+            client.complete("tone", "k")
+    first, second = (message["params"] for message in server.all("completion/complete"))
+    assert first["ref"] == {"type": "ref/prompt", "name": "p"}
+    assert first["argument"] == {"name": "tone", "value": "k"}
+    assert first["context"] == {"arguments": {"title": "Emma"}}
+    assert second["ref"] == {"type": "ref/resource", "uri": "a://{isbn}"} and "context" not in second
+
+
+def test_a_notice_that_a_page_is_done_is_only_a_notice():
+    told = threading.Event()
+    server = Scripted(initialize=lambda params, say: INITIALIZED)
+    with Client(server, mode="legacy", on_notification=lambda message: told.set()) as client:
+        done = "notifications/elicitation/complete"
+        server.say({"jsonrpc": "2.0", "method": done, "params": {"elicitationId": "unknown"}})
+        assert told.wait(5) and client.state == "open"

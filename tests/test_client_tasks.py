@@ -8,7 +8,7 @@ import pytest
 
 import minimcp
 from minimcp import Client
-from tests.played import Fault, Scripted
+from tests.played import INITIALIZED, Fault, Scripted
 
 TASK = {"taskId": "t-1", "createdAt": "2026-11-21T00:00:00Z", "lastUpdatedAt": "2026-11-21T00:00:00Z", "ttlMs": None}
 DONE = {"content": [{"type": "text", "text": "42"}]}
@@ -135,3 +135,11 @@ def test_a_task_without_an_id_is_a_protocol_error():
     server = Scripted(tools_call=lambda params, say: {"resultType": "task", "status": "working"})
     with Client(server, tasks=True) as client, pytest.raises(minimcp.ProtocolError, match="taskId"):
         client.call_tool("x")
+
+
+def test_a_legacy_server_is_not_told_of_the_extension():
+    server = Scripted(initialize=lambda params, say: INITIALIZED, tools_call=lambda params, say: DONE)
+    with Client(server, mode="legacy", tasks=True, extensions={"com.example/x": {}}) as client:
+        assert client.call_tool("x").text == "42"
+    declared = server.wait_for("initialize")["params"]["capabilities"]
+    assert declared == {"extensions": {"com.example/x": {}}}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from minimcp import Context, Server
-from tests import official
+from minimcp import Client, Context, Server
+from tests import emitted, official
 from tests.helpers import modern
 
 pytestmark = pytest.mark.skipif(not official.SCHEMAS.exists(), reason="the official schemas are not beside the tree")
@@ -105,3 +105,41 @@ def test_a_handler_that_returns_nonsense_is_caught():
 
     server.handle(modern("tools/call", name="broken"))
     assert "CallToolResult" in official.violations.pop()
+
+
+@pytest.mark.parametrize(
+    "version, message, words",
+    [
+        ("2026-07-28", {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": {}}}, "required"),
+        ("2026-07-28", {"jsonrpc": "2.0", "id": 1, "method": "ping"}, "no ping in"),
+        ("2026-07-28", {"jsonrpc": "2.0", "id": 1, "result": {}}, "no response"),
+        ("2025-11-25", {"jsonrpc": "2.0", "id": 1, "method": "server/discover"}, "no server/discover in"),
+        ("2025-11-25", {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": 1}}, "string"),
+        ("2024-11-05", {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {}}, "requestId"),
+    ],
+)
+def test_a_wrong_message_of_a_client_is_seen(version, message, words):
+    assert words in (emitted.violation(version, message) or "")
+
+
+def test_what_a_client_emits_is_really_looked_at(monkeypatch):
+    seen = []
+    monkeypatch.setattr(emitted, "violation", lambda version, message: seen.append((version, message.get("method"))))
+    server = Server("s")
+
+    @server.tool
+    def where(ctx: Context) -> str:
+        return ctx.list_roots()[0]["uri"]
+
+    for mode in ("2024-11-05", "2026-07-28"):
+        with Client(server, mode=mode, roots=["/srv"]) as client:
+            assert client.call_tool("where").text == "file:///srv"
+    assert seen == [
+        ("2024-11-05", "initialize"),
+        ("2024-11-05", "notifications/initialized"),
+        ("2024-11-05", "tools/call"),
+        ("2024-11-05", None),
+        ("2026-07-28", "server/discover"),
+        ("2026-07-28", "tools/call"),
+        ("2026-07-28", "tools/call"),
+    ]

@@ -19,7 +19,7 @@ from ..protocol.errors import (
     McpError,
     Timeout,
 )
-from . import negotiation
+from . import negotiation, tasks
 from .answers import Answers
 from .cache import Cache
 from .inbox import Inbox
@@ -146,8 +146,12 @@ class Connection:
         found = self._capabilities.get(legacy)
         if found is None:
             found = self.answers.capabilities(legacy)
-            if self.extensions:
-                found["extensions"] = self.extensions
+            # Tasks are not for the legacy era. Spec: EXT-013
+            extensions = dict(self.extensions)
+            if legacy:
+                extensions.pop(tasks.EXTENSION, None)
+            if extensions:
+                found["extensions"] = extensions
             self._capabilities[legacy] = found
         return found
 
@@ -238,7 +242,10 @@ class Connection:
         except Exception:
             log.exception("the callback for %s failed", method)
             reply = wire.error(id, InternalError("The client could not answer"))
-        self.link.send(reply, {}, self.timeout_s)
+        try:
+            self.link.send(reply, {}, self.timeout_s)
+        except ConnectionLost as lost:
+            log.debug("the answer to %s came too late: %s", method, lost)
 
     def _refuse(self, request: Message, problem: InternalError) -> None:
         self.link.send(wire.error(request["id"], problem), {}, _HANG_UP_S)
