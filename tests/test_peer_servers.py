@@ -176,7 +176,7 @@ def _walk_everything(client: Client, heard: Heard, seen: dict) -> None:
     seen["roots"] = client.call_tool("get-roots-list")
     client.set_log_level("debug")
     client.call_tool("toggle-simulated-logging")
-    seen["logged"] = heard.wait(lambda: any("-level message" in str(log["data"]) for log in heard.logs))
+    seen["logged"] = heard.wait(lambda: any("message" in str(log["data"]) for log in heard.logs))
     with client.listen(uris=[TEXT]) as changes:
         client.call_tool("toggle-subscriber-updates")
         seen["change"] = changes.receive(BOUND_S)
@@ -365,3 +365,168 @@ def test_the_git_server_shows_a_commit(tmp_path, mode, version):
         assert "+two" in client.call_tool("git_diff_unstaged", repo_path=repository).text
         refusal = client.call_tool("git_status", repo_path=str(tmp_path.parent))
         assert refusal.is_error and "outside" in refusal.text
+
+
+# Small servers made with what most servers are made with. They all have the same.
+
+MADE = Path(__file__).resolve().parent / "peers" / "servers"
+BOTH = [("auto", "2026-07-28"), ("legacy", "2025-11-25")]
+OLD = [("auto", "2025-11-25"), ("legacy", "2025-11-25")]
+KITS = {"python_sdk1": OLD, "python_sdk2": BOTH, "fastmcp_kit": BOTH, "typescript_sdk1": OLD, "typescript_sdk2": BOTH}
+RUNS = [(kit, door, *era) for kit, eras in KITS.items() for door in ("stdio", "http") for era in eras]
+RUNS.append(("python_sdk1", "sse", "auto", "2025-11-25"))
+FOLDERS = {"python_sdk1": "sdk1", "python_sdk2": "sdk2", "fastmcp_kit": "fastmcp"}
+WITHOUT_LISTEN = {("fastmcp_kit", "2026-07-28")}
+TOOLS = ["add", "fail", "steps", "book", "name_folder", "wait", "waited", "grow", "big"]
+
+
+def made(kit: str, door: str) -> Server:
+    """A server of ours made with somebody else's kit."""
+    if kit in FOLDERS:
+        command = [peer_file(FOLDERS[kit], "bin", "python"), str(MADE / f"{kit}.py")]
+    else:
+        peer_file("node", "node_modules", "@modelcontextprotocol", {"1": "sdk", "2": "node"}[kit[-1]])
+        command = [*node(), str(MADE / f"{kit}.mjs"), peer_file("node")]
+    if door == "stdio":
+        return Server([*command, door])
+    return Server([*command, door, "{port}"], {"http": "/mcp", "sse": "/sse"}[door], "^listening|Uvicorn running")
+
+
+@pytest.fixture(scope="module", params=RUNS, ids="-".join)
+def walked(request):
+    """A finished walk through a server: what came, by step, and the revision it should have been in."""
+    kit, door, mode, version = request.param
+    heard = Heard()
+
+    def elicit(question):
+        heard.questions.append(question)
+        return {"nights": 3} if len(heard.questions) == 1 else None
+
+    seen: dict = {"kit": kit, "expected": version, "heard": heard}
+    official.violations.clear()
+    server = made(kit, door)
+    try:
+        with server.client(
+            mode=mode,
+            elicit=elicit,
+            sample=heard.sample,
+            roots=[{"uri": "file:///tmp/a", "name": "A"}],
+            on_log=heard.log,
+            log_level="debug",
+        ) as client:
+            _walk(client, seen, (kit, version) not in WITHOUT_LISTEN)
+    finally:
+        server.stop()
+        seen["left"] = server.left()
+    seen["violations"] = list(official.violations)
+    return seen
+
+
+def _walk(client: Client, seen: dict, listens: bool) -> None:
+    seen["version"] = client.protocol_version
+    seen["name"] = client.server_info["name"]
+    seen["instructions"] = client.instructions
+    seen["tools"] = client.list_tools()
+    seen["resources"] = client.list_resources()
+    seen["templates"] = client.list_resource_templates()
+    seen["prompts"] = client.list_prompts()
+    seen["add"] = client.call_tool("add", a=2, b=3)
+    seen["fail"] = client.call_tool("fail")
+    seen["wrong"] = client.call_tool("add", a="two")
+    seen["read"] = client.read_resource("config://app")
+    seen["template"] = client.read_resource("weather://Oslo/today")
+    seen["unknown"] = refused(lambda: client.read_resource("nowhere://at/all"))
+    seen["prompt"] = client.get_prompt("report", city="Oslo")
+    seen["cities"] = client.complete("city", "Ber", prompt="report")
+    seen["more cities"] = client.complete("city", "L", template="weather://{city}/today")
+    call = client.start_tool("steps", {"count": 3})
+    seen["progress"] = [(step["progress"], step["total"], step["message"]) for step in call]
+    seen["steps"] = call.result()
+    seen["booked"] = [client.call_tool("book", city=city) for city in ("Oslo", "Lima")]
+    seen["named"] = client.call_tool("name_folder")
+    with pytest.raises(Timeout):
+        client.call_tool("wait", {}, timeout=0.3)
+    seen["waited"] = client.call_tool("waited")
+    seen["big"] = client.call_tool("big", size=3 * 1024 * 1024)
+    if not listens:
+        assert refused(lambda: client.listen(tools=True)).code == -32601
+        seen["change"] = None
+        client.call_tool("grow", {"name": "newcomer"}, check=True)
+    else:
+        with client.listen(tools=True) as changes:
+            client.call_tool("grow", {"name": "newcomer"}, check=True)
+            seen["change"] = changes.receive(BOUND_S)
+    seen["grown"] = client.list_tools()
+    seen["newcomer"] = client.call_tool("newcomer")
+
+
+def test_a_server_is_met_in_its_newest_revision(walked):
+    assert (walked["version"], walked["name"]) == (walked["expected"], "peer")
+    assert walked["instructions"] == "Ask for the sum."
+
+
+def test_what_a_server_has_is_listed(walked):
+    assert [tool["name"] for tool in walked["tools"]] == TOOLS
+    assert walked["tools"][0]["inputSchema"]["required"] == ["a"]
+    assert [found["uri"] for found in walked["resources"]] == ["config://app"]
+    assert [found["uriTemplate"] for found in walked["templates"]] == ["weather://{city}/today"]
+    (prompt,) = walked["prompts"]
+    assert prompt["name"] == "report"
+    assert [(argument["name"], argument["required"]) for argument in prompt["arguments"]] == [("city", True)]
+
+
+def test_a_server_answers_calls_reads_prompts_and_completions(walked):
+    assert walked["add"].data == {"sum": 5}
+    assert walked["read"].text == "debug = no"
+    assert json.loads(walked["template"].text) == {"city": "Oslo"}
+    assert walked["prompt"].text == "Write a report on Oslo."
+    assert walked["cities"]["values"] == ["Bergen", "Berlin"]
+    assert walked["more cities"]["values"] == ["Lima"]
+
+
+def test_a_server_s_errors_are_told_apart(walked):
+    assert walked["fail"].is_error and "out of stock" in walked["fail"].text
+    assert walked["wrong"].is_error
+    # The first Python SDK has no code for it.
+    assert walked["unknown"].code == (0 if walked["kit"] == "python_sdk1" else -32602)
+
+
+def test_progress_and_log_messages_come_with_the_call(walked):
+    assert walked["progress"] == [(1, 3, "step 1"), (2, 3, "step 2"), (3, 3, "step 3")]
+    assert walked["steps"].text == "3 steps done"
+    told = [log["data"] for log in walked["heard"].logs if log["level"] == "warning"]
+    said = [data["msg"] if isinstance(data, dict) else data for data in told]
+    assert said == ["did 1", "did 2", "did 3"]
+
+
+def test_a_server_s_questions_are_answered(walked):
+    heard = walked["heard"]
+    assert [question.message for question in heard.questions] == [
+        "How many nights in Oslo?",
+        "How many nights in Lima?",
+    ]
+    assert [result.text for result in walked["booked"]] == ["booked 3 nights", "not booked: decline"]
+    (asked,) = heard.samples
+    assert asked["messages"] == [{"role": "user", "content": {"type": "text", "text": "Name the folder file:///tmp/a"}}]
+    assert (asked["systemPrompt"], asked["maxTokens"]) == ("Be brief.", 20)
+    assert walked["named"].text == "A is now Attic (a model)"
+
+
+def test_a_server_learns_that_a_call_was_given_up(walked):
+    assert walked["waited"].data == {"result": True}
+
+
+def test_an_answer_of_three_mebibytes_comes_whole(walked):
+    assert len(walked["big"].text) == 3 * 1024 * 1024
+
+
+def test_a_change_of_the_tools_is_told_and_seen(walked):
+    if (walked["kit"], walked["version"]) not in WITHOUT_LISTEN:
+        assert walked["change"]["method"] == "notifications/tools/list_changed"
+        assert [tool["name"] for tool in walked["grown"]] == [*TOOLS, "newcomer"]
+        assert walked["newcomer"].text == "I am newcomer"
+
+
+def test_a_walk_leaves_nothing_behind_and_breaks_no_schema(walked):
+    assert walked["violations"] == []
+    assert walked["left"] == []

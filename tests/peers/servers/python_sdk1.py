@@ -1,0 +1,117 @@
+"""A server made with the official Python SDK 1.x: `stdio`, or `http PORT`, or `sse PORT`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import anyio
+from mcp.server.fastmcp import Context, FastMCP
+from mcp.types import Completion, ModelHint, ModelPreferences, PromptReference, SamplingMessage, TextContent
+from pydantic import BaseModel
+
+door, port = [*sys.argv[1:], "0"][:2]
+server = FastMCP("peer", instructions="Ask for the sum.", port=int(port))
+given_up = anyio.Event()
+
+
+class Nights(BaseModel):
+    nights: int
+
+
+@server.tool()
+def add(a: int, b: int = 1) -> dict[str, int]:
+    """Add two numbers."""
+    return {"sum": a + b}
+
+
+@server.tool()
+def fail() -> str:
+    """Fail in a way the model should read."""
+    raise ValueError("out of stock")
+
+
+@server.tool()
+async def steps(count: int, ctx: Context) -> str:
+    """Report and log each step."""
+    for step in range(1, count + 1):
+        await ctx.report_progress(step, count, f"step {step}")
+        await ctx.warning(f"did {step}")
+    return f"{count} steps done"
+
+
+@server.tool()
+async def book(city: str, ctx: Context) -> str:
+    """Ask how many nights, then book."""
+    answer = await ctx.elicit(f"How many nights in {city}?", Nights)
+    return f"booked {answer.data.nights} nights" if answer.action == "accept" else f"not booked: {answer.action}"
+
+
+@server.tool()
+async def name_folder(ctx: Context) -> str:
+    """Ask for the client's folders, and its model for a name for the first."""
+    folder = (await ctx.session.list_roots()).roots[0]
+    message = SamplingMessage(role="user", content=TextContent(type="text", text=f"Name the folder {folder.uri}"))
+    hints = ModelPreferences(hints=[ModelHint(name="small")])
+    written = await ctx.session.create_message(
+        [message], max_tokens=20, system_prompt="Be brief.", model_preferences=hints
+    )
+    return f"{folder.name} is now {written.content.text} ({written.model})"
+
+
+@server.tool()
+async def wait() -> str:
+    """Wait until the client gives up."""
+    try:
+        await anyio.sleep(60)
+    except anyio.get_cancelled_exc_class():
+        given_up.set()
+        raise
+    return "nobody gave up"
+
+
+@server.tool()
+async def waited() -> bool:
+    """Say whether the client gave up within 10 s."""
+    with anyio.move_on_after(10):
+        await given_up.wait()
+    return given_up.is_set()
+
+
+@server.tool()
+async def grow(name: str, ctx: Context) -> str:
+    """Register another tool and tell the client."""
+    server.add_tool(lambda: f"I am {name}", name, description="It grew.")
+    await ctx.session.send_tool_list_changed()
+    return f"{name} is there"
+
+
+@server.tool()
+def big(size: int) -> str:
+    """Return much text."""
+    return "x" * size
+
+
+@server.resource("config://app", mime_type="text/plain")
+def config() -> str:
+    return "debug = no"
+
+
+@server.resource("weather://{city}/today", mime_type="application/json")
+def weather(city: str) -> str:
+    return json.dumps({"city": city})
+
+
+@server.prompt()
+def report(city: str) -> str:
+    """Ask for a report on a city."""
+    return f"Write a report on {city}."
+
+
+@server.completion()
+async def complete(ref, argument, context):
+    cities = ["Bergen", "Berlin", "Oslo"] if isinstance(ref, PromptReference) else ["Lima", "Oslo"]
+    return Completion(values=[city for city in cities if city.startswith(argument.value)])
+
+
+server.run({"stdio": "stdio", "http": "streamable-http", "sse": "sse"}[door])
