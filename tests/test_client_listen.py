@@ -181,4 +181,7 @@ def test_a_legacy_server_without_subscriptions_says_so():
         with pytest.raises(minimcp.ProtocolError, match=r"resources\.subscribe"):
             client.listen(uris=["a://1"])
         with client.listen(tools=True) as changes:
+            # Not declared, but servers of the official SDK tell all the same.
             assert changes.accepted == {}
+            server.say({"jsonrpc": "2.0", "method": TOOLS})
+            assert changes.receive(5)["method"] == TOOLS

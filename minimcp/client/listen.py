@@ -180,13 +180,12 @@ class _Session:
         self._uris = list(wanted.get("resourceSubscriptions", ()))
         if self._uris:
             peer.need("resources/subscribe", "resources", "subscribe")
-        self._methods = {
-            notification
-            for kind, (notification, field) in spec.CHANGES.items()
-            if wanted.get(field) and peer.offers(kind, "listChanged")
-        }
+        # Servers of the official SDK declare no listChanged, and tell of changes all the same.
+        self._methods = {notification for notification, field in spec.CHANGES.values() if wanted.get(field)}
         self.accepted: Message = {
-            field: True for notification, field in spec.CHANGES.values() if notification in self._methods
+            field: True
+            for kind, (notification, field) in spec.CHANGES.items()
+            if notification in self._methods and peer.offers(kind, "listChanged")
         }
         conn.listeners.add(self)
         try:
