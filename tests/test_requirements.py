@@ -1,4 +1,4 @@
-"""The list of requirements is whole: each row that binds what is built has a test or a reason, and each test is there."""
+"""The lists of requirements are whole: each row that binds what is built has a test or a reason."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_every_row_that_binds_what_is_built_is_listed_and_no_other(name):
 @pytest.mark.parametrize("name", LISTS)
 def test_every_listed_test_exists(name):
     functions: dict[str, set[str]] = {}
-    for _, file, name, _ in listed(name):
+    for _, file, test, _ in listed(name):
         if not file or file == "test_transcripts.py":
-            assert not file or (HERE / "transcripts" / f"{name}.txt").exists(), name
+            assert not file or (HERE / "transcripts" / f"{test}.txt").exists(), test
             continue
         if file not in functions:
             tree = ast.parse((HERE / file).read_text(encoding="utf-8"))
             functions[file] = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-        assert name in functions[file], f"{file}::{name}"
+        assert test in functions[file], f"{file}::{test}"
 
 
 @pytest.mark.parametrize("name", LISTS)
