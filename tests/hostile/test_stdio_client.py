@@ -813,6 +813,7 @@ def test_without_a_thread_to_write_nothing_is_sent_T218(monkeypatch: pytest.Monk
         assert call.receive(WAIT_S)["result"]["text"] == "ok"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="subprocess itself lost descriptors then")
 def test_without_free_descriptors_a_start_fails_clean_T216() -> None:
     script = """
 import resource
