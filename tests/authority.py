@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -23,9 +24,12 @@ class Seen(NamedTuple):
 
 
 class Site:
-    """A web site whose pages are functions: `pages[path](seen)` returns a status, a body and headers."""
+    """A web site whose pages are functions: `pages[path](seen)` returns a status, a body and headers.
 
-    def __init__(self) -> None:
+    :param tls: serves https with this context.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.pages: dict[str, Any] = {}
         self.seen: list[Seen] = []
         site = self
@@ -69,7 +73,9 @@ class Site:
                 pass
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def __enter__(self) -> Any:

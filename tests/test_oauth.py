@@ -302,6 +302,22 @@ def test_a_metadata_document_stands_for_a_registration_where_it_is_read(authorit
             OAuth(client_metadata_url=wrong)
 
 
+def test_a_metadata_document_with_a_key_makes_a_confidential_client(authority, resource, browser):
+    import jwt
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    authority.metadata["client_id_metadata_document_supported"] = True
+    authority.metadata["token_endpoint_auth_methods_supported"] = ["none", "private_key_jwt"]
+    url = "https://client.example.com/metadata.json"
+    auth = OAuth(client_metadata_url=url, private_key=key, login=browser)
+    assert auth.client_metadata()["token_endpoint_auth_method"] == "private_key_jwt"
+    assert get(resource, auth).ok
+    (token,) = authority.asked("/token")
+    claims = jwt.decode(token.form["client_assertion"], key.public_key(), ["ES256"], audience=authority.issuer)
+    assert claims["iss"] == claims["sub"] == token.form["client_id"] == url
+
+
 def test_a_client_that_is_registered_already_does_not_register(authority, resource, browser):
     authority.metadata["token_endpoint_auth_methods_supported"] = ["client_secret_post"]
     auth = OAuth(client_id="me", client_secret="my secret", login=browser, redirect_uri="https://me.example.com/back")

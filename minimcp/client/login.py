@@ -167,7 +167,8 @@ class Code(Grant):
         """The client metadata document. Spec: AUTH-051"""
         # The port of a redirect to this machine is left open. RFC 8252 section 7.3
         redirect_uri = self._redirect_uri or f"http://127.0.0.1{f':{self._port}' if self._port else ''}/callback"
-        return {"client_id": self._metadata_url, **self._describe(redirect_uri, "none")}
+        method = "none" if self.credentials.private_key is None else "private_key_jwt"
+        return {"client_id": self._metadata_url, **self._describe(redirect_uri, method)}
 
     def _describe(self, redirect_uri: str, method: str) -> dict[str, Any]:
         """What the client says of itself. Spec: AUTH-057, AUTH-058, AUTH-099"""

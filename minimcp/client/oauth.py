@@ -171,7 +171,10 @@ class OAuth(AuthBase):
         return {name: {} for name in names if name}
 
     def client_metadata(self) -> dict[str, Any]:
-        """The document to put at `client_metadata_url`. Spec: AUTH-051"""
+        """The document to put at `client_metadata_url`; with a `private_key` it needs `jwks_uri` or `jwks`, too.
+
+        Spec: AUTH-051
+        """
         if not isinstance(self._grant, Code):
             raise ValueError("Only a client that signs in a user has a metadata document")
         return self._grant.document()
