@@ -544,6 +544,29 @@ def test_a_response_hook_of_an_auth_may_send_the_request_again():
         assert [request.body for request in linked.server.requests] == [linked.server.requests[0].body] * 2
 
 
+def test_the_time_that_an_auth_takes_does_not_count():
+    def slow(response, **options):
+        threading.Event().wait(0.3)
+
+    def auth(prepared):
+        threading.Event().wait(0.3)
+        prepared.register_hook("response", slow)
+        return prepared
+
+    with Linked(lambda request, peer: peer.stream().event(result()).end(), auth=auth) as linked:
+        exchange = linked.link.start(PING, {}, 0.2)
+        assert 0.3 <= exchange.paused_s < 5
+        assert exchange.receive(0.2) == result()
+        assert 0.6 <= exchange.paused_s < 5
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used_again():
+    with Linked(lambda request, peer: peer.json(result()), limits={"idle_s": 0}) as linked:
+        linked.call()
+        linked.call()
+        assert [request.connection for request in linked.server.requests] == [1, 2]
+
+
 def test_a_hook_may_read_the_answer():
     import requests
 

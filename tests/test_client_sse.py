@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
 
 from minimcp import Context, Server
 from minimcp.client.sse import SseLink
-from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError, Timeout
+from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError, Timeout, UsedAfterFork
 from tests.embedded import embedded, wait_until
 from tests.scripted import NOTE, PING, received, result, scripted
 
@@ -231,6 +232,17 @@ def test_closing_fails_what_is_open_and_is_not_a_loss():
         with pytest.raises(ConnectionLost):
             link.send(READY, {}, 5)
     assert lost == []
+
+
+def test_a_forked_child_cannot_use_the_stream_of_its_parent(monkeypatch):
+    with served(Door()) as server:
+        link = opened(server)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 1)
+            with pytest.raises(UsedAfterFork):
+                link.start(PING, {}, 5)
+        assert received(link.start(PING, {}, 5)) == [result()]
+        link.close()
 
 
 def test_garbage_on_the_stream_is_dropped():

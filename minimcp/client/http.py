@@ -152,7 +152,10 @@ class HttpLink(Link):
 
 
 class HttpExchange(Exchange):
-    """A request that was POSTed, and the reply that is read as it is asked for."""
+    """A request that was POSTed, and the reply that is read as it is asked for.
+
+    :ivar paused_s: the time that the auth and its hooks took, in which they may have asked a person.
+    """
 
     def __init__(self, link: HttpLink, message: Message, reply: Reply) -> None:
         self._link = link
@@ -174,6 +177,7 @@ class HttpExchange(Exchange):
         self._back_at = 0.0
         self._wake: threading.Event | None = None
         self.identity = reply.identity()
+        self.paused_s = reply.paused_s
 
     def receive(self, timeout_s: float | None) -> Message:
         """Return the next message; see `Exchange`."""
@@ -196,7 +200,7 @@ class HttpExchange(Exchange):
             if self._error is not None or self._over:
                 raise self._error or ConnectionLost("The request is over")
             if self._events is None:
-                self._begin(deadline)
+                deadline = self._begin(deadline)
             elif not self._streaming:
                 self._resume(self._events, deadline)
             elif deadline is not None and time.monotonic() >= deadline:
@@ -213,11 +217,18 @@ class HttpExchange(Exchange):
             self._link.forget(self)
         return message
 
-    def _begin(self, deadline: float | None) -> None:
-        """Read the head of the reply, and all of it when it is not a stream. Spec: TRN-041, TRN-114"""
+    def _begin(self, deadline: float | None) -> float | None:
+        """Read the head of the reply, and all of it when it is not a stream, and return until when to go on.
+
+        Spec: TRN-041, TRN-114
+        """
         reply = self._reply
         assert reply is not None
         status = self.status = reply.head(deadline)
+        if deadline is not None:
+            # Time in which a hook asked a person does not count.
+            deadline += reply.paused_s - self.paused_s
+        self.paused_s = reply.paused_s
         # A hook may have sent it again with other credentials.
         self.identity = reply.identity()
         kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -231,6 +242,7 @@ class HttpExchange(Exchange):
             raise ProtocolError("The server accepted the request without answering it")
         else:
             raise ProtocolError(f"The server answered with {kind[:80] or 'no content type'}, neither JSON nor events")
+        return deadline
 
     def _refused(self, reply: Reply, kind: str, deadline: float | None) -> None:
         """Take the JSON-RPC error that an HTTP error may come with. Spec: TRN-039, TRN-058"""

@@ -28,6 +28,7 @@ LIMITS: dict[str, float] = {
     "events": 1_000_000,  # events before the response; a listen stream may have any number
     "connect_s": 30,
     "idle_connections": 64,
+    "idle_s": 60,  # after which a kept connection is not used again
 }
 
 _PIECE = 65536
@@ -57,6 +58,7 @@ class Incoming:
         self.headers: Headers = {}
         self.cookies: list[str] = []
         self.finished = False
+        self.kept_at = 0.0
         self._socket = connection.sock
         self._limit = self._left_bytes = head_bytes
         self._bodyless = sent_method == "HEAD"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -26,11 +27,13 @@ class Reply:
 
     :ivar url: the address it was sent to, after redirects.
     :ivar sent: the headers that were sent.
+    :ivar paused_s: what the auth and hooks took of the time; they may have asked a person.
     :ivar status: 0 until `head` has returned.
     :ivar headers: of the response, by lower-case name.
     """
 
     def __init__(self, web: Web, setup: Setup, method: str, fields: Fields, body: bytes, prepared: Any) -> None:
+        self.paused_s = 0.0
         self.status = 0
         self.headers: Headers = {}
         self._web = web
@@ -91,7 +94,9 @@ class Reply:
             if source.cookies:
                 self._take_cookies(source.cookies)
             if self._prepared is not None and self._prepared.hooks.get("response"):
+                began = time.monotonic()
                 source = self._hook(source, deadline)
+                self.paused_s += time.monotonic() - began
             if source.status in _REDIRECTS and "location" in source.headers:
                 self._redirect(source, deadline)
                 continue

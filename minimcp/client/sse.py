@@ -97,10 +97,14 @@ class SseLink(Link):
         """POST a message; a status is all that it is answered with. Spec: TRN-162"""
         deadline = deadline_of(timeout_s)
         fields = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-        reply = self._web.request("POST", fields, wire.dumps(message), deadline, stream.endpoint)
-        try:
+
+        def before(headers: Headers) -> None:
+            # Afterwards the answer may be there already.
             if self.record is not None:
-                self.record("sent", message, method="POST", headers=reply.sent)
+                self.record("sent", message, method="POST", headers=headers)
+
+        reply = self._web.request("POST", fields, wire.dumps(message), deadline, stream.endpoint, before)
+        try:
             status = reply.head(deadline)
             text = excerpt(reply, deadline)
             if not 200 <= status < 300:

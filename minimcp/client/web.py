@@ -181,12 +181,20 @@ class Web:
             return self._setup
 
     def request(
-        self, method: str, headers: Headers, body: bytes, deadline: float | None, url: str | None = None
+        self,
+        method: str,
+        headers: Headers,
+        body: bytes,
+        deadline: float | None,
+        url: str | None = None,
+        before: Optional[Callable[[Headers], Any]] = None,
     ) -> Reply:
         """Send a request.
 
         :param headers: they prevail over those of the setup.
+        :param deadline: put off by the time that the auth takes, which may ask a person.
         :param url: another address of the same origin.
+        :param before: takes the headers just before they are sent.
         :raises ClientError: when it could not be sent; `retry` is "always" when the server surely did not run it.
         """
         setup = self.setup()
@@ -196,11 +204,17 @@ class Web:
         if body:
             fields["content-length"] = ("Content-Length", str(len(body)))
         prepared: Any = None
+        began = time.monotonic()
         if setup.auth is not None or setup.hooks or setup.connect is None or setup.cookies:
             prepared = self._prepare(setup, method, url, fields, body)
             fields = {name.lower(): (name, text_of(value)) for name, value in prepared.headers.items()}
             body = prepared.body or b""
         reply = Reply(self, setup, method, fields, body, prepared)
+        if setup.auth is not None:
+            reply.paused_s = time.monotonic() - began
+            deadline = None if deadline is None else deadline + reply.paused_s
+        if before is not None:
+            before(reply.sent)
         reply.send(url if prepared is None else prepared.url, deadline)
         return reply
 
@@ -265,6 +279,10 @@ class Web:
                 source = setup.idle.pop()
             except IndexError:
                 return None
+            if time.monotonic() - source.kept_at > self.limits["idle_s"]:
+                # Whatever is in between may have forgotten it without a word.
+                source.close()
+                continue
             try:
                 end = time.monotonic() + _END_S
                 while not source.finished and source.read(end):
@@ -319,6 +337,7 @@ class Web:
         if isinstance(source, Raw) or full or self._closed or setup.pid != os.getpid():
             source.close()
         else:
+            source.kept_at = time.monotonic()
             setup.idle.append(source)
 
     def close(self) -> None:
