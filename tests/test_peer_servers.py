@@ -1,8 +1,9 @@
 """Our client against servers nobody here wrote: each is a process that is walked through, and what came is looked at.
 
-They live in the folder that MINIMCP_PEERS_DIR names, as `test_peers` describes it; beside what is there, the npm prefix
-`node` has `@modelcontextprotocol/server-everything`, `server-filesystem` and `server-memory`, and there is the virtual
-environment `servers` with `mcp-server-time` and `mcp-server-git`.
+They live in the folder that MINIMCP_PEERS_DIR names, as `test_peers` describes it. Beside what is there, the npm prefix
+`node` has `@modelcontextprotocol/server@2`, `@modelcontextprotocol/node@2`, `zod@4` and the servers
+`@modelcontextprotocol/server-everything`, `server-filesystem` and `server-memory`; and there are the virtual
+environments `fastmcp` (`fastmcp`) and `servers` (`mcp-server-time` and `mcp-server-git`).
 """
 
 from __future__ import annotations
