@@ -50,7 +50,12 @@ def test_a_program_gets_in_with_its_secret(authority, resource):
     auth = OAuth.client_credentials("my id", "s: %/é", scope="a")
     assert get(resource, auth).status_code == 200
     (token,) = authority.asked("/token")
-    assert token.form == {"grant_type": "client_credentials", "scope": "a", "resource": resource.endpoint}
+    assert token.form == {
+        "grant_type": "client_credentials",
+        "scope": "a",
+        "resource": resource.endpoint,
+        "client_id": "my id",
+    }
     assert basic(token.headers["Authorization"]) == ("my id", "s: %/é")
     assert auth.extensions == {"io.modelcontextprotocol/oauth-client-credentials": {}}
 
@@ -124,7 +129,7 @@ def test_the_method_is_one_that_the_server_lists(supported, has_secret, method):
     assert (
         form
         == {
-            "basic": {},
+            "basic": {"client_id": "me"},
             "none": {"client_id": "me"},
             "post": {"client_id": "me", "client_secret": "secret"},
         }[method]
@@ -159,10 +164,16 @@ def test_an_enterprise_vouches_for_the_user(authority, resource):
             "subject_token": "the-id-token",
             "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
             "scope": "a",
+            "client_id": "me-at-idp",
         }
         assert basic(exchange.headers["Authorization"]) == ("me-at-idp", "idp secret")
         (token,) = authority.asked("/token")
-        assert token.form == {"grant_type": JWT_BEARER, "assertion": "the-jag", "resource": resource.endpoint}
+        assert token.form == {
+            "grant_type": JWT_BEARER,
+            "assertion": "the-jag",
+            "resource": resource.endpoint,
+            "client_id": "me",
+        }
         assert basic(token.headers["Authorization"]) == ("me", "my secret")
         assert auth.extensions == {"io.modelcontextprotocol/enterprise-managed-authorization": {}}
 

@@ -128,7 +128,9 @@ def authenticate(server: dict[str, Any], credentials: Credentials) -> tuple[dict
         return {}, {"client_id": client_id, **_assertion(server, credentials)}
     if method == "client_secret_basic" and secret is not None:
         pair = f"{quote(client_id, safe='')}:{quote(secret, safe='')}"
-        return {"Authorization": "Basic " + base64.b64encode(pair.encode("ascii")).decode("ascii")}, {}
+        header = {"Authorization": "Basic " + base64.b64encode(pair.encode("ascii")).decode("ascii")}
+        # The header says who it is, but servers made with the official SDK look for it in the form.
+        return header, {"client_id": client_id}
     if method == "client_secret_post" and secret is not None:
         return {}, {"client_id": client_id, "client_secret": secret}
     if method == "none":
