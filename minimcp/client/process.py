@@ -63,6 +63,7 @@ class Child:
         self._tail = b""
         self._sweeping = threading.Lock()  # taken once, by whoever ends what is left of the group
         self._swept = threading.Event()
+        self._killed = False
         self._process, self._stop = _spawn(command, environment(env), cwd)
         self.input = Writer(self._process.stdin, queue_bytes)
         self.output = Reader(self._process.stdout, self._stop)
@@ -144,6 +145,7 @@ class Child:
         """Send a signal to the process and its group, if there is anything left of it."""
         if self._swept.is_set():
             return
+        self._killed = self._killed or number == _SIGKILL
         try:
             if sys.platform != "win32":
                 os.killpg(self._process.pid, number)
@@ -157,7 +159,7 @@ class Child:
         if not self._sweeping.acquire(blocking=False):
             self._swept.wait(self.patience_s + 1)
             return
-        if sys.platform != "win32":
+        if sys.platform != "win32" and not self._killed:
             self.signal(signal.SIGTERM)
             until = time.monotonic() + min(self.patience_s, 1.0)
             while self._group_lives() and time.monotonic() < until:

@@ -748,6 +748,18 @@ print(result(link), flush=True)
     assert "ignored" not in said[-1]
 
 
+def test_an_impatient_end_of_the_interpreter_kills_the_server_T212() -> None:
+    script = """
+code = "signal.signal(signal.SIGTERM, signal.SIG_IGN); answer(hear()['id'], os.getpid()); forever()"
+link = StdioLink([sys.executable, "-c", PRELUDE + code], patience_s=60)
+link.open(5)
+print(result(link), flush=True)
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+"""
+    assert gone(int(run(script)[0]))
+
+
 def test_a_link_that_nobody_holds_ends_its_server_T212() -> None:
     link = StdioLink([sys.executable, "-c", PRELUDE + "answer(hear()['id'], os.getpid()); forever()"], patience_s=0.2)
     link.open(5)
