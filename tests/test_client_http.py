@@ -257,6 +257,19 @@ def test_a_notification_is_accepted_or_refused():
         assert {request.connection for request in linked.server.requests} == {1}
 
 
+def test_an_accepted_notification_whose_body_never_ends_is_not_waited_for():
+    over = threading.Event()
+
+    def answer(request, peer):
+        peer.head(202)
+        over.wait(10)
+
+    with Linked(answer) as linked:
+        linked.link.send(NOTE, {}, 20)
+        linked.link.send(NOTE, {}, 20)
+        over.set()
+
+
 # Time, and who may end a request
 
 

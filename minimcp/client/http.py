@@ -98,10 +98,10 @@ class HttpLink(Link):
         deadline = deadline_of(timeout_s)
         reply = self._post(message, headers, deadline)
         try:
-            status = reply.head(deadline)
-            text = excerpt(reply, deadline)
+            status = reply.head(reply.until(deadline))
             if not 200 <= status < 300:
-                raise self.refusal(reply, text)
+                raise self.refusal(reply, excerpt(reply, reply.until(deadline)))
+            # Whatever body there is, it is not waited for.
             reply.release()
         finally:
             reply.close()

@@ -38,6 +38,7 @@ _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}\Z")
 _LINE_BYTES = 4096  # a chunk's size with its extensions, or a trailer
 _TRAILERS = 100
 _RETRY_BYTES = 32
+_MAX_DEPTH = 200
 _MAX_ELEMENTS = 10_000_000
 # What each line of an event costs beside its bytes, so that a flood of short ones is bounded as well.
 _LINE_COST = 64
@@ -381,7 +382,7 @@ def parse(body: bytes) -> Any:
     :raises ProtocolError: when it is not JSON, or is too deep.
     """
     try:
-        return wire.loads(body, max_elements=_MAX_ELEMENTS)
+        return wire.loads(body, _MAX_DEPTH, _MAX_ELEMENTS)
     except McpError as problem:
         raise ProtocolError(f"The server sent what is not a message: {problem}") from None
 

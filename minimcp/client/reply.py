@@ -20,6 +20,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _EXCERPT = 2000
 _EXCERPT_BYTES = 1024 * 1024
+_EXCERPT_S = 5.0
 
 
 class Reply:
@@ -57,6 +58,10 @@ class Reply:
     def field(self, name: str) -> str:
         """A header that was sent, "" without it."""
         return self._fields.get(name, ("", ""))[1]
+
+    def until(self, deadline: float | None) -> float | None:
+        """A deadline that was set before the request, put off by the time that the auth and hooks took."""
+        return None if deadline is None else deadline + self.paused_s
 
     def identity(self) -> str:
         """A fingerprint of the credentials that were sent, "" for none."""
@@ -141,6 +146,9 @@ class Reply:
         new = Raw(found)
         with self._lock:
             self._source = new
+            closed = self._closed
+        if closed:
+            new.close()
         if source.finished:
             self._web.keep(self._setup, source)
         else:
@@ -227,8 +235,10 @@ class Reply:
 
 
 def excerpt(reply: Reply, deadline: float | None, read: bytearray | None = None) -> str:
-    """The beginning of a body as text, or of what can be had of it; the whole goes into `read`."""
+    """The beginning of a refusal's body as text, or of what can soon be had of it; the whole goes into `read`."""
     read = bytearray() if read is None else read
+    soon = time.monotonic() + _EXCERPT_S
+    deadline = soon if deadline is None else min(deadline, soon)
     try:
         reply.whole(_EXCERPT_BYTES, deadline, read)
     except ClientError:

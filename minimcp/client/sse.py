@@ -105,10 +105,9 @@ class SseLink(Link):
 
         reply = self._web.request("POST", fields, wire.dumps(message), deadline, stream.endpoint, before)
         try:
-            status = reply.head(deadline)
-            text = excerpt(reply, deadline)
+            status = reply.head(reply.until(deadline))
             if not 200 <= status < 300:
-                raise HTTPStatus(status, text, reply.url.partition("?")[0])
+                raise HTTPStatus(status, excerpt(reply, reply.until(deadline)), reply.url.partition("?")[0])
             reply.release()
         finally:
             reply.close()
@@ -144,7 +143,8 @@ class _Stream:
 
         :raises ClientError: when it is not there in time, or no address of the same origin.
         """
-        status = self._reply.head(deadline)
+        status = self._reply.head(self._reply.until(deadline))
+        deadline = self._reply.until(deadline)
         kind = self._reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         if status != 200:
             raise HTTPStatus(status, excerpt(self._reply, deadline), self._reply.url.partition("?")[0])
