@@ -182,6 +182,38 @@ def test_many_threads_share_a_link_and_close_it_together(file: str) -> None:
             thread.join(WAIT_S)
 
 
+def test_who_reads_changes_at_any_moment_and_no_answer_is_lost(file: str) -> None:
+    before = sys.getswitchinterval()
+    with opened(file) as link:
+        failures: list[Any] = []
+
+        def work(number: int) -> None:
+            pick = random.Random(number)
+            for step in range(100):
+                id = number * 1000 + step
+                exchange = link.start(modern("tools/call", id, name="add", arguments={"a": id, "b": 0}), {}, 5)
+                if pick.random() < 0.1:
+                    exchange.close()
+                    continue
+                threading.Event().wait(pick.choice([0, 0, 0, 0.001]))
+                try:
+                    failures.extend([id] * (exchange.receive(WAIT_S)["result"]["structuredContent"] != id))
+                except ClientError as error:
+                    failures.append(error)
+
+        sys.setswitchinterval(1e-6)
+        try:
+            threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(WAIT_S)
+        finally:
+            sys.setswitchinterval(before)
+        assert failures == []
+        assert not any(thread.is_alive() for thread in threads)
+
+
 def test_a_fast_call_passes_a_slow_one_and_both_get_theirs(file: str) -> None:
     with opened(file) as link:
         slow = link.start(modern("tools/call", "slow", name="slow", arguments={"seconds": 0.4}), {}, 5)
