@@ -22,7 +22,7 @@ from minimcp.protocol.errors import ClientError, ConnectionLost, ProtocolError, 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_S = 15
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="the children use signals and process groups")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests look at processes through /proc")
 
 PRELUDE = """
 import json, os, signal, subprocess, sys, time
