@@ -39,9 +39,16 @@ THIRD_PARTIES = {
     "flask": ("transports/frameworks.py",),
     "django": ("transports/frameworks.py",),
     "pydantic": (),
+    "pytest": ("pytest_plugin.py",),
 }
 # These stand on a third party from their first line, so they themselves load on first use.
-ON_FIRST_USE = {"transports/wsgi_server.py", "transports/connection.py", "client/oauth.py", "client/fetching.py"}
+ON_FIRST_USE = {
+    "transports/wsgi_server.py",
+    "transports/connection.py",
+    "client/oauth.py",
+    "client/fetching.py",
+    "pytest_plugin.py",
+}
 
 
 def imports(path: Path):
