@@ -12,7 +12,7 @@ import pytest
 import minimcp
 from minimcp import Client, Context, Server
 from minimcp.protocol import errors
-from tests.embedded import embedded
+from tests.embedded import embedded, wait_until
 from tests.played import DISCOVERED, INITIALIZED, Fault, Scripted
 from tests.transcripts.server import build
 
@@ -57,7 +57,7 @@ def test_everything_a_server_offers_can_be_used_in_every_revision(target, mode):
 
 
 @pytest.mark.parametrize("mode", REVISIONS)
-def test_progress_and_log_messages_reach_their_callbacks_on_the_calling_thread(target, mode):
+def test_progress_and_log_messages_reach_their_callbacks(target, mode):
     seen, logged = [], []
     with Client(target, mode=mode, on_log=lambda params: logged.append(params["level"])) as client:
         client.set_log_level("debug")
@@ -66,7 +66,8 @@ def test_progress_and_log_messages_reach_their_callbacks_on_the_calling_thread(t
         )
         assert result.text == "3 shelves"
         assert seen == [(step, threading.current_thread()) for step in (1, 2, 3)]
-        assert logged == ["debug", "warning"]
+        # Over stdio a legacy server's log messages do not say which call they are of.
+        wait_until(lambda: logged == ["debug", "warning"])
 
 
 def test_progress_is_also_an_iterator():
@@ -445,6 +446,13 @@ def test_a_remote_error_has_its_code_message_and_data():
         client.call_tool("x")
     assert (caught.value.code, caught.value.message, caught.value.data) == (-31000, "no such book", {"isbn": 1})
     assert DISCOVERED["supportedVersions"] == ["2026-07-28"]
+
+
+def test_arguments_of_prompts_are_strings():
+    server = Scripted(prompts_get=lambda params, say: {"messages": []})
+    with Client(server) as client:
+        client.get_prompt("p", {"a": "x", "b": 3, "c": True})
+    assert server.wait_for("prompts/get")["params"]["arguments"] == {"a": "x", "b": "3", "c": "true"}
 
 
 def test_completions_may_depend_on_what_is_chosen_already():

@@ -202,7 +202,7 @@ class Connection:
         except HTTPStatus as problem:
             answered = True
             if problem.status == 401:
-                raise AuthorizationError("The server wants authorization: HTTP 401; pass auth=") from problem
+                raise AuthorizationError(negotiation.UNAUTHORIZED) from problem
             raise
         except ConnectionLost:
             answered = True

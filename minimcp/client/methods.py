@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, cast
 
-from ..protocol import spec
+from ..protocol import spec, wire
 from ..protocol.errors import ProtocolError, ToolFailed
 from . import listen as listening
 from .answers import Answers, Roots
@@ -15,6 +15,9 @@ from .connection import Connection
 from .peer import Peer
 from .results import Result
 from .targets import Target
+
+if TYPE_CHECKING:
+    from ..protocol import types
 
 Message = dict[str, Any]
 OnMessage = Callable[[Message], Any]
@@ -129,25 +132,26 @@ class Methods:
             self.list_tools()
         return conn.tools.get(name) or {"name": name}
 
-    def list_tools(self, *, fresh: bool = False) -> list[Message]:
+    def list_tools(self, *, fresh: bool = False) -> list[types.Tool]:
         """Return all tools; `fresh` asks the server even if the last answer may still be used."""
         conn = self._connect()
         listed = self._list("tools/list", "tools", "tools", fresh)
         usable = conn.tools.learn(listed, conn.link.kind in ("http", "wsgi"))
         conn.tools.complete = True
-        return usable
+        return cast("list[types.Tool]", usable)
 
-    def list_resources(self, *, fresh: bool = False) -> list[Message]:
+    def list_resources(self, *, fresh: bool = False) -> list[types.Resource]:
         """Return all resources that are listed."""
-        return self._list("resources/list", "resources", "resources", fresh)
+        return cast("list[types.Resource]", self._list("resources/list", "resources", "resources", fresh))
 
-    def list_resource_templates(self, *, fresh: bool = False) -> list[Message]:
+    def list_resource_templates(self, *, fresh: bool = False) -> list[types.ResourceTemplate]:
         """Return all resource templates."""
-        return self._list("resources/templates/list", "resourceTemplates", "resources", fresh)
+        found = self._list("resources/templates/list", "resourceTemplates", "resources", fresh)
+        return cast("list[types.ResourceTemplate]", found)
 
-    def list_prompts(self, *, fresh: bool = False) -> list[Message]:
+    def list_prompts(self, *, fresh: bool = False) -> list[types.Prompt]:
         """Return all prompts."""
-        return self._list("prompts/list", "prompts", "prompts", fresh)
+        return cast("list[types.Prompt]", self._list("prompts/list", "prompts", "prompts", fresh))
 
     def _list(self, method: str, key: str, capability: str, fresh: bool) -> list[Message]:
         """All pages of a list; a server that does not offer the kind has none of it. Spec: FEAT-113 to FEAT-120"""
@@ -196,10 +200,14 @@ class Methods:
         return self._cached("resources/read", {"uri": uri}, fresh, **options)
 
     def get_prompt(self, name: str, arguments: Message | None = None, /, **more: Any) -> Result:
-        """Fetch a prompt, with its arguments as keywords, or as a dict followed by options as for `request`."""
+        """Fetch a prompt, with its arguments as keywords, or as a dict followed by options as for `request`.
+
+        Arguments of prompts are strings; other values go out as their JSON. Spec: FEAT-084
+        """
         arguments, options = _split(arguments, more)
         self.peer.need("prompts/get", "prompts")
-        return self.request("prompts/get", {"name": name, "arguments": arguments}, **options)
+        texts = {key: value if isinstance(value, str) else wire.text(value) for key, value in arguments.items()}
+        return self.request("prompts/get", {"name": name, "arguments": texts}, **options)
 
     def complete(
         self,

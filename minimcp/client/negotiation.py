@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import spec, wire
-from ..protocol.errors import ClientError, HTTPStatus, ProtocolError, RemoteError, Timeout
+from ..protocol.errors import AuthorizationError, ClientError, HTTPStatus, ProtocolError, RemoteError, Timeout
 from . import legacy, modern
 from .link import Clock, Exchange, drain
 from .peer import Peer
@@ -24,6 +24,7 @@ log = logging.getLogger("minimcp")
 Message = dict[str, Any]
 
 MODES = ("auto", "modern", "legacy", *spec.VERSIONS)
+UNAUTHORIZED = "The server wants authorization (HTTP 401), and none was given or it was not accepted; see auth="
 _MODERN_CODES = (spec.HEADER_MISMATCH, spec.MISSING_CAPABILITY, spec.UNSUPPORTED_VERSION)
 _MOST_VERDICTS = 256
 # The HTTP servers known to be legacy, most recent last, so that the next client need not probe. Spec: BASE-093
@@ -168,7 +169,9 @@ def discover(conn: Connection, version: str, again: bool = False) -> Peer:
         keep = True
         raise _Legacy(probe=exchange) from None
     except HTTPStatus as problem:
-        if not 400 <= problem.status < 500 or problem.status in (401, 403, 429):
+        if problem.status == 401:
+            raise AuthorizationError(UNAUTHORIZED) from problem
+        if not 400 <= problem.status < 500 or problem.status in (403, 429):
             raise
         raise _Legacy() from None
     finally:
