@@ -489,9 +489,26 @@ def test_a_redirect_to_another_origin_sends_nothing_there(status, there):
 
 def test_a_redirect_that_loses_the_message_is_refused():
     with Linked(lambda request, peer: peer.body(b"", 302, Location="/login")) as linked:
-        with pytest.raises(ProtocolError, match="/login with HTTP 302"):
+        with pytest.raises(ProtocolError, match="/login' with HTTP 302"):
             linked.call()
         assert len(linked.server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [("/a b", "/a%20b"), ("/\u00e4?\u00e4", "/%C3%A4?%C3%A4"), ("/a%20b#c", "/a%20b"), ("?x", "/mcp?x")],
+)
+def test_the_address_of_a_redirect_is_written_as_http_wants_it(location, path):
+    def answer(request, peer):
+        if request.path == "/mcp":
+            peer.body(b"", 307, Location=location)
+        else:
+            peer.json(result())
+
+    with Linked(answer) as linked:
+        assert linked.call() == [result()]
+        assert linked.server.requests[1].path == path
+        assert linked.server.requests[1].headers["host"] == f"127.0.0.1:{linked.server.port}"
 
 
 def test_redirects_in_a_circle_end():
@@ -804,7 +821,7 @@ def test_our_own_server_answers():
         link.close()
 
 
-@pytest.mark.parametrize("url", ["http://", "ftp://x/mcp", "http://[::1/mcp", "http://x:port/"])
+@pytest.mark.parametrize("url", ["http://", "ftp://x/mcp", "http://[::1/mcp", "http://x:port/", "http://x:99999/"])
 def test_an_address_that_is_none(url):
     with pytest.raises(ProtocolError):
         HttpLink(url).open(5)

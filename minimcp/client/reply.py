@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from ..protocol.errors import ClientError, ConnectionLost, ProtocolError
+from .addresses import origin, show
 from .reading import Headers, Raw
 
 if TYPE_CHECKING:
@@ -114,13 +115,14 @@ class Reply:
     def _redirect(self, source: Any, deadline: float | None) -> None:
         """Go where the server points, if that is the same origin and asks for the same request. Spec: T145"""
         there = resolve(self.url, source.headers["location"])
-        shown = there.partition("?")[0][:300]
         if origin(there) != origin(self._setup.url):
             raise ProtocolError(
-                f"The server redirects to another origin, {shown}; nothing was sent there. Use it if it is right"
+                f"The server redirects to another origin, {show(there)}; nothing was sent there. Use it if it is right"
             )
         if source.status not in (307, 308):
-            raise ProtocolError(f"The server redirects to {shown} with HTTP {source.status}, which loses the message")
+            raise ProtocolError(
+                f"The server redirects to {show(there)} with HTTP {source.status}, which loses the message"
+            )
         self._hops += 1
         if self._hops > _MOST_REDIRECTS:
             raise ProtocolError("The server redirects in a circle")
@@ -252,19 +254,12 @@ def resolve(base: str, reference: str) -> str:
     :raises ProtocolError: when it is none.
     """
     try:
-        return urlunsplit(urlsplit(urljoin(base, reference))._replace(fragment=""))
+        parts = urlsplit(urljoin(base, reference))
+        # Reading it checks it.
+        parts.port  # noqa: B018
+        return urlunsplit(parts._replace(fragment=""))
     except ValueError:
         raise ProtocolError("The server names an address that is none") from None
-
-
-def origin(url: str) -> str:
-    """The scheme, host and port of a URL, in one spelling."""
-    parts = urlsplit(url)
-    try:
-        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
-    except ValueError:
-        port = None
-    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
 
 
 def _response(setup: Setup, prepared: Any, source: Any, deadline: float | None) -> Any:

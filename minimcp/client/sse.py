@@ -13,9 +13,10 @@ from typing import Any, Optional
 
 from ..protocol import wire
 from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError, UsedAfterFork
+from .addresses import origin, show
 from .link import Exchange, Link, Message, Pending
 from .reading import LIMITS, Events, Headers, deadline_of, messages
-from .reply import Reply, excerpt, origin, resolve
+from .reply import Reply, excerpt, resolve
 from .web import Web
 
 log = logging.getLogger("minimcp")
@@ -162,8 +163,8 @@ class _Stream:
                 else:
                     self.endpoint = resolve(self._reply.url, text.strip())
         if origin(self.endpoint) != origin(self._link.url):
-            shown = self.endpoint.partition("?")[0][:300]
-            raise ProtocolError(f"The server wants messages sent to another origin, {shown}; nothing was sent there")
+            there = show(self.endpoint)
+            raise ProtocolError(f"The server wants messages sent to another origin, {there}; nothing was sent there")
 
     def _run(self) -> None:
         error: ClientError = ConnectionLost("The server closed the stream")

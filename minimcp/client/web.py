@@ -17,16 +17,18 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Optional
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from ..protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
+from .addresses import origin
 from .reading import Headers, Incoming, Raw
-from .reply import Fields, Reply, origin, text_of
+from .reply import Fields, Reply, text_of
 
 _FORBIDDEN = re.compile(r"[\r\n\0]")
 # An address that needs nothing done to it.
 _PLAIN = re.compile(r"http://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/?=&+,;:-]*)?\Z")
 _AGENT = "minimcp"
+_TARGET = re.compile(r"[!-~]+\Z")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 # How long to wait for the end of a stream whose last event was read, before its connection is given up.
 _END_S = 0.01
@@ -51,9 +53,13 @@ class Setup:
         if session is None and auth is None and _PLAIN.match(url):
             # Nothing that `requests` is needed for, and it takes its time to load.
             parts = urlsplit(url)
-            host, port = parts.hostname or "", parts.port or 80
+            try:
+                host, port = parts.hostname or "", parts.port or 80
+            except ValueError as problem:
+                raise ProtocolError(f"The address of the server cannot be used: {problem}") from None
             self.connect = lambda: _Connection(host, port)
-            self.fields: Fields = {name.lower(): (name, value) for name, value in (headers or {}).items()}
+            given = (headers or {}).items()
+            self.fields: Fields = {name.lower(): (name, text_of(value)) for name, value in given if value is not None}
             self.fields.setdefault("user-agent", ("User-Agent", _AGENT))
         else:
             self._adopt(session or self.session, headers, auth)
@@ -322,7 +328,8 @@ class Web:
             never_sent = isinstance(problem, requests.exceptions.ConnectTimeout)
             raise Timeout("The server did not answer in time", "always" if never_sent else None) from None
         except (requests.RequestException, OSError) as problem:
-            raise ConnectionLost(f"No answer from {origin(url)}: {problem}") from None
+            retry = "never" if isinstance(problem, requests.exceptions.SSLError) else None
+            raise ConnectionLost(f"No answer from {origin(url)}: {problem}", retry) from None
         return Raw(response)
 
     def send_options(self, setup: Setup, deadline: float | None) -> dict[str, Any]:
@@ -357,7 +364,9 @@ class Web:
 def _head(method: str, url: str, fields: Fields) -> bytes:
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    host = parts.netloc
+    if not _TARGET.match(target):
+        target = quote(target, safe="!#$%&'()*+,/:;=?@[]~")
+    host = parts.netloc.rpartition("@")[2]
     default = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
     if default and host.endswith(default):
         host = host[: -len(default)]
