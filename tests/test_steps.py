@@ -104,7 +104,7 @@ def test_a_modern_server_step_by_step(door):
         assert client.protocol_version == "2026-07-28"
 
 
-@PIPES
+@pytest.mark.parametrize("door", ["memory", "stdio", "http", "wsgi"])
 def test_everything_can_be_said_by_hand_and_is_received_in_order(door):
     with manual(door) as client:
         client.start()

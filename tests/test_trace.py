@@ -11,8 +11,9 @@ import threading
 
 import pytest
 
-from minimcp import Client, Context, Server
+from minimcp import Client, ClientError, Context, Server
 from minimcp.client.trace import recorder
+from tests.helpers import serving
 
 SECRET = "hunter2-hunter2-hunter2"
 
@@ -115,6 +116,35 @@ def test_what_http_knows_is_under_http():
     assert two["http"] == {"status": 200, "headers": {"Content-Type": "application/json"}}
     assert two["answers"] == {"id": 1, "method": "ping"}
     assert three["http"] == {"status": 202, "headers": {}} and three["message"] is None
+
+
+def test_over_http_a_reply_without_a_message_is_recorded_too():
+    seen = []
+    with serving(server().wsgi) as url:
+        with Client(url + "/mcp", mode="2025-11-25", trace=seen.append) as client:
+            client.call_tool("add", a=1, b=2)
+    received = [
+        (each["http"]["status"], (each["message"] or {}).get("id")) for each in seen[:6] if "status" in each["http"]
+    ]
+    assert received == [(200, 1), (202, None), (200, 2)]
+    sent = [each["http"] for each in seen if each["direction"] == "sent"]
+    assert {each["method"] for each in sent} == {"POST"}
+    assert sent[1]["headers"]["Mcp-Session-Id"] == "[redacted]"
+    assert sent[1]["headers"]["MCP-Protocol-Version"] == "2025-11-25"
+
+    def closed(environ, start_response):
+        start_response("401 Unauthorized", [("WWW-Authenticate", 'Bearer scope="x"'), ("Set-Cookie", "a=b")])
+        return [b""]
+
+    seen.clear()
+    with serving(closed) as url, pytest.raises(ClientError):
+        Client(url + "/mcp", trace=seen.append, headers={"Authorization": f"Bearer {SECRET}"}).open()
+    assert seen[0]["http"]["headers"]["Authorization"] == "[redacted]"
+    assert seen[1]["message"] is None and seen[1]["http"]["status"] == 401
+    assert {name.lower(): value for name, value in seen[1]["http"]["headers"].items()}.items() >= {
+        "www-authenticate": 'Bearer scope="x"',
+        "set-cookie": "[redacted]",
+    }.items()
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from typing import Any, Optional
 from ..protocol import spec, wire
 from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError, Timeout
 from . import sessions
+from .events import Events, kind_of, messages, parse
 from .link import Exchange, Link, Message, SessionExpired
-from .reading import LIMITS, Events, Headers, deadline_of, kind_of, messages, parse
+from .reading import LIMITS, Headers, deadline_of
 from .reply import Reply, excerpt
 from .sessions import Session, is_stream
 from .web import Web
@@ -99,12 +100,18 @@ class HttpLink(Link):
         reply = self._post(message, headers, deadline)
         try:
             status = reply.head(reply.until(deadline))
+            self.note(reply)
             if not 200 <= status < 300:
                 raise self.refusal(reply, excerpt(reply, reply.until(deadline)))
             # Whatever body there is, it is not waited for.
             reply.release()
         finally:
             reply.close()
+
+    def note(self, reply: Reply) -> None:
+        """Record a reply without a message: that something was accepted, or refused."""
+        if self.record is not None:
+            self.record("received", None, status=reply.status, headers=reply.headers)
 
     def _post(self, message: Message, headers: Headers, deadline: float | None) -> Reply:
         if self._pid != os.getpid():
@@ -254,8 +261,10 @@ class HttpExchange(Exchange):
             error = None
         problem = self._link.refusal(reply, text)
         if error is None or isinstance(problem, SessionExpired) or not self._is_error(error):
+            self._link.note(reply)
             raise problem
         if error.get("id") is None and reply.status in _NOT_OURS:
+            self._link.note(reply)
             raise problem
         self._put(error)
 
