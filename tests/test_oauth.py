@@ -173,6 +173,14 @@ def test_several_urls_under_one_resource_share_a_token(authority, resource, brow
     auth = OAuth(login=browser, resource=resource.endpoint)
     assert get(resource, auth).ok and requests.get(resource.endpoint + "/more", auth=auth, timeout=10).ok
     assert len(browser.opened) == 1
+    auth = OAuth(login=browser).for_server(resource.endpoint)
+    assert get(resource, auth).ok and requests.get(resource.endpoint + "/more", auth=auth, timeout=10).ok
+    assert len(browser.opened) == 2
+
+
+def test_a_login_that_returns_nothing_is_told(resource):
+    with pytest.raises(AuthorizationError, match="login="):
+        get(resource, OAuth(login=lambda url: None))
 
 
 # Scopes
@@ -274,9 +282,48 @@ def test_a_port_that_is_taken_meanwhile_leads_to_another_registration(authority,
         taken.bind(("127.0.0.1", port))
         taken.listen()
         assert get(resource, OAuth(open_browser=browser.open, store=store)).ok
-        with pytest.raises(AuthorizationError, match=f"Port {port}"):
+        with pytest.raises(AuthorizationError, match=f"127.0.0.1:{port}/callback is taken"):
             get(resource, OAuth(open_browser=browser.open, redirect_port=port))
     assert len(authority.asked("/register")) == 2
+
+
+def test_a_whole_redirect_uri_on_this_machine_can_be_given(authority, resource, browser):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    uri = f"http://localhost:{port}/oauth/back"
+    assert get(resource, OAuth(client_id="me", open_browser=browser.open, redirect_uri=uri)).ok
+    assert browser.query()["redirect_uri"] == authority.asked("/token")[0].form["redirect_uri"] == uri
+
+
+def test_scopes_that_a_client_did_not_register_for_lead_to_another_registration(authority, resource, browser):
+    store = {}
+    auth = OAuth(login=browser, store=store)
+    agree = authority.pages["/authorize"]
+
+    def authorize(seen):
+        if set(seen.form["scope"].split()) - set(authority.clients[seen.form["client_id"]]["scope"].split()):
+            back = f"{seen.form['redirect_uri']}?error=invalid_scope&state={seen.form['state']}"
+            return 302, b"", {"Location": back}
+        return agree(seen)
+
+    authority.pages["/authorize"] = authorize
+    resource.needs, resource.names_scope = ("a",), True
+    assert get(resource, auth).ok
+    resource.needs = ("a", "b")
+    assert get(resource, auth).ok
+    assert [seen.form["scope"] for seen in authority.asked("/register")] == ["a", "a b"]
+    with Resource(authority) as other:
+        other.needs, other.names_scope = ("z",), True
+        assert get(other, auth).ok
+    authority.issued.clear()
+    assert get(resource, auth).ok
+    assert len(browser.opened) == 5
+    # The refresh token belongs to the client that got it, not to the latest.
+    refreshed = authority.asked("/token")[-1].form
+    assert refreshed["grant_type"] == "refresh_token" and refreshed["client_id"] == browser.query(2)["client_id"]
+    assert store[f"client {authority.issuer}"]["client_id"] == browser.query(4)["client_id"] != refreshed["client_id"]
 
 
 def test_a_metadata_document_stands_for_a_registration_where_it_is_read(authority, resource, browser):
@@ -349,9 +396,12 @@ def test_a_registration_that_the_server_has_forgotten_is_made_again(authority, r
     authority.pages["/token"] = lambda seen: (
         (401, {"error": "invalid_client"}, {}) if seen.form["client_id"] == "gone" else issue(seen)
     )
-    with pytest.raises(AuthorizationError):
-        get(resource, OAuth(login=browser, store=store))
     assert get(resource, OAuth(login=browser, store=store)).ok
+    assert [browser.query(index)["client_id"] for index in (0, 1)] == ["gone", "client-2"]
+    authority.pages["/token"] = lambda seen: (401, {"error": "invalid_client"}, {})
+    with pytest.raises(AuthorizationError) as caught:
+        get(resource, OAuth(login=browser))
+    assert caught.value.error == "invalid_client" and len(browser.opened) == 4
 
 
 def test_a_secret_that_has_expired_leads_to_another_registration(authority, resource, browser):
@@ -368,8 +418,9 @@ def test_a_secret_that_has_expired_leads_to_another_registration(authority, reso
 def test_a_web_client_says_that_it_is_one(authority, resource, browser):
     assert get(resource, OAuth(login=browser, redirect_uri="https://me.example.com/back")).ok
     assert authority.asked("/register")[0].form["application_type"] == "web"
-    with pytest.raises(ValueError, match="login="):
-        OAuth(redirect_uri="https://me.example.com/back")
+    for uri in ("https://me.example.com/back", "http://localhost/back", "https://localhost:1/back"):
+        with pytest.raises(ValueError, match="login="):
+            OAuth(redirect_uri=uri)
     with pytest.raises(AuthorizationError, match="redirect URI"):
         OAuth(redirect_uri="http://me.example.com/back", login=browser)
 

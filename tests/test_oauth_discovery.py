@@ -137,10 +137,11 @@ def test_server_metadata_is_looked_for_in_the_order_of_the_specification():
 
 @pytest.mark.parametrize("place", ["oauth-authorization-server", "openid-configuration"])
 def test_both_kinds_of_server_metadata_will_do(place):
-    document = {**SERVER, "issuer": "https://as.example.com", "x_supported": ["a"], "y_supported": 7, "more": 1}
+    document = {**SERVER, "issuer": "https://as.example.com", "xs_supported": ["a", 7], "y_supported": True, "more": 1}
+    document.update({"zs_supported": True, "z_supported": ["a"], "as_supported": 7, "a_supported": 7})
     web = Web(**{f"https://as.example.com/.well-known/{place}": document})
     found = find_server(web, "https://as.example.com")
-    assert found == {**SERVER, "issuer": "https://as.example.com", "x_supported": ["a"]}
+    assert found == {**SERVER, "issuer": "https://as.example.com", "xs_supported": ["a"], "y_supported": True}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +151,10 @@ def test_server_metadata_of_another_issuer_is_not_used(issuer):
     place = "https://as.example.com/.well-known/oauth-authorization-server"
     with pytest.raises(AuthorizationError):
         find_server(Web(**{place: {**SERVER, "issuer": issuer}}), "https://as.example.com")
+    if issuer == "https://as.example.com/":
+        # Here nobody named the issuer, and this one's metadata is at the same place.
+        assert legacy_server(Web(**{place: {**SERVER, "issuer": issuer}}), "https://as.example.com/mcp")
+        return
     with pytest.raises(AuthorizationError):
         legacy_server(Web(**{place: {**SERVER, "issuer": issuer}}), "https://as.example.com/mcp")
 

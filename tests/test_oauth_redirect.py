@@ -83,10 +83,14 @@ def test_nobody_comes():
 
 def test_a_port_that_was_used_can_be_used_again_at_once_and_one_in_use_cannot(receiver):
     with pytest.raises(OSError):
-        Receiver(receiver.port)
+        Receiver(receiver.uri)
     visit(receiver, "/callback?code=c&state=right")
     receiver.close()
-    again = Receiver(receiver.port)
+    again = Receiver(f"http://localhost:{receiver.port}/other/place")
+    again.expect("right")
+    assert again.uri == f"http://localhost:{receiver.port}/other/place"
+    assert visit(again, "/callback?code=c&state=right").status_code == 404
+    assert requests.get(f"{again.uri}?code=c&state=right", timeout=10).status_code == 200
     again.close()
 
 
@@ -98,6 +102,7 @@ def test_the_code_is_taken_out_of_a_url_or_a_query():
     assert answer("code=c&state=right") == "c"
     assert answer("?code=c&state=right") == "c"
     assert answer("http://127.0.0.1:1/callback?code=c%20d&state=right") == "c d"
+    assert answer("  app.example.long-scheme:/back?code=c&state=right#_=_\n") == "c"
 
 
 @pytest.mark.parametrize("query", ["code=c", "code=c&state=wrong", "code=c&state=", "error=x&error_description=evil"])
@@ -139,7 +144,14 @@ def test_a_refusal_is_told_without_control_characters():
 
 
 @pytest.mark.parametrize(
-    "query", ["state=right", "code=&state=right", "code=a&code=b&state=right", "state=right&" + "x" * 9000]
+    "query",
+    [
+        "state=right",
+        "code=&state=right",
+        "code=a&code=b&state=right",
+        "state=right&" + "x" * 9000,
+        "state=right&code=c&" + "&".join(["a=b"] * 99),
+    ],
 )
 def test_an_answer_without_one_code_is_refused(query):
     with pytest.raises(AuthorizationError):

@@ -229,7 +229,7 @@ class Access:
                 fetch = fetch or stack.enter_context(common.fetcher(self._key))
                 flow = Flow(fetch, self._server, self._target.resource, "", "", common.prover)
                 form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
-                token = request_token(flow, form, common.grant.current(flow))
+                token = request_token(flow, form, common.grant.current(self.token))
             except AuthorizationError:
                 self.token = None
                 common.store.pop(self._name(), None)
@@ -237,7 +237,8 @@ class Access:
             # A server that does not rotate sends no new one. Kept before the token is used. Spec: AUTH-078, T148
             token["refresh_token"] = token["refresh_token"] or refresh_token
             self.refreshed = token["access_token"]
-            self._keep({**token, "scope": token["scope"] or self.token.get("scope")})
+            kept = {name: self.token[name] for name in ("client",) if name in self.token}
+            self._keep({**token, **kept, "scope": token["scope"] or self.token.get("scope")})
             return True
 
     def _name(self) -> str:

@@ -20,7 +20,7 @@ _URL = re.compile(
     re.IGNORECASE,
 )
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-MOST_CHARACTERS = 4096
+MOST_CHARACTERS = 16384
 
 
 def check_url(url: object, what: str) -> str:

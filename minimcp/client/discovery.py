@@ -161,7 +161,8 @@ def legacy_server(fetch: Gets, url: str) -> dict[str, Any]:
             "code_challenge_methods_supported": ["S256"],
             "defaults": True,
         }
-    if document.get("issuer") != base:
+    # Either spelling leads to this place, and nobody has said which it is.
+    if document.get("issuer") not in (base, f"{base}/"):
         raise AuthorizationError(f"The metadata of {base} names another issuer, {show(document.get('issuer'))}")
     return _checked(document)
 
@@ -173,8 +174,10 @@ def _checked(document: dict[str, Any]) -> dict[str, Any]:
         if document.get(name) is not None:
             found[name] = check_url(document[name], name.replace("_", " "))
     for name, value in document.items():
-        strings = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        if name.endswith("_supported") and (strings or isinstance(value, bool)):
+        # Names in the plural have lists of strings, the others say yes or no.
+        if name.endswith("s_supported") and isinstance(value, list):
+            found[name] = [item for item in value if isinstance(item, str)]
+        elif name.endswith("_supported") and not name.endswith("s_supported") and isinstance(value, bool):
             found[name] = value
     if "token_endpoint" not in found:
         raise AuthorizationError(f"The metadata of {show(document['issuer'])} has no token endpoint")

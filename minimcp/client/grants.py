@@ -201,8 +201,8 @@ class Grant:
         """Get a token, or raise AuthorizationError."""
         raise NotImplementedError
 
-    def current(self, flow: Flow) -> Credentials:
-        """The credentials for the authorization server of a flow; a refresh needs them, too."""
+    def current(self, token: Token) -> Credentials:
+        """The credentials that a token was got with; a refresh needs them."""
         return self.credentials
 
 

@@ -25,7 +25,7 @@ class Code(Grant):
     :param metadata: what the client says of itself when it registers.
     :param metadata_url: where the client's metadata document is, its `client_id` at servers that read such documents.
     :param login: takes the authorization URL, lets the user sign in, returns the URL they were sent back to.
-    :param redirect_uri: where to, if not to a port of this machine.
+    :param redirect_uri: where to; without `login` on this machine, with a port.
     """
 
     kind = "code"
@@ -48,19 +48,18 @@ class Code(Grant):
         url = urlsplit(metadata_url or "https://a/b")
         if url.scheme != "https" or url.path in ("", "/"):
             raise ValueError("client_metadata_url must be an https URL with a path")  # AUTH-050
-        if redirect_uri is not None and login is None:
-            raise ValueError("redirect_uri needs login=, a function that returns the URL the user was sent back to")
-        if redirect_uri is None and login is not None:
+        if redirect_uri is None and (login is not None or redirect_port):
             redirect_uri = f"http://127.0.0.1{f':{redirect_port}' if redirect_port else ''}/callback"
         if redirect_uri is not None:
-            check_url(redirect_uri, "redirect URI")
+            back = urlsplit(check_url(redirect_uri, "redirect URI"))
+            if login is None and not (back.scheme == "http" and back.port):
+                raise ValueError("redirect_uri needs login=, or has to be an http URL of this machine with a port")
         self._store = store
         self._metadata = metadata
         self._metadata_url = metadata_url
         self._open_browser = open_browser
         self._login = login
         self._redirect_uri = redirect_uri
-        self._port = redirect_port
         self._timeout_s = timeout_s
 
     def get(self, flow: Flow) -> Token:
@@ -71,22 +70,39 @@ class Code(Grant):
             raise AuthorizationError(f"The authorization server {show(server['issuer'])} does not offer PKCE with S256")
         if "authorization_endpoint" not in server:
             raise AuthorizationError(f"The metadata of {show(server['issuer'])} has no authorization endpoint")
-        if self._redirect_uri is not None:
+        try:
+            return self._once(flow)
+        except AuthorizationError as error:
+            if not self._forget(flow, error.error):
+                raise
+        return self._once(flow)
+
+    def _once(self, flow: Flow) -> Token:
+        if self._login is not None and self._redirect_uri is not None:
             return self._sign_in(flow, self._redirect_uri, None)
-        receiver = self._listen(server["issuer"])
+        receiver = self._listen(flow.server["issuer"])
         try:
             return self._sign_in(flow, receiver.uri, receiver)
         finally:
             receiver.close()
 
+    def _forget(self, flow: Flow, error: str) -> bool:
+        """Give up a registration that the server does not know, or that lacks scopes; False when that was not it."""
+        place = f"client {flow.server['issuer']}"
+        kept = self._store.get(place) if self._static(flow) is None else None
+        lacking = set(flow.scope.split()) - set((kept or {}).get("scope", "").split())
+        if kept is None or not (error == "invalid_client" or (error == "invalid_scope" and lacking)):
+            return False
+        del self._store[place]
+        return True
+
     def _listen(self, issuer: str) -> Receiver:
-        """Listen on the port that was asked for, or on the one that is registered, or on any."""
-        kept = self._store.get(f"client {issuer}", {}).get("redirect_uri") if not self._port else None
+        """Listen where it was asked for, or on the port that is registered, or on any."""
         try:
-            return Receiver(self._port or (kept and urlsplit(kept).port) or 0)
+            return Receiver(self._redirect_uri or self._store.get(f"client {issuer}", {}).get("redirect_uri"))
         except OSError:
-            if self._port:
-                raise AuthorizationError(f"Port {self._port} of 127.0.0.1, the redirect_port, is taken") from None
+            if self._redirect_uri:
+                raise AuthorizationError(f"The port of {self._redirect_uri} is taken by another program") from None
             return Receiver()
 
     def _sign_in(self, flow: Flow, redirect_uri: str, receiver: Receiver | None) -> Token:
@@ -116,18 +132,20 @@ class Code(Grant):
             "redirect_uri": redirect_uri,
             "code_verifier": verifier,
         }
-        try:
-            return request_token(flow, form, credentials)
-        except AuthorizationError as error:
-            if error.error == "invalid_client":
-                self._store.pop(f"client {server['issuer']}", None)
-            raise
+        token = request_token(flow, form, credentials)
+        # A later registration may replace this one, and a refresh token belongs to the client it was issued to.
+        if self._static(flow) is None:
+            token["client"] = [credentials.client_id, credentials.secret, credentials.method]
+        return token
 
     def _visit(self, url: str, state: str, receiver: Receiver | None) -> str:
         """Let the user sign in and return where they were sent back to. Spec: AUTH-106, AUTH-107"""
         if receiver is None:
             assert self._login is not None
-            return self._login(url)
+            location = self._login(url)
+            if not isinstance(location, str):
+                raise AuthorizationError("login= did not return the URL that the user was sent back to")
+            return location
         receiver.expect(state)
         if self._open_browser(url) is False:
             raise AuthorizationError(
@@ -135,13 +153,15 @@ class Code(Grant):
             )
         return receiver.wait(self._timeout_s)
 
-    def current(self, flow: Flow) -> Credentials:
+    def current(self, token: Token) -> Credentials:
         """The credentials a token was got with."""
-        return self._known(flow.server, None) or Credentials()
+        if "client" in token:
+            return Credentials(*token["client"])
+        return self.credentials._replace(client_id=self.credentials.client_id or self._metadata_url)
 
     def _credentials(self, flow: Flow, redirect_uri: str) -> Credentials:
         """Pre-registered, by metadata document, from the store, or registered now. Spec: AUTH-047"""
-        known = self._known(flow.server, redirect_uri)
+        known = self._static(flow) or self._kept(flow, redirect_uri)
         if known is not None:
             return known
         if "registration_endpoint" not in flow.server:
@@ -151,22 +171,27 @@ class Code(Grant):
             )
         return self._register(flow, redirect_uri)
 
-    def _known(self, server: dict[str, Any], redirect_uri: str | None) -> Credentials | None:
+    def _static(self, flow: Flow) -> Credentials | None:
+        """The credentials that were configured, if they are of use here."""
         if self.credentials.client_id is not None:
             return self.credentials
-        if self._metadata_url is not None and server.get("client_id_metadata_document_supported") is True:
+        if self._metadata_url is not None and flow.server.get("client_id_metadata_document_supported") is True:
             return self.credentials._replace(client_id=self._metadata_url)
-        kept = self._store.get(f"client {server['issuer']}")
-        if kept is None or 0 < kept.get("secret_expires_at", 0) < time.time():
+        return None
+
+    def _kept(self, flow: Flow, redirect_uri: str) -> Credentials | None:
+        """The credentials of an earlier registration. Spec: AUTH-061"""
+        kept = self._store.get(f"client {flow.server['issuer']}")
+        if kept is None or kept.get("redirect_uri") != redirect_uri:
             return None
-        if redirect_uri not in (None, kept.get("redirect_uri")):
+        if 0 < kept.get("secret_expires_at", 0) < time.time():
             return None
         return Credentials(kept["client_id"], kept.get("client_secret"), kept.get("method"))
 
     def document(self) -> dict[str, Any]:
         """The client metadata document. Spec: AUTH-051"""
         # The port of a redirect to this machine is left open. RFC 8252 section 7.3
-        redirect_uri = self._redirect_uri or f"http://127.0.0.1{f':{self._port}' if self._port else ''}/callback"
+        redirect_uri = self._redirect_uri or "http://127.0.0.1/callback"
         method = "none" if self.credentials.private_key is None else "private_key_jwt"
         return {"client_id": self._metadata_url, **self._describe(redirect_uri, method)}
 
@@ -216,5 +241,6 @@ class Code(Grant):
             "method": method if isinstance(method, str) else None,
             "secret_expires_at": expires_at if isinstance(expires_at, (int, float)) else 0,
             "redirect_uri": redirect_uri,
+            "scope": flow.all_scopes,
         }
         return Credentials(client_id, secret, method if isinstance(method, str) else None)

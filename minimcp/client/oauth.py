@@ -42,16 +42,16 @@ class OAuth(AuthBase):
     :param scope: scopes to ask for beside those that the server names, separated by spaces.
     :param resource: the identifier of the server, when requests go to several URLs under it.
     :param store: where tokens and registrations are kept: any mapping from strings to dicts, such as a `FileStore`.
-    :param redirect_port: the port of 127.0.0.1 that the browser is sent back to, 0 for any.
+    :param redirect_port: the port of 127.0.0.1 that the browser is sent back to, 0 for any; or `redirect_uri`, all of
+        it, such as "http://localhost:3000/callback".
     :param open_browser: shows the user a URL; may return False for a failure.
     :param login: instead of browser and port: takes the authorization URL, returns the one the user came back to.
-    :param redirect_uri: with `login`, where the user is sent back to.
     :param choose: picks one of several authorization servers, from a list of issuers.
     :param offline_access: whether to ask for a refresh token where that takes a scope.
     :param dpop: bind tokens to a key of this object, which lives as long as it does.
     :param private_addresses: allow authorization servers in the private network of a server that is not there itself.
-    :param timeout_s: how long one request to an authorization server may take.
-    :param login_timeout_s: how long the user may take.
+    :param timeout: seconds that one request to an authorization server may take; `login_timeout` those that the user
+        may take.
     :param verify: True or the path of a CA bundle, as for `requests`; for metadata and tokens.
     :param proxies: as for `requests`; for metadata and tokens.
     :raises AuthorizationError: out of a request, when no token can be had or none is accepted.
@@ -78,8 +78,8 @@ class OAuth(AuthBase):
         offline_access: bool = True,
         dpop: bool = False,
         private_addresses: bool = False,
-        timeout_s: float = 30,
-        login_timeout_s: float = 300,
+        timeout: float = 30,
+        login_timeout: float = 300,
         verify: Union[bool, str] = True,
         proxies: dict[str, str] | None = None,
         _grant: Grant | None = None,
@@ -97,11 +97,11 @@ class OAuth(AuthBase):
             login=login,
             redirect_uri=redirect_uri,
             redirect_port=redirect_port,
-            timeout_s=login_timeout_s,
+            timeout_s=login_timeout,
         )
         self._resource = None if resource is None else canonical(resource)
         self._private = private_addresses
-        self._how: Any = timeout_s, verify, proxies
+        self._how: Any = timeout, verify, proxies
         self._prover = Prover() if dpop else None
         self._grant = grant
         self._common = Common(grant, store, self._fetcher, self._prover, issuer, scope or "", choose, offline_access)
@@ -184,10 +184,15 @@ class OAuth(AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the token to a request, and stay there for its answer. Spec: AUTH-009, AUTH-010"""
-        url = request.url or ""
-        if self._resource is not None and origin(url) != origin(self._resource):
+        return self._authorize(self._resource or canonical(request.url or ""), request)
+
+    def for_server(self, url: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+        """The same for all requests to one server, whatever their path; HTTP+SSE has two."""
+        return partial(self._authorize, self._resource or canonical(url))
+
+    def _authorize(self, key: str, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if origin(request.url or "") != origin(key):
             return request
-        key = self._resource or canonical(url)
         access = self._accesses.get(key) or self._accesses.setdefault(key, Access(key, self._common))
         self._attach(request, access.ready())
         request.register_hook("response", partial(self._answered, key, access))  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from ..protocol.errors import AuthorizationError, Timeout
+from .grants import refusal
 
 _LONGEST = 8192
 _DONE = "You can close this page and go back to the program that opened it."
@@ -22,19 +23,20 @@ _DONE = "You can close this page and go back to the program that opened it."
 class Receiver:
     """Listens on 127.0.0.1 for one redirect.
 
-    :param port: 0 for any that is free.
+    :param uri: the redirect URI, http with a port; None for one with a port that is free.
     :raises OSError: when the port is taken.
     """
 
-    def __init__(self, port: int = 0, path: str = "/callback") -> None:
+    def __init__(self, uri: str | None = None) -> None:
+        parts = urlsplit(uri or "http://127.0.0.1/callback")
         self._state = ""
-        self._path = path
+        self._path = parts.path or "/"
         self._found: queue.Queue[str] = queue.Queue()
         self._lock = threading.Lock()  # guards _used
         self._used = False
-        self._server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"receiver": self}))
+        self._server = _Server(("127.0.0.1", parts.port or 0), type("Handler", (_Handler,), {"receiver": self}))
         self.port: int = self._server.server_address[1]
-        self.uri = f"http://127.0.0.1:{self.port}{path}"
+        self.uri = uri or f"http://127.0.0.1:{self.port}{self._path}"
         self._hosts = {f"127.0.0.1:{self.port}", f"localhost:{self.port}"}
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), name="minimcp-redirect", daemon=True
@@ -128,10 +130,11 @@ def read_answer(location: str, state: str, issuer: str, promised: bool) -> str:
     :raises AuthorizationError: when it is not the answer to this request, or says no. What a mismatching answer says
         is not in the message. Spec: AUTH-074, AUTH-080 to AUTH-085
     """
-    query = urlsplit(location).query if "://" in location[:10] else location.lstrip("?")
-    if len(query) > _LONGEST:
-        raise AuthorizationError("The authorization response is too long")
-    given = parse_qs(query, keep_blank_values=True, max_num_fields=50)
+    query = location.strip().partition("?")[2].partition("#")[0] if "?" in location else location
+    try:
+        given = parse_qs(query, keep_blank_values=True, max_num_fields=50) if len(query) <= _LONGEST else {}
+    except ValueError:
+        given = {}
     if any(len(given.get(name, [])) > 1 for name in ("code", "state", "iss", "error")):
         raise AuthorizationError("The authorization response names something twice")
     if not hmac.compare_digest(given.get("state", [""])[0].encode(), state.encode()):
@@ -142,8 +145,6 @@ def read_answer(location: str, state: str, issuer: str, promised: bool) -> str:
     if named is not None and named != issuer:
         raise AuthorizationError("The authorization response comes from another issuer; it was discarded")
     if "error" in given:
-        from .grants import refusal
-
         said = {"error": given["error"][0], "error_description": given.get("error_description", [""])[0]}
         raise refusal("authorization server", 0, said, [state])
     if not given.get("code", [""])[0]:

@@ -216,7 +216,7 @@ def test_t142_redirects_are_followed_on_the_same_origin_and_only_a_few() -> None
 def test_t143_without_s256_nothing_is_registered_and_nobody_asked(
     authority: Authority, resource: Resource, browser: Browser
 ) -> None:
-    for methods in (["plain"], [], None, "S256", [7]):
+    for methods in (["plain"], [], None, "S256", [7], True, {"S256": 1}):
         authority.metadata["code_challenge_methods_supported"] = methods
         with pytest.raises(AuthorizationError, match="S256"):
             get(resource, OAuth(login=browser))
