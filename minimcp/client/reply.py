@@ -12,7 +12,8 @@ from .addresses import origin, show
 from .reading import Headers, Raw
 
 if TYPE_CHECKING:
-    from .web import Setup, Web
+    from .settings import Setup
+    from .web import Web
 
 # By lower-case name: the name to send and the value.
 Fields = dict[str, tuple[str, str]]

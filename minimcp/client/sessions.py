@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ..protocol import spec
 from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError
-from .reading import Events, Headers, deadline_of, messages
+from .events import Events, messages
+from .reading import Headers, deadline_of
 
 if TYPE_CHECKING:
     from .http import HttpLink

@@ -14,8 +14,9 @@ from typing import Any, Optional
 from ..protocol import wire
 from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError, UsedAfterFork
 from .addresses import origin, show
+from .events import Events, messages
 from .link import Exchange, Link, Message, Pending
-from .reading import LIMITS, Events, Headers, deadline_of, messages
+from .reading import LIMITS, Headers, deadline_of
 from .reply import Reply, excerpt, resolve
 from .web import Web
 

@@ -16,7 +16,8 @@ from ..protocol.errors import ConnectionLost, Timeout
 from .http import HttpLink
 from .reading import Headers
 from .reply import Fields
-from .web import Setup, Web
+from .settings import Setup
+from .web import Web
 
 
 class WsgiLink(HttpLink):
