@@ -54,15 +54,14 @@ def find(envs: Path, node: Optional[str]) -> Tuple[List[Contender], Dict[str, st
         ("fastmcp", "from fastmcp import FastMCP, Context"),
     ):
         try:
-            python = _python_environment(envs / name, PYTHON_PACKAGES[name])
+            python = python_environment(envs / name, PYTHON_PACKAGES[name])
             command = [python, str(PEERS / f"{name}_peer.py")]
-            label = _installed(python, "mcp" if name == "sdk" else name)
+            label = installed(python, "mcp" if name == "sdk" else name)
             found.append(Contender(name, label, command, command, clean, python, importing))
         except (OSError, subprocess.SubprocessError, RuntimeError) as fault:
             absent[name] = f"environment not made: {fault}"
     try:
-        program, folder = _node_environment(envs / "typescript", node)
-        command = [program, str(folder / "typescript_peer.mjs")]
+        command = node_environment(envs / "typescript", node, NODE_PACKAGES, PEERS / "typescript_peer.mjs")
         found.append(Contender("typescript", NODE_PACKAGES[0], command, command, clean))
     except (OSError, subprocess.SubprocessError, RuntimeError) as fault:
         absent["typescript"] = str(fault)
@@ -73,7 +72,8 @@ def find(envs: Path, node: Optional[str]) -> Tuple[List[Contender], Dict[str, st
     return found, absent
 
 
-def _python_environment(folder: Path, packages: List[str]) -> str:
+def python_environment(folder: Path, packages: List[str]) -> str:
+    """Make a virtual environment with these packages, unless it is there, and return its Python."""
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         print(f"making {folder} with {', '.join(packages)}", file=sys.stderr)
@@ -86,13 +86,18 @@ def _python_environment(folder: Path, packages: List[str]) -> str:
     return str(python)
 
 
-def _installed(python: str, package: str) -> str:
+def installed(python: str, package: str) -> str:
+    """The name and version of a package in an environment."""
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
     version = subprocess.run([python, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
     return f"{package} {version.strip()}"
 
 
-def _node_environment(folder: Path, node: Optional[str]) -> Tuple[str, Path]:
+def node_environment(folder: Path, node: Optional[str], packages: List[str], file: Path) -> List[str]:
+    """Make an npm prefix with these packages, unless it is there, and return the command that runs `file` in it.
+
+    :raises RuntimeError: when there is no node that is new enough.
+    """
     program = node or shutil.which("node")
     if not program:
         raise RuntimeError(f"node is not on PATH (name one of version {OLDEST_NODE} or newer with --node)")
@@ -100,12 +105,12 @@ def _node_environment(folder: Path, node: Optional[str]) -> Tuple[str, Path]:
     version = re.match(r"v(\d+)", said)
     if not version or int(version.group(1)) < OLDEST_NODE:
         raise RuntimeError(f"node {said.strip()} is older than {OLDEST_NODE} (name a newer one with --node)")
-    if not (folder / "node_modules/@modelcontextprotocol/node").exists():
+    if not all((folder / "node_modules" / package[: package.index("@", 1)]).exists() for package in packages):
         npm = shutil.which("npm")
         if not npm:
             raise RuntimeError("npm is not on PATH")
         folder.mkdir(parents=True, exist_ok=True)
-        print(f"making {folder} with {', '.join(NODE_PACKAGES)}", file=sys.stderr)
+        print(f"making {folder} with {', '.join(packages)}", file=sys.stderr)
         command = [
             npm,
             "install",
@@ -114,11 +119,10 @@ def _node_environment(folder: Path, node: Optional[str]) -> Tuple[str, Path]:
             "--no-fund",
             "--prefix",
             str(folder),
-            *NODE_PACKAGES,
+            *packages,
         ]
         subprocess.run(command, check=True)
-    shutil.copy(PEERS / "typescript_peer.mjs", folder)
-    return program, folder
+    return [program, shutil.copy(file, folder)]
 
 
 class HttpServer:

@@ -36,7 +36,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     took = f"{time.monotonic() - begin:.0f} s in all"
     print(f"{labels}; {platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores")
     print(f"HTTP load by {load.client_name()}; median of {figures.ROUNDS} turns; {took}\n")
-    _print_table(rows)
+    print_table(["figure", *HEADINGS, "to SDK", "to bare", "target", "met"], rows, len(COLUMNS) + 2)
     for name, reason in absent.items():
         print(f"- {name}: {reason}")
     for name, note in results.notes.items():
@@ -82,29 +82,37 @@ def _row(results: figures.Results, figure: figures.Figure) -> List[str]:
     values = {name: results.get(figure.name, name) for name in COLUMNS}
     return [
         f"{figure.title} ({figure.unit})",
-        *(_number(values[name]) for name in COLUMNS),
-        _ratio(values["minimcp"], values["sdk"]),
-        _ratio(values["minimcp"], values["bare"]),
-        ", ".join(_goal(figure, *goal) for goal in figure.goals),
-        _met(values, figure),
+        *(number(values[name]) for name in COLUMNS),
+        ratio(values["minimcp"], values["sdk"]),
+        ratio(values["minimcp"], values["bare"]),
+        target(figure),
+        met(values, figure),
     ]
 
 
-def _number(value: Optional[float]) -> str:
+def number(value: Optional[float], unit: str = "") -> str:
+    """A value of the table; single milliseconds have two more digits."""
     if value is None:
         return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.{3 if unit == 'ms' and value < 10 else 1}f}"
 
 
-def _ratio(value: Optional[float], other: Optional[float]) -> str:
+def ratio(value: Optional[float], other: Optional[float]) -> str:
+    """How often the other value goes into a value."""
     return f"{value / other:.2f}x" if value is not None and other else "-"
+
+
+def target(figure: figures.Figure) -> str:
+    """What is asked of a figure."""
+    return ", ".join(_goal(figure, *goal) for goal in figure.goals)
 
 
 def _goal(figure: figures.Figure, name: str, sign: str, number: float) -> str:
     return f"{sign} {number:.4g}x {NAMES[name]}" if name else f"{sign} {number:g} {figure.unit}"
 
 
-def _met(values: Dict[str, Any], figure: figures.Figure) -> str:
+def met(values: Dict[str, Any], figure: figures.Figure) -> str:
+    """Whether all that is asked of a figure is so."""
     if values["minimcp"] is None:
         return "-"
     verdicts = []
@@ -116,13 +124,14 @@ def _met(values: Dict[str, Any], figure: figures.Figure) -> str:
     return "-" if not verdicts else "yes" if all(verdicts) else "no"
 
 
-def _print_table(rows: List[List[str]]) -> None:
-    table = [["figure", *HEADINGS, "to SDK", "to bare", "target", "met"], *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+def print_table(headings: List[str], rows: List[List[str]], numbers: int) -> None:
+    """Print rows under headings; this many columns after the first are flush right."""
+    table = [headings, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(headings))]
     table.insert(1, ["-" * width for width in widths])
     for row in table:
         cells = [
-            cell.rjust(width) if 0 < column < 8 else cell.ljust(width)
+            cell.rjust(width) if 0 < column <= numbers else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths))
         ]
         print("  ".join(cells).rstrip())

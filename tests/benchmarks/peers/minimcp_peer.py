@@ -30,6 +30,13 @@ def big():  # type: ignore[no-untyped-def]
     return options.BIG
 
 
+@server.tool
+def huge(ctx: Context) -> str:
+    """Report progress, so that what follows is a stream, and return two mebibytes of text."""
+    ctx.progress(1, 1)
+    return 2 * options.BIG
+
+
 for extra in options.extra_tools(arguments.tools):
     server.add_tool(extra)
 
