@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from minimcp.client.http import HttpLink
-from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError
+from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError, Timeout
 from tests.scripted import NOTE, PING, Linked, received, result, scripted
 
 # Redirects
@@ -295,7 +295,15 @@ def test_tls_is_verified_as_the_session_says(tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
-    with scripted(lambda request, peer: peer.stream().event(NOTE).event(result()).end(), tls=context) as server:
+
+    def answer(request, peer):
+        peer.stream().event(NOTE)
+        if request.message["id"] == 1:
+            peer.event(result()).end()
+        else:
+            peer.left()
+
+    with scripted(answer, tls=context) as server:
         stranger = HttpLink(server.url)
         stranger.open(5)
         with pytest.raises(ConnectionLost) as caught:
@@ -309,6 +317,15 @@ def test_tls_is_verified_as_the_session_says(tmp_path):
             link.open(5)
             for _ in range(3):
                 assert received(link.start(PING, {}, 5)) == [NOTE, result()]
+            exchange = link.start({**PING, "id": 2}, {}, 5)
+            assert exchange.receive(5) == NOTE
+            with pytest.raises(Timeout):
+                exchange.receive(0.05)
+            ending = threading.Timer(0.1, exchange.abort, [ConnectionLost("enough")])
+            ending.start()
+            with pytest.raises(ConnectionLost, match="enough"):
+                exchange.receive(20)
+            ending.join()
             link.close()
         assert len({request.connection for request in server.requests}) == 1
 

@@ -196,7 +196,8 @@ class Incoming:
             data = self._socket.recv(_PIECE)
         except socket.timeout:
             raise Timeout("The server did not answer in time") from None
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, AttributeError) as problem:
+            # The latter two are those of a TLS socket that another thread has shut down.
             raise ConnectionLost(f"The connection to the server broke: {problem}") from None
         self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
         self._at = 0
