@@ -168,6 +168,12 @@ def test_a_command_follows_two_hyphens(capsys, toys):
     assert capsys.readouterr().out.startswith("Toy\\u001b[31m box 2 (2026-07-28)\n")
 
 
+def test_a_command_may_be_one_word_in_quotes(capsys, toys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main(["call", f"{sys.executable} -m minimcp run {toys}", "echo"]) == 0
+    assert capsys.readouterr().out == "None False\n"
+
+
 def test_a_server_is_picked_from_a_file(capsys, toys, tmp_path):
     entry = {"command": sys.executable, "args": ["-m", "minimcp", "run", toys], "env": {"PYTHONPATH": str(ROOT)}}
     config = tmp_path / "mcp.json"
@@ -325,8 +331,8 @@ def test_the_bar_shows_shares_messages_and_nothing_that_plays_tricks():
     assert first == "[#######.......................]  25% a\\u001b\\nb"
     assert second.rstrip() == "[##############################] 100%" and len(second) == len(first)
     assert third.rstrip() == "3.5" and stream.getvalue().endswith("\r")
-    for odd in ({"progress": 1, "total": 0}, {"progress": 1, "total": "x"}, {"progress": 1, "total": float("inf")}):
-        bar(odd)
+    for total in (0, "x", None, float("nan"), 10**400, -1, True):
+        bar({"progress": 10**399, "total": total})
 
 
 # What a server asks in between
@@ -359,6 +365,12 @@ def test_a_form_is_asked_field_by_field_with_defaults_and_choices():
     assert shown.startswith("\nShop\\u001b (python server.py) asks: Please\nAnswer? [Y]es, [d]ecline, [c]ancel: ")
     assert "Your name\n" in shown and "count (optional)\n" in shown and "integer from 1 to 5 [3]: " in shown
     assert "This field is required." in shown and "    2. green\n" in shown and "    2. Large (l)\n" in shown
+
+
+def test_a_flood_of_choices_is_cut_but_each_can_be_chosen():
+    names = [f"n{number}" for number in range(5000)]
+    result, shown = ask("\n4000\ny\n", **form(a={"type": "string", "enum": names}))
+    assert result["content"] == {"a": "n3999"} and "    ... and 4900 more\n" in shown and "n100" not in shown
 
 
 def test_what_is_left_out_takes_its_default_or_stays_out():

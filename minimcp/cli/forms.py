@@ -17,6 +17,7 @@ from . import values
 
 Message = dict[str, Any]
 
+_MOST_SHOWN = 100
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -77,9 +78,11 @@ class Terminal:
         if isinstance(field.get("description"), str):
             self._say(f" - {printable(field['description'], 500)}", end="")
         self._say("" if required else " (optional)")
-        for number, (value, label) in enumerate(choices, 1):
+        for number, (value, label) in enumerate(choices[:_MOST_SHOWN], 1):
             shown = printable(label, 200) if label == value else f"{printable(label, 200)} ({printable(value, 100)})"
             self._say(f"    {number}. {shown}")
+        if len(choices) > _MOST_SHOWN:
+            self._say(f"    ... and {len(choices) - _MOST_SHOWN} more")
         kind = "numbers, with commas" if several else "a number" if choices else _kind(field)
         while True:
             default = "" if current is None else f" [{printable(_shown(current), 200)}]"

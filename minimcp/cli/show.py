@@ -134,12 +134,13 @@ class Bar:
 
     def __call__(self, progress: Message) -> None:
         """Draw `{"progress": number, "total"?: number, "message"?: str}`."""
-        done, total = progress["progress"], progress.get("total")
-        text = f"{done}"
-        if isinstance(total, (int, float)) and not isinstance(total, bool) and 0 < total < float("inf"):
-            share = min(max(done / total, 0.0), 1.0)
+        text = str(progress["progress"])[:20]
+        try:
+            share = min(max(float(progress["progress"]) / float(progress["total"]), 0.0), 1.0)
             full = int(share * _BAR)
             text = f"[{'#' * full}{'.' * (_BAR - full)}] {share:4.0%}"
+        except (ArithmeticError, KeyError, TypeError, ValueError):
+            pass  # there is no total, or none that makes sense
         if isinstance(progress.get("message"), str):
             text += " " + printable(progress["message"], 100)
         self._stream.write("\r" + text.ljust(self._width))

@@ -81,12 +81,10 @@ def _target(given: Any) -> tuple[Any, str]:
             raise ValueError("after -- comes a command")
         return given, " ".join(given)
     path = given.rpartition(":")[0] if ".py:" in given else given
-    if path.endswith(".py") and "://" not in given:
-        if not os.path.isfile(path):
-            raise ValueError(f"there is no file {path!r}")
+    if path.endswith(".py") and os.path.isfile(path):
         return [sys.executable, "-m", "minimcp", "run", given], given
-    if given.endswith(".json") and "://" not in given and not os.path.isfile(given):
-        raise ValueError(f"there is no file {given!r}")
+    if path.endswith((".py", ".json")) and not os.path.isfile(path) and "://" not in path and " " not in path:
+        raise ValueError(f"there is no file {path!r}")
     return given, given
 
 
