@@ -201,6 +201,17 @@ def test_over_http_with_headers(capsys):
     assert capsys.readouterr().out == "x\n" and set(seen) == {"1:2"}
 
 
+def test_a_server_that_wants_authorization_is_one_line_too(capsys):
+    def closed(environ, start_response):
+        start_response("401 Unauthorized", [("WWW-Authenticate", "Bearer")])
+        return [b""]
+
+    with serving(closed) as url:
+        assert main(["list", url + "/mcp"]) == 1
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1 and "401" in err and "--header 'Authorization: Bearer TOKEN'" in err
+
+
 def test_trace_goes_to_standard_error_or_a_file(capsys, toys, tmp_path):
     assert main(["call", "--trace", toys, "echo"]) == 0
     out, err = capsys.readouterr()

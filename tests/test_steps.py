@@ -297,6 +297,23 @@ def test_closing_wakes_who_receives_and_the_steps_can_begin_anew():
         assert client.call_tool("add", a=1, b=1).text == "2"
 
 
+def test_a_session_that_is_over_is_begun_anew_by_hand():
+    made = build()
+    with serving(made.wsgi) as url, Client(url + "/mcp", auto=False) as client:
+        client.start()
+        client.initialize()
+        client.initialized()
+        assert client.call_tool("add", a=1, b=1).text == "2"
+        made.close()
+        with pytest.raises(ProtocolError, match="'started': call discover"):
+            client.call_tool("add", a=1, b=1)
+        assert client.state == "started"
+        client.initialize()
+        client.initialized()
+        assert client.call_tool("add", a=1, b=1).text == "2"
+        made.close()
+
+
 def test_a_client_that_goes_by_itself_has_no_steps():
     with Client(build()) as client:
         for step in (client.start, client.receive, client.discover, client.initialize, client.initialized):

@@ -11,7 +11,7 @@ from typing import Any, Optional
 from ..client.client import Client
 from ..client.consent import printable
 from ..client.results import Result
-from ..protocol.errors import ClientError, ProtocolError
+from ..protocol.errors import AuthorizationError, ClientError, ProtocolError
 from . import forms, show, values
 
 Message = dict[str, Any]
@@ -27,6 +27,8 @@ def talk(options: Any) -> int:
                 return command(client, options, bar)
             finally:
                 bar.clear()
+    except AuthorizationError as problem:
+        return _complain(f"{problem}; here: --header 'Authorization: Bearer TOKEN'", 1)
     except ClientError as problem:
         return _complain(str(problem), 1)
     except ValueError as problem:
