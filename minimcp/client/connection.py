@@ -179,6 +179,7 @@ class Connection:
             exchange = self.link.start(message, headers, clock.left())
             if started is not None:
                 started(exchange)
+            paused_s = 0.0
             while True:
                 asked = self.inbox.answered
                 left = clock.left()
@@ -190,6 +191,9 @@ class Connection:
                         clock.progress()
                         continue
                     raise Timeout(f"The server did not answer {message['method']} in {clock.timeout_s} s") from None
+                if exchange.paused_s > paused_s:
+                    clock.stop(exchange.paused_s - paused_s)
+                    paused_s = exchange.paused_s
                 if "method" in incoming:
                     if left == 0:
                         raise Timeout(f"The server sent much, but no answer to {message['method']}")

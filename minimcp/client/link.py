@@ -34,11 +34,13 @@ class Exchange:
     """One request on its way: the messages that belong to it, in order, its response last.
 
     :ivar status: the HTTP status of the reply, once it is known, or None.
+    :ivar paused_s: seconds so far in which credentials were fetched, perhaps by asking a person; they do not count.
     :ivar identity: a fingerprint of the credentials the request was sent with, "" for none.
     """
 
     status: int | None = None
     identity = ""
+    paused_s = 0.0
 
     def receive(self, timeout_s: float | None) -> Message:
         """Return the next message: notifications and requests of the server first, the response last.
