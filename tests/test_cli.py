@@ -342,6 +342,10 @@ def test_the_bar_shows_shares_messages_and_nothing_that_plays_tricks():
     assert first == "[#######.......................]  25% a\\u001b\\nb"
     assert second.rstrip() == "[##############################] 100%" and len(second) == len(first)
     assert third.rstrip() == "3.5" and stream.getvalue().endswith("\r")
+    with bar.hidden():
+        before = stream.getvalue()
+        bar({"progress": 1})
+        assert stream.getvalue() == before
     for total in (0, "x", None, float("nan"), 10**400, -1, True):
         bar({"progress": 10**399, "total": total})
 
@@ -519,7 +523,8 @@ class Pty:
 @pytest.mark.parametrize("mode", ["2025-11-25", "2026-07-28"])
 def test_questions_are_asked_on_the_terminal_while_a_tool_runs(toys, mode):
     with Pty("call", toys, "order", "--mode", mode) as terminal:
-        terminal.wait_for("[#######.......................]  25% asking")
+        if mode == "2026-07-28":  # a legacy server asks on another thread, which may come first
+            terminal.wait_for("[#######.......................]  25% asking")
         terminal.wait_for("asks: How many?")
         terminal.wait_for("Answer? [Y]es")
         terminal.type("\n")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..client.consent import printable
@@ -130,7 +133,9 @@ class Bar:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._lock = threading.RLock()  # a question of a legacy server comes on another thread; guards what follows
         self._width = 0
+        self._hidden = False
 
     def __call__(self, progress: Message) -> None:
         """Draw `{"progress": number, "total"?: number, "message"?: str}`."""
@@ -143,13 +148,27 @@ class Bar:
             pass  # there is no total, or none that makes sense
         if isinstance(progress.get("message"), str):
             text += " " + printable(progress["message"], 100)
-        self._stream.write("\r" + text.ljust(self._width))
-        self._stream.flush()
-        self._width = len(text)
+        with self._lock:
+            if not self._hidden:
+                self._stream.write("\r" + text.ljust(self._width))
+                self._stream.flush()
+                self._width = len(text)
 
     def clear(self) -> None:
         """Take the line away."""
-        if self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
-            self._stream.flush()
-            self._width = 0
+        with self._lock:
+            if self._width:
+                self._stream.write("\r" + " " * self._width + "\r")
+                self._stream.flush()
+                self._width = 0
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Keep the terminal free for something else."""
+        with self._lock:
+            self.clear()
+            self._hidden = True
+        try:
+            yield
+        finally:
+            self._hidden = False

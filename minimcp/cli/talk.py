@@ -49,9 +49,9 @@ def _client(options: Any, bar: show.Bar) -> Client:
     person = forms.make(where)
 
     def elicit(question: Any) -> Any:
-        bar.clear()
         assert person is not None
-        return person(question)
+        with bar.hidden():
+            return person(question)
 
     def on_log(params: Message) -> None:
         bar.clear()
