@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from minimcp import Client, ClientError, Context, Server
 from minimcp.client.trace import recorder
 from tests.helpers import serving
 
+ROOT = Path(__file__).resolve().parent.parent
 SECRET = "hunter2-hunter2-hunter2"
 
 
@@ -246,6 +249,27 @@ def test_what_cannot_be_json_is_still_recorded():
     for _ in range(100_000):
         deep = [deep]
     recorder(trace).bind("memory")("sent", {"a": deep})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_traces_although_a_thread_of_the_parent_was_at_it(tmp_path):
+    code = """
+import os, sys, threading
+from minimcp.client import trace
+made = trace.recorder(sys.argv[1])
+record = made.bind("stdio")
+with made._lock, trace._writing:
+    pid = os.fork()
+    if pid == 0:
+        record("sent", {"id": 1, "method": "m"})
+        trace.recorder(sys.stderr).bind("stdio")("sent", {"id": 1, "method": "m"})
+        os._exit(0)
+print(os.waitpid(pid, 0)[1])
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "trace")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "0\n" and len((tmp_path / "trace").read_text().splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("wrong", [1, {"path": "x"}])

@@ -95,10 +95,14 @@ class Recorder:
 
     def __init__(self, write: Write) -> None:
         self._write = write
+        self._complaints = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()  # guards _open
         # The requests without a response, by who sent them and their id; the oldest is forgotten first.
         self._open: OrderedDict[Any, tuple[str, float]] = OrderedDict()
-        self._complaints = 0
 
     def bind(self, transport: str) -> Callable[..., None]:
         """The function to give to a link of this kind."""
@@ -138,6 +142,8 @@ class Recorder:
         """What is known about the request that a response answers."""
         if "id" not in message:
             return {}
+        if self._pid != os.getpid():
+            self._reset()  # a thread of the parent may hold the lock
         now = time.monotonic()
         id = message["id"]
         with self._lock:
