@@ -257,7 +257,8 @@ class Raw:
         if left is not None and left <= 0:
             raise Timeout("The server did not answer in time")
         try:
-            if self._socket is not None:
+            if self._socket is not None and self._socket.fileno() >= 0:
+                # It is closed once a response that ends with the connection has been read.
                 self._socket.settimeout(left)
             data = (self._read1(_PIECE) if self._read1 is not None else self._raw.read(1)) or b""
         except (socket.timeout, urllib3.exceptions.TimeoutError):

@@ -139,6 +139,9 @@ def _variable(found: re.Match[str]) -> str:
 
 def _url(url: str, kind: Optional[str], options: Message) -> Target:
     known = {key: options[key] for key in ("headers", "auth", "session", "limits") if options.get(key) is not None}
+    if hasattr(known.get("auth"), "for_server"):
+        # HTTP+SSE has two addresses, which take the same token.
+        known["auth"] = known["auth"].for_server(url)
 
     def streamable() -> Link:
         from .http import HttpLink
