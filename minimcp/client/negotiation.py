@@ -32,7 +32,7 @@ _legacy: OrderedDict[str, None] = OrderedDict()
 _lock = threading.Lock()  # guards _legacy
 
 
-class _Legacy(Exception):
+class Legacy(Exception):
     """The probe says that the server is of the legacy era, and with which revision to begin."""
 
     def __init__(self, version: str = spec.LATEST_LEGACY, probe: Exchange | None = None) -> None:
@@ -96,7 +96,7 @@ def _greet(conn: Connection, mode: str) -> Peer:
         return peer
     try:
         return discover(conn, spec.MODERN_VERSIONS[-1])
-    except _Legacy as verdict:
+    except Legacy as verdict:
         if mode != "auto":
             raise ProtocolError(f"The server does not speak {spec.MODERN_VERSIONS[-1]}; use mode='auto'") from None
         return _fall_back(conn, verdict)
@@ -111,7 +111,7 @@ def _remembered(greeting: Message) -> Peer:
     return Peer(era, version if version in spec.MODERN_VERSIONS else spec.MODERN_VERSIONS[-1], greeting)
 
 
-def _fall_back(conn: Connection, verdict: _Legacy) -> Peer:
+def _fall_back(conn: Connection, verdict: Legacy) -> Peer:
     """Begin with `initialize`; a modern server that was only slow to answer the probe is recognised after all."""
     try:
         peer = initialize(conn, verdict.version)
@@ -145,7 +145,7 @@ def discover(conn: Connection, version: str, again: bool = False) -> Peer:
     """Ask a server what it is, the modern way.
 
     :param again: whether the server has refused a revision before.
-    :raises _Legacy: when it is not modern.
+    :raises Legacy: when it is not modern.
     :raises ClientError: when it is, but something else is wrong, or it cannot be reached.
     """
     message = wire.request(conn.next_id(), "server/discover")
@@ -167,20 +167,20 @@ def discover(conn: Connection, version: str, again: bool = False) -> Peer:
         if not probing:
             raise
         keep = True
-        raise _Legacy(probe=exchange) from None
+        raise Legacy(probe=exchange) from None
     except HTTPStatus as problem:
         if problem.status == 401:
             raise AuthorizationError(UNAUTHORIZED) from problem
         if not 400 <= problem.status < 500 or problem.status in (403, 429):
             raise
-        raise _Legacy() from None
+        raise Legacy() from None
     finally:
         if exchange is not None and not keep:
             exchange.close()
     if "error" not in answer:
         result = answer.get("result")
         if not isinstance(result, dict) or not isinstance(result.get("supportedVersions"), list):
-            raise _Legacy()  # Some answer whatever they do not know with an empty result.
+            raise Legacy()  # Some answer whatever they do not know with an empty result.
         return Peer(modern.ERA, _choose(result["supportedVersions"]), result)
     return _judge(conn, answer["error"], status, again)
 
@@ -191,7 +191,7 @@ def _judge(conn: Connection, problem: Any, status: int | None, again: bool) -> P
     if code == spec.METHOD_NOT_FOUND and status == 404:
         return Peer(modern.ERA, spec.MODERN_VERSIONS[-1], {})  # Spec: TRN-103
     if code not in _MODERN_CODES:
-        raise _Legacy()
+        raise Legacy()
     data = problem.get("data")
     if code == spec.UNSUPPORTED_VERSION and isinstance(data, dict):
         version = _choose(data.get("supported"))
@@ -202,7 +202,7 @@ def _judge(conn: Connection, problem: Any, status: int | None, again: bool) -> P
 def _choose(supported: Any) -> str:
     """The newest modern revision of a server's list that this client speaks. Spec: BASE-076, BASE-077
 
-    :raises _Legacy: when only legacy ones are mutual.
+    :raises Legacy: when only legacy ones are mutual.
     :raises ProtocolError: when none is.
     """
     names = [name for name in supported if isinstance(name, str)] if isinstance(supported, list) else []
@@ -211,7 +211,7 @@ def _choose(supported: Any) -> str:
         raise ProtocolError(f"No common revision: the server speaks {str(names)[:200]}, this client {spec.VERSIONS}")
     if mutual[-1] in spec.MODERN_VERSIONS:
         return mutual[-1]
-    raise _Legacy(mutual[-1])
+    raise Legacy(mutual[-1])
 
 
 def initialize(conn: Connection, version: str) -> Peer:

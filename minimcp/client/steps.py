@@ -15,11 +15,12 @@ client work too. What is sent by hand goes out as it is, however wrong, and chan
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from ..protocol import spec
 from ..protocol.errors import ClientError, ConnectionLost, InvalidRequest, ProtocolError, Timeout
@@ -118,49 +119,41 @@ class Manual(Connection):
         self.stage = "new"
         self._trace: Recorder | None = self._record
         self._record = self  # type: ignore[assignment]  # to see what comes in before it is handed out
-        self.inbox = _Rest(self._heard_here, self._answer, self._refuse, self._notice)
+        self.inbox = _WhileWaiting(self, self._answer, self._refuse, self._notice)
         self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._greeted: Peer | None = None
-        self._lock = threading.Lock()  # guards the three below
-        self._last = 0
-        self._theirs: set[Any] = set()  # ids of requests sent by hand
-        self._busy = 0  # methods that wait for an answer
-        self._thread = threading.local()  # `reads`: for `receive`; `heard`: the last message put there
+        self._lock = threading.Lock()  # guards the two below
+        self._mine: set[int] = set()  # ids of requests that were not sent by hand and have no response yet
+        self.waiting = 0  # methods that wait for an answer
 
     @property
     def state(self) -> str:
         """The stage, or "lost" or "closed"."""
         return "closed" if self.closed else self.stage if self.lost is None else "lost"
 
-    # What comes in
-
     def bind(self, kind: str) -> Callable[..., None]:
-        """Make what a link calls with every message; it gives to `receive` what nobody else waits for."""
+        """Make what a link calls with every message; it gives to `receive` what no method waits for."""
         record = None if self._trace is None else self._trace.bind(kind)
 
         def hear(direction: str, message: Any, **facts: Any) -> None:
             if record is not None:
                 record(direction, message, **facts)
-            if direction == "received" and isinstance(message, dict) and not self._claimed(message):
-                self._thread.heard = message
+            if direction == "received" and isinstance(message, dict) and not self._is_awaited(message):
                 if "method" not in message or "id" in message or self._heard.qsize() < MOST_WAITING:
                     self._heard.put(message)
 
         return hear
 
-    def _heard_here(self, message: Message) -> bool:
-        return getattr(self._thread, "heard", None) is message
-
-    def _claimed(self, message: Message) -> bool:
-        """Whether a message is for one of the client's other methods."""
+    def _is_awaited(self, message: Message) -> bool:
+        """Whether one of the client's other methods waits for this."""
+        if "method" in message:
+            return bool(self.waiting or self.listeners)
+        id = message.get("id")
         with self._lock:
-            if "method" not in message:
-                id = message.get("id")
-                if _key(id) in self._theirs:
-                    self._theirs.discard(_key(id))
-                    return False
-                return type(id) is int and 0 < id <= self._last
-            return not getattr(self._thread, "reads", False) and bool(self._busy or self.listeners)
+            if type(id) is not int or id not in self._mine:
+                return False
+            self._mine.discard(id)
+            return True
 
     def receive(self, timeout_s: float | None) -> Message:
         """See `StepByStep`."""
@@ -185,8 +178,6 @@ class Manual(Connection):
         super().close()
         self._heard.put(ConnectionLost("The client was closed"))
 
-    # What goes out
-
     def send(self, message: Any, headers: dict[str, str]) -> None:
         """See `StepByStep`."""
         self._expect("send", "started", "discovered", "initializing", "ready")
@@ -202,11 +193,9 @@ class Manual(Connection):
         if kind in ("notification", "response"):
             self.link.send(message, headers, self.timeout_s)
             return
-        id = message["id"]
-        with self._lock:
-            self._theirs.add(_key(id))
-            if type(id) is int:
-                self._last = max(self._last, id)  # so that it is not used again. Spec: BASE-004
+        if type(message["id"]) is int:
+            # So that it is not used again. Spec: BASE-004
+            self._ids = itertools.count(max(next(self._ids), message["id"] + 1))
         exchange = self.link.start(message, headers, self.timeout_s)
         if self.link.kind in _READ_BY_CALLER:
             threading.Thread(target=self._read, args=(exchange,), name="minimcp-steps", daemon=True).start()
@@ -224,7 +213,6 @@ class Manual(Connection):
             return {}
 
     def _read(self, exchange: Exchange) -> None:
-        self._thread.reads = True
         try:
             while "method" in exchange.receive(None):
                 pass
@@ -237,25 +225,26 @@ class Manual(Connection):
     def next_id(self) -> int:
         """An id that was never used, by hand or otherwise."""
         with self._lock:
-            self._last += 1
-            return self._last
+            id = super().next_id()
+            self._mine.add(id)
+            return id
 
     def exchange(
         self, peer: Peer, message: Message, clock: Clock, started: Callable[[Exchange], None] | None = None
     ) -> Steps:
         """See `Connection`."""
-        with self._working():
+        with self._waits():
             return (yield from super().exchange(peer, message, clock, started))
 
     @contextmanager
-    def _working(self) -> Iterator[None]:
+    def _waits(self) -> Iterator[None]:
         with self._lock:
-            self._busy += 1
+            self.waiting += 1
         try:
             yield
         finally:
             with self._lock:
-                self._busy -= 1
+                self.waiting -= 1
 
     # The steps
 
@@ -269,9 +258,9 @@ class Manual(Connection):
         """See `StepByStep`."""
         self._expect("discover", "started")
         try:
-            with self._working():
+            with self._waits():
                 peer = negotiation.discover(self, version)
-        except negotiation._Legacy as verdict:
+        except negotiation.Legacy as verdict:
             if verdict.probe is not None:
                 verdict.probe.close()
             raise ProtocolError(
@@ -311,47 +300,42 @@ class Manual(Connection):
 
     def _expect(self, step: str, *stages: str) -> None:
         """Refuse a step that does not come at this stage, with the rule."""
-        if self.stage in stages:
-            return
-        name = step if step == "This" else f"{step}()"
-        raise ProtocolError(f"{name} cannot come while the client is {self.stage!r}: {_rule(step, self.stage)}")
+        if self.stage not in stages:
+            name = step if step == "This" else f"{step}()"
+            rule = _RULES.get((step, self.stage)) or _RULES.get(("", self.stage)) or _RULES[(step, "")]
+            raise ProtocolError(f"{name} cannot come while the client is {self.stage!r}: {rule}")
 
 
-def _rule(step: str, stage: str) -> str:
-    if stage == "new":
-        return 'call start() first, "launch the server as a subprocess and exchange messages over it" (TRN-009)'
-    if step == "start":
-        return "it was started already; close() ends it"
-    if step == "initialized" and stage == "started":
-        return 'call initialize() first, "after a successful answer send notifications/initialized" (BASE-098)'
-    if step == "discover":
-        return '"probe with server/discover before any other request" (TRN-028); close() it to begin anew'
-    if stage == "discovered":
-        return 'the server is modern, and "modern revisions have no handshake" (BASE-106)'
-    if step == "initialize":
-        return '"initialize is the first interaction" (BASE-096), and it took place'
-    if step == "initialized":
-        return '"after a successful answer send notifications/initialized" (BASE-098), and it was sent'
-    if stage == "initializing":
-        return 'call initialized() first, "after a successful answer send notifications/initialized" (BASE-098)'
-    return (
-        'call discover(), or initialize() and initialized(), first: "probe with server/discover before any other '
-        'request" (TRN-028), and send no "request other than ping before the initialize answer" (BASE-099)'
-    )
+class _WhileWaiting(Inbox):
+    """The inbox for what comes while a method waits; at other times `receive` has it."""
 
-
-class _Rest(Inbox):
-    """The inbox for what `receive` does not get."""
-
-    def __init__(self, heard: Callable[[Message], bool], *args: Any) -> None:
+    def __init__(self, conn: Manual, *args: Any) -> None:
         super().__init__(*args)
-        self._heard = heard
+        self._conn = conn
 
     def put(self, message: Message) -> None:
-        """Take a message, unless `receive` has it."""
-        if not self._heard(message):
+        """Take a message."""
+        if self._conn.waiting or self._conn.listeners:
             super().put(message)
 
 
-def _key(id: Any) -> Optional[tuple[type, Any]]:
-    return (type(id), id) if isinstance(id, (str, int, float)) else None
+_FIRST = '"after a successful answer send notifications/initialized" (BASE-098)'
+_PROBE = '"probe with server/discover before any other request" (TRN-028)'
+# By step and stage; then by stage for any step, then by step at any other stage.
+_RULES = {
+    ("start", "started"): "it was started already; close() ends it",
+    ("start", ""): "it was started already; close() ends it",
+    ("", "new"): 'call start() first, "launch the server as a subprocess and exchange messages over it" (TRN-009)',
+    ("initialized", "started"): f"call initialize() first, {_FIRST}",
+    ("discover", "initializing"): f"{_PROBE}; close() it to begin anew",
+    ("discover", "ready"): f"{_PROBE}; close() it to begin anew",
+    ("discover", "discovered"): f"{_PROBE}; close() it to begin anew",
+    ("", "discovered"): 'the server is modern, and "modern revisions have no handshake" (BASE-106)',
+    ("initialize", ""): '"initialize is the first interaction" (BASE-096), and it took place',
+    ("initialized", "ready"): f"{_FIRST[:-1]}, and it was sent)",
+    ("This", "initializing"): f"call initialized() first, {_FIRST}",
+    ("This", ""): (
+        f'call discover(), or initialize() and initialized(), first: {_PROBE}, and send no "request other than ping '
+        'before the initialize answer" (BASE-099)'
+    ),
+}
