@@ -59,7 +59,7 @@ class StepByStep:
         conn = self._connect()
         if not isinstance(conn, Manual):
             raise ProtocolError(
-                "This client takes all steps by itself; make it with auto=False to take them one by one"
+                "This client takes the steps by itself; make it with auto=False to take them one by one"
             )
         return conn
 
@@ -138,9 +138,10 @@ class Manual(Connection):
         def hear(direction: str, message: Any, **facts: Any) -> None:
             if record is not None:
                 record(direction, message, **facts)
-            if direction == "received" and isinstance(message, dict) and not self._is_awaited(message):
-                if "method" not in message or "id" in message or self._heard.qsize() < MOST_WAITING:
-                    self._heard.put(message)
+            if direction != "received" or not isinstance(message, dict) or self._is_awaited(message):
+                return
+            if "method" not in message or "id" in message or self._heard.qsize() < MOST_WAITING:
+                self._heard.put(message)
 
         return hear
 
