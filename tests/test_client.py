@@ -70,6 +70,14 @@ def test_progress_and_log_messages_reach_their_callbacks(target, mode):
         wait_until(lambda: logged == ["debug", "warning"])
 
 
+@pytest.mark.parametrize("mode", REVISIONS)
+def test_a_log_level_may_be_given_from_the_start(mode):
+    logged = []
+    with Client(build(), mode=mode, log_level="debug", on_log=lambda params: logged.append(params["level"])) as client:
+        client.call_tool("count", steps=1)
+        wait_until(lambda: logged == ["debug", "warning"])
+
+
 def test_progress_is_also_an_iterator():
     with Client(build()) as client:
         call = client.start_tool("count", steps=2)

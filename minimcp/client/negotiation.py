@@ -74,7 +74,17 @@ def _settle(conn: Connection, peer: Peer) -> Peer:
         conn.notify("notifications/initialized")
         if conn.watch:
             conn.link.listen()
+        if conn.log_level is not None and peer.offers("logging"):
+            _set_log_level(conn, peer, conn.log_level)
     return peer
+
+
+def _set_log_level(conn: Connection, peer: Peer, level: str) -> None:
+    message = wire.request(conn.next_id(), "logging/setLevel", {"level": level})
+    try:
+        drain(conn.exchange(peer, message, Clock(conn.timeout_s, None)), conn.inbox.put)
+    except RemoteError as problem:
+        log.warning("the server does not set its log level: %s", problem)
 
 
 def _greet(conn: Connection, mode: str) -> Peer:
