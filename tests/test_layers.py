@@ -141,3 +141,15 @@ server.run()
     found = loaded(code, json.dumps(call) + "\n")
     assert "minimcp.transports.stdio" in found
     assert not found & {*HEAVY, "minimcp.transports.http", "minimcp.transports.wsgi_server", "http.client"}
+
+
+def test_a_client_of_a_process_never_loads_http():
+    code = """
+import sys
+from minimcp import Client
+with Client([sys.executable, "-m", "minimcp", "run", "examples/hello.py"], env={"PYTHONPATH": "."}) as client:
+    assert client.call_tool("count", text="one two").data["words"] == 2
+"""
+    found = loaded(code)
+    assert any(name.endswith(".stdio") for name in found)
+    assert not found & {*HEAVY, "http.client", "urllib3", "ssl", "minimcp.server.server"}

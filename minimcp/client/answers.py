@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, Optional, Union
 
 from ..protocol.errors import InternalError, InvalidArguments, InvalidParams, McpError, MethodNotFound
@@ -194,6 +193,8 @@ def _root(item: Any) -> Message:
     if isinstance(item, dict):
         uri = item.get("uri")
     else:
+        from pathlib import Path
+
         text = os.fspath(item)
         uri = text if text.startswith("file://") else Path(text).resolve().as_uri()
         item = {"uri": uri}
