@@ -12,7 +12,7 @@ import threading
 import pytest
 import requests
 
-from minimcp import AuthorizationError, ConnectionLost, FileStore, OAuth
+from minimcp import AuthorizationError, ConnectionLost, FileStore, OAuth, Timeout
 from tests.authority import Authority, Browser, Resource
 from tests.doors import ROOT
 
@@ -176,6 +176,22 @@ def test_several_urls_under_one_resource_share_a_token(authority, resource, brow
     auth = OAuth(login=browser).for_server(resource.endpoint)
     assert get(resource, auth).ok and requests.get(resource.endpoint + "/more", auth=auth, timeout=10).ok
     assert len(browser.opened) == 2
+
+
+def test_a_user_who_never_comes_back_is_waited_for_so_long(authority, resource):
+    with pytest.raises(Timeout, match="browser") as caught:
+        get(resource, OAuth(open_browser=lambda url: True, login_timeout=0.05))
+    assert caught.value.retry == "always" and not authority.asked("/token")
+
+
+def test_a_step_up_that_names_no_scope_asks_for_all_that_the_server_lists(authority, resource, browser):
+    resource.prm["scopes_supported"] = ["a", "b"]
+    auth = OAuth(login=browser, scope="a")
+    assert get(resource, auth).ok and browser.query()["scope"] == "a"
+    resource.needs = ("b",)
+    ask = resource.challenge
+    resource.challenge = lambda status, error="", scope="": ask(status, error)
+    assert get(resource, auth).ok and browser.query()["scope"] == "a b"
 
 
 def test_a_login_that_returns_nothing_is_told(resource):

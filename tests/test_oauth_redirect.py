@@ -70,6 +70,11 @@ def test_connections_that_a_browser_opens_and_never_uses_do_not_block(receiver):
         assert visit(receiver, "/callback?code=c&state=right").status_code == 200
 
 
+def test_no_name_is_looked_up(monkeypatch):
+    monkeypatch.setattr(socket, "getfqdn", lambda *_: pytest.fail("a name was looked up"))
+    Receiver().close()
+
+
 def test_nobody_comes():
     receiver = Receiver()
     receiver.expect("right")

@@ -170,7 +170,7 @@ class Access:
         self._load()
         if refresh and self.token is not None and self._refresh(fetch):
             return
-        named = challenge.scopes or (() if more or common.scope else self._target.scopes)
+        named = challenge.scopes or (() if common.scope and not more else self._target.scopes)
         scope = union(common.scope, self._asked, (self.token or {}).get("scope"), named)
         # On its own it would stand for all the scopes that come without asking. Spec: AUTH-100
         if scope and common.offline_access and "offline_access" in self._server.get("scopes_supported", ()):

@@ -91,7 +91,7 @@ class Fetcher:
         check_url(url, what)
         self._check_host(url, what)
         # `identity`: the limit below then counts what is held in memory.
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
+        headers = {"User-Agent": "minimcp", "Accept": "application/json", "Accept-Encoding": "identity", **headers}
         until = time.monotonic() + self._timeout_s
         try:
             with self._session.request(

@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -89,6 +90,10 @@ class _Server(ThreadingHTTPServer):
     # Elsewhere this would let two programs share the port that a code comes to; here it only ends the wait after use.
     allow_reuse_address = os.name == "posix"
     allow_reuse_port = False
+
+    def server_bind(self) -> None:
+        # HTTPServer would look up the name of 127.0.0.1, which may take its time and is of no use.
+        TCPServer.server_bind(self)
 
     def handle_error(self, *_: Any) -> None:
         pass
