@@ -5,6 +5,7 @@ Workers take seconds to start and longer to stop, so all of them run at once, be
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import subprocess
@@ -21,7 +22,6 @@ from tests.embedded import embedded
 from tests.helpers import Process
 
 pytest.importorskip("celery", reason="celery is not installed")
-pytest.importorskip("gevent", reason="gevent is not installed")
 if not os.path.isdir("/proc/self/task"):
     pytest.skip("this system does not tell which processes there are", allow_module_level=True)
 
@@ -53,6 +53,7 @@ Wednesday clear 17.5 C
 Thursday  clear 17.5 C
 
 """
+POOLS = ["prefork"] + (["gevent"] if importlib.util.find_spec("gevent") else [])
 SERVER = [sys.executable, "-m", "minimcp", "run", "examples/hello.py"]
 
 
@@ -126,7 +127,7 @@ def command_of(pid: int) -> str:
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: Any) -> Iterator[dict[str, Any]]:
     """What was asked of each worker, and the workers, which have ended."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("prefork", "gevent", "early")}
+    folders = {name: tmp_path_factory.mktemp(name) for name in (*POOLS, "early")}
     (folders["early"] / "early.py").write_text(EARLY.replace("COMMAND", repr(SERVER)))
     sys.path.insert(0, str(ROOT / "examples"))
     try:
@@ -163,6 +164,8 @@ def ended(tmp_path_factory: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("pool", ["prefork", "gevent"])
 def test_a_task_calls_two_servers(ended: Any, pool: str) -> None:
+    if pool not in ended:
+        pytest.skip(f"{pool} is not installed")
     assert ended[pool] == REPORTS
     # One in each process that ran a task; greenlets share one.
     assert 1 <= ended["workers"][pool].servers() <= {"prefork": 2, "gevent": 1}[pool]
@@ -174,7 +177,7 @@ def test_clients_that_were_open_before_the_fork_connect_anew_or_say_so(ended: An
 
 
 def test_no_process_is_left_when_the_worker_has_stopped(ended: Any) -> None:
-    assert ended["codes"] == [0, 0, 0]
+    assert set(ended["codes"]) == {0}
     assert ended["left"] == []
     for worker in ended["workers"].values():
         assert not [line for line in worker.process.lines if "Traceback" in line or "ERROR" in line]
