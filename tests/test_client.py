@@ -143,8 +143,10 @@ def test_keywords_are_arguments_and_with_a_dict_they_are_options():
     with Client(server) as client:
         assert client.call_tool("wait", timeout=3).text == "3"
         assert client.call_tool("wait", {"timeout": 4}, timeout=5).text == "4"
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="no option 'tiemout'; there are check, max_timeout"):
             client.call_tool("wait", {"timeout": 4}, tiemout=5)
+        with pytest.raises(TypeError, match="options follow a dict"):
+            client.call_tool("wait", timeout=4, progress=print)
 
 
 def test_a_tool_that_failed_raises_by_choice():

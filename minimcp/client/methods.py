@@ -23,6 +23,7 @@ Message = dict[str, Any]
 OnMessage = Callable[[Message], Any]
 
 MAX_PAGES = 1000
+OPTIONS = {"check", "max_timeout", "meta", "progress", "timeout"}
 
 
 class Methods:
@@ -293,5 +294,18 @@ class Methods:
 
 
 def _split(arguments: Message | None, more: Message) -> tuple[Message, Message]:
-    """Keywords are arguments, unless there is a dict of arguments; then they are options."""
-    return (more, {}) if arguments is None else (arguments, dict(more))
+    """Keywords are arguments, unless there is a dict of arguments; then they are options.
+
+    :raises TypeError: for an option that there is not, and for what can only be meant as one.
+    """
+    if arguments is not None:
+        unknown = more.keys() - OPTIONS
+        if unknown:
+            raise TypeError(f"There is no option {sorted(unknown)[0]!r}; there are {', '.join(sorted(OPTIONS))}")
+        return arguments, dict(more)
+    for name, value in more.items():
+        if callable(value):
+            raise TypeError(
+                f"{name}= cannot be an argument; options follow a dict of arguments: (name, {{...}}, {name}=...)"
+            )
+    return more, {}
