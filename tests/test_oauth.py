@@ -493,6 +493,13 @@ def test_a_refresh_that_fails_for_now_loses_nothing(authority, resource, browser
         get(resource, auth)
     authority.pages["/token"] = issue
     assert get(resource, auth).ok and len(browser.opened) == 1
+    authority.issued.clear()
+    refuse = {"refresh_token": (500, {}, {})}
+    authority.pages["/token"] = lambda seen: refuse.get(seen.form["grant_type"]) or issue(seen)
+    for _ in range(2):
+        with pytest.raises(ConnectionLost):
+            get(resource, auth)
+    assert get(resource, auth).ok and len(browser.opened) == 2
 
 
 def test_a_refresh_that_is_refused_leads_to_the_user(authority, resource, browser):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..protocol.errors import AuthorizationError, ClientError
+from ..protocol.errors import AuthorizationError, ClientError, ConnectionLost
 from .addresses import show
 from .discovery import Challenge, Choose, Target, find_server, find_target, legacy_server, union
 from .dpop import Prover
@@ -102,6 +102,8 @@ class Access:
         self._asked = ""
         # When each set of scopes was asked for in vain.
         self._tried: dict[frozenset[str], list[float]] = {}
+        # How often in a row a refresh ended without an answer.
+        self._troubles = 0
         # Those that wait while another thread fails, fail with it.
         self._turn = 0
         self._failure: ClientError | None = None
@@ -234,6 +236,13 @@ class Access:
                 self.token = None
                 common.store.pop(self._name(), None)
                 return False
+            except ConnectionLost:
+                # It may pass. If it does not, nobody should have to clear a store to get in again.
+                self._troubles += 1
+                if self._troubles < MOST_ATTEMPTS:
+                    raise
+                return False
+            self._troubles = 0
             # A server that does not rotate sends no new one. Kept before the token is used. Spec: AUTH-078, T148
             token["refresh_token"] = token["refresh_token"] or refresh_token
             self.refreshed = token["access_token"]
