@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from minimcp.client.http import HttpLink
+from minimcp.client.links.http import HttpLink
 
 # A client may leave at any moment.
 _OVER = (OSError, ValueError)

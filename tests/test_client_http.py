@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from minimcp import Context, Server
-from minimcp.client.http import HttpLink
+from minimcp.client.links.http import HttpLink
 from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError, Timeout
 from tests.embedded import embedded
 from tests.helpers import http_headers, modern

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from minimcp import Context, Server
-from minimcp.client import sessions
-from minimcp.client.http import HttpLink
-from minimcp.client.link import SessionExpired
+from minimcp.client.links import sessions
+from minimcp.client.links.http import HttpLink
+from minimcp.client.links.link import SessionExpired
 from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError, Timeout
 from tests.embedded import embedded, wait_until
 from tests.scripted import NOTE, PING, Linked, received, result

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from minimcp import Context, Server
-from minimcp.client.sse import SseLink
+from minimcp.client.links.sse import SseLink
 from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError, Timeout, UsedAfterFork
 from tests.embedded import embedded, wait_until
 from tests.scripted import NOTE, PING, received, result, scripted

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from minimcp.client import command
-from minimcp.client.process import end
-from minimcp.client.stdio import Lines, StdioLink
+from minimcp.client.links import command
+from minimcp.client.links.process import end
+from minimcp.client.links.stdio import Lines, StdioLink
 from minimcp.protocol.errors import CallCancelled, ClientError, ConnectionLost, ProtocolError, Timeout
 from tests.helpers import modern
 

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from minimcp.client.http import HttpLink
+from minimcp.client.links.http import HttpLink
 from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError, Timeout
 from tests.scripted import NOTE, PING, Linked, received, result, scripted
 

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from minimcp import Context, Server
-from minimcp.client.link import SessionExpired
-from minimcp.client.wsgi import WsgiLink
+from minimcp.client.links.link import SessionExpired
+from minimcp.client.links.wsgi import WsgiLink
 from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError, Timeout
 from tests.embedded import wait_until
 from tests.helpers import http_headers, modern

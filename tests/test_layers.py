@@ -31,7 +31,7 @@ STRANGERS = {("modern", "legacy"), ("legacy", "modern")}
 THIRD_PARTIES = {
     "jsonschema": ("protocol/schema.py",),
     "referencing": ("protocol/schema.py",),
-    "werkzeug": ("transports/", "client/wsgi.py", "auth/", "inspector/"),
+    "werkzeug": ("transports/", "client/links/wsgi.py", "auth/", "inspector/"),
     "requests": ("client/",),
     "urllib3": ("client/",),
     "jwt": ("client/dpop.py",),

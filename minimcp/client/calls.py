@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..protocol import spec, wire
 from ..protocol.errors import CallCancelled, McpError, ProtocolError, RemoteError, Timeout
 from . import negotiation, tasks
-from .link import Clock, Exchange, SessionExpired, Steps, drain
+from .links.link import Clock, Exchange, SessionExpired, Steps, drain
 from .results import Result
 
 if TYPE_CHECKING:
@@ -105,12 +105,18 @@ class Call:
     def result(self, on_progress: Callable[[Message], Any] | None = None) -> Any:
         """Wait for the answer.
 
-        :param on_progress: called with each progress on this thread.
+        :param on_progress: called with each progress on this thread; what it raises ends the call.
         :raises ClientError: whatever went wrong.
         """
-        for progress in self:
-            if on_progress is not None:
-                on_progress(progress)
+        try:
+            for progress in self:
+                if on_progress is not None:
+                    on_progress(progress)
+        except BaseException:
+            # An interrupt may come anywhere.
+            if not self._done:
+                self.close()
+            raise
         if self._error is not None:
             raise self._error
         return self._outcome

@@ -23,7 +23,7 @@ from . import negotiation, tasks
 from .answers import Answers
 from .cache import Cache
 from .inbox import Inbox
-from .link import Clock, Exchange, Link, Steps
+from .links.link import Clock, Exchange, Link, Steps
 from .peer import Peer, result_of
 from .tools import Tools
 

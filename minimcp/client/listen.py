@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..protocol import spec, wire
 from ..protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from . import modern
-from .link import Clock, drain
+from .links.link import Clock, drain
 from .peer import result_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..protocol import spec, wire
 from ..protocol.errors import AuthorizationError, ClientError, HTTPStatus, ProtocolError, RemoteError, Timeout
 from . import legacy, modern
-from .link import Clock, Exchange, drain
+from .links.link import Clock, Exchange, drain
 from .peer import Peer
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from ..protocol.wire import check
 from . import modern, negotiation
 from .connection import Connection
 from .inbox import Inbox
-from .link import MOST_WAITING, Clock, Exchange, Link, Steps
+from .links.link import MOST_WAITING, Clock, Exchange, Link, Steps
 from .peer import Peer
 from .results import Result
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Optional
 
-from .link import Link
+from .links.link import Link
 
 Message = dict[str, Any]
 Make = Callable[[], Link]
@@ -42,7 +42,7 @@ def read(target: Any, server: Optional[str], options: Message) -> Target:
     :raises TypeError: likewise, by type.
     """
     if hasattr(target, "open_session") and hasattr(target, "call"):
-        from .memory import MemoryLink
+        from .links.memory import MemoryLink
 
         return Target([lambda: MemoryLink(target)], f"memory:{id(target)}", target.identity["name"])
     if isinstance(target, dict):
@@ -52,7 +52,7 @@ def read(target: Any, server: Optional[str], options: Message) -> Target:
     if isinstance(target, (str, os.PathLike)):
         return _text(os.fspath(target), server, options)
     if callable(target):
-        from .wsgi import WsgiLink
+        from .links.wsgi import WsgiLink
 
         known = {key: value for key, value in options.items() if key in ("headers", "auth") and value is not None}
         return Target([lambda: WsgiLink(target, **known)], f"wsgi:{id(target)}", "the WSGI application")
@@ -144,12 +144,12 @@ def _url(url: str, kind: Optional[str], options: Message) -> Target:
         known["auth"] = known["auth"].for_server(url)
 
     def streamable() -> Link:
-        from .http import HttpLink
+        from .links.http import HttpLink
 
         return HttpLink(url, **known)
 
     def two_endpoints() -> Link:
-        from .sse import SseLink
+        from .links.sse import SseLink
 
         return SseLink(url, **known)
 
@@ -161,7 +161,7 @@ def _command(command: list[str], options: Message) -> Target:
     known = {key: options[key] for key in ("env", "cwd", "stderr", "limits") if options.get(key) is not None}
 
     def process() -> Link:
-        from .stdio import StdioLink
+        from .links.stdio import StdioLink
 
         return StdioLink(command, **known)
 

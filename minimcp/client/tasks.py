@@ -11,7 +11,7 @@ from ..protocol.errors import CallCancelled, ClientError, ProtocolError, Timeout
 if TYPE_CHECKING:
     from .calls import Call
     from .connection import Connection
-    from .link import Steps
+    from .links.link import Steps
     from .peer import Peer
 
 log = logging.getLogger("minimcp")

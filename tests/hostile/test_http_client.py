@@ -16,10 +16,10 @@ import tracemalloc
 
 import pytest
 
-from minimcp.client.http import HttpLink
-from minimcp.client.link import SessionExpired
-from minimcp.client.reading import LIMITS
-from minimcp.client.sse import SseLink
+from minimcp.client.links.http import HttpLink
+from minimcp.client.links.link import SessionExpired
+from minimcp.client.links.reading import LIMITS
+from minimcp.client.links.sse import SseLink
 from minimcp.protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError, Timeout
 from tests.embedded import wait_until
 from tests.scripted import NOTE, PING, Linked, result, scripted

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from minimcp.client.stdio import StdioLink
+from minimcp.client.links.stdio import StdioLink
 from minimcp.protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -855,9 +855,9 @@ print(descriptors() == before, threading.active_count())
 @pytest.fixture
 def blocking(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a thread can only block in a pipe, such as on Windows."""
-    monkeypatch.setattr("minimcp.client.pipes.CAN_POLL", False)
-    monkeypatch.setattr("minimcp.client.stdio.CAN_POLL", False)
-    monkeypatch.setattr("minimcp.client.process.CAN_POLL", False)
+    monkeypatch.setattr("minimcp.client.links.pipes.CAN_POLL", False)
+    monkeypatch.setattr("minimcp.client.links.stdio.CAN_POLL", False)
+    monkeypatch.setattr("minimcp.client.links.process.CAN_POLL", False)
 
 
 @pytest.mark.usefixtures("blocking")

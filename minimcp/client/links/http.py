@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ..protocol import spec, wire
-from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError, Timeout
+from ...protocol import spec, wire
+from ...protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError, Timeout
 from . import sessions
 from .events import Events, kind_of, messages, parse
 from .link import Exchange, Link, Message, SessionExpired

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-from ..protocol.errors import ClientError, ConnectionLost, ProtocolError
-from .addresses import origin, show
+from ...protocol.errors import ClientError, ConnectionLost, ProtocolError
+from ..addresses import origin, show
 from .reading import Headers, Raw
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
-from ..protocol.errors import ConnectionLost, Timeout
+from ...protocol.errors import ConnectionLost, Timeout
 from .http import HttpLink
 from .reading import Headers
 from .reply import Fields

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 from urllib.parse import urlsplit, urlunsplit
 
-from ..protocol.errors import ProtocolError
+from ...protocol.errors import ProtocolError
 from .reading import Headers, Incoming
 from .reply import Fields, text_of
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Any, Optional
 from urllib.parse import quote, urlsplit
 
-from ..protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
-from .addresses import origin
+from ...protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
+from ..addresses import origin
 from .reading import Headers, Incoming, Raw
 from .reply import Fields, Reply, text_of
 from .settings import Setup

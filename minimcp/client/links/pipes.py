@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from ..protocol.errors import ConnectionLost
+from ...protocol.errors import ConnectionLost
 
 QUEUE_BYTES = 64 * 1024 * 1024
 CHUNK = 64 * 1024

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from ..protocol import sse, wire
-from ..protocol.errors import McpError, ProtocolError
+from ...protocol import sse, wire
+from ...protocol.errors import McpError, ProtocolError
 
 log = logging.getLogger("minimcp")
 

@@ -11,7 +11,7 @@ import socket
 import time
 from typing import Any, Optional
 
-from ..protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
+from ...protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 
 Headers = dict[str, str]
 

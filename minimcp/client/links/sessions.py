@@ -11,8 +11,8 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
-from ..protocol import spec
-from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError
+from ...protocol import spec
+from ...protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError
 from .events import Events, messages
 from .reading import Headers, deadline_of
 

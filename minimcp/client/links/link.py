@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Optional
 
-from ..protocol.errors import ClientError, ConnectionLost, Timeout
+from ...protocol.errors import ClientError, ConnectionLost, Timeout
 
 Message = dict[str, Any]
 # Yields what arrives before the result, and returns the result.

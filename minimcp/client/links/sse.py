@@ -11,9 +11,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ..protocol import wire
-from ..protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError, UsedAfterFork
-from .addresses import origin, show
+from ...protocol import wire
+from ...protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError, UsedAfterFork
+from ..addresses import origin, show
 from .events import Events, messages
 from .link import Exchange, Link, Message, Pending
 from .reading import LIMITS, Headers, deadline_of

@@ -10,7 +10,7 @@ import re
 import shlex
 import shutil
 
-from ..protocol.errors import ConnectionLost
+from ...protocol.errors import ConnectionLost
 
 _INHERITED = {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR"}
 _INHERITED_WINDOWS = {

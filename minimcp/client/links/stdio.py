@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..protocol import wire
-from ..protocol.errors import ClientError, ConnectionLost, McpError, ProtocolError, UsedAfterFork
+from ...protocol import wire
+from ...protocol.errors import ClientError, ConnectionLost, McpError, ProtocolError, UsedAfterFork
 from .link import Exchange, Link, Message, Pending, Queued
 from .pipes import CAN_POLL, QUEUE_BYTES
 from .process import PATIENCE_S, Child, Sink

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Union
 
-from ..protocol.errors import ConnectionLost
+from ...protocol.errors import ConnectionLost
 from .command import environment, find, shown
 from .pipes import CAN_POLL, CHUNK, QUEUE_BYTES, Reader, Stop, Writer
 

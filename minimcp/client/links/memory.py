@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from ..protocol import wire
-from ..protocol.errors import ConnectionLost, McpError, ProtocolError
+from ...protocol import wire
+from ...protocol.errors import ConnectionLost, McpError, ProtocolError
 from .link import Exchange, Link, Message, Pending
 
 

@@ -1,0 +1,1 @@
+"""The ways to a server: a pipe to a process, HTTP of both eras, HTTP+SSE, WSGI, memory."""
