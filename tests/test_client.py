@@ -239,6 +239,28 @@ def test_cancelling_from_another_thread_tells_the_server(target, mode):
         assert client.call_tool("lookup", title="ab").text == '{"copies":2}'
 
 
+@pytest.mark.parametrize("problem", [ValueError, KeyboardInterrupt])
+def test_what_a_progress_callback_raises_ends_the_call_and_the_server_is_told(problem):
+    def play(params, say):
+        token = params["_meta"]["progressToken"]
+        say({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": token, "progress": 1}})
+        done.wait(5)
+        return {"content": []}
+
+    def fail(progress):
+        raise problem("no more")
+
+    server = Scripted(tools_call=play)
+    done = threading.Event()
+    with Client(server) as client:
+        # Held, as a debugger or a notebook does, so that nothing is tidied up by accident.
+        with pytest.raises(problem, match="no more") as held:
+            client.call_tool("x", {}, progress=fail)
+        server.wait_for("notifications/cancelled")
+        done.set()
+        assert held.value
+
+
 @pytest.mark.parametrize("mode", ["2025-11-25", "2026-07-28"])
 def test_a_call_nobody_waits_for_is_cancelled_as_well(target, mode):
     with Client(target, mode=mode) as client:
