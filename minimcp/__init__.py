@@ -19,8 +19,8 @@ _HOMES = {
     "clients": "client.client",
     "Cache": "client.cache",
     "consent": "client.consent",
-    "FileStore": "client.tokens",
-    "OAuth": "client.oauth",
+    "FileStore": "client.oauth.tokens",
+    "OAuth": "client.oauth.oauth",
     "AuthorizationError": "protocol.errors",
     "CallCancelled": "protocol.errors",
     "Cancelled": "protocol.errors",
@@ -81,8 +81,8 @@ if TYPE_CHECKING:
     from .client import consent
     from .client.cache import Cache
     from .client.client import Client, clients
-    from .client.oauth import OAuth
-    from .client.tokens import FileStore
+    from .client.oauth.oauth import OAuth
+    from .client.oauth.tokens import FileStore
     from .protocol.content import audio, image, link, resource, text
     from .protocol.errors import (
         AuthorizationError,

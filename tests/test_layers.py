@@ -34,8 +34,8 @@ THIRD_PARTIES = {
     "werkzeug": ("transports/", "client/links/wsgi.py", "auth/", "inspector/"),
     "requests": ("client/",),
     "urllib3": ("client/",),
-    "jwt": ("client/dpop.py",),
-    "cryptography": ("client/dpop.py",),
+    "jwt": ("client/oauth/dpop.py",),
+    "cryptography": ("client/oauth/dpop.py",),
     "flask": ("transports/frameworks.py",),
     "django": ("transports/frameworks.py",),
     "pydantic": (),
@@ -45,8 +45,8 @@ THIRD_PARTIES = {
 ON_FIRST_USE = {
     "transports/wsgi_server.py",
     "transports/connection.py",
-    "client/oauth.py",
-    "client/fetching.py",
+    "client/oauth/oauth.py",
+    "client/oauth/fetching.py",
     "pytest_plugin.py",
 }
 

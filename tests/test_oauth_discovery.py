@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minimcp.client.discovery import find_server, find_target, legacy_server, read_challenge, union
+from minimcp.client.oauth.discovery import find_server, find_target, legacy_server, read_challenge, union
 from minimcp.protocol.errors import AuthorizationError
 
 PRM = "https://mcp.example.com/.well-known/oauth-protected-resource"

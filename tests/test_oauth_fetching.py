@@ -10,7 +10,7 @@ import ssl
 import pytest
 
 from minimcp import AuthorizationError, ConnectionLost
-from minimcp.client.fetching import Fetcher
+from minimcp.client.oauth.fetching import Fetcher
 from tests.authority import Site
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import requests
 
-from minimcp.client.grants import Credentials, authenticate, refusal
-from minimcp.client.oauth import OAuth
+from minimcp import OAuth
+from minimcp.client.oauth.grants import Credentials, authenticate, refusal
 from minimcp.protocol.errors import AuthorizationError, ConnectionLost
 from tests.authority import Authority, Resource, basic
 

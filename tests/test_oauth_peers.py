@@ -1,6 +1,7 @@
-"""OAuth against an authorization server nobody here wrote: FastMCP's, which stands on the official SDK's handlers.
+"""OAuth against authorization servers nobody here wrote: FastMCP's, which has the official Python SDK's handlers, and
+that of the official TypeScript SDK's examples.
 
-It lives in the folder that MINIMCP_PEERS_DIR names; see `test_peer_servers`.
+They live in the folder that MINIMCP_PEERS_DIR names; see `test_peer_servers`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from minimcp import AuthorizationError, Client, OAuth
+from minimcp import AuthorizationError, Client, ConnectionLost, OAuth
 from tests.authority import Browser
 from tests.helpers import Process, free_port
-from tests.test_peers import peer_file
+from tests.test_peers import node, peer_file
 
 SERVER = Path(__file__).resolve().parent / "peers" / "servers" / "fastmcp_oauth.py"
 
@@ -46,3 +47,32 @@ def test_a_user_signs_in_and_the_token_is_refreshed(url, by_browser):
 def test_a_user_who_goes_away_is_no_user(url):
     with pytest.raises(AuthorizationError, match="state"), Client(url, auth=OAuth(login=lambda url: "")) as client:
         client.list_tools()
+
+
+EXAMPLE = ("node", "node_modules", "@modelcontextprotocol", "sdk", "dist", "esm", "examples", "server")
+
+
+@pytest.fixture(scope="module")
+def example():
+    port = free_port()
+    command = [*node(), peer_file(*EXAMPLE, "simpleStreamableHttp.js"), "--oauth"]
+    with Process(command, MCP_PORT=str(port), MCP_AUTH_PORT=str(free_port())) as process:
+        process.wait_for("MCP Streamable HTTP Server listening", 30)
+        yield f"http://localhost:{port}/mcp"
+
+
+def test_a_user_signs_in_at_a_server_beside(example):
+    browser, store = Browser(), {}
+    with Client(example, auth=OAuth("Tests", store=store, open_browser=browser.open)) as client:
+        assert client.call_tool("greet", {"name": "you"}).text == "Hello, you!"
+    assert browser.query()["scope"] == "mcp:tools" and browser.query()["resource"] == example
+    (place,) = [key for key in store if key.startswith("token")]
+    store[place] = {**store[place], "access_token": "no-longer-valid"}
+    # This one cannot refresh and answers 500; a program that is started again and again gets in.
+    auth = OAuth("Tests", store=store, open_browser=browser.open)
+    for _ in range(2):
+        with pytest.raises(ConnectionLost), Client(example, auth=auth) as client:
+            client.list_tools()
+    with Client(example, auth=auth) as client:
+        assert client.list_tools()
+    assert len(browser.opened) == 2

@@ -8,7 +8,7 @@ import threading
 import pytest
 import requests
 
-from minimcp.client.redirect import Receiver, read_answer
+from minimcp.client.oauth.redirect import Receiver, read_answer
 from minimcp.protocol.errors import AuthorizationError, Timeout
 
 ISSUER = "https://as.example.com"

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from minimcp import FileStore
-from minimcp.client.tokens import has_expired, read_token
+from minimcp.client.oauth.tokens import has_expired, read_token
 from minimcp.protocol.errors import AuthorizationError
 from tests.doors import ROOT
 

@@ -14,6 +14,7 @@ CORE = ("1-base.md", "2-transports.md", "3-features.md")
 # Each list: the files whose rows it has, and whom these bind.
 LISTS = {
     "requirements": [(CORE, {"server", "transport", "both"})],
+    "requirements_auth": [(("4-authorization.md",), {"client", "both"})],
     "requirements_client": [(CORE, {"client"}), (("5-extensions.md",), {"client", "both"})],
 }
 ID = r"(?:BASE|TRN|FEAT|AUTH|EXT)-\d{3}"

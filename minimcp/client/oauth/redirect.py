@@ -14,7 +14,7 @@ from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from ..protocol.errors import AuthorizationError, Timeout
+from ...protocol.errors import AuthorizationError, Timeout
 from .grants import refusal
 
 _LONGEST = 8192

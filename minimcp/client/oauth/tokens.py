@@ -19,7 +19,7 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, Union
 
-from ..protocol.errors import AuthorizationError
+from ...protocol.errors import AuthorizationError
 
 Token = dict[str, Any]
 Store = MutableMapping[str, dict[str, Any]]

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import requests
 from requests.auth import AuthBase
 
-from ..protocol.errors import AuthorizationError
+from ...protocol.errors import AuthorizationError
+from ..addresses import canonical, is_local, is_loopback, origin, show
 from .access import MOST_ATTEMPTS, Access, Common, not_enough
-from .addresses import canonical, is_local, is_loopback, origin, show
 from .discovery import Challenge, Choose, read_challenge
 from .dpop import Prover
 from .fetching import Fetcher

@@ -14,8 +14,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
-from ..protocol.errors import AuthorizationError, ConnectionLost
-from .addresses import check_url, may_connect, origin, show
+from ...protocol.errors import AuthorizationError, ConnectionLost
+from ..addresses import check_url, may_connect, origin, show
 
 MOST_BYTES = 256 * 1024
 MOST_REDIRECTS = 3

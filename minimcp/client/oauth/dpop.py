@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..protocol.errors import AuthorizationError
-from .addresses import origin
+from ...protocol.errors import AuthorizationError
+from ..addresses import origin
 from .tokens import renew_after_fork
 
 _NONCE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,1024}\Z")

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from ..protocol.errors import AuthorizationError
-from .addresses import canonical, check_url, covers, origin, show
+from ...protocol.errors import AuthorizationError
+from ..addresses import canonical, check_url, covers, origin, show
 
 _LONGEST_HEADER = 8192
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from ..protocol.errors import AuthorizationError
-from .addresses import check_url, is_loopback, show, with_query
+from ...protocol.errors import AuthorizationError
+from ..addresses import check_url, is_loopback, show, with_query
 from .dpop import base64url
 from .grants import Credentials, Flow, Grant, refusal, request_token
 from .redirect import Receiver, read_answer

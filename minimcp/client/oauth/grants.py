@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Union
 from urllib.parse import quote
 
-from ..protocol.errors import AuthorizationError, ConnectionLost
-from .addresses import check_url, show
+from ...protocol.errors import AuthorizationError, ConnectionLost
+from ..addresses import check_url, show
 from .dpop import Prover, jwt_library
 from .tokens import Token, read_token
 

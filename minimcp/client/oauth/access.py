@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..protocol.errors import AuthorizationError, ClientError, ConnectionLost
-from .addresses import show
+from ...protocol.errors import AuthorizationError, ClientError, ConnectionLost
+from ..addresses import show
 from .discovery import Challenge, Choose, Target, find_server, find_target, legacy_server, union
 from .dpop import Prover
 from .grants import Flow, Grant, request_token

@@ -1,0 +1,1 @@
+"""OAuth: getting tokens, keeping them, and showing them to servers."""
