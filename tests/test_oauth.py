@@ -134,6 +134,13 @@ def test_a_file_that_is_sent_is_sent_from_its_beginning_again(authority, resourc
     assert [seen.form for seen in resource.asked("/mcp")] == [{"a": "1"}, {"a": "1"}]
 
 
+def test_a_body_that_cannot_be_sent_again_is_not_sent_empty(authority, resource, browser):
+    auth = OAuth(login=browser)
+    with pytest.raises(AuthorizationError, match="once more"):
+        requests.post(resource.endpoint, data=iter([b"a=1"]), auth=auth, timeout=10)
+    assert requests.post(resource.endpoint, data=iter([b"a=1"]), auth=auth, timeout=10).ok
+
+
 def test_a_session_and_every_method_carry_the_token_in_the_header_only(authority, resource, browser):
     with requests.Session() as session:
         session.auth = OAuth(login=browser)

@@ -54,6 +54,9 @@ def test_https_and_http_on_this_machine_will_do(url):
         "https://as.example.com:99999/",
         "https://as.example.com:0/",
         "https://as.exämple.com/",
+        "https://[::::::]/",
+        "https://[::1",
+        "https://[1.2]/",
         "https://" + "a" * 20000,
     ],
 )

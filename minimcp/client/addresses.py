@@ -29,7 +29,7 @@ def check_url(url: object, what: str) -> str:
     :param what: what it is, for the message.
     :raises AuthorizationError: when it is no plain https URL, nor an http URL of this machine.
     """
-    if not isinstance(url, str) or len(url) > MOST_CHARACTERS or not _URL.match(url):
+    if not isinstance(url, str) or not is_web(url):
         raise AuthorizationError(f"The {what} is not an http or https URL that can be used: {show(url)}")
     parts = urlsplit(url)
     if origin(url).endswith(":0"):
@@ -37,6 +37,17 @@ def check_url(url: object, what: str) -> str:
     if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
         raise AuthorizationError(f"The {what} must be https, or http on this machine: {show(url)}")
     return url
+
+
+def is_web(url: str) -> bool:
+    """Say whether this is an http or https URL that everybody reads in the same way."""
+    if len(url) > MOST_CHARACTERS or not _URL.match(url):
+        return False
+    try:
+        urlsplit(url)
+    except ValueError:
+        return False
+    return True
 
 
 def show(url: object) -> str:
@@ -118,7 +129,7 @@ def canonical(url: str) -> str:
 
 def covers(resource: object, url: str) -> bool:
     """Say whether a `resource` in metadata is the server at a URL, or a whole of which it is a part. Spec: AUTH-023"""
-    if not isinstance(resource, str) or not _URL.match(resource) or "?" in resource or origin(resource) != origin(url):
+    if not isinstance(resource, str) or not is_web(resource) or "?" in resource or origin(resource) != origin(url):
         return False
     outer, inner = urlsplit(canonical(resource)).path, urlsplit(canonical(url)).path
     if ".." in re.split(r"/|%2[fF]", inner.replace("%2e", ".").replace("%2E", ".")):

@@ -98,7 +98,8 @@ class Fetcher:
                 method, url, headers=headers, timeout=self._timeout_s, allow_redirects=False, stream=True, **body
             ) as response:
                 return Reply(response.status_code, response.headers, _read(response, what, until))
-        except (requests.RequestException, HTTPError) as error:
+        except (requests.RequestException, HTTPError, ValueError) as error:
+            # A ValueError is about a Location, which requests reads even if it is not to follow it.
             kind = type(error).__name__
             raise ConnectionLost(f"The {what} at {show(url)} could not be reached ({kind})", "always") from None
 

@@ -246,6 +246,10 @@ class OAuth(AuthBase):
         request = response.request.copy()
         if getattr(request, "_body_position", None) is not None:
             requests.utils.rewind_body(request)
+        elif hasattr(request.body, "__next__"):
+            raise AuthorizationError(
+                "The body was a generator and cannot be sent again with a token; send it once more"
+            )
         self._attach(request, token)
         connection: Any = response.connection  # type: ignore[attr-defined]
         again: requests.Response = connection.send(request, **how)
