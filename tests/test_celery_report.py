@@ -136,17 +136,16 @@ def ended(tmp_path_factory: Any) -> Iterator[dict[str, Any]]:
         sys.path.remove(str(ROOT / "examples"))
     with embedded(structured.server.wsgi) as listening:
         weather = f"{listening.url}/mcp"
-        app, two = "celery_report.tasks", ("--concurrency", "2")
-        workers = {
-            "prefork": Worker(folders["prefork"], weather, app, "--pool", "prefork", *two),
-            "gevent": Worker(folders["gevent"], weather, app, "--pool", "gevent", "--concurrency", "20"),
-            # Every task in a process of its own, all forked from one that has opened its clients.
-            "early": Worker(
-                folders["early"], weather, "early", "--pool", "prefork", *two, "--max-tasks-per-child", "1"
-            ),
-        }
+        workers: dict[str, Worker] = {}
         found: dict[str, Any] = {"workers": workers}
         try:
+            for name in POOLS:
+                workers[name] = Worker(
+                    folders[name], weather, "celery_report.tasks", "--pool", name, "--concurrency", "2"
+                )
+            # Every task in a process of its own, all forked from one that has opened its clients.
+            options = ("--pool", "prefork", "--concurrency", "2", "--max-tasks-per-child", "1")
+            workers["early"] = Worker(folders["early"], weather, "early", *options)
             for name, worker in workers.items():
                 found[name] = worker.ask("-m", "celery_report", "Bergen", "Oslo")
             get = "from celery_report.tasks import app; print(app.send_task('early.use_plain').get(timeout=60))"
