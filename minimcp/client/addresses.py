@@ -43,11 +43,8 @@ def is_web(url: str) -> bool:
     """Say whether this is an http or https URL that everybody reads in the same way."""
     if len(url) > MOST_CHARACTERS or not _URL.match(url):
         return False
-    try:
-        urlsplit(url)
-    except ValueError:
-        return False
-    return True
+    host = re.match(r"\w+://\[([^\]]*)", url)
+    return host is None or isinstance(_literal(host[1]), ipaddress.IPv6Address)
 
 
 def show(url: object) -> str:
