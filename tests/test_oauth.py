@@ -201,6 +201,12 @@ def test_a_step_up_that_names_no_scope_asks_for_all_that_the_server_lists(author
     assert get(resource, auth).ok and browser.query()["scope"] == "a b"
 
 
+def test_a_login_that_needs_what_it_is_for_does_not_hang(resource, browser):
+    auth = OAuth(login=lambda url: get(resource, auth).url)
+    with pytest.raises(AuthorizationError, match="may not need that token itself"):
+        get(resource, auth)
+
+
 def test_a_login_that_returns_nothing_is_told(resource):
     with pytest.raises(AuthorizationError, match="login="):
         get(resource, OAuth(login=lambda url: None))

@@ -2,8 +2,8 @@
 
     conformance client --command "python tests/conformance/everything_client.py" --scenario auth/metadata-default
 
-The suite adds the server's URL to the command, names the scenario in MCP_CONFORMANCE_SCENARIO, and gives what the scenario
-needs to know, as JSON, in MCP_CONFORMANCE_CONTEXT.
+The suite adds the server's URL to the command, names the scenario in MCP_CONFORMANCE_SCENARIO, and gives what the
+scenario needs to know, as JSON, in MCP_CONFORMANCE_CONTEXT.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import contextlib
 import copy
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ...protocol.errors import AuthorizationError, ClientError, ConnectionLost
@@ -83,14 +83,15 @@ class Common:
 class Access:
     """What is known of one server.
 
-    `lock` is held by the thread that gets a token, and guards everything; `token` is also read without it.
+    `_lock` is held by the thread that gets a token, and guards everything; `token` is also read without it.
 
     :param key: the name of the server: its URL, or the `resource` that was configured.
     :ivar granted: the last access token that came of a new grant, `refreshed` of a refresh token.
     """
 
     def __init__(self, key: str, common: Common) -> None:
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._owner = 0
         self.token: Token | None = None
         self.granted = self.refreshed = ""
         self._key = key
@@ -111,12 +112,27 @@ class Access:
 
     def after_fork(self) -> None:
         """In the child, where a lock that another thread held would never be let go."""
-        self.lock = threading.Lock()
+        self._lock, self._owner = threading.Lock(), 0
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock.
+
+        :raises AuthorizationError: when this thread does already: what signs the user in uses what it is called for.
+        """
+        if self._owner == threading.get_ident():
+            raise AuthorizationError("What gets a token, such as login=, may not need that token itself")
+        with self._lock:
+            self._owner = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._owner = 0
 
     def ready(self) -> Token | None:
         """The token for the next request: what there is, refreshed if it is about to expire."""
         if not self._loaded or (self._server is not None and self._is_over()):
-            with self.lock:
+            with self._alone():
                 self._load()
                 if self._server is not None and self._is_over():
                     self._refresh()
@@ -134,7 +150,7 @@ class Access:
         :raises ClientError: when there is none to be had.
         """
         turn = self._turn
-        with self.lock:
+        with self._alone():
             if self.token is not None and self.token["access_token"] != sent:
                 return
             if self._turn != turn and self._failure is not None:
