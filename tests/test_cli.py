@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from minimcp import Server
 from minimcp.__main__ import main
 from minimcp.cli import forms, show, values
 from minimcp.client.answers import Question
+from tests.authority import Authority, Browser, Resource
 from tests.helpers import serving
 from tests.transcripts.server import build
 
@@ -209,7 +211,25 @@ def test_a_server_that_wants_authorization_is_one_line_too(capsys):
     with serving(closed) as url:
         assert main(["list", url + "/mcp"]) == 1
     out, err = capsys.readouterr()
-    assert err.count("\n") == 1 and "401" in err and "--header 'Authorization: Bearer TOKEN'" in err
+    assert err.count("\n") == 1 and "401" in err and "--login, or --header 'Authorization: Bearer TOKEN'" in err
+
+
+def test_signing_in_with_a_browser_and_keeping_the_tokens(capsys, monkeypatch, tmp_path):
+    server, browser, tokens = Server("guarded"), Browser(), tmp_path / "tokens.json"
+    server.add_tool(lambda: "42", "secret", description="Tell a secret.")
+    monkeypatch.setattr("webbrowser.open", browser.open)
+    with Authority() as authority, Resource(authority) as site:
+
+        def page(seen):
+            answer = site.answer(seen)
+            return (200, server.handle(seen.form), {}) if answer[0] == 200 else answer
+
+        site.pages["/mcp"] = page
+        for _ in range(2):
+            assert main(["call", site.endpoint, "secret", f"--login={tokens}"]) == 0
+        assert capsys.readouterr().out == "42\n42\n" and len(browser.opened) == 1
+        assert main(["call", site.endpoint, "secret", "--login"]) == 0
+        assert f"To sign in, visit {browser.opened[1]}" in capsys.readouterr().err
 
 
 def test_trace_goes_to_standard_error_or_a_file(capsys, toys, tmp_path):

@@ -35,7 +35,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
     if words and words[0] in commands:
         # Options may stand anywhere between the other words.
         parser = commands[words[0]]
-        options = parser.parse_intermixed_args(["--trace=-" if word == "--trace" else word for word in words[1:]])
+        options = parser.parse_intermixed_args(
+            [f"{word}=-" if word in ("--trace", "--login") else word for word in words[1:]]
+        )
         if command is not None:
             options.target = command
         options.command = words[0]
@@ -108,7 +110,12 @@ def _add_options(parser: Any) -> None:
     parser.add_argument(
         "--env", action="append", default=[], metavar="NAME=VALUE", help="a variable for a process; may be repeated"
     )
-    # Written with an equals sign, so that it never takes the target for the file.
+    # These two are written with an equals sign, so that they never take the target for the file.
+    parser.add_argument(
+        "--login",
+        metavar="FILE",
+        help="--login signs in with a browser where the server wants it, --login=FILE keeps the tokens in a file",
+    )
     parser.add_argument(
         "--trace",
         metavar="FILE",

@@ -28,7 +28,7 @@ def talk(options: Any) -> int:
             finally:
                 bar.clear()
     except AuthorizationError as problem:
-        return _complain(f"{problem}; here: --header 'Authorization: Bearer TOKEN'", 1)
+        return _complain(f"{problem}; here: --login, or --header 'Authorization: Bearer TOKEN'", 1)
     except ClientError as problem:
         return _complain(str(problem), 1)
     except ValueError as problem:
@@ -64,6 +64,7 @@ def _client(options: Any, bar: show.Bar) -> Client:
         target,
         server=options.server,
         mode=options.mode,
+        auth=_login(options.login) if options.login else None,
         headers=dict(_pair(word, ":", "--header 'NAME: VALUE'") for word in options.header) or None,
         env=env or None,
         stderr=sys.stderr if options.verbose else None,
@@ -74,6 +75,21 @@ def _client(options: Any, bar: show.Bar) -> Client:
         max_timeout=max(600.0, options.timeout),
         trace=True if options.trace == "-" else options.trace,
     )
+
+
+def _login(file: str) -> Any:
+    """Authorization by whoever sits here, kept in a file unless it is "-"."""
+    import webbrowser
+
+    from ..client.oauth.oauth import OAuth
+    from ..client.oauth.tokens import FileStore
+
+    def visit(url: str) -> bool:
+        print(f"To sign in, visit {printable(url, 10_000)}", file=sys.stderr)
+        webbrowser.open(url)
+        return True  # Where there is no browser, the user has the address.
+
+    return OAuth("minimcp", open_browser=visit, store=None if file == "-" else FileStore(file))
 
 
 def _target(given: Any) -> tuple[Any, str]:
