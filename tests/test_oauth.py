@@ -15,6 +15,7 @@ import requests
 from minimcp import AuthorizationError, ConnectionLost, FileStore, OAuth, Timeout
 from tests.authority import Authority, Browser, Resource
 from tests.doors import ROOT
+from tests.embedded import wait_until
 
 
 @pytest.fixture
@@ -562,11 +563,13 @@ def run_all(work, count):
 
 
 def test_threads_that_wait_while_a_user_says_no_fail_together(authority, resource):
-    asked, release, errors = [], threading.Event(), []
+    asked, errors = [], []
 
     def login(url):
         asked.append(url)
-        release.wait(10)
+        # Until all have been refused, and some time for them to begin to wait.
+        wait_until(lambda: len(resource.asked("/mcp")) >= 10)
+        threading.Event().wait(0.3)
         return "error=access_denied&state=" + url.partition("state=")[2].partition("&")[0]
 
     auth = OAuth(login=login)
@@ -577,10 +580,7 @@ def test_threads_that_wait_while_a_user_says_no_fail_together(authority, resourc
         except AuthorizationError as error:
             errors.append(error)
 
-    starter = threading.Timer(0.5, release.set)
-    starter.start()
     run_all(work, 10)
-    starter.join()
     assert len(errors) == 10 and {error.error for error in errors} == {"access_denied"}
     assert len(asked) == 1
     with pytest.raises(AuthorizationError):
