@@ -26,7 +26,7 @@ _CODES = "exit codes: 0 done, 1 no connection or an error of the server, 2 wrong
 
 def main(arguments: Optional[list[str]] = None) -> int:
     """Run a command and return its exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words = list(sys.argv[1:] if arguments is None else arguments)
     command: Optional[list[str]] = None
     if "--" in words and words[0] != "run":
         command = words[words.index("--") + 1 :]
