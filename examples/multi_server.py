@@ -1,7 +1,7 @@
 """Several servers at once: one list of all their tools, and every call sent to the server that has the tool.
 
-    python multi_server.py servers.json                                # list the tools
-    python multi_server.py servers.json clock__weekday day=2026-07-28  # call one
+    python multi_server.py servers.json                                           # list the tools
+    python multi_server.py servers.json clock__weekday '{"day": "2026-07-28"}'    # call one
 
 The file has the form that hosts such as Claude and editors use:
 
@@ -10,6 +10,7 @@ The file has the form that hosts such as Claude and editors use:
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import ExitStack
 from typing import Any
@@ -51,23 +52,26 @@ class Servers:
         return merged
 
     def call(self, full: str, arguments: dict[str, Any]) -> Any:
-        """Call a tool of the merged list."""
+        """Call a tool of the merged list, as `tools` returned it."""
         client, name = self._routes[full]
         return client.call_tool(name, arguments)
 
 
 def main() -> None:
     """Run the command that the docstring of this file shows."""
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
     with Servers(sys.argv[1]) as servers:
         for name, error in servers.failed.items():
             print(f"{name} is left out: {error}", file=sys.stderr)
         tools = servers.tools()
-        if sys.argv[2:]:
-            arguments = dict(pair.split("=", 1) for pair in sys.argv[3:])
-            print(servers.call(sys.argv[2], arguments).text)
-        else:
+        if len(sys.argv) == 2:
             for tool in tools:
                 print(f"{tool['name']:30} {tool.get('description', '')}")
+        elif sys.argv[2] not in [tool["name"] for tool in tools]:
+            raise SystemExit(f"No server has the tool {sys.argv[2]!r}")
+        else:
+            print(servers.call(sys.argv[2], json.loads("".join(sys.argv[3:]) or "{}")).text)
 
 
 if __name__ == "__main__":

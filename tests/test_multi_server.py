@@ -58,8 +58,14 @@ def test_the_tools_of_all_servers_are_one_list(servers: Any) -> None:
 
 
 def test_a_call_goes_to_the_server_that_has_the_tool(servers: Any) -> None:
-    assert run(str(servers), "clock__weekday", "day=2026-07-28").stdout == "Tuesday\n"
-    assert run(str(servers), "shop__weekday", "day=Sunday").stdout == "closed on Sunday\n"
+    assert run(str(servers), "clock__weekday", '{"day": "2026-07-28"}').stdout == "Tuesday\n"
+    assert run(str(servers), "shop__weekday", '{"day": "Sunday"}').stdout == "closed on Sunday\n"
+
+
+def test_a_tool_that_no_server_has_is_one_line(servers: Any) -> None:
+    done = run(str(servers), "shop__now")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == "No server has the tool 'shop__now'"
 
 
 def test_all_are_closed_at_the_end_whatever_happens(servers: Any, monkeypatch: Any) -> None:
