@@ -413,6 +413,20 @@ def test_where_nobody_can_register_the_user_is_told_what_to_do(authority, resour
     assert not browser.opened
 
 
+@pytest.mark.parametrize("reply", [{}, {"client_id": ""}, {"client_id": 7}, {"client_id": "a", "client_secret": 7}, []])
+def test_a_registration_that_makes_no_sense_is_refused(authority, resource, browser, reply):
+    authority.pages["/register"] = lambda seen: (201, reply, {})
+    with pytest.raises(AuthorizationError, match="client_id"):
+        get(resource, OAuth(login=browser))
+    assert not browser.opened
+
+
+def test_a_server_without_a_place_to_sign_in_is_no_place_to_sign_in(authority, resource, browser):
+    del authority.metadata["authorization_endpoint"]
+    with pytest.raises(AuthorizationError, match="no authorization endpoint"):
+        get(resource, OAuth(login=browser))
+
+
 def test_a_redirect_uri_that_is_refused_is_reported_with_what_can_be_done(authority, resource, browser):
     authority.pages["/register"] = lambda seen: (400, {"error": "invalid_redirect_uri"}, {})
     with pytest.raises(AuthorizationError, match="redirect_port=") as caught:
@@ -513,6 +527,33 @@ def test_a_refresh_that_fails_for_now_loses_nothing(authority, resource, browser
     for _ in range(2):
         with pytest.raises(ConnectionLost):
             get(resource, auth)
+    assert get(resource, auth).ok and len(browser.opened) == 2
+
+
+def test_a_refresh_is_asked_for_by_the_client_that_is_configured(authority, resource, browser):
+    authority.metadata["token_endpoint_auth_methods_supported"] = ["client_secret_post", "none"]
+    authority.metadata["client_id_metadata_document_supported"] = True
+    url = "https://client.example.com/metadata.json"
+    for options, client_id in (({"client_id": "me", "client_secret": "s"}, "me"), ({"client_metadata_url": url}, url)):
+        auth = OAuth(login=browser, **options)
+        assert get(resource, auth).ok
+        authority.issued.clear()
+        assert get(resource, auth).ok
+        form = authority.asked("/token")[-1].form
+        assert form["grant_type"] == "refresh_token" and form["client_id"] == client_id
+        assert form.get("client_secret") == options.get("client_secret")
+        assert form["resource"] == resource.endpoint
+
+
+def test_a_token_that_somebody_deleted_is_not_refreshed(authority, resource, browser):
+    store = {}
+    auth = OAuth(login=browser, store=store)
+    authority.reply["expires_in"] = 0.01
+    assert get(resource, auth).ok
+    for key in [key for key in store if key.startswith("token")]:
+        del store[key]
+    authority.issued.clear()
+    authority.refreshes.clear()
     assert get(resource, auth).ok and len(browser.opened) == 2
 
 

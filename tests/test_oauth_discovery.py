@@ -159,6 +159,14 @@ def test_server_metadata_of_another_issuer_is_not_used(issuer):
         legacy_server(Web(**{place: {**SERVER, "issuer": issuer}}), "https://as.example.com/mcp")
 
 
+def test_a_server_without_a_token_endpoint_and_an_issuer_with_a_query_are_of_no_use():
+    place = "https://as.example.com/.well-known/oauth-authorization-server"
+    with pytest.raises(AuthorizationError, match="no token endpoint"):
+        find_server(Web(**{place: {"issuer": "https://as.example.com"}}), "https://as.example.com")
+    with pytest.raises(AuthorizationError, match="query"):
+        find_server(Web(), "https://as.example.com?x=1")
+
+
 def test_a_server_of_2025_03_26_is_its_own_authorization_server():
     place = "https://mcp.example.com/.well-known/oauth-authorization-server"
     web = Web()

@@ -137,6 +137,8 @@ def test_the_method_is_one_that_the_server_lists(supported, has_secret, method):
 
 
 def test_without_a_common_method_nothing_is_sent():
+    with pytest.raises(AuthorizationError, match="client_secret_jwt"):
+        authenticate({}, Credentials("me", "s", "client_secret_jwt"))
     with pytest.raises(AuthorizationError, match="tls_client_auth"):
         authenticate({"token_endpoint_auth_methods_supported": ["tls_client_auth"]}, Credentials("me", "s"))
 
@@ -219,6 +221,17 @@ def test_a_refused_jwt_is_told_and_not_sent_again(authority, resource, error):
         assert caught.value.error == error and "secret-jwt" not in str(caught.value)
         assert "expired" in str(caught.value)
     assert len(authority.asked("/token")) == 1
+
+
+def test_a_workload_asks_for_the_scopes_that_are_named(authority, resource):
+    resource.needs, resource.names_scope = ("a",), True
+    assert get(resource, OAuth.workload("jwt", scope="b")).status_code == 200
+    assert authority.asked("/token")[0].form["scope"] == "b a"
+
+
+def test_only_a_client_with_a_user_has_a_metadata_document():
+    with pytest.raises(ValueError, match="user"):
+        OAuth.workload("jwt").client_metadata()
 
 
 def test_a_workload_does_not_step_up(authority, resource):
