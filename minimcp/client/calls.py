@@ -190,7 +190,7 @@ class Call:
         more: Message = {}
         for number in range(MAX_ROUNDS + 1):
             result = yield from self._round(conn, peer, {**self.params, **more})
-            outcome = peer.era.outcome(self.method, result, "io.modelcontextprotocol/tasks" in conn.extensions)
+            outcome = peer.era.outcome(self.method, result, spec.TASKS in conn.extensions)
             if outcome == "complete":
                 return Result(result)
             if outcome == "task":

@@ -15,9 +15,8 @@ from .answers import Answers, Elicit, Roots, Sample
 from .cache import Cache
 from .connection import Connection
 from .methods import Methods, OnMessage
-from .negotiation import MODES
+from .negotiation import MODES, negotiate
 from .steps import Manual, StepByStep
-from .tasks import EXTENSION as TASKS
 
 if TYPE_CHECKING:
     from .trace import Recorder
@@ -120,7 +119,7 @@ class Client(Methods, StepByStep):
         self._cache = Cache() if cache is True else cache or None
         self._extensions = {**(getattr(auth, "extensions", None) or {}), **(extensions or {})}
         if tasks:
-            self._extensions.setdefault(TASKS, {})
+            self._extensions.setdefault(spec.TASKS, {})
         self._record: Recorder | None = None
         if trace:
             from .trace import recorder
@@ -202,6 +201,7 @@ class Client(Methods, StepByStep):
         conn = (Connection if self._auto else Manual)(
             self.target.links,
             self.target.key,
+            negotiate,
             mode=self._mode,
             greeting=self._discovery,
             info=self._info or None,

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..protocol import wire
+from ..protocol import spec, wire
 from ..protocol.errors import (
     AuthorizationError,
     ClientError,
@@ -19,7 +19,6 @@ from ..protocol.errors import (
     McpError,
     Timeout,
 )
-from . import negotiation, tasks
 from .answers import Answers
 from .cache import Cache
 from .inbox import Inbox
@@ -34,12 +33,14 @@ log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 
+UNAUTHORIZED = "The server wants authorization (HTTP 401), and none was given or it was not accepted; see auth="
 _HANG_UP_S = 2.0  # for a last word to a server that may not be listening
 
 
 class Connection:
     """What a client has in one process; after a fork the child makes its own.
 
+    :param negotiate: opens one of the links and finds out what is behind it.
     :ivar links: makes the link to try first, then those to fall back to.
     :ivar key: names the server in the shared cache and among the remembered eras.
     """
@@ -48,6 +49,7 @@ class Connection:
         self,
         links: list[Callable[[], Link]],
         key: str,
+        negotiate: Callable[[Connection], Peer],
         *,
         mode: str,
         greeting: Message | None,
@@ -78,6 +80,7 @@ class Connection:
         self.identity = ""
         self.closed = False
         self.lost: ClientError | None = None
+        self._negotiate = negotiate
         self._record = record
         self._on_notice = on_notice
         self._opening = threading.RLock()  # held while opening, so that others wait for the outcome
@@ -104,7 +107,7 @@ class Connection:
                 raise self.lost
             if self.peer is None:
                 try:
-                    self.peer = negotiation.negotiate(self)
+                    self.peer = self._negotiate(self)
                 except BaseException:
                     self.link.close()
                     raise
@@ -149,7 +152,7 @@ class Connection:
             # Tasks are not for the legacy era. Spec: EXT-013
             extensions = dict(self.extensions)
             if legacy:
-                extensions.pop(tasks.EXTENSION, None)
+                extensions.pop(spec.TASKS, None)
             if extensions:
                 found["extensions"] = extensions
             self._capabilities[legacy] = found
@@ -206,7 +209,7 @@ class Connection:
         except HTTPStatus as problem:
             answered = True
             if problem.status == 401:
-                raise AuthorizationError(negotiation.UNAUTHORIZED) from problem
+                raise AuthorizationError(UNAUTHORIZED) from problem
             raise
         except ConnectionLost:
             answered = True

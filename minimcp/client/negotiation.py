@@ -8,23 +8,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..protocol import spec, wire
 from ..protocol.errors import AuthorizationError, ClientError, HTTPStatus, ProtocolError, RemoteError, Timeout
 from . import legacy, modern
+from .connection import UNAUTHORIZED, Connection
 from .links.link import Clock, Exchange, drain
 from .peer import Peer
-
-if TYPE_CHECKING:
-    from .connection import Connection
 
 log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 
 MODES = ("auto", "modern", "legacy", *spec.VERSIONS)
-UNAUTHORIZED = "The server wants authorization (HTTP 401), and none was given or it was not accepted; see auth="
 _MODERN_CODES = (spec.HEADER_MISMATCH, spec.MISSING_CAPABILITY, spec.UNSUPPORTED_VERSION)
 _MOST_VERDICTS = 256
 # The HTTP servers known to be legacy, most recent last, so that the next client need not probe. Spec: BASE-093

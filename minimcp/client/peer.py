@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 from ..protocol.errors import ProtocolError, RemoteError
-
-if TYPE_CHECKING:
-    from .connection import Connection
 
 Message = dict[str, Any]
 
@@ -25,11 +22,15 @@ class Era:
     empty_cursor_ends = False
     caches = False
 
-    def dress(self, conn: Connection, message: Message, version: str, meta: Message | None, progress: bool) -> None:
-        """Complete a request's params; `progress` asks for progress notifications under the request's own id."""
+    def dress(self, conn: Any, message: Message, version: str, meta: Message | None, progress: bool) -> None:
+        """Complete a request's params.
+
+        :param conn: the `Connection` that sends it.
+        :param progress: whether to ask for progress notifications, under the request's own id.
+        """
         raise NotImplementedError
 
-    def headers(self, conn: Connection, message: Message) -> dict[str, str]:
+    def headers(self, conn: Any, message: Message) -> dict[str, str]:
         """The HTTP headers that go with a message, beside those of the transport itself."""
         return {}
 

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..protocol import wire
 from ..protocol.errors import CallCancelled, ClientError, ProtocolError, Timeout
-
-if TYPE_CHECKING:
-    from .calls import Call
-    from .connection import Connection
-    from .links.link import Steps
-    from .peer import Peer
+from .connection import Connection
+from .links.link import Steps
+from .peer import Peer, result_of
 
 log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 
-EXTENSION = "io.modelcontextprotocol/tasks"
 _POLL_S = 1.0
 _LEAST_POLL_S = 0.02
 _MOST_POLL_S = 60.0
 
 
-def drive(call: Call, conn: Connection, peer: Peer, task: Message) -> Steps:
+class Caller(Protocol):
+    """What a task needs of the call that it stands for; see `calls.Call`."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait before asking again."""
+
+    def answers(self, conn: Connection, peer: Peer, questions: Any) -> Message:
+        """Put the server's questions to the callbacks."""
+
+    def request(self, conn: Connection, peer: Peer, method: str, params: Message) -> Message:
+        """Send a request and return its result."""
+
+
+def drive(call: Caller, conn: Connection, peer: Peer, task: Message) -> Steps:
     """Follow a task to its end and return the result of the call it stands for.
 
     Status messages are yielded as progress without a number: `{"message": ...}`. Giving the call up cancels the task.
@@ -68,7 +77,7 @@ def _pause_s(task: Message) -> float:
     return min(max(given / 1000, _LEAST_POLL_S), _MOST_POLL_S)
 
 
-def _answer(call: Call, conn: Connection, peer: Peer, id: str, questions: Any, answered: set[str]) -> None:
+def _answer(call: Caller, conn: Connection, peer: Peer, id: str, questions: Any, answered: set[str]) -> None:
     """Answer each question once, however often it is repeated. Spec: EXT-035, EXT-041, EXT-042"""
     if not isinstance(questions, dict):
         raise ProtocolError("The task requires input but has no inputRequests")
@@ -87,12 +96,10 @@ def _outcome(task: Message) -> Message:
         return result
     if task["status"] == "cancelled":
         raise CallCancelled("The server cancelled the task")
-    from .peer import result_of
-
     return result_of({"error": task.get("error") or {"code": -32603, "message": "The task failed"}})
 
 
-def _cancel(call: Call, conn: Connection, peer: Peer, id: str) -> None:
+def _cancel(call: Caller, conn: Connection, peer: Peer, id: str) -> None:
     """Tell the server that the task is no longer wanted; it may end otherwise. Spec: EXT-044 to EXT-046"""
     message = wire.request(conn.next_id(), "tasks/cancel", {"taskId": id})
     peer.era.dress(conn, message, peer.version, None, False)

@@ -15,6 +15,9 @@ META_LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 META_SERVER = "io.modelcontextprotocol/serverInfo"
 META_SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 
+# The identifier of the tasks extension.
+TASKS = "io.modelcontextprotocol/tasks"
+
 # Error codes. Spec: 26:basic/index#error-codes
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
