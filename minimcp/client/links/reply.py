@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from ...protocol.errors import ClientError, ConnectionLost, ProtocolError
 from ..addresses import origin, show
 from .reading import Headers, Raw
-
-if TYPE_CHECKING:
-    from .settings import Setup
-    from .web import Web
-
-# By lower-case name: the name to send and the value.
-Fields = dict[str, tuple[str, str]]
+from .settings import Fields, Setup, text_of
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
@@ -28,6 +22,7 @@ _EXCERPT_S = 5.0
 class Reply:
     """One request and the response to it; read by one thread, closed by any.
 
+    :param web: the `Web` that opens connections and takes them back.
     :ivar url: the address it was sent to, after redirects.
     :ivar sent: the headers that were sent.
     :ivar paused_s: what the auth and hooks took of the time; they may have asked a person.
@@ -35,7 +30,7 @@ class Reply:
     :ivar headers: of the response, by lower-case name.
     """
 
-    def __init__(self, web: Web, setup: Setup, method: str, fields: Fields, body: bytes, prepared: Any) -> None:
+    def __init__(self, web: Any, setup: Setup, method: str, fields: Fields, body: bytes, prepared: Any) -> None:
         self.paused_s = 0.0
         self.status = 0
         self.headers: Headers = {}
@@ -297,7 +292,3 @@ def _response(setup: Setup, prepared: Any, source: Any, deadline: float | None) 
         request_method=prepared.method,
     )
     return setup.adapter.build_response(prepared, raw)
-
-
-def text_of(value: Any) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)

@@ -9,16 +9,13 @@ import logging
 import os
 import re
 import threading
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ...protocol import spec
 from ...protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError
 from .events import Events, messages
 from .reading import Headers, deadline_of
-
-if TYPE_CHECKING:
-    from .http import HttpLink
-    from .reply import Reply
+from .reply import Reply
 
 log = logging.getLogger("minimcp")
 
@@ -37,7 +34,7 @@ class Session:
     :ivar id: as secret as a credential: it is in no log and no message. Spec: TRN-145
     """
 
-    def __init__(self, link: HttpLink) -> None:
+    def __init__(self, link: Any) -> None:
         self.id: str | None = None
         self._link = link
         self._pid = 0
@@ -64,7 +61,8 @@ class Session:
         """Ask for the standing stream, or for the rest of the stream that an event id names. Spec: TRN-121, TRN-131"""
         # An event id is any text, and goes out as the bytes it came in.
         more = {} if last_id is None else {"Last-Event-ID": last_id.encode("utf-8").decode("latin-1")}
-        return self._link.web.request("GET", {**_STREAM, **self.fields(), **more}, b"", deadline)
+        reply: Reply = self._link.web.request("GET", {**_STREAM, **self.fields(), **more}, b"", deadline)
+        return reply
 
     def listen(self) -> None:
         """Hold the standing stream open from now on, if the server has one."""
@@ -94,7 +92,7 @@ class Session:
 class Standing:
     """The GET stream on which a server speaks of its own accord, and the thread that reads it."""
 
-    def __init__(self, link: HttpLink) -> None:
+    def __init__(self, link: Any) -> None:
         self.pid = os.getpid()
         self.thread = threading.Thread(target=self._run, name="minimcp-stream", daemon=True)
         self._link = link
@@ -136,7 +134,7 @@ class Standing:
         try:
             if self._over.is_set():
                 return False
-            status = reply.head(None)
+            status: int = reply.head(None)
             if not is_stream(reply):
                 log.debug("the server has no GET stream: HTTP %d", status)
                 return status >= 500 and status != 501

@@ -13,7 +13,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ...protocol.errors import ProtocolError
 from .reading import Headers, Incoming
-from .reply import Fields, text_of
+
+# By lower-case name: the name to send and the value.
+Fields = dict[str, tuple[str, str]]
 
 # An address that needs nothing done to it.
 _PLAIN = re.compile(r"http://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/?=&+,;:-]*)?\Z")
@@ -147,3 +149,8 @@ class _Connection:
 
 def _unchanged(prepared: Any) -> Any:
     return prepared
+
+
+def text_of(value: Any) -> str:
+    """A header value of `requests`, which may be bytes, as text."""
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)

@@ -20,8 +20,8 @@ from urllib.parse import quote, urlsplit
 from ...protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from ..addresses import origin
 from .reading import Headers, Incoming, Raw
-from .reply import Fields, Reply, text_of
-from .settings import Setup
+from .reply import Reply
+from .settings import Fields, Setup, text_of
 
 _FORBIDDEN = re.compile(r"[\r\n\0]")
 _TARGET = re.compile(r"[!-~]+\Z")

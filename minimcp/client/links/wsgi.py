@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 from ...protocol.errors import ConnectionLost, Timeout
 from .http import HttpLink
 from .reading import Headers
-from .reply import Fields
-from .settings import Setup
+from .settings import Fields, Setup
 from .web import Web
 
 
