@@ -273,7 +273,6 @@ class Access:
         """Take what the store has for this server, once."""
         if self._loaded:
             return
-        self._loaded = True
         store, place = self._common.store, f"issuer {self._common.who} {self._key}"
         self._issuer = self._issuer or store.get(place, {}).get("issuer")
         kept = store.get(self._name())
@@ -281,6 +280,7 @@ class Access:
         if kept is not None and kept.get("token_type") == "bearer" and self._common.prover is None:
             self.token = kept
             self._asked = self._asked or kept.get("scope") or ""
+        self._loaded = True
 
     def _keep(self, token: Token) -> None:
         common = self._common
