@@ -6,6 +6,7 @@ Spec: FEAT-121 to FEAT-138, 26:server/utilities/caching
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -32,8 +33,12 @@ class Cache:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _entries
+        self._locks: dict[int, threading.Lock] = {}
         self._entries: OrderedDict[tuple[str, str, str, str], tuple[float, str]] = OrderedDict()
+
+    def _lock(self) -> threading.Lock:
+        """Guards `_entries`; one for each process, since a thread that a fork left behind may hold it."""
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def get(self, server: str, method: str, params: Message, identity: str) -> Optional[Message]:
         """Return a fresh result, or None.
@@ -42,7 +47,7 @@ class Cache:
         :param identity: a fingerprint of the credentials the request would be sent with.
         """
         call = _canonical(params)
-        with self._lock:
+        with self._lock():
             for scope in (identity, "public"):
                 key = (server, method, call, scope)
                 found = self._entries.get(key)
@@ -62,7 +67,7 @@ class Cache:
             return
         scope = "public" if result.get("cacheScope") == "public" else identity
         until = time.monotonic() + min(ttl_ms / 1000, LONGEST_S)
-        with self._lock:
+        with self._lock():
             self._entries[(server, method, _canonical(params), scope)] = (until, json.dumps(result))
             while len(self._entries) > MOST_ENTRIES:
                 self._entries.popitem(last=False)
@@ -73,14 +78,14 @@ class Cache:
         stale = _STALE.get(method, ())
         uri = (notification.get("params") or {}).get("uri") if method == "notifications/resources/updated" else None
         read = _canonical({"uri": uri})
-        with self._lock:
+        with self._lock():
             for key in [key for key in self._entries if key[0] == server]:
                 if key[1] in stale or (uri is not None and key[1] == "resources/read" and key[2] == read):
                     del self._entries[key]
 
     def clear(self) -> None:
         """Drop everything."""
-        with self._lock:
+        with self._lock():
             self._entries.clear()
 
 

@@ -6,6 +6,7 @@ Spec: BASE-085 to BASE-105, TRN-100 to TRN-105, 26:basic/versioning
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import OrderedDict
 from typing import Any
@@ -26,7 +27,7 @@ _MODERN_CODES = (spec.HEADER_MISMATCH, spec.MISSING_CAPABILITY, spec.UNSUPPORTED
 _MOST_VERDICTS = 256
 # The HTTP servers known to be legacy, most recent last, so that the next client need not probe. Spec: BASE-093
 _legacy: OrderedDict[str, None] = OrderedDict()
-_lock = threading.Lock()  # guards _legacy
+_locks: dict[int, threading.Lock] = {}
 
 
 class Legacy(Exception):
@@ -58,9 +59,14 @@ def negotiate(conn: Connection) -> Peer:
     raise AssertionError("a connection has at least one link")
 
 
+def _lock() -> threading.Lock:
+    """Guards `_legacy`; one for each process, since a thread that a fork left behind may hold it."""
+    return _locks.setdefault(os.getpid(), threading.Lock())
+
+
 def forget(key: str) -> None:
     """Forget that a server was legacy, since it no longer is. Spec: BASE-094"""
-    with _lock:
+    with _lock():
         _legacy.pop(key, None)
 
 
@@ -88,7 +94,7 @@ def _greet(conn: Connection, mode: str) -> Peer:
     if conn.greeting:
         return _remembered(conn.greeting)
     if mode == "auto":
-        with _lock:
+        with _lock():
             known = conn.key in _legacy
         if known:
             try:
@@ -131,7 +137,7 @@ def _fall_back(conn: Connection, verdict: Legacy) -> Peer:
         if verdict.probe is not None:
             verdict.probe.close()
     if conn.link.kind == "http":
-        with _lock:
+        with _lock():
             _legacy[conn.key] = None
             _legacy.move_to_end(conn.key)
             if len(_legacy) > _MOST_VERDICTS:
