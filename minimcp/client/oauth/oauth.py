@@ -251,7 +251,7 @@ class OAuth(AuthBase):
                 "The body was a generator and cannot be sent again with a token; send it once more"
             )
         self._attach(request, token)
-        connection: Any = response.connection  # type: ignore[attr-defined]
+        connection: Any = response.connection
         again: requests.Response = connection.send(request, **how)
         again.history.append(response)
         again.request = request
