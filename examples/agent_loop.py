@@ -70,11 +70,12 @@ def ask_model(messages: list[dict[str, Any]], tools: dict[str, Any]) -> dict[str
 
 def run_tool(client: Client, tools: dict[str, Any], function: dict[str, Any]) -> str:
     """Call a tool and return what the model is to read. Whatever goes wrong it reads too: it may know better then."""
-    try:
-        name, arguments = tools[function["name"]]["name"], json.loads(function["arguments"] or "{}")
-        result = client.call_tool(name, arguments, progress=show)
-    except KeyError:
+    tool = tools.get(function["name"])
+    if tool is None:
         return f"Error: there is no tool {function['name']!r}"
+    try:
+        arguments = json.loads(function["arguments"] or "{}") or {}
+        result = client.call_tool(tool["name"], arguments, progress=show)
     except (ValueError, ClientError) as error:  # no JSON; not approved, timed out, refused by the server, ...
         return f"Error: {error}"
     return f"Error: {result.text}" if result.is_error else result.text or json.dumps(result)

@@ -47,9 +47,17 @@ def test_a_model_calls_tools_and_answers() -> None:
 
 
 def test_what_a_model_gets_wrong_it_is_told() -> None:
-    model = FakeLLM(calls(("weekend", {}), ("weekday", "{not JSON"), ("weekday", '{"day": 3}')), "Sorry.")
+    wrong = (
+        ("weekend", {}),
+        ("weekday", "{not JSON"),
+        ("weekday", '{"day": 3}'),
+        ("weekday", "null"),
+        ("weekday", "[1]"),
+    )
+    model = FakeLLM(calls(*wrong), "Sorry.")
     assert run(model, "hello.py", "--trust").stdout == "Sorry.\n"
-    unknown, no_json, no_date = model.told()
+    unknown, no_json, no_date, *others = model.told()
+    assert len(others) == 2 and all(other.startswith("Error: ") for other in others), others
     assert unknown == "Error: there is no tool 'weekend'"
     assert no_json.startswith("Error: Expecting") and no_date.startswith("Error: ") and "day" in no_date
 
