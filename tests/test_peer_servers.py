@@ -377,8 +377,9 @@ KITS = {"python_sdk1": OLD, "python_sdk2": BOTH, "fastmcp_kit": BOTH, "typescrip
 RUNS = [(kit, door, *era) for kit, eras in KITS.items() for door in ("stdio", "http") for era in eras]
 RUNS.append(("python_sdk1", "sse", "auto", "2025-11-25"))
 FOLDERS = {"python_sdk1": "sdk1", "python_sdk2": "sdk2", "fastmcp_kit": "fastmcp"}
+RESUMABLE = {"python_sdk1", "python_sdk2", "typescript_sdk1", "typescript_sdk2"}
 WITHOUT_LISTEN = {("fastmcp_kit", "2026-07-28")}
-TOOLS = ["add", "fail", "steps", "book", "name_folder", "wait", "waited", "grow", "big"]
+TOOLS = ["add", "fail", "steps", "book", "name_folder", "wait", "waited", "grow", "big", "polled"]
 
 
 def made(kit: str, door: str) -> Server:
@@ -403,7 +404,7 @@ def walked(request):
         heard.questions.append(question)
         return {"nights": 3} if len(heard.questions) == 1 else None
 
-    seen: dict = {"kit": kit, "expected": version, "heard": heard}
+    seen: dict = {"kit": kit, "door": door, "expected": version, "heard": heard}
     official.violations.clear()
     server = made(kit, door)
     try:
@@ -448,6 +449,9 @@ def _walk(client: Client, seen: dict, listens: bool) -> None:
     with pytest.raises(Timeout):
         client.call_tool("wait", {}, timeout=0.3)
     seen["waited"] = client.call_tool("waited")
+    call = client.start_tool("polled")
+    seen["polling"] = [step["message"] for step in call]
+    seen["polled"] = call.result()
     seen["big"] = client.call_tool("big", size=3 * 1024 * 1024)
     if not listens:
         assert refused(lambda: client.listen(tools=True)).code == -32601
@@ -515,6 +519,12 @@ def test_a_server_s_questions_are_answered(walked):
 
 def test_a_server_learns_that_a_call_was_given_up(walked):
     assert walked["waited"].data == {"result": True}
+
+
+def test_a_stream_that_the_server_hangs_up_is_gone_on_with(walked):
+    assert walked["polling"] == ["before", "after"]
+    hung_up = walked["door"] == "http" and walked["version"] == "2025-11-25" and walked["kit"] in RESUMABLE
+    assert walked["polled"].data == {"result": hung_up}
 
 
 def test_an_answer_of_three_mebibytes_comes_whole(walked):

@@ -113,6 +113,18 @@ def big(size: int) -> str:
     return "x" * size
 
 
+@server.tool
+async def polled(ctx: Context) -> bool:
+    """Hang up in the middle of the call, where that can be done, and go on."""
+    hang_up = getattr(ctx.request_context, "close_sse_stream", None)
+    await ctx.report_progress(1, 2, "before")
+    if hang_up is not None:
+        await hang_up()
+        await anyio.sleep(0.1)
+    await ctx.report_progress(2, 2, "after")
+    return hang_up is not None
+
+
 @server.resource("config://app", mime_type="text/plain")
 def config() -> str:
     return "debug = no"

@@ -8,10 +8,11 @@ import sys
 import anyio
 from mcp.server.fastmcp import Context, FastMCP
 from mcp.types import Completion, ModelHint, ModelPreferences, PromptReference, SamplingMessage, TextContent
+from memory_store import MemoryStore
 from pydantic import BaseModel
 
 door, port = [*sys.argv[1:], "0"][:2]
-server = FastMCP("peer", instructions="Ask for the sum.", port=int(port))
+server = FastMCP("peer", instructions="Ask for the sum.", port=int(port), event_store=MemoryStore(), retry_interval=20)
 given_up = anyio.Event()
 
 
@@ -90,6 +91,18 @@ async def grow(name: str, ctx: Context) -> str:
 def big(size: int) -> str:
     """Return much text."""
     return "x" * size
+
+
+@server.tool()
+async def polled(ctx: Context) -> bool:
+    """Hang up in the middle of the call, where that can be done, and go on."""
+    hang_up = getattr(ctx.request_context, "close_sse_stream", None)
+    await ctx.report_progress(1, 2, "before")
+    if hang_up is not None:
+        await hang_up()
+        await anyio.sleep(0.1)
+    await ctx.report_progress(2, 2, "after")
+    return hang_up is not None
 
 
 @server.resource("config://app", mime_type="text/plain")

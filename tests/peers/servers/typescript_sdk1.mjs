@@ -11,11 +11,16 @@ const { McpServer, ResourceTemplate } = load("@modelcontextprotocol/sdk/server/m
 const { completable } = load("@modelcontextprotocol/sdk/server/completable.js");
 const { StdioServerTransport } = load("@modelcontextprotocol/sdk/server/stdio.js");
 const { StreamableHTTPServerTransport } = load("@modelcontextprotocol/sdk/server/streamableHttp.js");
+const { InMemoryEventStore } = load("@modelcontextprotocol/sdk/examples/shared/inMemoryEventStore.js");
 const { z } = load("zod");
 
 const text = (value) => ({ content: [{ type: "text", text: value }] });
 const starting = (cities) => (value) => cities.filter((city) => city.startsWith(value ?? ""));
 const NIGHTS = { type: "object", properties: { nights: { type: "integer" } }, required: ["nights"] };
+const report = async ({ _meta, sendNotification }, progress) => {
+  const params = { progressToken: _meta?.progressToken, ...progress };
+  if (params.progressToken !== undefined) await sendNotification({ method: "notifications/progress", params });
+};
 let givenUp;
 const gaveUp = new Promise((resolve) => (givenUp = resolve));
 
@@ -37,10 +42,8 @@ function build() {
     throw new Error("out of stock");
   });
   server.registerTool("steps", { inputSchema: { count: z.number() } }, async ({ count }, extra) => {
-    const progressToken = extra._meta?.progressToken;
     for (let progress = 1; progress <= count; progress++) {
-      const params = { progressToken, progress, total: count, message: `step ${progress}` };
-      if (progressToken !== undefined) await extra.sendNotification({ method: "notifications/progress", params });
+      await report(extra, { progress, total: count, message: `step ${progress}` });
       const log = { level: "warning", data: `did ${progress}` };
       await extra.sendNotification({ method: "notifications/message", params: log });
     }
@@ -75,6 +78,17 @@ function build() {
     return text(`${name} is there`);
   });
   server.registerTool("big", { inputSchema: { size: z.number() } }, ({ size }) => text("x".repeat(size)));
+  server.registerTool("polled", { outputSchema: { result: z.boolean() } }, async (extra) => {
+    // Hangs up in the middle of the call, where that can be done, and goes on.
+    const result = extra.closeSSEStream !== undefined;
+    await report(extra, { progress: 1, total: 2, message: "before" });
+    if (result) {
+      extra.closeSSEStream();
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    await report(extra, { progress: 2, total: 2, message: "after" });
+    return { ...text(String(result)), structuredContent: { result } };
+  });
   server.registerResource("config", "config://app", { mimeType: "text/plain" }, () => ({
     contents: [{ uri: "config://app", mimeType: "text/plain", text: "debug = no" }],
   }));
@@ -101,6 +115,8 @@ if (door === "stdio") {
     if (!transport) {
       transport = new StreamableHTTPServerTransport({
         sessionIdGenerator: () => randomUUID(),
+        eventStore: new InMemoryEventStore(),
+        retryInterval: 20,
         onsessioninitialized: (id) => sessions.set(id, transport),
       });
       await build().connect(transport);

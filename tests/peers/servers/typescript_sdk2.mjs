@@ -15,6 +15,10 @@ const { z } = load("zod");
 const text = (value) => ({ content: [{ type: "text", text: value }] });
 const starting = (cities) => (value) => cities.filter((city) => city.startsWith(value ?? ""));
 const NIGHTS = { type: "object", properties: { nights: { type: "integer" } }, required: ["nights"] };
+const report = async ({ _meta, notify }, progress) => {
+  const params = { progressToken: _meta?.progressToken, ...progress };
+  if (params.progressToken !== undefined) await notify({ method: "notifications/progress", params });
+};
 const grown = [];
 let givenUp;
 const gaveUp = new Promise((resolve) => (givenUp = resolve));
@@ -35,10 +39,8 @@ function build() {
     throw new Error("out of stock");
   });
   server.registerTool("steps", { inputSchema: z.object({ count: z.number() }) }, async ({ count }, { mcpReq }) => {
-    const progressToken = mcpReq._meta?.progressToken;
     for (let progress = 1; progress <= count; progress++) {
-      const params = { progressToken, progress, total: count, message: `step ${progress}` };
-      if (progressToken !== undefined) await mcpReq.notify({ method: "notifications/progress", params });
+      await report(mcpReq, { progress, total: count, message: `step ${progress}` });
       await mcpReq.log("warning", `did ${progress}`);
     }
     return text(`${count} steps done`);
@@ -82,6 +84,17 @@ function build() {
     return text(`${name} is there`);
   });
   server.registerTool("big", { inputSchema: z.object({ size: z.number() }) }, ({ size }) => text("x".repeat(size)));
+  server.registerTool("polled", { outputSchema: z.object({ result: z.boolean() }) }, async ({ mcpReq, http }) => {
+    // Hangs up in the middle of the call, where that can be done, and goes on.
+    const result = http?.closeSSE !== undefined;
+    await report(mcpReq, { progress: 1, total: 2, message: "before" });
+    if (result) {
+      http.closeSSE();
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    await report(mcpReq, { progress: 2, total: 2, message: "after" });
+    return { ...text(String(result)), structuredContent: { result } };
+  });
   grown.forEach(add);
   server.registerResource("config", "config://app", { mimeType: "text/plain" }, () => ({
     contents: [{ uri: "config://app", mimeType: "text/plain", text: "debug = no" }],
@@ -102,6 +115,21 @@ function build() {
   return server;
 }
 
+// Numbers events, over all streams.
+function store() {
+  const events = [];
+  return {
+    storeEvent: async (stream, message) => String(events.push([stream, message])),
+    replayEventsAfter: async (last, { send }) => {
+      const [wanted] = events[last - 1];
+      for (const [index, [stream, message]] of [...events.entries()].slice(Number(last))) {
+        if (stream === wanted && message.jsonrpc) await send(String(index + 1), message);
+      }
+      return wanted;
+    },
+  };
+}
+
 if (door === "stdio") {
   load("@modelcontextprotocol/server/stdio").serveStdio(build);
 } else {
@@ -116,6 +144,8 @@ if (door === "stdio") {
     if (!transport) {
       transport = new NodeStreamableHTTPServerTransport({
         sessionIdGenerator: () => randomUUID(),
+        eventStore: store(),
+        retryInterval: 20,
         onsessioninitialized: (id) => sessions.set(id, transport),
       });
       await build().connect(transport);
