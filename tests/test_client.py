@@ -331,6 +331,25 @@ def test_a_call_that_is_dropped_half_way_is_cancelled():
         done.set()
 
 
+def test_a_call_as_a_context_is_given_up_at_its_end():
+    def play(params, say):
+        token = params["_meta"]["progressToken"]
+        say({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": token, "progress": 1}})
+        done.wait(5)
+        return {"content": []}
+
+    server, done = Scripted(tools_call=play), threading.Event()
+    with Client(server) as client:
+        with pytest.raises(KeyError), client.start_tool("x") as call:
+            for _ in call:
+                raise KeyError
+        server.wait_for("notifications/cancelled")
+        done.set()
+        with client.start_tool("x") as call:
+            assert call.result() == {"content": []}
+    assert len(server.all("notifications/cancelled")) == 1
+
+
 def test_lists_are_drained_page_by_page_and_an_empty_cursor_is_not_the_end():
     def play(params, say):
         pages.append(params.get("cursor"))

@@ -74,6 +74,8 @@ def test_an_entry_and_a_file_of_the_form_hosts_use(file, tmp_path):
         assert client.server_info["name"] == "from-a-file"
     with pytest.raises(ValueError, match="mcpServers"):
         clients({"one": entry})
+    with pytest.raises(ValueError, match="'wrong': This is no server entry"):
+        clients({"mcpServers": {"one": entry, "wrong": {}}})
 
 
 def test_variables_in_an_entry_come_from_the_environment(monkeypatch, file):

@@ -33,6 +33,7 @@ class Call:
     """A request in flight: iterate over it for its progress, ask it for its `result()`, or `cancel()` it.
 
     It runs on the threads that iterate it or wait for its result, one at a time; `cancel` may come from any thread.
+    As a context it is given up at the end, if it has not ended by then.
 
     :param connect: returns the connection to use.
     :param options: `timeout_s` without a sign of life, `max_timeout_s` in all, `meta` for the request's `_meta`,
@@ -72,6 +73,13 @@ class Call:
         self._outcome: Any = None
         self._error: BaseException | None = None
         self._done = False
+
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if not self._done:
+            self.close()
 
     def __iter__(self) -> Iterator[Message]:
         """Yield `{"progress": number, "total"?: number, "message"?: str}` until the answer is there."""

@@ -256,5 +256,12 @@ def clients(config: Any, **options: Any) -> dict[str, Client]:
     """A client for each entry of an `mcpServers` dict or file, by name; none is opened yet.
 
     :param options: for every client, as of `Client`.
+    :raises ValueError: naming the entry that makes no sense.
     """
-    return {name: Client(entry, **options) for name, entry in targets.entries(config).items()}
+    found = {}
+    for name, entry in targets.entries(config).items():
+        try:
+            found[name] = Client(entry, **options)
+        except ValueError as problem:
+            raise ValueError(f"The server {name!r}: {problem}") from None
+    return found

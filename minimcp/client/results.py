@@ -16,7 +16,7 @@ class Result(dict):  # type: ignore[type-arg]
 
     @property
     def data(self) -> Any:
-        """The structured content of a tool's result, or None."""
+        """The structured content of a tool's result, or None; before 2026-07-28 it can only be an object."""
         return self.get("structuredContent")
 
     @property

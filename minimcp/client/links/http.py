@@ -27,6 +27,8 @@ log = logging.getLogger("minimcp")
 
 _JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
+_SERVER_ERROR = -32000
+
 # What these refuse is not the message, so an error without an id is no answer to it.
 _NOT_OURS = (401, 405)
 
@@ -260,6 +262,10 @@ class HttpExchange(Exchange):
         except ProtocolError:
             error = None
         problem = self._link.refusal(reply, text)
+        if reply.status == 400 and reply.field("mcp-session-id") and self._is_error(error):
+            if error["error"]["code"] == _SERVER_ERROR:
+                # The official examples in TypeScript say it this way, and the servers that were copied from them.
+                problem = SessionExpired(f"The server no longer knows the session: {error['error']['message'][:200]}")
         if error is None or isinstance(problem, SessionExpired) or not self._is_error(error):
             self._link.note(reply)
             raise problem
