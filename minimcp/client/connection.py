@@ -238,6 +238,9 @@ class Connection:
     def _answer(self, request: Message) -> None:
         """Answer a legacy server's request. Spec: BASE-018, BASE-117"""
         id, method = request["id"], request["method"]
+        if self.peer is not None and not self.peer.era.answers:
+            log.warning("a request of the server is ignored, which may send none: %.100r", method)
+            return
         try:
             if method == "ping":
                 reply = wire.result(id, {})
@@ -255,6 +258,8 @@ class Connection:
             log.debug("the answer to %s came too late: %s", method, lost)
 
     def _refuse(self, request: Message, problem: InternalError) -> None:
+        if self.peer is not None and not self.peer.era.answers:
+            return
         self.link.send(wire.error(request["id"], problem), {}, _HANG_UP_S)
 
     def _notice(self, message: Message) -> None:

@@ -26,6 +26,7 @@ class Modern(Era):
 
     name = "modern"
     caches = True
+    answers = False  # Spec: BASE-016
     absent = {
         "ping": "any request shows that the server is there",
         "logging/setLevel": "each request names its own level",

@@ -15,12 +15,14 @@ class Era:
     :ivar absent: methods of the other era, and what to use instead.
     :ivar empty_cursor_ends: whether a `nextCursor` of "" is the end of a list. Spec: FEAT-117
     :ivar caches: whether results say for how long they may be kept.
+    :ivar answers: whether a request of the server may be answered.
     """
 
     name = ""
     absent: dict[str, str] = {}
     empty_cursor_ends = False
     caches = False
+    answers = True
 
     def dress(self, conn: Any, message: Message, version: str, meta: Message | None, progress: bool) -> None:
         """Complete a request's params.

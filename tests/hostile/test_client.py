@@ -8,6 +8,7 @@ import pytest
 
 import minimcp
 from minimcp import Client
+from tests.embedded import wait_until
 from tests.played import INITIALIZED, Fault, Scripted
 
 QUESTION = {"method": "elicitation/create", "params": {"message": "?", "requestedSchema": {"type": "object"}}}
@@ -238,6 +239,17 @@ def test_t213_a_flood_of_questions_is_refused_and_the_reader_goes_on():
         with server.changed:
             assert server.changed.wait_for(lambda: len(server.all(None)) == 40, 10)
     assert sum("result" in message for message in server.all(None)) == 16
+
+
+def test_a_modern_server_that_sends_requests_is_not_answered(caplog):
+    answered = threading.Event()
+    server = modern(tools_list=lambda params, say: {"tools": []})
+    with Client(server, sample=lambda params: answered.set() or "x") as client:
+        for id, method in ((1, "ping"), ("a", "sampling/createMessage")):
+            server.say({"jsonrpc": "2.0", "id": id, "method": method, "params": {}})
+        assert client.list_tools() == []
+        wait_until(lambda: caplog.text.count("which may send none") == 2)
+    assert not server.all(None) and not answered.is_set()
 
 
 def test_a_callback_that_fails_fails_its_call_on_modern_and_the_question_on_legacy():
