@@ -465,6 +465,26 @@ def test_a_legacy_server_is_answered_also_when_it_asks_for_what_there_is_not():
         assert reply["id"] == "1" and reply["error"]["code"] == -32601
 
 
+def test_a_question_that_the_server_withdraws_gets_no_answer():
+    asked, withdrawn, told = threading.Event(), threading.Event(), threading.Event()
+
+    def sample(params):
+        asked.set()
+        return "late" if withdrawn.wait(5) else "never"
+
+    server = Scripted(initialize=lambda params, say: INITIALIZED)
+    with Client(server, mode="legacy", sample=sample, on_notification=lambda message: told.set()) as client:
+        server.say({"jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage", "params": {"messages": []}})
+        assert asked.wait(5)
+        server.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "q"}})
+        assert told.wait(5)
+        withdrawn.set()
+        server.say({"jsonrpc": "2.0", "id": 1, "method": "ping"})
+        wait_until(lambda: server.all(None))
+        wait_until(lambda: not client._connect().inbox.busy)
+    assert [message["id"] for message in server.all(None)] == [1]
+
+
 def test_errors_are_one_family_flat_and_picklable():
     found = [
         errors.Timeout("t"),

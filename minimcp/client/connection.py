@@ -88,7 +88,9 @@ class Connection:
         self._capabilities: dict[bool, Message] = {}
         self.listeners: set[Any] = set()
         self.relist: Callable[[], Any] = self.tools.forget
-        self.inbox = Inbox(self._answer, self._refuse, self._notice)
+        # Questions that are being answered, and whether the server still wants the answer.
+        self._wanted: dict[Any, bool] = {}
+        self.inbox = Inbox(self._answer, self._refuse, self.notice)
         self.link: Link = Link()
         self.peer: Peer | None = None
 
@@ -241,6 +243,8 @@ class Connection:
         if self.peer is not None and not self.peer.era.answers:
             log.warning("a request of the server is ignored, which may send none: %.100r", method)
             return
+        key = (type(id), id)
+        self._wanted[key] = True
         try:
             if method == "ping":
                 reply = wire.result(id, {})
@@ -252,6 +256,8 @@ class Connection:
         except Exception:
             log.exception("the callback for %s failed", method)
             reply = wire.error(id, InternalError("The client could not answer"))
+        if not self._wanted.pop(key, False):
+            return
         try:
             self.link.send(reply, {}, self.timeout_s)
         except ConnectionLost as lost:
@@ -262,7 +268,13 @@ class Connection:
             return
         self.link.send(wire.error(request["id"], problem), {}, _HANG_UP_S)
 
-    def _notice(self, message: Message) -> None:
+    def notice(self, message: Message) -> None:
+        """Take a notification that belongs to no call."""
+        if message["method"] == "notifications/cancelled":
+            # Spec: BASE-131
+            id = (message.get("params") or {}).get("requestId")
+            if wire.is_id(id) and (type(id), id) in self._wanted:
+                self._wanted[(type(id), id)] = False
         if self.cache is not None:
             self.cache.changed(self.key, message)
         if message["method"] == "notifications/tools/list_changed":
@@ -270,10 +282,6 @@ class Connection:
         for listener in list(self.listeners):
             listener.put(message)
         self._on_notice(message)
-
-    def notice(self, message: Message) -> None:
-        """Take a notification that came on a listen stream."""
-        self._notice(message)
 
     def close(self) -> None:
         """Hang up. Never waits for a thread that is opening."""

@@ -119,7 +119,7 @@ class Manual(Connection):
         self.stage = "new"
         self._trace: Recorder | None = self._record
         self._record = self  # type: ignore[assignment]  # to see what comes in before it is handed out
-        self.inbox = _WhileWaiting(self, self._answer, self._refuse, self._notice)
+        self.inbox = _WhileWaiting(self, self._answer, self._refuse, self.notice)
         self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._greeted: Peer | None = None
         self._lock = threading.Lock()  # guards the two below
