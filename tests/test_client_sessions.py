@@ -121,6 +121,20 @@ def test_a_session_that_the_server_forgot_is_told_apart_and_begun_anew():
         linked.call()
 
 
+@pytest.mark.parametrize("id", [None, PING["id"]])
+def test_the_400_of_the_official_typescript_examples_means_a_forgotten_session(id):
+    said = {"code": -32000, "message": "Bad Request: No valid session ID provided"}
+    refusal = {"jsonrpc": "2.0", "id": id, "error": said}
+
+    def answer(request, peer):
+        peer.json(refusal, 400)
+
+    with in_session(answer) as linked, pytest.raises(SessionExpired, match="No valid session ID"):
+        linked.call()
+    with in_session(answer, id=None) as linked:
+        assert linked.call() == [refusal]
+
+
 def test_a_404_without_a_session_is_a_status():
     with in_session(lambda request, peer: peer.body(status=404), id=None) as linked, pytest.raises(HTTPStatus):
         linked.call()

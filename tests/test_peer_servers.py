@@ -275,6 +275,19 @@ def test_everything_is_left_behind_clean(everything):
     assert everything["left"] == []
 
 
+def test_everything_started_anew_is_met_anew():
+    """It answers 400 to a session it does not know, where the specification has 404."""
+    port = str(free_port())
+    command = [*node(), package("server-everything"), "streamableHttp"]
+    client = Client(f"http://127.0.0.1:{port}/mcp", timeout=20)
+    for start in (1, 2):
+        with Process(command, PORT=port) as server:
+            server.wait_for("listening on port", BOUND_S)
+            assert client.call_tool("get-sum", a=1, b=start).text == f"The sum of 1 and {start} is {1 + start}."
+            if start == 2:
+                client.close()
+
+
 # Servers people use, over stdio.
 
 

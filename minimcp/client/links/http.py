@@ -262,10 +262,11 @@ class HttpExchange(Exchange):
         except ProtocolError:
             error = None
         problem = self._link.refusal(reply, text)
-        if reply.status == 400 and reply.field("mcp-session-id") and self._is_error(error):
-            if error["error"]["code"] == _SERVER_ERROR:
-                # The official examples in TypeScript say it this way, and the servers that were copied from them.
-                problem = SessionExpired(f"The server no longer knows the session: {error['error']['message'][:200]}")
+        if error is not None and reply.status == 400 and reply.field("mcp-session-id") and self._is_error(error):
+            said = error["error"]
+            if isinstance(said, dict) and said.get("code") == _SERVER_ERROR:
+                # So say the official examples in TypeScript, and the servers that were copied from them.
+                problem = SessionExpired(f"The server no longer knows the session: {str(said.get('message'))[:200]}")
         if error is None or isinstance(problem, SessionExpired) or not self._is_error(error):
             self._link.note(reply)
             raise problem
