@@ -13,6 +13,7 @@ import json
 import subprocess
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -465,6 +466,8 @@ def _walk(client: Client, seen: dict, listens: bool) -> None:
     call = client.start_tool("polled")
     seen["polling"] = [step["message"] for step in call]
     seen["polled"] = call.result()
+    with ThreadPoolExecutor(8) as threads:
+        seen["together"] = list(threads.map(lambda n: _steps_and_sum(client, n), range(24)))
     seen["big"] = client.call_tool("big", size=3 * 1024 * 1024)
     if not listens:
         assert refused(lambda: client.listen(tools=True)).code == -32601
@@ -476,6 +479,12 @@ def _walk(client: Client, seen: dict, listens: bool) -> None:
             seen["change"] = changes.receive(BOUND_S)
     seen["grown"] = client.list_tools()
     seen["newcomer"] = client.call_tool("newcomer")
+
+
+def _steps_and_sum(client: Client, number: int) -> tuple:
+    steps: list[float] = []
+    client.call_tool("steps", {"count": number % 5}, progress=lambda step: steps.append(step["progress"]))
+    return steps, client.call_tool("add", a=number, b=1).data["sum"]
 
 
 def test_a_server_is_met_in_its_newest_revision(walked):
@@ -514,7 +523,8 @@ def test_progress_and_log_messages_come_with_the_call(walked):
     assert walked["steps"].text == "3 steps done"
     told = [log["data"] for log in walked["heard"].logs if log["level"] == "warning"]
     said = [data["msg"] if isinstance(data, dict) else data for data in told]
-    assert said == ["did 1", "did 2", "did 3"]
+    # Those of the calls that came later may follow.
+    assert said[:3] == ["did 1", "did 2", "did 3"]
 
 
 def test_a_server_s_questions_are_answered(walked):
@@ -528,6 +538,10 @@ def test_a_server_s_questions_are_answered(walked):
     assert asked["messages"] == [{"role": "user", "content": {"type": "text", "text": "Name the folder file:///tmp/a"}}]
     assert (asked["systemPrompt"], asked["maxTokens"]) == ("Be brief.", 20)
     assert walked["named"].text == "A is now Attic (a model)"
+
+
+def test_eight_threads_that_share_a_client_get_what_is_theirs(walked):
+    assert walked["together"] == [(list(range(1, number % 5 + 1)), number + 1) for number in range(24)]
 
 
 def test_a_server_learns_that_a_call_was_given_up(walked):
