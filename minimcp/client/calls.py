@@ -83,12 +83,7 @@ class Call:
 
     def __iter__(self) -> Iterator[Message]:
         """Yield `{"progress": number, "total"?: number, "message"?: str}` until the answer is there."""
-        while True:
-            try:
-                progress = next(self)
-            except StopIteration:
-                return
-            yield progress
+        return self
 
     def __next__(self) -> Message:
         if self._done:

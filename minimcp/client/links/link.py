@@ -172,8 +172,10 @@ class Clock:
 
     def left(self) -> float | None:
         """Seconds until the next limit, never below zero; None for no limit."""
-        limits = [limit for limit in (self._quiet, self._end) if limit is not None]
-        return max(0.0, min(limits) - time.monotonic()) if limits else None
+        nearest = self._quiet
+        if nearest is None or (self._end is not None and self._end < nearest):
+            nearest = self._end
+        return None if nearest is None else max(0.0, nearest - time.monotonic())
 
     def progress(self) -> None:
         """Start the shorter time anew. Spec: BASE-140"""
