@@ -124,7 +124,8 @@ class Writer:
                 raise BrokenPipeError
             view = memoryview(data)
             if not self._queue:
-                if self._poller is not None and self._poller.poll(0):
+                if self._poller is not None:
+                    # The pipe does not block: None when it has no room.
                     view = view[self._pipe.write(view) or 0 :]
                     if not view:
                         return
