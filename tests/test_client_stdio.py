@@ -226,7 +226,7 @@ def test_a_fast_call_passes_a_slow_one_and_both_get_theirs(file: str) -> None:
         assert answers[0]["id"] == "slow"
 
 
-def test_a_slow_call_is_answered(file: str) -> None:
+def test_a_call_longer_than_a_moment_is_left_to_the_reader_thread(file: str) -> None:
     with opened(file) as link:
         assert call(link, "slow", 1, seconds=0.3) == "slept"
         assert call(link, "slow", 2, seconds=0.0) == "slept"

@@ -856,6 +856,7 @@ print(descriptors() == before, threading.active_count())
 def blocking(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a thread can only block in a pipe, such as on Windows."""
     monkeypatch.setattr("minimcp.client.links.pipes.CAN_POLL", False)
+    monkeypatch.setattr("minimcp.client.links.stdio.CAN_POLL", False)
     monkeypatch.setattr("minimcp.client.links.process.CAN_POLL", False)
 
 

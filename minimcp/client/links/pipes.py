@@ -59,7 +59,7 @@ class Stop:
 
 
 class Reader:
-    """Reads a pipe until it ends or `stop` is set, on one thread."""
+    """Reads a pipe until it ends or `stop` is set; one thread at a time."""
 
     def __init__(self, pipe: Any, stop: Stop) -> None:
         self._pipe = pipe
@@ -71,10 +71,12 @@ class Reader:
             self._poller.register(pipe.fileno(), select.POLLIN)
             self._poller.register(self._stop_fd, select.POLLIN)
 
-    def read(self) -> bytes:
-        """Some bytes, or b"" at the end."""
+    def read(self, timeout_s: float | None = None) -> bytes | None:
+        """Some bytes, b"" at the end, None when nothing came in time."""
         if self._poller is not None:
-            ready = self._poller.poll()
+            ready = self._poller.poll(None if timeout_s is None else timeout_s * 1000)
+            if not ready:
+                return None
             if len(ready) > 1 or ready[0][0] == self._stop_fd:
                 return b""
         try:

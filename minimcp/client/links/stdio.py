@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 from ...protocol import wire
 from ...protocol.errors import ClientError, ConnectionLost, McpError, ProtocolError, UsedAfterFork
 from .link import Exchange, Link, Message, Pending, Queued
-from .pipes import QUEUE_BYTES
+from .pipes import CAN_POLL, QUEUE_BYTES
 from .process import PATIENCE_S, Child, Sink
 
 log = logging.getLogger("minimcp")
@@ -27,6 +28,8 @@ MAX_ELEMENTS = 5_000_000
 _MOST_LOGGED = 20
 # How long the end of the output is waited for after the end of the process, and the other way round.
 _DRAIN_S = 0.5
+# How long a caller reads for itself, and how long nobody has to before the reader thread does.
+_TICK_S = 0.05
 
 
 class StdioLink(Link):
@@ -125,7 +128,11 @@ def _used_after_fork() -> UsedAfterFork:
 
 
 class Connection:
-    """One run of a server: its process, its open exchanges, and the thread that reads what it says.
+    """One run of a server: its process, its open exchanges, and who reads.
+
+    Handing a message from one thread to another costs more than the message itself. So a caller that waits reads for
+    itself, and for all others, but only for a moment: a longer call is left to the reader thread, which also listens
+    while nobody calls. It steps back when the last open request is answered, and looks again after a quiet tick.
 
     Threads hold on to this and never to the link, so that a link nobody uses any more can go, and its process with it.
 
@@ -150,8 +157,16 @@ class Connection:
         self._logged = 0
         self._lost_lock = threading.Lock()  # guards lost
         self._gone = threading.Event()  # set once lost is
+        self._turn = threading.Lock()  # held by who reads; guards the five below
         self._lines = Lines(line_bytes)
-        self._drained = threading.Event()  # set when nothing more can be read
+        self._led = 0
+        self._answered = False
+        self._over = False
+        self._fault: Exception | None = None
+        # The callers that wait, the one that reads among them.
+        self._waiting: set[Queued] = set()
+        self._relief = threading.Event()  # asks the reader thread to read
+        self._drained = threading.Event()
         self._child = Child(command, env, cwd, stderr, patience_s, queue_bytes)
         self._reader = threading.Thread(target=self._read, name="minimcp-stdio-read", daemon=True)
         self._child.watch(self._reader, self._exited)
@@ -168,7 +183,7 @@ class Connection:
         except BaseException:
             queued.close()
             raise
-        return Call(self.pid, queued)
+        return Call(self, queued)
 
     def write(self, message: Message) -> None:
         """Send one line. Spec: TRN-010, TRN-011"""
@@ -182,36 +197,95 @@ class Connection:
             lost = self.lost or ConnectionLost(f"The server {self._child.command} has closed its standard input")
             raise type(lost)(lost.message, "always") from None
 
-    def _read(self) -> None:
-        """The reader thread."""
-        fault: Exception | None = None
+    def wait(self, queued: Queued, timeout_s: float | None) -> Message:
+        """The next message of an exchange; see `Exchange.receive`."""
+        if self.pid != os.getpid():
+            raise _used_after_fork()
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        # Before the turn is tried for: who gives it up looks here for others.
+        self._waiting.add(queued)
         try:
-            while True:
-                chunk = self._child.output.read()
-                if not chunk:
-                    break
-                self._lines.feed(chunk)
-                while self._lines.ready:
-                    self._take(self._lines.ready.popleft())
-        except Exception as error:
-            fault = error
-        self._finish(fault)
+            if CAN_POLL and self._turn.acquire(blocking=False):
+                self._lead(queued, until)
+            return queued.receive(None if until is None else until - time.monotonic())
+        finally:
+            self._waiting.discard(queued)
 
-    def _finish(self, fault: Exception | None) -> None:
+    def _lead(self, queued: Queued, until: float | None) -> None:
+        """Read on the caller's thread, which has the turn, until something of its own comes, but only for a moment."""
+        self._led += 1
+        now = time.monotonic()
+        enough = now + _TICK_S if until is None else min(until, now + _TICK_S)
+        try:
+            while now < enough and not self._over and not queued.ready():
+                self._pump(enough - now)
+                now = time.monotonic()
+        finally:
+            self._turn.release()
+            others = len(self._waiting) - 1
+            if others or not queued.ready() or self._over:
+                self._relief.set()
+
+    def _read(self) -> None:
+        """The reader thread: read while nobody waits, or several do."""
+        led = 0
+        while not self._over:
+            if not self._relief.wait(_TICK_S) and self._led != led:
+                led = self._led
+                continue
+            self._relief.clear()
+            if not self._turn.acquire(blocking=False):
+                continue
+            try:
+                while not self._over:
+                    self._answered = False
+                    self._pump(None)
+                    if CAN_POLL and self._answered and not self._pending:
+                        break
+            finally:
+                led = self._led
+                self._turn.release()
+            if self._pending:
+                # A caller came while the turn was still held.
+                self._relief.set()
+        self._finish()
+
+    def _pump(self, timeout_s: float | None) -> None:
+        """Read what is there and hand it out. Only for who has the turn."""
+        try:
+            # A line is taken off after it was handed out: an interrupt in between must not lose it.
+            ready = self._lines.ready
+            if not ready:
+                chunk = self._child.output.read(timeout_s)
+                if chunk is None:
+                    return
+                if not chunk:
+                    self._over = True
+                self._lines.feed(chunk)
+            while ready:
+                self._take(ready[0])
+                ready.popleft()
+        except Exception as error:
+            self._fault = error
+            self._over = True
+
+    def _finish(self) -> None:
         """Nothing more can be read: say so, and end the process if it has not ended by itself."""
         self._drained.set()
-        if isinstance(fault, ClientError):
-            self._lose(fault)
-        elif fault is not None:
-            log.error("reading from a server failed", exc_info=fault)
-            self._lose(ConnectionLost(f"Reading from the server {self._child.command} failed: {fault!r}"))
+        if isinstance(self._fault, ClientError):
+            self._lose(self._fault)
+        elif self._fault is not None:
+            log.error("reading from a server failed", exc_info=self._fault)
+            self._lose(ConnectionLost(f"Reading from the server {self._child.command} failed: {self._fault!r}"))
         elif self._link() is not None and not self._child.exited.wait(_DRAIN_S):
             self._lose(ConnectionLost(self._child.fate()))
         self._child.end()
-        self._child.output.close()
+        with self._turn:
+            self._child.output.close()
 
     def _exited(self) -> None:
         """The process is gone; what it said before counts. A grandchild may keep the pipe open, so not for ever."""
+        self._relief.set()
         self._drained.wait(_DRAIN_S)
         self._lose(ConnectionLost(self._child.fate()))
 
@@ -247,6 +321,8 @@ class Connection:
         link = self._link()
         if link is not None and link.record is not None:
             _tell(link.record, "received", message)
+        if "method" not in message:
+            self._answered = True
         if not self._pending.take(message) and link is not None:
             _tell(link.on_message, message)
 
@@ -283,19 +359,17 @@ def _tell(function: Callable[..., Any], *args: Any) -> None:
 
 
 class Call(Exchange):
-    """One request of this process."""
+    """One request; whoever waits for it may have to read."""
 
-    __slots__ = ("_pid", "_queued")
+    __slots__ = ("_connection", "_queued")
 
-    def __init__(self, pid: int, queued: Queued) -> None:
-        self._pid = pid
+    def __init__(self, connection: Connection, queued: Queued) -> None:
+        self._connection = connection
         self._queued = queued
 
     def receive(self, timeout_s: float | None) -> Message:
         """Return the next message, or raise; see `Exchange`."""
-        if self._pid != os.getpid():
-            raise _used_after_fork()
-        return self._queued.receive(timeout_s)
+        return self._connection.wait(self._queued, timeout_s)
 
     def abort(self, error: ClientError) -> None:
         """End the exchange with an error."""
@@ -304,7 +378,7 @@ class Call(Exchange):
     def close(self) -> None:
         """Forget the exchange."""
         # In a forked process a lock may be held by a thread that is not there.
-        if self._pid == os.getpid():
+        if self._connection.pid == os.getpid():
             self._queued.close()
 
 
