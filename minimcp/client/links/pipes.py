@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from ...protocol.errors import ConnectionLost
+from ...protocol.errors import ConnectionLost, ProtocolError
 
 QUEUE_BYTES = 64 * 1024 * 1024
 CHUNK = 64 * 1024
@@ -89,6 +89,43 @@ class Reader:
         """Let go of the pipe, once, when nothing reads it any more."""
         self._pipe.close()
         self._stop.leave()
+
+
+class Lines:
+    """Splits what comes in at LF alone; blank lines are left out.
+
+    :ivar ready: the whole lines, to be taken from its left.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.ready: deque[bytes] = deque()
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Take in some bytes.
+
+        :raises ProtocolError: for a line of more than `limit` bytes.
+        """
+        *lines, rest = chunk.split(b"\n")
+        if lines and self._parts:
+            lines[0] = b"".join([*self._parts, lines[0]])
+            self._parts.clear()
+            self._size = 0
+        for line in lines:
+            if len(line) > self._limit:
+                raise self._too_long()
+            if line and not line.isspace():
+                self.ready.append(line)
+        if rest:
+            self._parts.append(rest)
+            self._size += len(rest)
+            if self._size > self._limit:
+                raise self._too_long()
+
+    def _too_long(self) -> ProtocolError:
+        return ProtocolError(f"The server sent a line of more than {self._limit} bytes")
 
 
 class Writer:

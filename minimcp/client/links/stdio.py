@@ -10,14 +10,13 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from ...protocol import wire
 from ...protocol.errors import ClientError, ConnectionLost, McpError, ProtocolError, UsedAfterFork
 from .link import Exchange, Link, Message, Pending, Queued
-from .pipes import CAN_POLL, QUEUE_BYTES
+from .pipes import CAN_POLL, QUEUE_BYTES, Lines
 from .process import PATIENCE_S, Child, Sink
 
 log = logging.getLogger("minimcp")
@@ -380,40 +379,3 @@ class Call(Exchange):
         # In a forked process a lock may be held by a thread that is not there.
         if self._connection.pid == os.getpid():
             self._queued.close()
-
-
-class Lines:
-    """Splits what comes in at LF alone; blank lines are left out.
-
-    :ivar ready: the whole lines, to be taken from its left.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.ready: deque[bytes] = deque()
-        self._limit = limit
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def feed(self, chunk: bytes) -> None:
-        """Take in some bytes.
-
-        :raises ProtocolError: for a line of more than `limit` bytes.
-        """
-        *lines, rest = chunk.split(b"\n")
-        if lines and self._parts:
-            lines[0] = b"".join([*self._parts, lines[0]])
-            self._parts.clear()
-            self._size = 0
-        for line in lines:
-            if len(line) > self._limit:
-                raise self._too_long()
-            if line and not line.isspace():
-                self.ready.append(line)
-        if rest:
-            self._parts.append(rest)
-            self._size += len(rest)
-            if self._size > self._limit:
-                raise self._too_long()
-
-    def _too_long(self) -> ProtocolError:
-        return ProtocolError(f"The server sent a line of more than {self._limit} bytes")
