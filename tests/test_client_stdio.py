@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from minimcp.client.links import command
-from minimcp.client.links.process import end
 from minimcp.client.links.pipes import Lines
+from minimcp.client.links.process import end
 from minimcp.client.links.stdio import StdioLink
 from minimcp.protocol.errors import CallCancelled, ClientError, ConnectionLost, ProtocolError, Timeout
 from tests.helpers import modern
