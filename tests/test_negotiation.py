@@ -142,6 +142,16 @@ def test_a_saved_discovery_saves_the_question():
     assert [message["method"] for message in server.heard] == ["tools/list"]
 
 
+def test_a_saved_discovery_of_a_legacy_server_saves_the_probe():
+    server = Scripted(server_discover=fault(-32601), initialize=initialized("2025-06-18"))
+    with Client(server) as client:
+        saved = client.discovery
+    server.heard.clear()
+    with Client(server, discovery=saved) as client:
+        assert client.protocol_version == "2025-06-18"
+    assert [message["method"] for message in server.heard] == ["initialize", "notifications/initialized"]
+
+
 def test_a_server_that_was_exchanged_for_a_legacy_one_is_negotiated_with_again():
     server = Scripted(tools_list=lambda params, say: {"tools": []}, initialize=initialized())
     with Client(server) as client:

@@ -248,7 +248,7 @@ class Client(Methods, StepByStep):
 
     @property
     def discovery(self) -> Message:
-        """What was found out about a modern server, to be given to the next client as `discovery=`."""
+        """What was found out about the server; given to the next client as `discovery=` it saves the question."""
         return {**self.peer.greeting, "protocolVersion": self.peer.version}
 
 

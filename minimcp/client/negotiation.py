@@ -92,7 +92,7 @@ def _set_log_level(conn: Connection, peer: Peer, level: str) -> None:
 
 def _greet(conn: Connection, mode: str) -> Peer:
     if conn.greeting:
-        return _remembered(conn.greeting)
+        return _remembered(conn, conn.greeting)
     if mode == "auto":
         with _lock():
             known = conn.key in _legacy
@@ -115,13 +115,12 @@ def _greet(conn: Connection, mode: str) -> Peer:
         return _fall_back(conn, verdict)
 
 
-def _remembered(greeting: Message) -> Peer:
-    """The server as `Client.discovery` described it earlier."""
+def _remembered(conn: Connection, greeting: Message) -> Peer:
+    """The server as `Client.discovery` described it earlier; a legacy one needs its `initialize` all the same."""
     version = greeting.get("protocolVersion")
-    era = legacy.ERA if version in spec.LEGACY_VERSIONS else modern.ERA
-    if era is legacy.ERA:
-        raise ProtocolError("Only a modern server can be remembered; a legacy one needs its initialize")
-    return Peer(era, version if version in spec.MODERN_VERSIONS else spec.MODERN_VERSIONS[-1], greeting)
+    if version in spec.LEGACY_VERSIONS:
+        return initialize(conn, version)
+    return Peer(modern.ERA, version if version in spec.MODERN_VERSIONS else spec.MODERN_VERSIONS[-1], greeting)
 
 
 def _fall_back(conn: Connection, verdict: Legacy) -> Peer:
