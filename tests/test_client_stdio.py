@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import queue
 import random
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from minimcp.client.links import command
+from minimcp.client.links.link import Mailbox
 from minimcp.client.links.pipes import Lines
 from minimcp.client.links.process import end
 from minimcp.client.links.stdio import StdioLink
@@ -524,3 +526,26 @@ def test_a_batch_file_gets_nothing_that_its_shell_would_run(tmp_path: Path, argu
     ]
     with pytest.raises(ConnectionLost, match="is a batch file"):
         command.find(["npx.cmd", argument], {"PATH": str(tmp_path)}, None)
+
+
+def test_a_mailbox_never_waits_longer_than_it_was_told() -> None:
+    box = Mailbox()
+    for _ in range(3):
+        # What SimpleQueue does not survive up to 3.12: it was filled, emptied, and there is no time.
+        box.put(1)
+        assert box.get(0) == 1
+        for timeout_s in (0, 1e-9, -1, 0.01):
+            with pytest.raises(queue.Empty):
+                box.get(timeout_s)
+
+
+def test_a_mailbox_gives_each_thing_to_one_of_those_who_wait() -> None:
+    box, taken = Mailbox(), []
+    threads = [threading.Thread(target=lambda: taken.append(box.get(WAIT_S))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for number in range(8):
+        box.put(number)
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert sorted(taken) == list(range(8)) and len(box) == 0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..protocol import spec, wire
 from ..protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from . import modern
-from .links.link import Clock, drain
+from .links.link import Clock, Mailbox, drain
 from .peer import result_of
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class _Session:
     def __init__(self, conn: Connection, peer: Peer, wanted: Message) -> None:
         self._conn = conn
         self._peer = peer
-        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._messages = Mailbox()
         self._uris = list(wanted.get("resourceSubscriptions", ()))
         if self._uris:
             peer.need("resources/subscribe", "resources", "subscribe")
@@ -208,7 +208,7 @@ class _Session:
         uri = params.get("uri") if isinstance(params, dict) else None
         updated = message["method"] == _UPDATED and isinstance(uri, str) and uri.startswith(tuple(self._uris))
         wanted = (updated and self._uris) or message["method"] in self._methods
-        if wanted and self._messages.qsize() < _MOST_WAITING:
+        if wanted and len(self._messages) < _MOST_WAITING:
             self._messages.put(message)
 
     def fail(self, error: ClientError) -> None:
@@ -217,7 +217,7 @@ class _Session:
 
     def receive(self, timeout: float | None) -> Message | None:
         try:
-            found = self._messages.get(timeout=timeout)
+            found = self._messages.get(timeout)
         except queue.Empty:
             raise Timeout("No change was told in time") from None
         if isinstance(found, ClientError):

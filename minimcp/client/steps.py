@@ -28,7 +28,7 @@ from ..protocol.wire import check
 from . import modern, negotiation
 from .connection import Connection
 from .inbox import Inbox
-from .links.link import MOST_WAITING, Clock, Exchange, Link, Steps
+from .links.link import MOST_WAITING, Clock, Exchange, Link, Mailbox, Steps
 from .peer import Peer
 from .results import Result
 
@@ -120,7 +120,7 @@ class Manual(Connection):
         self._trace: Recorder | None = self._record
         self._record = self  # type: ignore[assignment]  # to see what comes in before it is handed out
         self.inbox = _WhileWaiting(self, self._answer, self._refuse, self.notice)
-        self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._heard = Mailbox()
         self._greeted: Peer | None = None
         self._lock = threading.Lock()  # guards the two below
         self._mine: set[int] = set()  # ids of requests that were not sent by hand and have no response yet
@@ -140,7 +140,7 @@ class Manual(Connection):
                 record(direction, message, **facts)
             if direction != "received" or not isinstance(message, dict) or self._is_awaited(message):
                 return
-            if "method" not in message or "id" in message or self._heard.qsize() < MOST_WAITING:
+            if "method" not in message or "id" in message or len(self._heard) < MOST_WAITING:
                 self._heard.put(message)
 
         return hear
@@ -160,7 +160,7 @@ class Manual(Connection):
         """See `StepByStep`."""
         self._expect("receive", "started", "discovered", "initializing", "ready")
         try:
-            found = self._heard.get(timeout=timeout_s)
+            found = self._heard.get(timeout_s)
         except queue.Empty:
             raise Timeout(f"The server sent nothing in {timeout_s} s") from None
         if isinstance(found, ClientError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, Optional
 
@@ -116,6 +117,53 @@ def _ignore(*_: Any) -> None:
     pass
 
 
+class Mailbox:
+    """A queue between threads. That of the standard library may wait for ever where there is little time left.
+
+    `queue.SimpleQueue.get`, up to Python 3.12, takes a timeout that has just passed for none at all.
+    """
+
+    __slots__ = ("_items", "_signal")
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._signal = threading.Lock()  # released when something was put; guards nothing
+        self._signal.acquire()
+
+    def put(self, item: Any) -> None:
+        """Add something."""
+        self._items.append(item)
+        self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._signal.release()
+        except RuntimeError:
+            pass  # It is released already.
+
+    def get(self, timeout_s: float | None) -> Any:
+        """Take the oldest thing in it.
+
+        :raises queue.Empty: when there is none in time.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            try:
+                item = self._items.popleft()
+            except IndexError:
+                left = -1 if end is None else end - time.monotonic()
+                if end is not None and left <= 0:
+                    raise queue.Empty from None
+                self._signal.acquire(timeout=left)
+                continue
+            if self._items:
+                self._wake()  # for the next one that waits
+            return item
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
 class Queued(Exchange):
     """An exchange whose messages are put by a reader thread; at most `MOST_WAITING` of them wait.
 
@@ -125,19 +173,19 @@ class Queued(Exchange):
     __slots__ = ("_error", "_forget", "_messages")
 
     def __init__(self, forget: Callable[[], None]) -> None:
-        self._messages: queue.SimpleQueue[Optional[Message]] = queue.SimpleQueue()
+        self._messages = Mailbox()
         self._forget = forget
         self._error: ClientError | None = None
 
     def put(self, message: Message) -> None:
         """Give the exchange a message; a flood of notifications loses those that nobody takes in time."""
-        if "method" not in message or "id" in message or self._messages.qsize() < MOST_WAITING:
+        if "method" not in message or "id" in message or len(self._messages) < MOST_WAITING:
             self._messages.put(message)
 
     def receive(self, timeout_s: float | None) -> Message:
         """Return the next message, or raise; see `Exchange`."""
         try:
-            message = self._messages.get(timeout=None if timeout_s is None else max(timeout_s, 0))
+            message: Optional[Message] = self._messages.get(timeout_s)
         except queue.Empty:
             raise Timeout("The server did not answer in time") from None
         if message is None:
@@ -147,7 +195,7 @@ class Queued(Exchange):
 
     def ready(self) -> bool:
         """Whether `receive` returns or raises at once."""
-        return not self._messages.empty()
+        return len(self._messages) > 0
 
     def abort(self, error: ClientError) -> None:
         """End the exchange with an error; what arrived before is still received."""
