@@ -206,7 +206,7 @@ class Call:
             if questions is not None:
                 more["inputResponses"] = self.answers(conn, peer, questions)
             elif self._cancelled.wait(_BACKOFF_S * 2**number):
-                raise CallCancelled(f"{self.method} was cancelled")
+                raise self._cancellation()
             if "requestState" in result:
                 more["requestState"] = result["requestState"]
         raise ProtocolError(f"The server asked for input more than {MAX_ROUNDS} times in one call")
@@ -215,7 +215,7 @@ class Call:
         message = wire.request(conn.next_id(), self.method, params)
         peer.era.dress(conn, message, peer.version, self._meta, self._progress)
         if self._cancelled.is_set():
-            raise CallCancelled(f"{self.method} was cancelled")
+            raise self._cancellation()
         return (yield from self.exchange(conn, peer, message))
 
     def exchange(self, conn: Connection, peer: Peer, message: Message) -> Steps:
@@ -237,7 +237,7 @@ class Call:
     def _started(self, exchange: Exchange) -> None:
         self._exchange = exchange
         if self._cancelled.is_set():
-            exchange.abort(CallCancelled(f"{self.method} was cancelled"))
+            exchange.abort(self._cancellation())
 
     def _sort(self, conn: Connection, id: Any, incoming: Message) -> Message | None:
         """The progress in a message that came with this call, or None after it was dealt with otherwise."""
@@ -284,7 +284,7 @@ class Call:
             raise Timeout(f"{self.method} took too long")
         left = self._clock.left()
         if self._cancelled.wait(seconds if left is None else min(seconds, left)):
-            raise CallCancelled(f"{self.method} was cancelled")
+            raise self._cancellation()
 
     def request(self, conn: Connection, peer: Peer, method: str, params: Message) -> Message:
         """Send another request on behalf of this call, such as a poll for its task, and return the result."""

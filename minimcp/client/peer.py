@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from ..protocol import spec
 from ..protocol.errors import ProtocolError, RemoteError
 
 Message = dict[str, Any]
@@ -59,7 +60,7 @@ class Peer:
         info = greeting.get("serverInfo")
         if not isinstance(info, dict):
             meta = greeting.get("_meta")
-            info = meta.get("io.modelcontextprotocol/serverInfo") if isinstance(meta, dict) else None
+            info = meta.get(spec.META_SERVER) if isinstance(meta, dict) else None
         self.info: Message = info if isinstance(info, dict) else {}
         capabilities = greeting.get("capabilities")
         self.capabilities: Optional[Message] = capabilities if isinstance(capabilities, dict) else None

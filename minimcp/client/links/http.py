@@ -18,7 +18,7 @@ from ...protocol.errors import ClientError, ConnectionLost, HTTPStatus, Protocol
 from . import sessions
 from .events import Events, kind_of, messages, parse
 from .link import Exchange, Link, Message, SessionExpired
-from .reading import LIMITS, Headers, deadline_of
+from .reading import Headers, deadline_of, with_defaults
 from .reply import Reply, excerpt
 from .sessions import Session, is_stream
 from .web import Web
@@ -59,7 +59,7 @@ class HttpLink(Link):
     ) -> None:
         super().__init__()
         self.url = url
-        self.limits = {**LIMITS, **{key: value for key, value in (limits or {}).items() if key in LIMITS}}
+        self.limits = with_defaults(limits)
         self.web = self._make_web(headers, auth, session)
         self.session = Session(self)
         self._lock = threading.Lock()  # guards _open and _closed

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, Optional
 
+from ...protocol import spec
 from ...protocol.errors import ClientError, ConnectionLost, Timeout
 
 Message = dict[str, Any]
@@ -317,8 +318,8 @@ def _related(message: Message) -> Any:
     if message["method"] == "notifications/progress":
         return _key(params.get("progressToken"))
     meta = params.get("_meta")
-    if isinstance(meta, dict) and "io.modelcontextprotocol/subscriptionId" in meta:
-        return _key(meta["io.modelcontextprotocol/subscriptionId"])
+    if isinstance(meta, dict) and spec.META_SUBSCRIPTION in meta:
+        return _key(meta[spec.META_SUBSCRIPTION])
     if message["method"] == "notifications/cancelled":
         # A server ends a listen stream with it.
         return _key(params.get("requestId"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any, Optional
 
 from ...protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
@@ -295,6 +296,11 @@ class Raw:
         if self.finished and hasattr(self._raw, "release_conn"):
             self._raw.release_conn()
         self._raw.close()
+
+
+def with_defaults(given: Optional[Mapping[str, float]]) -> dict[str, float]:
+    """`LIMITS` with what was given in place of them; keys for other transports are left out."""
+    return {**LIMITS, **{key: value for key, value in (given or {}).items() if key in LIMITS}}
 
 
 def deadline_of(timeout_s: float | None) -> float | None:

@@ -16,7 +16,7 @@ from ...protocol.errors import ClientError, ConnectionLost, HTTPStatus, Protocol
 from ..addresses import origin, show
 from .events import Events, messages
 from .link import Exchange, Link, Message, Pending
-from .reading import LIMITS, Headers, deadline_of
+from .reading import Headers, deadline_of, with_defaults
 from .reply import Reply, excerpt, resolve
 from .web import Web
 
@@ -47,7 +47,7 @@ class SseLink(Link):
     ) -> None:
         super().__init__()
         self.url = url
-        self.limits = {**LIMITS, **{key: value for key, value in (limits or {}).items() if key in LIMITS}}
+        self.limits = with_defaults(limits)
         self._web = Web(url, headers, auth, session, self.limits)
         self._lock = threading.Lock()  # guards _stream
         self._stream: _Stream | None = None
