@@ -19,23 +19,23 @@ _HOMES = {
     "clients": "client.client",
     "Cache": "client.cache",
     "consent": "client.consent",
-    "FileStore": "client.oauth.tokens",
-    "OAuth": "client.oauth.oauth",
-    "AuthorizationError": "protocol.errors",
-    "CallCancelled": "protocol.errors",
+    "FileStore": "engines.oauth.tokens",
+    "OAuth": "engines.oauth.oauth",
+    "AuthorizationError": "engines.errors",
+    "CallCancelled": "client.errors",
     "Cancelled": "protocol.errors",
-    "ClientError": "protocol.errors",
-    "ConnectionLost": "protocol.errors",
-    "HTTPStatus": "protocol.errors",
+    "ClientError": "engines.errors",
+    "ConnectionLost": "engines.errors",
+    "HTTPStatus": "client.errors",
     "McpError": "protocol.errors",
-    "MinimcpError": "protocol.errors",
-    "NotApproved": "protocol.errors",
-    "ProtocolError": "protocol.errors",
-    "RemoteError": "protocol.errors",
-    "Timeout": "protocol.errors",
+    "MinimcpError": "engines.errors",
+    "NotApproved": "client.errors",
+    "ProtocolError": "engines.errors",
+    "RemoteError": "client.errors",
+    "Timeout": "engines.errors",
     "ToolError": "protocol.errors",
-    "ToolFailed": "protocol.errors",
-    "UsedAfterFork": "protocol.errors",
+    "ToolFailed": "client.errors",
+    "UsedAfterFork": "client.errors",
     "audio": "protocol.content",
     "image": "protocol.content",
     "link": "protocol.content",
@@ -81,26 +81,12 @@ if TYPE_CHECKING:
     from .client import consent
     from .client.cache import Cache
     from .client.client import Client, clients
-    from .client.oauth.oauth import OAuth
-    from .client.oauth.tokens import FileStore
+    from .client.errors import CallCancelled, HTTPStatus, NotApproved, RemoteError, ToolFailed, UsedAfterFork
+    from .engines.errors import AuthorizationError, ClientError, ConnectionLost, MinimcpError, ProtocolError, Timeout
+    from .engines.oauth.oauth import OAuth
+    from .engines.oauth.tokens import FileStore
     from .protocol.content import audio, image, link, resource, text
-    from .protocol.errors import (
-        AuthorizationError,
-        CallCancelled,
-        Cancelled,
-        ClientError,
-        ConnectionLost,
-        HTTPStatus,
-        McpError,
-        MinimcpError,
-        NotApproved,
-        ProtocolError,
-        RemoteError,
-        Timeout,
-        ToolError,
-        ToolFailed,
-        UsedAfterFork,
-    )
+    from .protocol.errors import Cancelled, McpError, ToolError
     from .server.asking import Answer
     from .server.context import Context
     from .server.server import Server

@@ -52,8 +52,8 @@ def mcp_http_server(_mcp_opened: contextlib.ExitStack) -> Callable[..., str]:
     """
 
     def make(server: Any, path: str = "/mcp", **limits: float) -> str:
+        from .engines.http_server.wsgi_server import make_server
         from .transports.http import HttpApp
-        from .transports.wsgi_server import make_server
 
         is_server = hasattr(server, "open_session")
         app = HttpApp(server, (path, path + "/")) if is_server else server

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from minimcp.transports.wsgi_server import WsgiServer, make_server
+from minimcp.engines.http_server.wsgi_server import WsgiServer, make_server
 
 calls: list[str] = []
 

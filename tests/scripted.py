@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from minimcp.client.links.http import HttpLink
+from minimcp.client.transports.http import HttpTransport
 
 # A client may leave at any moment.
 _OVER = (OSError, ValueError)
@@ -197,14 +197,14 @@ class Linked:
     def __init__(self, answer: Callable[[Request, Peer], Any], version: str | None = None, **options: Any) -> None:
         self._scripted = scripted(answer)
         self.server = self._scripted.__enter__()
-        self.link = HttpLink(self.server.url, **options)
-        self.link.open(5)
+        self.transport = HttpTransport(self.server.url, **options)
+        self.transport.open(5)
         if version:
-            self.link.settle(version)
+            self.transport.settle(version)
 
     def call(self, message: Any = PING, timeout_s: float = 10, headers: Any = None) -> list[Any]:
         """All that comes for a request."""
-        exchange = self.link.start(message, headers or {}, timeout_s)
+        exchange = self.transport.start(message, headers or {}, timeout_s)
         try:
             return received(exchange, timeout_s)
         finally:
@@ -215,7 +215,7 @@ class Linked:
 
     def __exit__(self, *_: Any) -> None:
         try:
-            self.link.close()
+            self.transport.close()
         finally:
             self._scripted.__exit__(None, None, None)
 

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Dict, List, Literal, NamedTuple, Optional, Se
 
 import pytest
 
-from minimcp.protocol import hints
-from minimcp.protocol.errors import InvalidArguments
-from minimcp.protocol.schema import Validator, check_input_schema, check_schema
+from minimcp.engines.errors import InvalidArguments
+from minimcp.engines.schema import hints
+from minimcp.engines.schema.validator import Validator, check_input_schema, check_schema
+from minimcp.protocol import content
 from tests.test_hints import Color, Context, House, Level, Options, Pet, Plain, Shape, Stop, UserId, of
 
 
@@ -243,7 +244,7 @@ def test_strings_become_what_the_schema_asks_for():
     ],
 )
 def test_text_blocks_and_unknown_results_have_no_output_schema(hint):
-    assert hints.output_schema(hint) is None
+    assert hints.output_schema(hint, content.is_content_hint) is None
 
 
 @pytest.mark.parametrize(
@@ -266,12 +267,12 @@ def test_text_blocks_and_unknown_results_have_no_output_schema(hint):
     ],
 )
 def test_data_has_an_output_schema(hint, schema):
-    assert hints.output_schema(hint) == schema
+    assert hints.output_schema(hint, content.is_content_hint) == schema
 
 
 @pytest.mark.parametrize("hint", [Stop, Span, Options, Plain, Pet, House, List[Stop]])
 def test_output_schemas_of_classes_are_valid_and_have_their_type_at_the_root(hint):
-    schema = hints.output_schema(hint)
+    schema = hints.output_schema(hint, content.is_content_hint)
     check_schema(schema, "outputSchema")
     assert schema["type"] in ("object", "array")
     assert "default" not in json.dumps(schema) or hint in (Pet, House)
@@ -293,13 +294,13 @@ def test_output_schemas_of_classes_are_valid_and_have_their_type_at_the_root(hin
 def test_what_a_function_returns_fits_its_output_schema_and_comes_back_as_it_was(hint, value):
     data = hints.to_json(value)
     json.dumps(data, allow_nan=False)
-    Validator(hints.output_schema(hint)).check(data)
+    Validator(hints.output_schema(hint, content.is_content_hint)).check(data)
     assert arrives(hint, data) == value
 
 
 def test_an_unsupported_return_hint_is_refused():
     with pytest.raises(TypeError, match="return hint: the hint Context has no JSON form"):
-        hints.output_schema(Context)
+        hints.output_schema(Context, content.is_content_hint)
 
 
 def test_the_return_hint_of_a_function_is_resolved():

@@ -15,7 +15,7 @@ import pytest
 
 from minimcp import Server
 from minimcp.__main__ import main
-from minimcp.cli import forms, show, values
+from minimcp.cli import arguments, questions, show
 from minimcp.client.answers import Question
 from tests.authority import Authority, Browser, Resource
 from tests.helpers import serving
@@ -335,19 +335,19 @@ def test_references_and_unions_in_a_schema_type_arguments():
         "more": "a=b",
         "odd": "q",
     }
-    assert values.arguments(words, schema) == found
-    assert values.arguments(["n=null", "any=text"], schema) == {"n": None, "any": "text"}
+    assert arguments.arguments(words, schema) == found
+    assert arguments.arguments(["n=null", "any=text"], schema) == {"n": None, "any": "text"}
     for wrong in ("f=nan", "f=inf", "any:=NaN", "n=x", "f="):
         with pytest.raises(ValueError):
-            values.arguments([wrong], schema)
+            arguments.arguments([wrong], schema)
     for odd in (7, [], {"properties": 7}, {"properties": {"a": 7}}, {"properties": {"a": {"type": 7, "anyOf": 7}}}):
-        assert values.arguments(["a=b"], odd if isinstance(odd, dict) else {"properties": odd}) == {"a": "b"}
+        assert arguments.arguments(["a=b"], odd if isinstance(odd, dict) else {"properties": odd}) == {"a": "b"}
 
 
 def test_a_schema_that_grows_without_end_is_given_up():
     branch = {}
     branch["anyOf"] = [{"anyOf": [branch, {"type": "string"}] * 50} for _ in range(50)]
-    assert values.allowed(branch, branch) == {"string"}
+    assert arguments.allowed(branch, branch) == {"string"}
 
 
 def test_the_bar_shows_shares_messages_and_nothing_that_plays_tricks():
@@ -375,7 +375,7 @@ def test_the_bar_shows_shares_messages_and_nothing_that_plays_tricks():
 
 def ask(answers, **params):
     shown = io.StringIO()
-    terminal = forms.Terminal("python server.py", io.StringIO(answers), shown)
+    terminal = questions.Terminal("python server.py", io.StringIO(answers), shown)
     return terminal(Question({"message": "Please", **params}, "Shop\x1b")), shown.getvalue()
 
 

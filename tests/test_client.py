@@ -11,7 +11,8 @@ import pytest
 
 import minimcp
 from minimcp import Client, Context, Server
-from minimcp.protocol import errors
+from minimcp.client import errors
+from minimcp.engines import errors as engine_errors
 from tests.embedded import embedded, wait_until
 from tests.played import DISCOVERED, INITIALIZED, Fault, Scripted
 from tests.transcripts.server import build
@@ -487,15 +488,15 @@ def test_a_question_that_the_server_withdraws_gets_no_answer():
 
 def test_errors_are_one_family_flat_and_picklable():
     found = [
-        errors.Timeout("t"),
-        errors.ConnectionLost("c", "always"),
+        engine_errors.Timeout("t"),
+        engine_errors.ConnectionLost("c", "always"),
         errors.HTTPStatus(503, "busy", "http://x"),
-        errors.ProtocolError("p"),
+        engine_errors.ProtocolError("p"),
         errors.RemoteError(-32602, "m", {"a": 1}),
         errors.UsedAfterFork("u"),
         errors.NotApproved("n"),
         errors.CallCancelled("c"),
-        errors.AuthorizationError("a", "invalid_grant"),
+        engine_errors.AuthorizationError("a", "invalid_grant"),
     ]
     with Client(build()) as client:
         with pytest.raises(minimcp.ToolFailed) as caught:

@@ -9,8 +9,9 @@ import threading
 import pytest
 
 from minimcp import Context, Server
-from minimcp.client.links.http import HttpLink
-from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError, Timeout
+from minimcp.client.errors import HTTPStatus
+from minimcp.client.transports.http import HttpTransport
+from minimcp.engines.errors import ConnectionLost, ProtocolError, Timeout
 from tests.embedded import embedded
 from tests.helpers import http_headers, modern
 from tests.scripted import NOTE, PING, Linked, received, result, scripted
@@ -20,7 +21,7 @@ from tests.scripted import NOTE, PING, Linked, received, result, scripted
 
 def test_a_reply_may_be_json_and_its_status_is_known():
     with Linked(lambda request, peer: peer.json(result(ok=True))) as linked:
-        exchange = linked.link.start(PING, {}, 5)
+        exchange = linked.transport.start(PING, {}, 5)
         assert exchange.status is None
         assert exchange.receive(5) == {"jsonrpc": "2.0", "id": 1, "result": {"ok": True}}
         assert exchange.status == 200
@@ -193,7 +194,7 @@ def test_batches_in_replies_are_taken_apart():
 def test_an_error_with_an_http_error_status_is_the_response(id):
     error = {"jsonrpc": "2.0", **id, "error": {"code": -32020, "message": "Header mismatch"}}
     with Linked(lambda request, peer: peer.json(error, 400)) as linked:
-        exchange = linked.link.start(PING, {}, 5)
+        exchange = linked.transport.start(PING, {}, 5)
         assert exchange.receive(5) == error
         assert exchange.status == 400
 
@@ -245,9 +246,9 @@ def test_a_notification_is_accepted_or_refused():
 
     with Linked(answer) as linked:
         for _ in range(3):
-            linked.link.send(NOTE, {}, 5)
+            linked.transport.send(NOTE, {}, 5)
         with pytest.raises(HTTPStatus) as caught:
-            linked.link.send(NOTE, {}, 5)
+            linked.transport.send(NOTE, {}, 5)
         assert caught.value.status == 400
         assert {request.connection for request in linked.server.requests} == {1}
 
@@ -260,8 +261,8 @@ def test_an_accepted_notification_whose_body_never_ends_is_not_waited_for():
         over.wait(10)
 
     with Linked(answer) as linked:
-        linked.link.send(NOTE, {}, 20)
-        linked.link.send(NOTE, {}, 20)
+        linked.transport.send(NOTE, {}, 20)
+        linked.transport.send(NOTE, {}, 20)
         over.set()
 
 
@@ -281,7 +282,7 @@ def test_a_timeout_leaves_the_exchange_usable():
         peer.send(b"\r\n" + data + b"\r\n0\r\n\r\n")
 
     with Linked(answer) as linked:
-        exchange = linked.link.start(PING, {}, 5)
+        exchange = linked.transport.start(PING, {}, 5)
         for event in go:
             with pytest.raises(Timeout):
                 exchange.receive(0.05)
@@ -301,7 +302,7 @@ def test_a_json_body_goes_on_after_a_timeout():
         peer.send(body[10:])
 
     with Linked(answer) as linked:
-        exchange = linked.link.start(PING, {}, 5)
+        exchange = linked.transport.start(PING, {}, 5)
         with pytest.raises(Timeout):
             exchange.receive(0.05)
         go.set()
@@ -327,7 +328,7 @@ def test_a_reader_is_woken_and_the_connection_closed(begin, how):
             left.set()
 
     with Linked(answer) as linked:
-        exchange = linked.link.start({**PING, "id": 2}, {}, 5)
+        exchange = linked.transport.start({**PING, "id": 2}, {}, 5)
         found = []
 
         def read():
@@ -345,7 +346,7 @@ def test_a_reader_is_woken_and_the_connection_closed(begin, how):
         elif how == "close":
             exchange.close()
         else:
-            linked.link.close()
+            linked.transport.close()
         reader.join(10)
         assert not reader.is_alive()
         assert isinstance(found[-1], Timeout if how == "abort" else ConnectionLost)
@@ -363,14 +364,14 @@ def test_closing_before_the_answer_closes_the_stream_and_reads_no_more():
             left.set()
 
     with Linked(answer, "2026-07-28") as linked:
-        exchange = linked.link.start(PING, {}, 5)
+        exchange = linked.transport.start(PING, {}, 5)
         assert exchange.receive(5) == NOTE
         exchange.close()
         assert left.wait(10)
 
 
 def test_what_closing_means_depends_on_the_revision():
-    link = HttpLink("http://127.0.0.1:9/mcp")
+    link = HttpTransport("http://127.0.0.1:9/mcp")
     assert link.closing_cancels
     link.settle("2025-11-25")
     assert not link.closing_cancels
@@ -409,7 +410,7 @@ def test_a_connection_that_ends_in_the_body():
 def test_a_server_that_is_not_there():
     with scripted(lambda request, peer: None) as server:
         url = server.url
-    link = HttpLink(url)
+    link = HttpTransport(url)
     link.open(5)
     with pytest.raises(ConnectionLost) as caught:
         link.start(PING, {}, 5)
@@ -438,18 +439,18 @@ def test_an_idle_connection_that_was_closed_is_not_used():
 def test_a_link_that_was_closed_can_be_opened_again():
     with Linked(lambda request, peer: peer.json(result())) as linked:
         assert linked.call() == [result()]
-        linked.link.close()
-        linked.link.close()
+        linked.transport.close()
+        linked.transport.close()
         with pytest.raises(ConnectionLost):
             linked.call()
-        linked.link.open(5)
+        linked.transport.open(5)
         assert linked.call() == [result()]
 
 
 def test_messages_are_recorded():
     records = []
     with Linked(lambda request, peer: peer.stream().event(NOTE).event(result()).end()) as linked:
-        linked.link.record = lambda *arguments, **more: records.append((arguments, more))
+        linked.transport.record = lambda *arguments, **more: records.append((arguments, more))
         linked.call(headers={"Mcp-Method": "ping"})
     (sent, how), (first, where), (second, _) = records
     assert sent == ("sent", PING)
@@ -471,7 +472,7 @@ def test_our_own_server_answers():
         return "counted"
 
     with embedded(server.wsgi) as running:
-        link = HttpLink(f"http://127.0.0.1:{running.port}/mcp")
+        link = HttpTransport(f"http://127.0.0.1:{running.port}/mcp")
         link.open(5)
         message = modern("tools/call", 4, meta={"progressToken": 4}, name="count", arguments={"to": 3})
         found = received(link.start(message, http_headers(message), 10))

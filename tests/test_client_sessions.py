@@ -9,10 +9,11 @@ import time
 import pytest
 
 from minimcp import Context, Server
-from minimcp.client.links import sessions
-from minimcp.client.links.http import HttpLink
-from minimcp.client.links.link import SessionExpired
-from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError, Timeout
+from minimcp.client.errors import HTTPStatus
+from minimcp.client.transports import legacy_http
+from minimcp.client.transports.http import HttpTransport
+from minimcp.client.transports.transport import SessionExpired
+from minimcp.engines.errors import ConnectionLost, ProtocolError, Timeout
 from tests.embedded import embedded, wait_until
 from tests.scripted import NOTE, PING, Linked, received, result
 
@@ -28,7 +29,7 @@ CHANGED = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(sessions, "RETRY_S", 0.05)
+    monkeypatch.setattr(legacy_http, "RETRY_S", 0.05)
 
 
 def in_session(answer, id="the-session", version="2025-11-25", **options):
@@ -43,7 +44,7 @@ def in_session(answer, id="the-session", version="2025-11-25", **options):
 
     linked = Linked(dispatch, **options)
     assert linked.call(HELLO) == [result(0, protocolVersion=version)]
-    linked.link.settle(version)
+    linked.transport.settle(version)
     return linked
 
 
@@ -62,8 +63,8 @@ def plain(request, peer):
 def test_every_request_of_a_session_names_it_and_its_revision(version, named):
     with in_session(plain, version=version) as linked:
         linked.call()
-        linked.link.send(READY, {}, 5)
-        linked.link.listen()
+        linked.transport.send(READY, {}, 5)
+        linked.transport.listen()
         wait_until(lambda: len(linked.server.requests) == 4)
     first, *others = linked.server.requests
     assert "mcp-session-id" not in first.headers
@@ -91,10 +92,10 @@ def test_the_id_may_come_with_a_stream():
 
     with Linked(answer) as linked:
         linked.call(HELLO)
-        linked.link.settle("2025-11-25")
+        linked.transport.settle("2025-11-25")
         linked.call()
         assert linked.server.requests[1].headers["mcp-session-id"] == "streamed"
-        linked.link.session.id = None
+        linked.transport.session.id = None
 
 
 def test_a_session_that_the_server_forgot_is_told_apart_and_begun_anew():
@@ -113,7 +114,7 @@ def test_a_session_that_the_server_forgot_is_told_apart_and_begun_anew():
             linked.call()
         assert caught.value.retry == "always"
         with pytest.raises(SessionExpired):
-            linked.link.send(READY, {}, 5)
+            linked.transport.send(READY, {}, 5)
         linked.call(HELLO)
         assert "mcp-session-id" not in linked.server.requests[-1].headers
         assert "mcp-protocol-version" not in linked.server.requests[-1].headers
@@ -152,7 +153,7 @@ def test_an_id_with_other_characters_is_refused(id):
 def test_a_modern_server_gets_no_session():
     with in_session(plain, version="2026-07-28") as linked:
         linked.call()
-        linked.link.listen()
+        linked.transport.listen()
     assert [request.method for request in linked.server.requests] == ["POST", "POST"]
     assert "mcp-session-id" not in linked.server.requests[1].headers
 
@@ -164,7 +165,7 @@ def test_the_id_is_in_no_log_and_no_message(caplog):
         peer.body(status=500 if request.method == "POST" else 404)
 
     with in_session(answer, id="s3cr3t") as linked:
-        linked.link.listen()
+        linked.transport.listen()
         with pytest.raises(HTTPStatus) as caught:
             linked.call()
         wait_until(lambda: any(request.method == "GET" for request in linked.server.requests))
@@ -172,7 +173,7 @@ def test_the_id_is_in_no_log_and_no_message(caplog):
 
 
 def test_the_farewell_is_not_waited_for_forever_and_may_fail(monkeypatch):
-    monkeypatch.setattr(sessions, "_BYE_S", 0.2)
+    monkeypatch.setattr(legacy_http, "_BYE_S", 0.2)
     over = threading.Event()
 
     def answer(request, peer):
@@ -181,7 +182,7 @@ def test_the_farewell_is_not_waited_for_forever_and_may_fail(monkeypatch):
 
     with in_session(answer) as linked:
         began = time.monotonic()
-        linked.link.close()
+        linked.transport.close()
         assert time.monotonic() - began < 5
         over.set()
         assert linked.server.requests[-1].method == "DELETE"
@@ -231,7 +232,7 @@ def test_a_broken_stream_is_gone_on_with_as_often_as_something_comes():
 
 
 def test_attempts_that_bring_nothing_are_bounded(monkeypatch):
-    monkeypatch.setattr(sessions, "RETRY_S", 0.002)
+    monkeypatch.setattr(legacy_http, "RETRY_S", 0.002)
 
     def answer(request, peer):
         if request.method == "POST":
@@ -276,7 +277,7 @@ def test_waiting_to_go_on_can_time_out_and_be_aborted():
         peer.stream().event("", "id: 1", "retry: 60000").end() if request.method == "POST" else peer.body()
 
     with in_session(answer) as linked:
-        exchange = linked.link.start(PING, {}, 5)
+        exchange = linked.transport.start(PING, {}, 5)
         for _ in range(2):
             with pytest.raises(Timeout):
                 exchange.receive(0.05)
@@ -285,10 +286,10 @@ def test_waiting_to_go_on_can_time_out_and_be_aborted():
         with pytest.raises(ConnectionLost, match="enough"):
             exchange.receive(20)
         ending.join()
-        other = linked.link.start(PING, {}, 5)
+        other = linked.transport.start(PING, {}, 5)
         with pytest.raises(Timeout):
             other.receive(0.05)
-        threading.Timer(0.1, linked.link.close).start()
+        threading.Timer(0.1, linked.transport.close).start()
         with pytest.raises(ConnectionLost):
             other.receive(20)
 
@@ -317,15 +318,15 @@ def test_the_get_stream_brings_messages_and_is_opened_again_where_it_ended():
 
     heard = []
     with in_session(answer) as linked:
-        linked.link.on_message = heard.append
-        linked.link.listen()
-        linked.link.listen()
+        linked.transport.on_message = heard.append
+        linked.transport.listen()
+        linked.transport.listen()
         wait_until(lambda: len(heard) == 3)
         assert heard == [CHANGED, question, CHANGED]
         assert [get.headers.get("last-event-id") for get in gets] == [None, "0-1", "0-3"]
         assert sum(thread.name == "minimcp-stream" for thread in threading.enumerate()) == 1
         linked.call()
-        linked.link.close()
+        linked.transport.close()
         over.set()
         assert not any(thread.name == "minimcp-stream" for thread in threading.enumerate())
 
@@ -338,7 +339,7 @@ def test_a_server_without_a_get_stream_is_not_asked_again(status, caplog):
         plain(request, peer) if request.method != "GET" else peer.body(status=status)
 
     with in_session(answer) as linked:
-        linked.link.listen()
+        linked.transport.listen()
         wait_until(lambda: not any(thread.name == "minimcp-stream" for thread in threading.enumerate()))
         assert sum(request.method == "GET" for request in linked.server.requests) == 1
         assert caplog.messages == []
@@ -357,7 +358,7 @@ def test_an_id_that_was_reset_is_not_sent():
         peer.stream().event(CHANGED, *lines).end()
 
     with in_session(answer) as linked:
-        linked.link.listen()
+        linked.transport.listen()
         wait_until(lambda: len(gets) > 4)
     assert gets[:5] == [None, "a", None, None, "\u20ac".encode().decode("latin-1")]
 
@@ -373,7 +374,7 @@ def test_the_calls_and_the_polls_of_our_own_server():
         return "done"
 
     with embedded(server.wsgi) as running:
-        link = HttpLink(f"http://127.0.0.1:{running.port}/mcp")
+        link = HttpTransport(f"http://127.0.0.1:{running.port}/mcp")
         link.open(5)
         heard = []
         link.on_message = heard.append

@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from minimcp import Context, Server
-from minimcp.client.links.sse import SseLink
-from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError, Timeout, UsedAfterFork
+from minimcp.client.errors import HTTPStatus, UsedAfterFork
+from minimcp.client.transports.http_sse import HttpSseTransport
+from minimcp.engines.errors import ConnectionLost, ProtocolError, Timeout
 from tests.embedded import embedded, wait_until
 from tests.scripted import NOTE, PING, received, result, scripted
 
@@ -46,7 +47,7 @@ class Door:
 
 
 def opened(server, **options):
-    link = SseLink(server.origin + "/sse", **options)
+    link = HttpSseTransport(server.origin + "/sse", **options)
     link.open(5)
     return link
 
@@ -137,7 +138,7 @@ def test_an_address_of_another_origin_is_refused(endpoint):
     door = Door()
     with served(door) as server:
         door.endpoint = endpoint.format(port=server.port)
-        link = SseLink(server.origin + "/sse")
+        link = HttpSseTransport(server.origin + "/sse")
         with pytest.raises(ProtocolError, match="another origin") as caught:
             link.open(5)
         assert "abc" not in str(caught.value)
@@ -151,10 +152,10 @@ def test_what_is_no_stream_is_an_error():
 
     with scripted(refuse) as server:
         with pytest.raises(HTTPStatus) as caught:
-            SseLink(server.origin + "/a").open(5)
+            HttpSseTransport(server.origin + "/a").open(5)
         assert caught.value.status == 404
         with pytest.raises(ProtocolError):
-            SseLink(server.origin + "/b").open(5)
+            HttpSseTransport(server.origin + "/b").open(5)
 
 
 def test_a_stream_that_does_not_say_where_to_post():
@@ -171,13 +172,13 @@ def test_a_stream_that_does_not_say_where_to_post():
 
     with scripted(silent) as server:
         with pytest.raises(Timeout):
-            SseLink(server.origin + "/silent").open(0.1)
+            HttpSseTransport(server.origin + "/silent").open(0.1)
         # It has hung up.
         assert over.wait(10)
         with pytest.raises(ProtocolError):
-            SseLink(server.origin + "/other").open(5)
+            HttpSseTransport(server.origin + "/other").open(5)
         with pytest.raises(ConnectionLost):
-            SseLink(server.origin + "/closed").open(5)
+            HttpSseTransport(server.origin + "/closed").open(5)
 
 
 def test_a_post_that_is_refused_is_an_error_of_that_request():
@@ -262,7 +263,7 @@ def test_our_own_server_answers():
         return "counted"
 
     with embedded(server.wsgi) as running:
-        link = SseLink(f"http://127.0.0.1:{running.port}/sse")
+        link = HttpSseTransport(f"http://127.0.0.1:{running.port}/sse")
         link.open(5)
         link.open(5)
         assert received(link.start(HELLO, {}, 5))[-1]["result"]["protocolVersion"] == "2024-11-05"

@@ -19,12 +19,13 @@ from typing import Any
 
 import pytest
 
-from minimcp.client.links import command
-from minimcp.client.links.link import Mailbox
-from minimcp.client.links.pipes import Lines
-from minimcp.client.links.process import end
-from minimcp.client.links.stdio import StdioLink
-from minimcp.protocol.errors import CallCancelled, ClientError, ConnectionLost, ProtocolError, Timeout
+from minimcp.client.errors import CallCancelled
+from minimcp.client.transports import command
+from minimcp.client.transports.pipes import Lines
+from minimcp.client.transports.process import end
+from minimcp.client.transports.stdio import StdioTransport
+from minimcp.client.transports.transport import Mailbox
+from minimcp.engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from tests.helpers import modern
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,13 +72,13 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def unopened(file: str, **options: Any) -> StdioLink:
+def unopened(file: str, **options: Any) -> StdioTransport:
     env = {"PYTHONPATH": str(ROOT), **options.pop("env", {})}
-    return StdioLink([sys.executable, "-m", "minimcp", "run", file], env, **options)
+    return StdioTransport([sys.executable, "-m", "minimcp", "run", file], env, **options)
 
 
 @contextmanager
-def opened(file: str, **options: Any) -> Iterator[StdioLink]:
+def opened(file: str, **options: Any) -> Iterator[StdioTransport]:
     link = unopened(file, **options)
     link.open(5)
     try:
@@ -86,7 +87,7 @@ def opened(file: str, **options: Any) -> Iterator[StdioLink]:
         link.close()
 
 
-def call(link: StdioLink, tool: str, id: Any = 1, timeout_s: float = WAIT_S, **arguments: Any) -> Any:
+def call(link: StdioTransport, tool: str, id: Any = 1, timeout_s: float = WAIT_S, **arguments: Any) -> Any:
     """Call a tool and return its value."""
     exchange = link.start(modern("tools/call", id, name=tool, arguments=arguments), {}, timeout_s)
     try:
@@ -305,7 +306,7 @@ def test_standard_error_goes_where_it_is_told_TRN_015(kind: str, caplog: pytest.
     )
     sink: Any = {"function": lines.append, "file": text, "log": None}[kind]
     with caplog.at_level(logging.INFO, "minimcp.stderr"):
-        link = StdioLink([sys.executable, "-c", code], {"PYTHONIOENCODING": "utf-8"}, stderr=sink)
+        link = StdioTransport([sys.executable, "-c", code], {"PYTHONIOENCODING": "utf-8"}, stderr=sink)
         link.open(5)
         child = link._connection._child  # type: ignore[union-attr]
         link.close()
@@ -344,7 +345,7 @@ def test_a_wait_of_no_time_takes_only_what_is_there(file: str) -> None:
 
 def test_several_servers_are_ended_together() -> None:
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('{}', flush=True); time.sleep(60)"
-    links = [StdioLink([sys.executable, "-c", code], patience_s=0.3) for _ in range(5)]
+    links = [StdioTransport([sys.executable, "-c", code], patience_s=0.3) for _ in range(5)]
     try:
         for link in links:
             link.open(5)
@@ -359,7 +360,7 @@ def test_several_servers_are_ended_together() -> None:
 @pytest.mark.parametrize("command", ["python server.py", [], [sys.executable, 1]])
 def test_a_command_is_a_list_of_words(command: Any) -> None:
     with pytest.raises(ValueError, match="The command is a list"):
-        StdioLink(command)
+        StdioTransport(command)
 
 
 def run(script: str) -> list[str]:
@@ -430,7 +431,7 @@ with opened(file) as link:
         call(link, "leave", 3, code=4)
     except ConnectionLost as error:
         print("exited with code 4" in str(error))
-link = StdioLink([sys.executable, "-c", "import time; time.sleep(60)"], patience_s=0.2)
+link = StdioTransport([sys.executable, "-c", "import time; time.sleep(60)"], patience_s=0.2)
 link.open(5)
 exchange = link.start(modern("x", 1, text="x" * 1_000_000), {}, 5)
 before = len(beats)

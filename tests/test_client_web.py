@@ -11,8 +11,9 @@ import threading
 
 import pytest
 
-from minimcp.client.links.http import HttpLink
-from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError, Timeout
+from minimcp.client.errors import HTTPStatus
+from minimcp.client.transports.http import HttpTransport
+from minimcp.engines.errors import ConnectionLost, ProtocolError, Timeout
 from tests.scripted import NOTE, PING, Linked, received, result, scripted
 
 # Redirects
@@ -95,7 +96,7 @@ def test_auth_is_asked_for_every_request_and_its_fingerprint_is_known():
     with Linked(lambda request, peer: peer.json(result()), auth=auth) as linked:
         identities = []
         for _ in range(3):
-            exchange = linked.link.start(PING, {}, 5)
+            exchange = linked.transport.start(PING, {}, 5)
             exchange.receive(5)
             identities.append(exchange.identity)
         assert [request.headers["authorization"] for request in linked.server.requests] == [
@@ -130,7 +131,7 @@ def test_a_response_hook_of_an_auth_may_send_the_request_again():
         return prepared
 
     with Linked(answer, auth=auth) as linked:
-        exchange = linked.link.start(PING, {}, 5)
+        exchange = linked.transport.start(PING, {}, 5)
         stale = exchange.identity
         assert received(exchange) == [NOTE, result()]
         assert seen == [(401, "Bearer", '{"error":"invalid_token"}')]
@@ -148,7 +149,7 @@ def test_the_time_that_an_auth_takes_does_not_count():
         return prepared
 
     with Linked(lambda request, peer: peer.stream().event(result()).end(), auth=auth) as linked:
-        exchange = linked.link.start(PING, {}, 0.2)
+        exchange = linked.transport.start(PING, {}, 0.2)
         assert 0.3 <= exchange.paused_s < 5
         assert exchange.receive(0.2) == result()
         assert 0.6 <= exchange.paused_s < 5
@@ -223,7 +224,7 @@ def test_an_adapter_of_the_users_sends_itself():
         with Linked(answer, session=session) as linked:
             assert linked.call() == [result(1)]
             assert linked.call({**PING, "id": 2}) == [NOTE, result(2)]
-            exchange = linked.link.start({**PING, "id": 3}, {}, 5)
+            exchange = linked.transport.start({**PING, "id": 3}, {}, 5)
             assert exchange.receive(5) == NOTE
             assert go.wait(10)
             ending = threading.Timer(0.1, exchange.abort, [ConnectionLost("enough")])
@@ -247,7 +248,7 @@ def test_a_proxy_of_the_session_is_used_and_none_of_the_environment(monkeypatch)
         with requests.Session() as session:
             session.trust_env = False
             session.proxies["http"] = proxy.origin
-            link = HttpLink("http://server.example/mcp", session=session)
+            link = HttpTransport("http://server.example/mcp", session=session)
             link.open(5)
             exchange = link.start(PING, {}, 5)
             assert exchange.receive(5) == result()
@@ -257,7 +258,7 @@ def test_a_proxy_of_the_session_is_used_and_none_of_the_environment(monkeypatch)
 
 def test_credentials_in_the_address_are_sent_and_not_shown():
     with scripted(lambda request, peer: peer.body(b"", 500)) as server:
-        link = HttpLink(server.url.replace("://", "://user:password@"))
+        link = HttpTransport(server.url.replace("://", "://user:password@"))
         link.open(5)
         with pytest.raises(HTTPStatus) as caught:
             link.start(PING, {}, 5).receive(5)
@@ -304,7 +305,7 @@ def test_tls_is_verified_as_the_session_says(tmp_path):
             peer.left()
 
     with scripted(answer, tls=context) as server:
-        stranger = HttpLink(server.url)
+        stranger = HttpTransport(server.url)
         stranger.open(5)
         with pytest.raises(ConnectionLost) as caught:
             stranger.start(PING, {}, 5)
@@ -313,7 +314,7 @@ def test_tls_is_verified_as_the_session_says(tmp_path):
         with requests.Session() as session:
             session.trust_env = False
             session.verify = str(cert)
-            link = HttpLink(server.url, session=session)
+            link = HttpTransport(server.url, session=session)
             link.open(5)
             for _ in range(3):
                 assert received(link.start(PING, {}, 5)) == [NOTE, result()]
@@ -372,4 +373,4 @@ def test_a_forked_child_has_connections_of_its_own():
 @pytest.mark.parametrize("url", ["http://", "ftp://x/mcp", "http://[::1/mcp", "http://x:port/", "http://x:99999/"])
 def test_an_address_that_is_none(url):
     with pytest.raises(ProtocolError):
-        HttpLink(url).open(5)
+        HttpTransport(url).open(5)

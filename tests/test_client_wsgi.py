@@ -8,9 +8,10 @@ import threading
 import pytest
 
 from minimcp import Context, Server
-from minimcp.client.links.link import SessionExpired
-from minimcp.client.links.wsgi import WsgiLink
-from minimcp.protocol.errors import ConnectionLost, HTTPStatus, ProtocolError, Timeout
+from minimcp.client.errors import HTTPStatus
+from minimcp.client.transports.transport import SessionExpired
+from minimcp.client.transports.wsgi import WsgiTransport
+from minimcp.engines.errors import ConnectionLost, ProtocolError, Timeout
 from tests.embedded import wait_until
 from tests.helpers import http_headers, modern
 from tests.scripted import NOTE, PING, received, result
@@ -53,7 +54,7 @@ class App:
 
 
 def linked(app, **options):
-    link = WsgiLink(app, **options)
+    link = WsgiTransport(app, **options)
     link.open(5)
     return link
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minimcp.protocol.docstrings import parse
+from minimcp.engines.schema.docstrings import parse
 
 GOOGLE = """Forecast the weather.
 

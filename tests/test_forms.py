@@ -10,9 +10,9 @@ from typing import Annotated, Any, List, Literal, Optional, TypedDict
 
 import pytest
 
-from minimcp.protocol.errors import InvalidArguments
-from minimcp.protocol.hints import form, form_schema
-from minimcp.protocol.schema import check_schema
+from minimcp.engines.errors import InvalidArguments
+from minimcp.engines.schema.validator import check_schema
+from minimcp.protocol.forms import form
 
 
 class Level(enum.Enum):
@@ -33,7 +33,7 @@ class Contact(TypedDict):
 
 
 def test_hints_become_a_flat_form():
-    form = form_schema(
+    schema, _ = form(
         {
             "nights": Annotated[int, "How many", {"minimum": 1}],
             "smoking": (bool, False),
@@ -47,7 +47,7 @@ def test_hints_become_a_flat_form():
             "note": (Optional[str], None),
         }
     )
-    assert form == {
+    assert schema == {
         "type": "object",
         "properties": {
             "nights": {"type": "integer", "description": "How many", "minimum": 1},
@@ -63,11 +63,11 @@ def test_hints_become_a_flat_form():
         },
         "required": ["nights", "room", "when", "at", "mail"],
     }
-    check_schema(form)
+    check_schema(schema)
 
 
 def test_a_dataclass_becomes_a_form():
-    assert form_schema(Booking) == {
+    assert form(Booking)[0] == {
         "type": "object",
         "properties": {
             "nights": {"type": "integer"},
@@ -81,11 +81,11 @@ def test_a_dataclass_becomes_a_form():
 
 def test_a_typed_dict_becomes_a_form():
     mail = {"type": "string", "description": "Your address", "format": "email"}
-    assert form_schema(Contact) == {"type": "object", "properties": {"mail": mail}, "required": ["mail"]}
+    assert form(Contact)[0] == {"type": "object", "properties": {"mail": mail}, "required": ["mail"]}
 
 
 def test_a_form_without_required_fields_has_no_required_member():
-    assert form_schema({"a": (int, 1)}) == {"type": "object", "properties": {"a": {"type": "integer", "default": 1}}}
+    assert form({"a": (int, 1)})[0] == {"type": "object", "properties": {"a": {"type": "integer", "default": 1}}}
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_a_form_without_required_fields_has_no_required_member():
 )
 def test_a_ready_schema_passes_verbatim_whole_or_by_field(field):
     ready = {"type": "object", "properties": {"a": field}, "required": ["a"], "x-mine": 1}
-    assert form_schema(ready) is ready
-    assert form_schema({"a": field})["properties"]["a"] == field
+    assert form(ready)[0] is ready
+    assert form({"a": field})[0]["properties"]["a"] == field
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_ready_schema_passes_verbatim_whole_or_by_field(field):
 )
 def test_what_a_form_cannot_ask_for_is_refused_by_name(hint):
     with pytest.raises(TypeError, match="form field x: "):
-        form_schema({"x": hint})
+        form({"x": hint})[0]
 
 
 @pytest.mark.parametrize(
@@ -139,26 +139,26 @@ def test_what_a_form_cannot_ask_for_is_refused_by_name(hint):
 )
 def test_a_ready_schema_that_is_not_flat_is_refused(field):
     with pytest.raises(TypeError, match="form field x: "):
-        form_schema({"type": "object", "properties": {"x": field}})
+        form({"type": "object", "properties": {"x": field}})[0]
 
 
 @pytest.mark.parametrize("fields", [5, "x", None, [("a", int)], {1: int}, int])
 def test_what_is_no_form_at_all_is_refused(fields):
     with pytest.raises(TypeError, match="form"):
-        form_schema(fields)
+        form(fields)[0]
 
 
 def test_a_default_that_does_not_fit_and_a_wrong_tuple_are_refused():
     with pytest.raises(TypeError, match="the default 'x' does not fit"):
-        form_schema({"a": (int, "x")})
+        form({"a": (int, "x")})[0]
     with pytest.raises(TypeError, match=r"write \(hint, default\)"):
-        form_schema({"a": (int,)})
+        form({"a": (int,)})[0]
 
 
 def test_a_class_with_a_nested_member_is_refused():
     nested = dataclasses.make_dataclass("Nested", [("inner", Booking)])
     with pytest.raises(TypeError, match="form field inner: .*nothing nested"):
-        form_schema(nested)
+        form(nested)[0]
 
 
 def test_a_valid_answer_gets_the_types_of_the_hints():

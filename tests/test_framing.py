@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from minimcp.transports import framing
-from minimcp.transports.framing import BadRequest
+from minimcp.engines.http_server import framing
+from minimcp.engines.http_server.framing import BadRequest
 
 LIMITS = {"line_bytes": 200, "head_bytes": 1000, "headers": 5, "body_bytes": 100}
 

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 
-from minimcp.transports import gate
+from minimcp.engines.http_server import gate
 from tests.embedded import wait_until
 
 

@@ -18,8 +18,8 @@ import pydantic
 import pytest
 from typing_extensions import NotRequired, Required, TypedDict
 
-from minimcp.protocol import hints
-from minimcp.protocol.schema import check_input_schema
+from minimcp.engines.schema import hints
+from minimcp.engines.schema.validator import check_input_schema
 
 
 class Context:

@@ -15,27 +15,28 @@ FILES = sorted((ROOT / "minimcp").rglob("*.py"))
 
 # Each folder, and the folders below it.
 BELOW = {
-    "protocol": set(),
-    "server": {"protocol"},
-    "client": {"protocol"},
-    "transports": {"protocol"},
-    "auth": {"protocol"},
-    "extensions": {"protocol", "server"},
-    "gateway": {"protocol", "server", "client", "transports", "auth", "extensions"},
-    "cli": {"protocol", "server", "client", "transports", "auth", "extensions", "gateway"},
-    "inspector": {"protocol", "server", "client", "transports", "auth", "extensions", "gateway"},
+    "engines": set(),
+    "protocol": {"engines"},
+    "server": {"engines", "protocol"},
+    "client": {"engines", "protocol"},
+    "transports": {"engines", "protocol"},
+    "auth": {"engines", "protocol"},
+    "extensions": {"engines", "protocol", "server"},
+    "gateway": {"engines", "protocol", "server", "client", "transports", "auth", "extensions"},
+    "cli": {"engines", "protocol", "server", "client", "transports", "auth", "extensions", "gateway"},
+    "inspector": {"engines", "protocol", "server", "client", "transports", "auth", "extensions", "gateway"},
 }
 # A Server's own doors load on first use, inside the method that opens them.
 DOORS = {("server/server.py", "transports")}
 STRANGERS = {("modern", "legacy"), ("legacy", "modern")}
 THIRD_PARTIES = {
-    "jsonschema": ("protocol/schema.py",),
-    "referencing": ("protocol/schema.py",),
-    "werkzeug": ("transports/", "client/links/wsgi.py", "auth/", "inspector/"),
-    "requests": ("client/",),
-    "urllib3": ("client/",),
-    "jwt": ("client/oauth/dpop.py",),
-    "cryptography": ("client/oauth/dpop.py",),
+    "jsonschema": ("engines/schema/validator.py",),
+    "referencing": ("engines/schema/validator.py",),
+    "werkzeug": ("transports/", "engines/http_server/", "client/transports/wsgi.py", "auth/", "inspector/"),
+    "requests": ("client/", "engines/http_client/", "engines/oauth/"),
+    "urllib3": ("client/", "engines/http_client/", "engines/oauth/"),
+    "jwt": ("engines/oauth/dpop.py",),
+    "cryptography": ("engines/oauth/dpop.py",),
     "flask": ("transports/frameworks.py",),
     "django": ("transports/frameworks.py",),
     "pydantic": (),
@@ -43,10 +44,10 @@ THIRD_PARTIES = {
 }
 # These stand on a third party from their first line, so they themselves load on first use.
 ON_FIRST_USE = {
-    "transports/wsgi_server.py",
-    "transports/connection.py",
-    "client/oauth/oauth.py",
-    "client/oauth/fetching.py",
+    "engines/http_server/wsgi_server.py",
+    "engines/http_server/handler.py",
+    "engines/oauth/oauth.py",
+    "engines/oauth/fetching.py",
     "pytest_plugin.py",
 }
 
@@ -140,7 +141,7 @@ server.run()
 """
     found = loaded(code, json.dumps(call) + "\n")
     assert "minimcp.transports.stdio" in found
-    assert not found & {*HEAVY, "minimcp.transports.http", "minimcp.transports.wsgi_server", "http.client"}
+    assert not found & {*HEAVY, "minimcp.transports.http", "minimcp.engines.http_server.wsgi_server", "http.client"}
 
 
 def test_a_client_of_a_process_never_loads_http():

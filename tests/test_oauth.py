@@ -117,7 +117,7 @@ def test_a_resource_that_is_another_ends_it(authority, resource, browser):
 
 
 def test_importing_a_token_store_does_not_load_requests_and_naming_oauth_does(loaded):
-    assert "requests" not in loaded("import minimcp.client.oauth.tokens, minimcp; minimcp.FileStore")
+    assert "requests" not in loaded("import minimcp.engines.oauth.tokens, minimcp; minimcp.FileStore")
     assert "requests" in loaded("import minimcp; minimcp.OAuth")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from minimcp.client.addresses import canonical, check_url, covers, is_local, may_connect, origin, show, with_query
-from minimcp.protocol.errors import AuthorizationError
+from minimcp.engines.addresses import canonical, check_url, covers, is_local, may_connect, origin, show, with_query
+from minimcp.engines.errors import AuthorizationError
 
 
 @pytest.mark.parametrize(

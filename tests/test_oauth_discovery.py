@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from minimcp.client.oauth.discovery import find_server, find_target, legacy_server, read_challenge, union
-from minimcp.protocol.errors import AuthorizationError
+from minimcp.engines.errors import AuthorizationError
+from minimcp.engines.oauth.discovery import find_server, find_target, legacy_server, read_challenge, union
 
 PRM = "https://mcp.example.com/.well-known/oauth-protected-resource"
 DOCUMENT = {"resource": "https://mcp.example.com/a/mcp", "authorization_servers": ["https://as.example.com"]}

@@ -13,8 +13,8 @@ import pytest
 import requests
 
 from minimcp import OAuth
-from minimcp.client.oauth.dpop import Prover
-from minimcp.protocol.errors import AuthorizationError
+from minimcp.engines.errors import AuthorizationError
+from minimcp.engines.oauth.dpop import Prover
 from tests.authority import Authority, Browser, Resource
 from tests.doors import ROOT
 
@@ -136,7 +136,7 @@ def test_what_is_missing_for_signing_is_named():
     code = """
 import sys
 sys.modules["jwt"] = None
-from minimcp.client.oauth.dpop import Prover
+from minimcp.engines.oauth.dpop import Prover
 try:
     Prover().proof("token", "POST", "https://a.example")
 except Exception as error:

@@ -10,7 +10,7 @@ import ssl
 import pytest
 
 from minimcp import AuthorizationError, ConnectionLost
-from minimcp.client.oauth.fetching import Fetcher
+from minimcp.engines.oauth.fetching import Fetcher
 from tests.authority import Site
 
 

@@ -6,8 +6,8 @@ import pytest
 import requests
 
 from minimcp import OAuth
-from minimcp.client.oauth.grants import Credentials, authenticate, refusal
-from minimcp.protocol.errors import AuthorizationError, ConnectionLost
+from minimcp.engines.errors import AuthorizationError, ConnectionLost
+from minimcp.engines.oauth.grants import Credentials, authenticate, refusal
 from tests.authority import Authority, Resource, basic
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"

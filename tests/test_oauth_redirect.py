@@ -8,8 +8,8 @@ import threading
 import pytest
 import requests
 
-from minimcp.client.oauth.redirect import Receiver, read_answer
-from minimcp.protocol.errors import AuthorizationError, Timeout
+from minimcp.engines.errors import AuthorizationError, Timeout
+from minimcp.engines.oauth.redirect import Receiver, read_answer
 
 ISSUER = "https://as.example.com"
 

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from minimcp import FileStore
-from minimcp.client.oauth.tokens import has_expired, read_token
-from minimcp.protocol.errors import AuthorizationError
+from minimcp.engines.errors import AuthorizationError
+from minimcp.engines.oauth.tokens import has_expired, read_token
 from tests.doors import ROOT
 
 GOOD = {"access_token": "a-b.c~d+e/f==", "token_type": "bearer"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minimcp.protocol.patterns import compile_pattern
+from minimcp.engines.schema.patterns import compile_pattern
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from minimcp.client.client import Client
-from minimcp.protocol.errors import RemoteError, Timeout, ToolFailed
+from minimcp.client.errors import RemoteError, ToolFailed
+from minimcp.engines.errors import Timeout
 from tests import official
 from tests.helpers import Process, free_port
 from tests.test_peers import node, outlives, peer_file

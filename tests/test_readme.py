@@ -68,10 +68,12 @@ def test_python_blocks_run_in_order_and_the_server_answers() -> None:
 def test_the_module_map_names_every_module_and_no_other() -> None:
     table = README[README.index("## The map") : README.index("## Rough edges")]
     rows = [line.split("|") for line in table.splitlines() if line.startswith("|")]
-    named = {name for row in rows[2:] for name in re.findall(r"`(\w+)`", row[2])}
-    folders = ("protocol", "server", "transports", "client", "client/links", "client/oauth", "cli")
-    present = {path.stem for folder in folders for path in (ROOT / "minimcp" / folder).glob("*.py")}
-    assert named == present - {"__init__"}
+    folder, named = "", set()
+    for row in rows:
+        folder = row[1].strip(" `") or folder
+        named |= {f"{folder}{name}.py" for name in re.findall(r"`(\w+)`", row[2])}
+    present = {path.relative_to(ROOT).as_posix() for path in (ROOT / "minimcp").glob("*/**/*.py")}
+    assert named == {path for path in present if not path.endswith("__init__.py")}
 
 
 def test_the_run_command_serves_the_example_in_an_empty_environment(tmp_path: Path) -> None:

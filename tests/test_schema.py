@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minimcp.protocol import quick
-from minimcp.protocol.errors import InvalidArguments
-from minimcp.protocol.schema import Validator, check_input_schema, check_schema
+from minimcp.engines.errors import InvalidArguments
+from minimcp.engines.schema import fast_check
+from minimcp.engines.schema.validator import Validator, check_input_schema, check_schema
 
 FORECAST = {
     "type": "object",
@@ -356,10 +356,10 @@ def test_one_validator_judges_in_many_threads_at_once():
 def test_ordinary_schemas_and_values_do_not_load_jsonschema():
     code = (
         "import sys\n"
-        "from minimcp.protocol import schema, hints\n"
+        "from minimcp.engines.schema import hints, validator\n"
         "def f(a: int, b: 'list[str]' = ()): pass\n"
         "made = hints.signature(f).schema\n"
-        "schema.check_input_schema(made); schema.Validator(made).check({'a': 1, 'b': ['x']})\n"
+        "validator.check_input_schema(made); validator.Validator(made).check({'a': 1, 'b': ['x']})\n"
         "sys.exit('jsonschema' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
@@ -432,9 +432,9 @@ def test_the_quick_accept_never_accepts_what_the_full_validator_rejects(schema, 
     schema = {**schema, "$defs": {"d": definition}}
     full = jsonschema.Draft202012Validator
     try:
-        accepts = quick.accepts(schema)
-    except quick.Unsupported:
-        accepts = quick.never
+        accepts = fast_check.accepts(schema)
+    except fast_check.Unsupported:
+        accepts = fast_check.never
     else:
         full.check_schema(schema)
     try:
@@ -461,4 +461,4 @@ def test_the_quick_accept_never_accepts_what_the_full_validator_rejects(schema, 
     ],
 )
 def test_the_quick_accept_knows_ordinary_schemas(schema, good):
-    assert quick.accepts(schema)(good) is True
+    assert fast_check.accepts(schema)(good) is True

@@ -87,10 +87,10 @@ def test_variables_in_an_entry_come_from_the_environment(monkeypatch, file):
 
 
 def test_urls_try_streamable_http_first_and_entries_may_say_which():
-    assert len(targets.read("https://example.com/mcp", None, {}).links) == 2
-    assert len(targets.read("HTTP://example.com/mcp", None, {}).links) == 2
-    assert len(targets.read({"url": "https://example.com/sse", "type": "sse"}, None, {}).links) == 1
-    assert len(targets.read({"url": "https://example.com/mcp", "type": "http"}, None, {}).links) == 2
+    assert len(targets.read("https://example.com/mcp", None, {}).transports) == 2
+    assert len(targets.read("HTTP://example.com/mcp", None, {}).transports) == 2
+    assert len(targets.read({"url": "https://example.com/sse", "type": "sse"}, None, {}).transports) == 1
+    assert len(targets.read({"url": "https://example.com/mcp", "type": "http"}, None, {}).transports) == 2
 
 
 def test_headers_and_variables_of_entry_and_client_come_together(file):

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from minimcp.transports import wsgi_server
-from minimcp.transports.wsgi_server import make_server
+from minimcp.engines.http_server import wsgi_server
+from minimcp.engines.http_server.wsgi_server import make_server
 from tests.embedded import Wire, echo, embedded, wait_until
 from tests.helpers import Process
 
@@ -299,7 +299,7 @@ def test_what_does_not_finish_within_the_grace_time_is_cut_off() -> None:
 
 SCRIPT = """
 import sys, threading
-from minimcp.transports.wsgi_server import serve
+from minimcp.engines.http_server.wsgi_server import serve
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/held":
         print("held", flush=True)

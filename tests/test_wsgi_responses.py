@@ -274,7 +274,7 @@ def test_tls(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="needs an IPv6 loopback")
 def test_ipv6() -> None:
-    from minimcp.transports.wsgi_server import make_server
+    from minimcp.engines.http_server.wsgi_server import make_server
 
     try:
         listening = make_server(echo, "::1", 0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from minimcp.transports.wsgi_server import WsgiServer
+from minimcp.engines.http_server.wsgi_server import WsgiServer
 from tests.embedded import Wire, calls, echo, embedded
 
 

@@ -47,7 +47,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
         from .run import run
 
         return run(options)
-    from .talk import talk
+    from .commands import talk
 
     try:
         code = talk(options)

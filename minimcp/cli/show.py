@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..client.consent import printable
-from . import values
+from . import arguments
 
 Message = dict[str, Any]
 
@@ -77,7 +77,7 @@ def _tool(tool: Message) -> str:
     required = schema.get("required")
     parts = []
     for name, field in properties.items() if isinstance(properties, dict) else ():
-        kind = " or ".join(sorted(values.allowed(field, schema))) or "any"
+        kind = " or ".join(sorted(arguments.allowed(field, schema))) or "any"
         needed = isinstance(required, list) and name in required
         default = f" = {_short(json.dumps(field['default']))}" if isinstance(field, dict) and "default" in field else ""
         parts.append(f"{_short(name)}{'' if needed or default else '?'}: {_short(kind)}{default}")

@@ -11,8 +11,9 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, Optional, Union
 
-from ..protocol.errors import InternalError, InvalidArguments, InvalidParams, McpError, MethodNotFound
-from ..protocol.schema import Validator
+from ..engines.errors import InvalidArguments
+from ..engines.schema.validator import Validator
+from ..protocol.errors import InternalError, InvalidParams, McpError, MethodNotFound
 
 log = logging.getLogger("minimcp")
 

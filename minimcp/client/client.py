@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from .. import __version__
 from ..protocol import spec
-from ..protocol.errors import UsedAfterFork
 from . import targets
 from .answers import Answers, Elicit, Roots, Sample
 from .cache import Cache
 from .connection import Connection
+from .errors import UsedAfterFork
 from .methods import Methods, OnMessage
 from .negotiation import MODES, negotiate
 from .steps import Manual, StepByStep
@@ -191,7 +191,7 @@ class Client(Methods, StepByStep):
 
     def _check_inherited(self, pid: int) -> None:
         inherited = [conn for owner, conn in self._connections.items() if owner != pid and conn.peer is not None]
-        if inherited and not inherited[-1].link.survives_fork and not self._restart:
+        if inherited and not inherited[-1].transport.survives_fork and not self._restart:
             raise UsedAfterFork(
                 f"{self.target.name} was started by the parent process; make a Client in this one, "
                 "or pass restart=True to start another server here"
@@ -199,7 +199,7 @@ class Client(Methods, StepByStep):
 
     def _make(self) -> Connection:
         conn = (Connection if self._auto else Manual)(
-            self.target.links,
+            self.target.transports,
             self.target.key,
             negotiate,
             mode=self._mode,

@@ -1,4 +1,4 @@
-"""One open way to a server: the link, what negotiation found, and the messages that go to and fro."""
+"""One open way to a server: the transport, what negotiation found, and the messages that go to and fro."""
 
 from __future__ import annotations
 
@@ -9,22 +9,16 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..engines.errors import AuthorizationError, ClientError, ConnectionLost, Timeout
 from ..protocol import spec, wire
-from ..protocol.errors import (
-    AuthorizationError,
-    ClientError,
-    ConnectionLost,
-    HTTPStatus,
-    InternalError,
-    McpError,
-    Timeout,
-)
+from ..protocol.errors import InternalError, McpError
 from .answers import Answers
 from .cache import Cache
+from .errors import HTTPStatus
 from .inbox import Inbox
-from .links.link import Clock, Exchange, Link, Steps
 from .peer import Peer, result_of
 from .tools import Tools
+from .transports.transport import Clock, Exchange, Steps, Transport
 
 if TYPE_CHECKING:
     from .trace import Recorder
@@ -40,14 +34,14 @@ _HANG_UP_S = 2.0  # for a last word to a server that may not be listening
 class Connection:
     """What a client has in one process; after a fork the child makes its own.
 
-    :param negotiate: opens one of the links and finds out what is behind it.
-    :ivar links: makes the link to try first, then those to fall back to.
+    :param negotiate: opens one of the transports and finds out what is behind it.
+    :ivar transports: makes the transport to try first, then those to fall back to.
     :ivar key: names the server in the shared cache and among the remembered eras.
     """
 
     def __init__(
         self,
-        links: list[Callable[[], Link]],
+        transports: list[Callable[[], Transport]],
         key: str,
         negotiate: Callable[[Connection], Peer],
         *,
@@ -64,7 +58,7 @@ class Connection:
         on_notice: Callable[[Message], None],
     ) -> None:
         self.pid = os.getpid()
-        self.links = links
+        self.transports = transports
         self.key = key
         self.mode = mode
         self.greeting = greeting
@@ -91,7 +85,7 @@ class Connection:
         # Questions that are being answered, and whether the server still wants the answer.
         self._wanted: dict[Any, bool] = {}
         self.inbox = Inbox(self._answer, self._refuse, self.notice)
-        self.link: Link = Link()
+        self.transport: Transport = Transport()
         self.peer: Peer | None = None
 
     def ready(self) -> Peer:
@@ -111,10 +105,10 @@ class Connection:
                 try:
                     self.peer = self._negotiate(self)
                 except BaseException:
-                    self.link.close()
+                    self.transport.close()
                     raise
                 if self.closed:
-                    self.link.close()
+                    self.transport.close()
                     raise ConnectionLost("The client was closed while it opened", "always")
             return self.peer
 
@@ -129,19 +123,19 @@ class Connection:
                 self.tools.forget()
             return self.ready()
 
-    def use(self, make: Callable[[], Link]) -> Link:
-        """Open a link in place of the one in use, if any."""
-        self.link.close()
-        link = make()
-        link.record = self._record and self._record.bind(link.kind)
-        link.on_message = self.inbox.put
-        link.on_lost = lambda error: self._lose(link, error)
-        self.link = link
-        link.open(self.timeout_s)
-        return link
+    def use(self, make: Callable[[], Transport]) -> Transport:
+        """Open a transport in place of the one in use, if any."""
+        self.transport.close()
+        transport = make()
+        transport.record = self._record and self._record.bind(transport.kind)
+        transport.on_message = self.inbox.put
+        transport.on_lost = lambda error: self._lose(transport, error)
+        self.transport = transport
+        transport.open(self.timeout_s)
+        return transport
 
-    def _lose(self, link: Link, error: ClientError) -> None:
-        if link is self.link and not self.closed:
+    def _lose(self, transport: Transport, error: ClientError) -> None:
+        if transport is self.transport and not self.closed:
             self.lost = error
             for listener in list(self.listeners):
                 listener.fail(error)
@@ -181,7 +175,7 @@ class Connection:
         headers = peer.era.headers(self, message)
         exchange = None
         try:
-            exchange = self.link.start(message, headers, clock.left())
+            exchange = self.transport.start(message, headers, clock.left())
             if started is not None:
                 started(exchange)
             paused_s = 0.0
@@ -224,7 +218,7 @@ class Connection:
 
     def _cancel(self, id: Any) -> None:
         """Tell the server that an answer is no longer awaited. Spec: BASE-125, BASE-126"""
-        if self.link.closing_cancels:
+        if self.transport.closing_cancels:
             return
         try:
             self.notify("notifications/cancelled", {"requestId": id, "reason": "no longer awaited"}, _HANG_UP_S)
@@ -235,7 +229,7 @@ class Connection:
         """Send a notification."""
         message = wire.notification(method, params)
         headers = self.peer.era.headers(self, message) if self.peer is not None else {}
-        self.link.send(message, headers, timeout_s or self.timeout_s)
+        self.transport.send(message, headers, timeout_s or self.timeout_s)
 
     def _answer(self, request: Message) -> None:
         """Answer a legacy server's request. Spec: BASE-018, BASE-117"""
@@ -259,14 +253,14 @@ class Connection:
         if not self._wanted.pop(key, False):
             return
         try:
-            self.link.send(reply, {}, self.timeout_s)
+            self.transport.send(reply, {}, self.timeout_s)
         except ConnectionLost as lost:
             log.debug("the answer to %s came too late: %s", method, lost)
 
     def _refuse(self, request: Message, problem: InternalError) -> None:
         if self.peer is not None and not self.peer.era.answers:
             return
-        self.link.send(wire.error(request["id"], problem), {}, _HANG_UP_S)
+        self.transport.send(wire.error(request["id"], problem), {}, _HANG_UP_S)
 
     def notice(self, message: Message) -> None:
         """Take a notification that belongs to no call."""
@@ -290,4 +284,4 @@ class Connection:
         if self.pid == os.getpid():
             for listener in list(self.listeners):
                 listener.fail(ConnectionLost("The client was closed"))
-            self.link.close()
+            self.transport.close()

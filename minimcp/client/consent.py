@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Optional
 
-from ..protocol.errors import NotApproved
+from .errors import NotApproved
 
 Message = dict[str, Any]
 Approve = Callable[["Proposal"], Any]

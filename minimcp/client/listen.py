@@ -12,11 +12,11 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
+from ..engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from ..protocol import spec, wire
-from ..protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from . import modern
-from .links.link import Clock, Mailbox, drain
 from .peer import result_of
+from .transports.transport import Clock, Mailbox, drain
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -50,9 +50,9 @@ class Listen:
 
     def _open(self) -> None:
         peer = self._conn.ready()
-        self._stream = _Stream(self._conn, peer, self._wanted) if peer.era is modern.ERA else None
+        self._stream = _ModernListen(self._conn, peer, self._wanted) if peer.era is modern.ERA else None
         if self._stream is None:
-            self._stream = _Session(self._conn, peer, self._wanted)
+            self._stream = _LegacyListen(self._conn, peer, self._wanted)
         self.accepted = self._stream.accepted
         if self._closed.is_set():
             self._stream.close()
@@ -115,7 +115,7 @@ class Listen:
         self._stream.close()
 
 
-class _Stream:
+class _ModernListen:
     """A `subscriptions/listen` request that is not answered until it ends."""
 
     def __init__(self, conn: Connection, peer: Peer, wanted: Message) -> None:
@@ -125,7 +125,7 @@ class _Stream:
         self._id = message["id"]
         self._ended = False
         clock = Clock(conn.timeout_s, None)
-        self._exchange = conn.link.start(message, peer.era.headers(conn, message), clock.left())
+        self._exchange = conn.transport.start(message, peer.era.headers(conn, message), clock.left())
         try:
             self.accepted = self._acknowledgement(clock)
         except BaseException:
@@ -162,7 +162,7 @@ class _Stream:
         ended, self._ended = self._ended, True
         self._exchange.abort(ConnectionLost("The subscription was closed"))
         self._exchange.close()
-        if not ended and not self._conn.link.closing_cancels:
+        if not ended and not self._conn.transport.closing_cancels:
             # Spec: BASE-168
             try:
                 self._conn.notify("notifications/cancelled", {"requestId": self._id}, 2.0)
@@ -170,7 +170,7 @@ class _Stream:
                 pass
 
 
-class _Session:
+class _LegacyListen:
     """The notices of a legacy connection, filtered."""
 
     def __init__(self, conn: Connection, peer: Peer, wanted: Message) -> None:
@@ -189,7 +189,7 @@ class _Session:
         }
         conn.listeners.add(self)
         try:
-            conn.link.listen()
+            conn.transport.listen()
             for uri in self._uris:
                 self._request("resources/subscribe", uri)
         except BaseException:

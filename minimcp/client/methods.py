@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Optional, cast
 
+from ..engines.errors import ProtocolError
 from ..protocol import spec, wire
-from ..protocol.errors import ProtocolError, ToolFailed
 from . import listen as listening
 from .answers import Answers, Roots
 from .cache import Cache
-from .calls import Call
+from .call import Call
 from .connection import Connection
+from .errors import ToolFailed
 from .peer import Peer
 from .results import Result
 from .targets import Target
@@ -137,7 +138,7 @@ class Methods:
         """Return all tools; `fresh` asks the server even if the last answer may still be used."""
         conn = self._connect()
         listed = self._list("tools/list", "tools", "tools", fresh)
-        usable = conn.tools.learn(listed, conn.link.kind in ("http", "wsgi"))
+        usable = conn.tools.learn(listed, conn.transport.kind in ("http", "wsgi"))
         conn.tools.complete = True
         return cast("list[types.Tool]", usable)
 
@@ -258,7 +259,7 @@ class Methods:
     def subscribe(self, uri: str) -> None:
         """Legacy: have changes of a resource told to `on_notification`; `listen(uris=[uri])` works on both eras."""
         self.peer.need("resources/subscribe", "resources", "subscribe")
-        self._connect().link.listen()
+        self._connect().transport.listen()
         self.request("resources/subscribe", {"uri": uri})
 
     def unsubscribe(self, uri: str) -> None:

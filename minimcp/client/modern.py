@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..engines.errors import ProtocolError
 from ..protocol import headers, spec
-from ..protocol.errors import ProtocolError
 from .peer import Era
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Modern(Era):
 
     def headers(self, conn: Connection, message: Message) -> dict[str, str]:
         """Mirror the message. Spec: TRN-055, TRN-061 to TRN-063, TRN-072"""
-        if conn.link.kind not in _MIRRORING:
+        if conn.transport.kind not in _MIRRORING:
             return {}
         method = message["method"]
         name = "taskId" if method in TASK_METHODS else spec.NAME_PARAM.get(method)

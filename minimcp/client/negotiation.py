@@ -11,12 +11,13 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
+from ..engines.errors import AuthorizationError, ClientError, ProtocolError, Timeout
 from ..protocol import spec, wire
-from ..protocol.errors import AuthorizationError, ClientError, HTTPStatus, ProtocolError, RemoteError, Timeout
 from . import legacy, modern
 from .connection import UNAUTHORIZED, Connection
-from .links.link import Clock, Exchange, drain
+from .errors import HTTPStatus, RemoteError
 from .peer import Peer
+from .transports.transport import Clock, Exchange, drain
 
 log = logging.getLogger("minimcp")
 
@@ -30,7 +31,7 @@ _legacy: OrderedDict[str, None] = OrderedDict()
 _locks: dict[int, threading.Lock] = {}
 
 
-class Legacy(Exception):
+class SpeaksLegacy(Exception):
     """The probe says that the server is of the legacy era, and with which revision to begin."""
 
     def __init__(self, version: str = spec.LATEST_LEGACY, probe: Exchange | None = None) -> None:
@@ -39,24 +40,24 @@ class Legacy(Exception):
 
 
 def negotiate(conn: Connection) -> Peer:
-    """Open the first link that works and return the server behind it.
+    """Open the first transport that works and return the server behind it.
 
     :raises ClientError: when there is no server, or no revision both sides speak.
     """
     mode = conn.mode
-    for number, make in enumerate(conn.links):
+    for number, make in enumerate(conn.transports):
         try:
             conn.use(make)
             return _settle(conn, _greet(conn, mode))
         except (HTTPStatus, ProtocolError) as problem:
             status = problem.status if isinstance(problem, HTTPStatus) else 404
-            last = number == len(conn.links) - 1
+            last = number == len(conn.transports) - 1
             # Spec: TRN-104, TRN-105
             if last or mode in ("modern", *spec.MODERN_VERSIONS) or not 400 <= status < 500 or status in (401, 403):
                 raise
             log.info("no Streamable HTTP here (%s); trying the next transport", problem)
             mode = "legacy" if mode == "auto" else mode
-    raise AssertionError("a connection has at least one link")
+    raise AssertionError("a connection has at least one transport")
 
 
 def _lock() -> threading.Lock:
@@ -71,12 +72,12 @@ def forget(key: str) -> None:
 
 
 def _settle(conn: Connection, peer: Peer) -> Peer:
-    conn.link.settle(peer.version)
+    conn.transport.settle(peer.version)
     if peer.era is legacy.ERA:
         conn.peer = peer
         conn.notify("notifications/initialized")
         if conn.watch:
-            conn.link.listen()
+            conn.transport.listen()
         if conn.log_level is not None and peer.offers("logging"):
             _set_log_level(conn, peer, conn.log_level)
     return peer
@@ -109,7 +110,7 @@ def _greet(conn: Connection, mode: str) -> Peer:
         return peer
     try:
         return discover(conn, spec.MODERN_VERSIONS[-1])
-    except Legacy as verdict:
+    except SpeaksLegacy as verdict:
         if mode != "auto":
             raise ProtocolError(f"The server does not speak {spec.MODERN_VERSIONS[-1]}; use mode='auto'") from None
         return _fall_back(conn, verdict)
@@ -123,7 +124,7 @@ def _remembered(conn: Connection, greeting: Message) -> Peer:
     return Peer(modern.ERA, version if version in spec.MODERN_VERSIONS else spec.MODERN_VERSIONS[-1], greeting)
 
 
-def _fall_back(conn: Connection, verdict: Legacy) -> Peer:
+def _fall_back(conn: Connection, verdict: SpeaksLegacy) -> Peer:
     """Begin with `initialize`; a modern server that was only slow to answer the probe is recognised after all."""
     try:
         peer = initialize(conn, verdict.version)
@@ -135,7 +136,7 @@ def _fall_back(conn: Connection, verdict: Legacy) -> Peer:
     finally:
         if verdict.probe is not None:
             verdict.probe.close()
-    if conn.link.kind == "http":
+    if conn.transport.kind == "http":
         with _lock():
             _legacy[conn.key] = None
             _legacy.move_to_end(conn.key)
@@ -157,18 +158,18 @@ def discover(conn: Connection, version: str, again: bool = False) -> Peer:
     """Ask a server what it is, the modern way.
 
     :param again: whether the server has refused a revision before.
-    :raises Legacy: when it is not modern.
+    :raises SpeaksLegacy: when it is not modern.
     :raises ClientError: when it is, but something else is wrong, or it cannot be reached.
     """
     message = wire.request(conn.next_id(), "server/discover")
     modern.ERA.dress(conn, message, version, None, False)
     headers = modern.ERA.headers(conn, message)
-    probing = conn.link.kind != "http" and conn.mode == "auto"
+    probing = conn.transport.kind != "http" and conn.mode == "auto"
     clock = Clock(conn.probe_timeout_s if probing else conn.timeout_s, None)
     exchange = None
     keep = False
     try:
-        exchange = conn.link.start(message, headers, clock.left())
+        exchange = conn.transport.start(message, headers, clock.left())
         answer = exchange.receive(clock.left())
         while "method" in answer:
             conn.inbox.put(answer)
@@ -179,20 +180,20 @@ def discover(conn: Connection, version: str, again: bool = False) -> Peer:
         if not probing:
             raise
         keep = True
-        raise Legacy(probe=exchange) from None
+        raise SpeaksLegacy(probe=exchange) from None
     except HTTPStatus as problem:
         if problem.status == 401:
             raise AuthorizationError(UNAUTHORIZED) from problem
         if not 400 <= problem.status < 500 or problem.status in (403, 429):
             raise
-        raise Legacy() from None
+        raise SpeaksLegacy() from None
     finally:
         if exchange is not None and not keep:
             exchange.close()
     if "error" not in answer:
         result = answer.get("result")
         if not isinstance(result, dict) or not isinstance(result.get("supportedVersions"), list):
-            raise Legacy()  # Some answer whatever they do not know with an empty result.
+            raise SpeaksLegacy()  # Some answer whatever they do not know with an empty result.
         return Peer(modern.ERA, _choose(result["supportedVersions"]), result)
     return _judge(conn, answer["error"], status, again)
 
@@ -203,7 +204,7 @@ def _judge(conn: Connection, problem: Any, status: int | None, again: bool) -> P
     if code == spec.METHOD_NOT_FOUND and status == 404:
         return Peer(modern.ERA, spec.MODERN_VERSIONS[-1], {})  # Spec: TRN-103
     if code not in _MODERN_CODES:
-        raise Legacy()
+        raise SpeaksLegacy()
     data = problem.get("data")
     if code == spec.UNSUPPORTED_VERSION and isinstance(data, dict):
         version = _choose(data.get("supported"))
@@ -214,7 +215,7 @@ def _judge(conn: Connection, problem: Any, status: int | None, again: bool) -> P
 def _choose(supported: Any) -> str:
     """The newest modern revision of a server's list that this client speaks. Spec: BASE-076, BASE-077
 
-    :raises Legacy: when only legacy ones are mutual.
+    :raises SpeaksLegacy: when only legacy ones are mutual.
     :raises ProtocolError: when none is.
     """
     names = [name for name in supported if isinstance(name, str)] if isinstance(supported, list) else []
@@ -223,7 +224,7 @@ def _choose(supported: Any) -> str:
         raise ProtocolError(f"No common revision: the server speaks {str(names)[:200]}, this client {spec.VERSIONS}")
     if mutual[-1] in spec.MODERN_VERSIONS:
         return mutual[-1]
-    raise Legacy(mutual[-1])
+    raise SpeaksLegacy(mutual[-1])
 
 
 def initialize(conn: Connection, version: str) -> Peer:

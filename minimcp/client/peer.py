@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from ..engines.errors import ProtocolError
 from ..protocol import spec
-from ..protocol.errors import ProtocolError, RemoteError
+from .errors import RemoteError
 
 Message = dict[str, Any]
 

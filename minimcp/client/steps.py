@@ -22,15 +22,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from ..protocol import spec
-from ..protocol.errors import ClientError, ConnectionLost, InvalidRequest, ProtocolError, Timeout
+from ..protocol.errors import InvalidRequest
 from ..protocol.wire import check
 from . import modern, negotiation
 from .connection import Connection
 from .inbox import Inbox
-from .links.link import MOST_WAITING, Clock, Exchange, Link, Mailbox, Steps
 from .peer import Peer
 from .results import Result
+from .transports.transport import MOST_WAITING, Clock, Exchange, Mailbox, Steps, Transport
 
 if TYPE_CHECKING:
     from .trace import Recorder
@@ -102,7 +103,7 @@ class StepByStep:
 
 
 class ByHand(dict):  # type: ignore[type-arg]
-    """A message as someone wrote it; a link may ask it for members it does not have."""
+    """A message as someone wrote it; a transport may ask it for members it does not have."""
 
     def __missing__(self, key: str) -> None:
         return None
@@ -132,7 +133,7 @@ class Manual(Connection):
         return "closed" if self.closed else self.stage if self.lost is None else "lost"
 
     def bind(self, kind: str) -> Callable[..., None]:
-        """Make what a link calls with every message; it gives to `receive` what no method waits for."""
+        """Make what a transport calls with every message; it gives to `receive` what no method waits for."""
         record = None if self._trace is None else self._trace.bind(kind)
 
         def hear(direction: str, message: Any, **facts: Any) -> None:
@@ -169,8 +170,8 @@ class Manual(Connection):
             raise found
         return found  # type: ignore[no-any-return]
 
-    def _lose(self, link: Link, error: ClientError) -> None:
-        super()._lose(link, error)
+    def _lose(self, transport: Transport, error: ClientError) -> None:
+        super()._lose(transport, error)
         if self.lost is error:
             self._heard.put(error)
 
@@ -183,7 +184,7 @@ class Manual(Connection):
         """See `StepByStep`."""
         self._expect("send", "started", "discovered", "initializing", "ready")
         if not isinstance(message, dict):
-            self.link.send(message, headers, self.timeout_s)
+            self.transport.send(message, headers, self.timeout_s)
             return
         message = ByHand(message)
         try:
@@ -192,13 +193,13 @@ class Manual(Connection):
             kind = "wrong"  # which may be answered
         headers = {**self._mirrored(message), **headers}
         if kind in ("notification", "response"):
-            self.link.send(message, headers, self.timeout_s)
+            self.transport.send(message, headers, self.timeout_s)
             return
         if type(message["id"]) is int:
             # So that it is not used again. Spec: BASE-004
             self._ids = itertools.count(max(next(self._ids), message["id"] + 1))
-        exchange = self.link.start(message, headers, self.timeout_s)
-        if self.link.kind in _READ_BY_CALLER:
+        exchange = self.transport.start(message, headers, self.timeout_s)
+        if self.transport.kind in _READ_BY_CALLER:
             threading.Thread(target=self._read, args=(exchange,), name="minimcp-steps", daemon=True).start()
         else:
             exchange.close()
@@ -250,9 +251,9 @@ class Manual(Connection):
     # The steps
 
     def begin(self) -> None:
-        """Open the link."""
+        """Open the transport."""
         self._expect("start", "new")
-        self.use(self.links[0])
+        self.use(self.transports[0])
         self.stage = "started"
 
     def discover(self, version: str) -> Result:
@@ -261,14 +262,14 @@ class Manual(Connection):
         try:
             with self._waits():
                 peer = negotiation.discover(self, version)
-        except negotiation.Legacy as verdict:
+        except negotiation.SpeaksLegacy as verdict:
             if verdict.probe is not None:
                 verdict.probe.close()
             raise ProtocolError(
                 'The server is of the legacy era, call initialize(): "any other error, or no answer within a '
                 'reasonable timeout: the server is legacy; send initialize" (BASE-089)'
             ) from None
-        self.link.settle(peer.version)
+        self.transport.settle(peer.version)
         self.peer, self.stage = peer, "discovered"
         return Result(peer.greeting)
 
@@ -276,7 +277,7 @@ class Manual(Connection):
         """See `StepByStep`."""
         self._expect("initialize", "started")
         self._greeted = negotiation.initialize(self, version)
-        self.link.settle(self._greeted.version)
+        self.transport.settle(self._greeted.version)
         self.stage = "initializing"
         return Result(self._greeted.greeting)
 
@@ -286,7 +287,7 @@ class Manual(Connection):
         self.peer = self._greeted
         self.notify("notifications/initialized")
         self.stage = "ready"
-        self.link.listen()
+        self.transport.listen()
 
     def ready(self) -> Peer:
         """The server, once the steps to it were taken."""

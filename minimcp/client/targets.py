@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, Optional
 
-from .links.link import Link
+from .transports.transport import Transport
 
 Message = dict[str, Any]
-Make = Callable[[], Link]
+Make = Callable[[], Transport]
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _ENTRY = "an entry has a command (with args, env, cwd) or a url (with headers)"
@@ -22,13 +22,13 @@ _ENTRY = "an entry has a command (with args, env, cwd) or a url (with headers)"
 class Target:
     """A target made sense of.
 
-    :ivar links: makes the link to try first, and those to fall back to.
+    :ivar transports: makes the transport to try first, and those to fall back to.
     :ivar key: names the server among all others.
     :ivar name: what to call it in messages to people.
     """
 
-    def __init__(self, links: list[Make], key: str, name: str) -> None:
-        self.links = links
+    def __init__(self, transports: list[Make], key: str, name: str) -> None:
+        self.transports = transports
         self.key = key
         self.name = name
 
@@ -42,9 +42,9 @@ def read(target: Any, server: Optional[str], options: Message) -> Target:
     :raises TypeError: likewise, by type.
     """
     if hasattr(target, "open_session") and hasattr(target, "call"):
-        from .links.memory import MemoryLink
+        from .transports.memory import MemoryTransport
 
-        return Target([lambda: MemoryLink(target)], f"memory:{id(target)}", target.identity["name"])
+        return Target([lambda: MemoryTransport(target)], f"memory:{id(target)}", target.identity["name"])
     if isinstance(target, dict):
         return _entry(pick(target, server), options)
     if isinstance(target, (list, tuple)):
@@ -52,10 +52,10 @@ def read(target: Any, server: Optional[str], options: Message) -> Target:
     if isinstance(target, (str, os.PathLike)):
         return _text(os.fspath(target), server, options)
     if callable(target):
-        from .links.wsgi import WsgiLink
+        from .transports.wsgi import WsgiTransport
 
         known = {key: value for key, value in options.items() if key in ("headers", "auth") and value is not None}
-        return Target([lambda: WsgiLink(target, **known)], f"wsgi:{id(target)}", "the WSGI application")
+        return Target([lambda: WsgiTransport(target, **known)], f"wsgi:{id(target)}", "the WSGI application")
     raise TypeError(
         "A client needs a URL, a command, an mcpServers entry or file, a Server or a WSGI callable, "
         f"not {type(target).__name__}"
@@ -143,26 +143,26 @@ def _url(url: str, kind: Optional[str], options: Message) -> Target:
         # HTTP+SSE has two addresses, which take the same token.
         known["auth"] = known["auth"].for_server(url)
 
-    def streamable() -> Link:
-        from .links.http import HttpLink
+    def streamable() -> Transport:
+        from .transports.http import HttpTransport
 
-        return HttpLink(url, **known)
+        return HttpTransport(url, **known)
 
-    def two_endpoints() -> Link:
-        from .links.sse import SseLink
+    def two_endpoints() -> Transport:
+        from .transports.http_sse import HttpSseTransport
 
-        return SseLink(url, **known)
+        return HttpSseTransport(url, **known)
 
-    links: list[Make] = [two_endpoints] if kind == "sse" else [streamable, two_endpoints]
-    return Target(links, url, url)
+    transports: list[Make] = [two_endpoints] if kind == "sse" else [streamable, two_endpoints]
+    return Target(transports, url, url)
 
 
 def _command(command: list[str], options: Message) -> Target:
     known = {key: options[key] for key in ("env", "cwd", "stderr", "limits") if options.get(key) is not None}
 
-    def process() -> Link:
-        from .links.stdio import StdioLink
+    def process() -> Transport:
+        from .transports.stdio import StdioTransport
 
-        return StdioLink(command, **known)
+        return StdioTransport(command, **known)
 
     return Target([process], "stdio:" + shlex.join(command), command[0])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any, Protocol
 
+from ..engines.errors import ClientError, ProtocolError, Timeout
 from ..protocol import wire
-from ..protocol.errors import CallCancelled, ClientError, ProtocolError, Timeout
 from .connection import Connection
-from .links.link import Steps
+from .errors import CallCancelled
 from .peer import Peer, result_of
+from .transports.transport import Steps
 
 log = logging.getLogger("minimcp")
 
@@ -104,7 +105,7 @@ def _cancel(call: Caller, conn: Connection, peer: Peer, id: str) -> None:
     message = wire.request(conn.next_id(), "tasks/cancel", {"taskId": id})
     peer.era.dress(conn, message, peer.version, None, False)
     try:
-        exchange = conn.link.start(message, peer.era.headers(conn, message), 2.0)
+        exchange = conn.transport.start(message, peer.era.headers(conn, message), 2.0)
         try:
             exchange.receive(2.0)
         finally:

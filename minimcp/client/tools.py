@@ -6,9 +6,9 @@ import logging
 import threading
 from typing import Any, Optional
 
+from ..engines.errors import InvalidArguments, ProtocolError
+from ..engines.schema.validator import Validator, check_schema
 from ..protocol import headers
-from ..protocol.errors import InvalidArguments, ProtocolError
-from ..protocol.schema import Validator, check_schema
 
 log = logging.getLogger("minimcp")
 

@@ -78,7 +78,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def recorder(trace: Any) -> Recorder:
-    """Make what links give their messages to.
+    """Make what transports give their messages to.
 
     :param trace: True, a path, a file object or a callable.
     :raises OSError: when the path cannot be written to.
@@ -105,7 +105,7 @@ class Recorder:
         self._open: OrderedDict[Any, tuple[str, float]] = OrderedDict()
 
     def bind(self, transport: str) -> Callable[..., None]:
-        """The function to give to a link of this kind."""
+        """The function to give to a transport of this kind."""
         return functools.partial(self, transport)
 
     def __call__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import typing
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -97,3 +98,21 @@ def is_block(value: Any) -> bool:
 
 
 _OWN_MEMBER = {"text": "text", "image": "data", "audio": "data", "resource": "resource", "resource_link": "uri"}
+
+
+def is_content_hint(hint: Any) -> bool:
+    """Say whether a hint is a content shape of `types`, bytes with their media type, or a list or union of these.
+
+    A tool that returns content blocks is annotated `-> list`, `-> ImageContent`, or not at all.
+    """
+    if getattr(hint, "__module__", "") == _SHAPES:
+        return str(hint.__name__).endswith(_CONTENT)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and arguments == (bytes, str):
+        return True
+    return any(is_content_hint(argument) for argument in arguments)
+
+
+# By name, so that `types` need not be loaded.
+_SHAPES = f"{__package__}.types"
+_CONTENT = ("Content", "EmbeddedResource", "ResourceLink", "CallToolResult")

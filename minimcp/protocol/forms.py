@@ -5,9 +5,10 @@ from __future__ import annotations
 import typing
 from typing import Annotated, Any
 
-from .converters import Converters, Member, members_of, name_of
-from .schema import Validator
-from .values import Load, Schema
+from ..engines.schema.converters import Converters, Member, members_of, name_of
+from ..engines.schema.hints import Bind, binder
+from ..engines.schema.validator import Validator
+from ..engines.schema.values import Schema
 
 _KEYWORDS = {
     "string": {"minLength", "maxLength", "format", "enum", "oneOf", "enumNames", "pattern"},
@@ -24,8 +25,8 @@ _REFUSAL = (
 )
 
 
-def read(fields: Any) -> tuple[Schema, dict[str, Load]]:
-    """Return the `requestedSchema` of an elicitation, and the loaders of its fields.
+def form(fields: Any) -> tuple[Schema, Bind]:
+    """Return the `requestedSchema` of an elicitation, and the function that converts a valid answer.
 
     :param fields: a ready schema (a dict with `"type": "object"`), `{name: hint}` or
         `{name: (hint, default)}`, or a dataclass or TypedDict class.
@@ -34,7 +35,7 @@ def read(fields: Any) -> tuple[Schema, dict[str, Load]]:
     if isinstance(fields, dict) and fields.get("type") == "object" and isinstance(fields.get("properties"), dict):
         for name, field in fields["properties"].items():
             _check_field(name, field)
-        return fields, {}
+        return fields, binder({})
     if isinstance(fields, dict):
         members = [_member(name, hint) for name, hint in fields.items()]
     elif isinstance(fields, type):
@@ -44,7 +45,7 @@ def read(fields: Any) -> tuple[Schema, dict[str, Load]]:
     schema, loads = Converters().members(members, {}, "form field {}")
     del schema["additionalProperties"]
     schema["properties"] = {name: _field(name, field) for name, field in schema.get("properties", {}).items()}
-    return schema, loads
+    return schema, binder(loads)
 
 
 def _member(name: Any, hint: Any) -> Member:

@@ -14,15 +14,10 @@ from collections.abc import Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
-from ..protocol import hints, schema, spec
-from ..protocol.errors import (
-    InputRequired,
-    InternalError,
-    InvalidArguments,
-    InvalidParams,
-    MissingCapability,
-    ToolError,
-)
+from ..engines.errors import InvalidArguments
+from ..engines.schema import validator
+from ..protocol import forms, spec
+from ..protocol.errors import InputRequired, InternalError, InvalidParams, MissingCapability, ToolError
 from .seal import MAX_TOKEN, BadSeal, Sealer, digest
 
 log = logging.getLogger("minimcp")
@@ -69,7 +64,7 @@ def elicitation(message: str, fields: Any) -> Question:
 
     :param fields: `{"nights": int, "breakfast": (bool, False)}`, a dataclass or TypedDict, or a ready schema.
     """
-    form = hints.form_schema(fields)
+    form, _ = forms.form(fields)
     return {"method": "elicitation/create", "params": {"mode": "form", "message": message, "requestedSchema": form}}
 
 
@@ -160,7 +155,7 @@ def read(question: Question, answer: Any) -> Any:
     fields = answer.get("content")
     if not isinstance(fields, dict):
         raise InvalidArguments("an accepted form must have content")
-    schema.Validator(question["params"]["requestedSchema"]).check(fields)
+    validator.Validator(question["params"]["requestedSchema"]).check(fields)
     return Answer(fields, action)
 
 

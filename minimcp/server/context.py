@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..protocol import hints, spec, wire
-from ..protocol.errors import Cancelled, InvalidArguments, ToolError
+from ..engines.errors import InvalidArguments
+from ..engines.schema import hints
+from ..protocol import forms, spec, wire
+from ..protocol.errors import Cancelled, ToolError
 from . import asking
 
 if TYPE_CHECKING:
@@ -150,7 +152,7 @@ class Context:
         :returns: the fields as a dict, converted to the annotated types; falsy when the person declined or cancelled.
         :raises ToolError: when an answer cannot be converted, such as the 30th of February.
         """
-        form, convert = hints.form(fields)
+        form, convert = forms.form(fields)
         answer: asking.Answer = self._one(key, asking.elicitation(message, form))
         if not answer:
             return answer

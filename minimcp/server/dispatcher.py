@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 from ..protocol import headers, spec, wire
 from ..protocol.errors import Cancelled, InputRequired, InternalError, InvalidRequest, McpError, MethodNotFound
-from . import features
+from . import methods
 from .context import Context
 
 log = logging.getLogger("minimcp")
@@ -100,7 +100,7 @@ class Call:
             headers.check(get_header, {"method": method, "params": ctx.params}, name, entry.headers if entry else [])
         era.open(ctx)
         handler = era.methods.get(method)
-        capability = features.CAPABILITY.get(method)
+        capability = methods.CAPABILITY.get(method)
         added = None if handler is not None or not era.extensible else server.extension_methods.get(method)
         handler = handler or added
         if handler is None or (capability is not None and capability not in server.registry.offers):

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..protocol import content, spec, wire
 from ..protocol.errors import InvalidParams, InvalidRequest, McpError, ResourceNotFound
-from . import features
+from . import methods
 from .asking import Block
 from .context import Context
 from .dispatcher import Era, cancelled
@@ -86,7 +86,7 @@ def set_level(ctx: Context, params: Message) -> Message:
 def subscribe(ctx: Context, params: Message) -> Message:
     """Answer `resources/subscribe`. Spec: FEAT-072"""
     uri = _uri(params)
-    if not features.visible(ctx, ctx.server.registry.resource(uri)):
+    if not methods.visible(ctx, ctx.server.registry.resource(uri)):
         raise ResourceNotFound("Resource not found", {"uri": uri[:200]})
     if len(ctx.session.uris) >= ctx.server.limits["subscriptions"]:
         raise InvalidParams("This session has too many subscriptions")
@@ -194,7 +194,7 @@ def problem(ctx: Context, error: McpError) -> McpError:
 def bad_arguments(ctx: Context, text: str) -> Message:
     """Arguments that do not fit: a result for the model in the last revision, an error before."""
     if ctx.version >= spec.ARGUMENT_RESULTS_SINCE:
-        return features.failed(text)
+        return methods.failed(text)
     raise InvalidParams(text)
 
 
@@ -208,7 +208,7 @@ ERA = Era(
     name="legacy",
     versions=spec.LEGACY_VERSIONS,
     methods={
-        **features.METHODS,
+        **methods.METHODS,
         "initialize": initialize,
         "ping": ping,
         "logging/setLevel": set_level,

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..protocol import spec, wire
 from ..protocol.errors import InvalidParams, McpError, UnsupportedVersion
-from . import features
+from . import methods
 from .asking import Replay
 from .bus import Subscription
 from .context import Context
@@ -74,7 +74,7 @@ def problem(ctx: Context, error: McpError) -> McpError:
 
 def bad_arguments(ctx: Context, text: str) -> Message:
     """Arguments that do not fit are for the model to correct. Spec: FEAT-031"""
-    return features.failed(text)
+    return methods.failed(text)
 
 
 def discover(ctx: Context, params: Message) -> Message:
@@ -153,13 +153,13 @@ def _filter(ctx: Context, wanted: Any) -> tuple[list[str], list[str] | None]:
         return kinds, None
     # A resource that is hidden from this caller is left out just like one that is not there.
     registry = ctx.server.registry
-    return kinds, [uri for uri in uris if features.visible(ctx, registry.resource(uri))]
+    return kinds, [uri for uri in uris if methods.visible(ctx, registry.resource(uri))]
 
 
 ERA = Era(
     name="modern",
     versions=spec.MODERN_VERSIONS,
-    methods={**features.METHODS, "server/discover": discover, "subscriptions/listen": listen},
+    methods={**methods.METHODS, "server/discover": discover, "subscriptions/listen": listen},
     notifications={"notifications/cancelled": cancelled},
     open=open,
     close=close,

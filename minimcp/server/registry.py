@@ -14,7 +14,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..protocol import headers, hints, schema
+from ..engines.schema import hints, validator
+from ..protocol import content, headers
 from ..protocol.errors import InvalidParams
 from .uris import Template, check_uri, is_template
 
@@ -58,8 +59,8 @@ class Entry:
         self.context: str | None = signature.context
         self.allow = allow
         self.order = 0
-        self.validate = schema.Validator(signature.schema).check
-        self.output: schema.Validator | None = None
+        self.validate = validator.Validator(signature.schema).check
+        self.output: validator.Validator | None = None
         self.template: Template | None = None
         self.headers: list[headers.Annotation] = []
         self.hints: Definition = {}
@@ -192,17 +193,19 @@ class Registry:
         if input_schema is None:
             signature = hints.signature(function, self._context_type)
         else:
-            schema.check_input_schema(input_schema)
+            validator.check_input_schema(input_schema)
             signature = hints.raw_signature(function, self._context_type, input_schema)
         name = name or function.__name__
         check_name(name)
-        output = output_schema if output_schema is not None else hints.output_schema(signature.returns)
+        output = output_schema
+        if output is None:
+            output = hints.output_schema(signature.returns, content.is_content_hint)
         definition = _definition(signature, name, {**shown, "inputSchema": signature.schema, "outputSchema": output})
         entry = Entry(function, definition, signature, allow)
         entry.headers = headers.annotated(signature.schema)
         if output is not None:
-            schema.check_schema(output, "outputSchema")
-            entry.output = schema.Validator(output)
+            validator.check_schema(output, "outputSchema")
+            entry.output = validator.Validator(output)
         return entry
 
     def make_resource(self, function: Callable[..., Any], uri: str, allow: Allow | None, **shown: Any) -> Entry:

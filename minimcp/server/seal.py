@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Union
 
-from ..protocol.errors import MinimcpError
+from ..engines.errors import MinimcpError
 
 Secret = Union[str, bytes]
 ENVIRONMENT = "MINIMCP_SECRET"

@@ -261,7 +261,7 @@ class Server(Registration):
         """Serve Streamable HTTP, and HTTP+SSE for 2024-11-05 clients, on the embedded server until SIGTERM or Ctrl-C.
 
         :param tls: the paths of a certificate chain and its key.
-        :param limits: overrides of `minimcp.transports.wsgi_server.LIMITS`.
+        :param limits: overrides of `minimcp.engines.http_server.wsgi_server.LIMITS`.
         :param ready: called with the listening server, whose `url` and `port` are the real ones.
         """
         from ..transports.http import serve

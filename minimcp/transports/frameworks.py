@@ -16,7 +16,7 @@ from typing import Any
 
 from ..protocol import wire
 from ..protocol.errors import InvalidRequest
-from .guard import Environ, Headers, Refused
+from .origin import Environ, Headers, Refused
 
 _METHODS = ["GET", "POST", "DELETE", "OPTIONS"]
 
@@ -41,7 +41,7 @@ def flask_view(app: Any) -> Callable[..., Any]:
         def around_call(ctx: Any) -> Any:
             return ExitStack() if threading.get_ident() == thread else _flask_context(flask_app, held)
 
-        environ = {**request.environ, "wsgi.input": _Body(_flask_body), "minimcp.around_call": around_call}
+        environ = {**request.environ, "wsgi.input": _FrameworkBody(_flask_body), "minimcp.around_call": around_call}
         environ["minimcp.host_checked"] = current_app.config.get("TRUSTED_HOSTS") is not None
         status, headers, body = _call(app, environ)
         response = Response(body, status, headers, direct_passthrough=not isinstance(body, list))
@@ -139,7 +139,11 @@ def _without_transaction(view: Callable[..., Any]) -> Callable[..., Any]:
 def _django_environ(request: Any) -> Environ:
     from django.conf import settings
 
-    environ = {**request.META, "django.request": request, "wsgi.input": _Body(lambda size: _django_body(request, size))}
+    environ = {
+        **request.META,
+        "django.request": request,
+        "wsgi.input": _FrameworkBody(lambda size: _django_body(request, size)),
+    }
     user = getattr(request, "user", None)
     if user is not None:
         environ["REMOTE_USER"] = user.get_username() if user.is_authenticated else ""
@@ -206,7 +210,7 @@ def _login_required() -> bool:
     return any(isinstance(each, type) and issubclass(each, wanted) for each in found)
 
 
-class _Body:
+class _FrameworkBody:
     """What `wsgi.input` is for us: the body as the framework has it, read when it is known not to be too large."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:

@@ -14,9 +14,9 @@ from typing import Any, Optional
 
 from ..protocol import headers, spec, sse, wire
 from ..protocol.errors import InvalidRequest, McpError, SessionNotFound
-from .guard import Environ, Guard, Headers, Refused, StartResponse
-from .sessions import SessionDoor
-from .sse import SseDoor
+from .http_sse import HttpSse
+from .legacy_http import LegacyHttp
+from .origin import Environ, Guard, Headers, Refused, StartResponse
 from .streams import EventStream, Exchange, exchange_batches, gone
 from .workers import Workers
 
@@ -67,13 +67,13 @@ class HttpApp:
         self.limits = server.limits
         self._guard = Guard(server.allowed_hosts, server.allowed_origins)
         self._workers = Workers(10_000)
-        self._sessions = SessionDoor(self)
+        self._sessions = LegacyHttp(self)
         self._lock = threading.Lock()  # guards _streams, _pid and _warned
         self._streams = 0
         self._pid = os.getpid()
         self._warned = False
         endpoint = {"POST": self._post, "GET": self._sessions.get, "DELETE": self._sessions.delete}
-        old = SseDoor(self)
+        old = HttpSse(self)
         self._routes: dict[str, dict[str, Any]] = {"/sse": {"GET": old.get}, "/messages": {"POST": old.post}}
         self._routes.update(dict.fromkeys(paths, endpoint))
 
@@ -343,7 +343,7 @@ def serve(
     ready: Callable[[Any], Any] | None,
 ) -> None:
     """Serve on the embedded server until SIGTERM or Ctrl-C."""
-    from .wsgi_server import serve as serve_wsgi
+    from ..engines.http_server.wsgi_server import serve as serve_wsgi
 
     def on_ready(listening: Any) -> None:
         listening.on_shutdown.append(server.close)

@@ -86,7 +86,7 @@ def serve(server: Any, pipes: tuple[int, int] | None = None) -> None:
 
     :param pipes: from `take_pipes`, when they were taken earlier.
     """
-    door = StdioDoor(server, *(pipes or take_pipes()))
+    door = StdioLoop(server, *(pipes or take_pipes()))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGINT, _interrupt)
@@ -102,7 +102,7 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-class StdioDoor:
+class StdioLoop:
     """Serves one client over two file descriptors."""
 
     def __init__(self, server: Any, fd_in: int, fd_out: int) -> None:

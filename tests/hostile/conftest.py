@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from minimcp import Server
+from minimcp.engines.http_server.wsgi_server import serve
 from minimcp.transports import workers
-from minimcp.transports.wsgi_server import serve
 from tests.hostile.support import Gate, Http, attacked
 
 

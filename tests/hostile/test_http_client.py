@@ -16,11 +16,12 @@ import tracemalloc
 
 import pytest
 
-from minimcp.client.links.http import HttpLink
-from minimcp.client.links.link import SessionExpired
-from minimcp.client.links.reading import LIMITS
-from minimcp.client.links.sse import SseLink
-from minimcp.protocol.errors import ClientError, ConnectionLost, HTTPStatus, ProtocolError, Timeout
+from minimcp.client.errors import HTTPStatus
+from minimcp.client.transports.http import HttpTransport
+from minimcp.client.transports.http_sse import HttpSseTransport
+from minimcp.client.transports.transport import SessionExpired
+from minimcp.engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
+from minimcp.engines.http_client.response import LIMITS
 from tests.embedded import wait_until
 from tests.scripted import NOTE, PING, Linked, result, scripted
 
@@ -169,7 +170,7 @@ def test_a_million_events():
     with Linked(
         lambda request, peer: repeated(peer.send(STREAM_HEAD + b"\r\n"), event * 500), limits={"events": 20_000}
     ) as linked:
-        exchange = linked.link.start(PING, {}, 10)
+        exchange = linked.transport.start(PING, {}, 10)
         with frugal(), pytest.raises(ProtocolError, match="20000 events"):
             for _ in range(20_001):
                 assert exchange.receive(10) == NOTE
@@ -178,7 +179,7 @@ def test_a_million_events():
 def test_events_that_are_never_read_stay_with_the_server():
     event = b"data: " + json.dumps({**NOTE, "params": {"text": "x" * 10_000}}).encode() + b"\n\n"
     with Linked(lambda request, peer: repeated(peer.send(STREAM_HEAD + b"\r\n"), event)) as linked, frugal():
-        exchange = linked.link.start(PING, {}, 10)
+        exchange = linked.transport.start(PING, {}, 10)
         exchange.receive(10)
         threading.Event().wait(0.2)
         exchange.close()
@@ -188,7 +189,7 @@ def test_events_that_are_never_read_stay_with_the_server():
 def test_noise_does_not_stop_the_clock(piece):
     head = STREAM_HEAD + b"\r\n"
     with Linked(lambda request, peer: repeated(peer.send(head), piece * 100)) as linked:
-        exchange = linked.link.start(PING, {}, 10)
+        exchange = linked.transport.start(PING, {}, 10)
         began = time.monotonic()
         with pytest.raises(Timeout):
             exchange.receive(0.3)
@@ -208,7 +209,7 @@ def test_bytes_that_dribble_do_not_stop_the_clock(start):
             threading.Event().wait(0.01)
 
     with Linked(answer) as linked:
-        exchange = linked.link.start(PING, {}, 10)
+        exchange = linked.transport.start(PING, {}, 10)
         began = time.monotonic()
         with pytest.raises(Timeout):
             exchange.receive(0.3)
@@ -219,7 +220,7 @@ def test_bytes_that_dribble_do_not_stop_the_clock(start):
 def test_a_server_that_never_reads():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        link = HttpLink(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp")
+        link = HttpTransport(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp")
         link.open(5)
         began = time.monotonic()
         with pytest.raises(ClientError):
@@ -241,7 +242,7 @@ def test_both_a_result_and_an_error_completes_nothing():
     both = {**result(), "error": {"code": 1, "message": "x"}}
     again = result(second=True)
     with Linked(lambda request, peer: peer.stream().event(both).event(result()).event(again).end()) as linked:
-        exchange = linked.link.start(PING, {}, 5)
+        exchange = linked.transport.start(PING, {}, 5)
         assert exchange.receive(5) == result()
         # A second response to the same id is never seen.
         with pytest.raises(ConnectionLost):
@@ -257,7 +258,7 @@ def test_a_wish_for_a_wait_that_nobody_has(retry):
             peer.stream().event(result()).end()
 
     with Linked(answer, "2025-11-25") as linked:
-        exchange = linked.link.start(PING, {}, 5)
+        exchange = linked.transport.start(PING, {}, 5)
         with pytest.raises(Timeout):
             exchange.receive(0.2)
         exchange.close()
@@ -287,8 +288,8 @@ def test_a_redirect_on_the_get_stream_and_on_the_farewell_goes_nowhere_else():
             peer.body(b"", 307, Location=elsewhere.url)
 
         with Linked(answer, "2025-11-25", headers={"Authorization": "Bearer t"}) as linked:
-            linked.link.session.began("the-session")
-            linked.link.listen()
+            linked.transport.session.began("the-session")
+            linked.transport.listen()
             with pytest.raises(ProtocolError):
                 linked.call()
         with pytest.raises(ProtocolError):
@@ -298,7 +299,7 @@ def test_a_redirect_on_the_get_stream_and_on_the_farewell_goes_nowhere_else():
 
 def _redirected(target):
     with scripted(lambda request, peer: peer.body(b"", 307, Location=target)) as server:
-        SseLink(server.origin + "/sse", headers={"Authorization": "Bearer t"}).open(5)
+        HttpSseTransport(server.origin + "/sse", headers={"Authorization": "Bearer t"}).open(5)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +315,7 @@ def test_a_redirect_to_what_is_no_address(location):
 
 def test_a_session_that_expires_with_every_answer():
     with Linked(lambda request, peer: peer.body(b"", 404), "2025-11-25") as linked:
-        linked.link.session.began("the-session")
+        linked.transport.session.began("the-session")
         for _ in range(3):
             with pytest.raises(SessionExpired):
                 linked.call()
@@ -338,7 +339,7 @@ def test_a_flood_on_an_sse_stream_is_bounded():
         peer.left()
 
     with scripted(answer) as server:
-        link = SseLink(server.origin + "/sse")
+        link = HttpSseTransport(server.origin + "/sse")
         heard = []
         link.on_message = heard.append
         link.open(5)

@@ -14,8 +14,8 @@ import pytest
 import requests
 
 from minimcp import AuthorizationError, ConnectionLost, OAuth
-from minimcp.client.oauth.discovery import find_server, find_target, read_challenge
-from minimcp.client.oauth.fetching import Fetcher
+from minimcp.engines.oauth.discovery import find_server, find_target, read_challenge
+from minimcp.engines.oauth.fetching import Fetcher
 from tests.authority import Authority, Browser, Resource, Site
 
 PRM = "/.well-known/oauth-protected-resource/mcp"

@@ -8,7 +8,7 @@ import pytest
 import werkzeug.test
 
 from minimcp import Server
-from minimcp.transports.guard import Guard
+from minimcp.transports.origin import Guard
 from tests.helpers import http_headers, modern
 from tests.hostile.support import Gate, Http, attacked
 

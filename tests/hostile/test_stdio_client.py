@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from minimcp.client.links.stdio import StdioLink
-from minimcp.protocol.errors import ClientError, ConnectionLost, ProtocolError, Timeout
+from minimcp.client.transports.stdio import StdioTransport
+from minimcp.engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_S = 15
@@ -43,9 +43,9 @@ def forever():
 
 
 @contextmanager
-def server(code: str, **options: Any) -> Iterator[StdioLink]:
+def server(code: str, **options: Any) -> Iterator[StdioTransport]:
     """A link to a server whose code is given."""
-    link = StdioLink([sys.executable, "-c", PRELUDE + code], **{"patience_s": 0.05, **options})
+    link = StdioTransport([sys.executable, "-c", PRELUDE + code], **{"patience_s": 0.05, **options})
     try:
         link.open(5)
         yield link
@@ -57,7 +57,7 @@ def request(id: Any = 1, **params: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": id, "method": "x", "params": params}
 
 
-def result(link: StdioLink, id: Any = 1, timeout_s: float = WAIT_S) -> Any:
+def result(link: StdioTransport, id: Any = 1, timeout_s: float = WAIT_S) -> Any:
     """Send a request and return the result, passing over what comes before it."""
     call = link.start(request(id), {}, timeout_s)
     try:
@@ -115,7 +115,7 @@ def run(script: str, timeout_s: float = 30) -> list[str]:
 def test_a_command_that_cannot_be_started_is_named_at_once_T200(command: list[str], said: str) -> None:
     began = time.monotonic()
     with pytest.raises(ConnectionLost, match=said) as caught:
-        StdioLink(command).open(5)
+        StdioTransport(command).open(5)
     assert repr(command[0]) in str(caught.value)
     assert caught.value.retry == "always"
     assert time.monotonic() - began < 1
@@ -125,13 +125,13 @@ def test_a_file_that_no_system_can_run_is_named_T200(tmp_path: Path) -> None:
     (tmp_path / "server").write_bytes(b"\0\1\2")
     (tmp_path / "server").chmod(0o755)
     with pytest.raises(ConnectionLost, match="did not start: .*Exec format error") as caught:
-        StdioLink(["./server"], cwd=str(tmp_path)).open(5)
+        StdioTransport(["./server"], cwd=str(tmp_path)).open(5)
     assert caught.value.retry == "always"
 
 
 def test_a_working_directory_that_is_not_there_is_named_T200() -> None:
     with pytest.raises(ConnectionLost, match="did not start: .*/nowhere"):
-        StdioLink([sys.executable], cwd="/nowhere").open(5)
+        StdioTransport([sys.executable], cwd="/nowhere").open(5)
 
 
 def test_a_server_that_exits_at_once_is_told_with_its_last_words_T200() -> None:
@@ -585,7 +585,7 @@ def test_many_links_leave_nothing_T209() -> None:
         if cycle == 5:
             until = time.monotonic() + WAIT_S
             before = descriptors(), threading.active_count()
-        link = StdioLink(["cat"] if cycle % 4 else ["/nowhere"], patience_s=2)
+        link = StdioTransport(["cat"] if cycle % 4 else ["/nowhere"], patience_s=2)
         try:
             link.open(5)
             with pytest.raises(Timeout):
@@ -632,7 +632,7 @@ answer(id, [descriptors, dict(os.environ), os.getsid(0) == os.getpid()])
 
 FORKING = """
 import gc, warnings
-from minimcp.protocol.errors import UsedAfterFork
+from minimcp.client.errors import UsedAfterFork
 warnings.simplefilter("ignore")
 code = "for line in sys.stdin: answer(json.loads(line)['id'], str(os.getpid()))"
 
@@ -713,7 +713,7 @@ def test_a_link_opened_by_nobody_can_be_used_by_a_forked_process_T210() -> None:
     script = (
         FORKING
         + """
-link = StdioLink([sys.executable, "-c", PRELUDE + code])
+link = StdioTransport([sys.executable, "-c", PRELUDE + code])
 def use():
     link.open(5)
     print(result(link, 1).isdigit())
@@ -738,7 +738,7 @@ in_child(use)
 def test_the_end_of_the_interpreter_ends_the_server_T212(ending: str) -> None:
     script = f"""
 code = "signal.signal(signal.SIGTERM, signal.SIG_IGN); answer(hear()['id'], os.getpid()); forever()"
-link = StdioLink([sys.executable, "-c", PRELUDE + code], patience_s=0.2)
+link = StdioTransport([sys.executable, "-c", PRELUDE + code], patience_s=0.2)
 link.open(5)
 print(result(link), flush=True)
 {ending}
@@ -751,7 +751,7 @@ print(result(link), flush=True)
 def test_an_impatient_end_of_the_interpreter_kills_the_server_T212() -> None:
     script = """
 code = "signal.signal(signal.SIGTERM, signal.SIG_IGN); answer(hear()['id'], os.getpid()); forever()"
-link = StdioLink([sys.executable, "-c", PRELUDE + code], patience_s=60)
+link = StdioTransport([sys.executable, "-c", PRELUDE + code], patience_s=60)
 link.open(5)
 print(result(link), flush=True)
 signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -761,7 +761,9 @@ signal.setitimer(signal.ITIMER_REAL, 0.3)
 
 
 def test_a_link_that_nobody_holds_ends_its_server_T212() -> None:
-    link = StdioLink([sys.executable, "-c", PRELUDE + "answer(hear()['id'], os.getpid()); forever()"], patience_s=0.2)
+    link = StdioTransport(
+        [sys.executable, "-c", PRELUDE + "answer(hear()['id'], os.getpid()); forever()"], patience_s=0.2
+    )
     link.open(5)
     pid = result(link)
     del link
@@ -831,7 +833,7 @@ def test_without_free_descriptors_a_start_fails_clean_T216() -> None:
 import resource
 def descriptors():
     return set(os.listdir("/proc/self/fd"))
-link = StdioLink(["cat"], patience_s=2)
+link = StdioTransport(["cat"], patience_s=2)
 link.open(5)
 link.close()
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -855,9 +857,9 @@ print(descriptors() == before, threading.active_count())
 @pytest.fixture
 def blocking(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a thread can only block in a pipe, such as on Windows."""
-    monkeypatch.setattr("minimcp.client.links.pipes.CAN_POLL", False)
-    monkeypatch.setattr("minimcp.client.links.stdio.CAN_POLL", False)
-    monkeypatch.setattr("minimcp.client.links.process.CAN_POLL", False)
+    monkeypatch.setattr("minimcp.client.transports.pipes.CAN_POLL", False)
+    monkeypatch.setattr("minimcp.client.transports.stdio.CAN_POLL", False)
+    monkeypatch.setattr("minimcp.client.transports.process.CAN_POLL", False)
 
 
 @pytest.mark.usefixtures("blocking")
@@ -884,7 +886,9 @@ def test_where_pipes_only_block_a_server_that_never_reads_blocks_nobody_T203() -
 
 @pytest.mark.usefixtures("blocking")
 def test_where_pipes_only_block_a_link_that_nobody_holds_ends_its_server_T212() -> None:
-    link = StdioLink([sys.executable, "-c", PRELUDE + "answer(hear()['id'], os.getpid()); forever()"], patience_s=0.2)
+    link = StdioTransport(
+        [sys.executable, "-c", PRELUDE + "answer(hear()['id'], os.getpid()); forever()"], patience_s=0.2
+    )
     link.open(5)
     pid = result(link)
     del link

@@ -1,0 +1,211 @@
+"""`list`, `call`, `read` and `prompt`: one connection to a server, one thing asked of it."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import os
+import sys
+from typing import Any, Optional
+
+from ..client.client import Client
+from ..client.consent import printable
+from ..client.results import Result
+from ..engines.errors import AuthorizationError, ClientError, ProtocolError
+from . import arguments, questions, show
+
+Message = dict[str, Any]
+
+
+def talk(options: Any) -> int:
+    """Carry out a command and return its exit code; what goes wrong is one line on standard error."""
+    command = {"list": _list, "call": _call, "read": _read, "prompt": _prompt}[options.command]
+    try:
+        bar = show.Bar(sys.stderr)
+        with _client(options, bar) as client:
+            try:
+                return command(client, options, bar)
+            finally:
+                bar.clear()
+    except AuthorizationError as problem:
+        return _complain(f"{problem}; here: --login, or --header 'Authorization: Bearer TOKEN'", 1)
+    except ClientError as problem:
+        return _complain(str(problem), 1)
+    except ValueError as problem:
+        return _complain(str(problem), 2)
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        return _complain(str(problem), 1)
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"minimcp: {printable(text, 2000)}", file=sys.stderr)
+    return code
+
+
+def _client(options: Any, bar: show.Bar) -> Client:
+    target, where = _target(options.target)
+    person = questions.make(where)
+
+    def elicit(question: Any) -> Any:
+        assert person is not None
+        with bar.hidden():
+            return person(question)
+
+    def on_log(params: Message) -> None:
+        bar.clear()
+        print(f"{printable(str(params.get('level')), 20)}: {printable(str(params.get('data')), 2000)}", file=sys.stderr)
+
+    env = dict(_pair(word, "=", "--env NAME=VALUE") for word in options.env)
+    if isinstance(target, list) and target[1:4] == ["-m", "minimcp", "run"] and "PYTHONPATH" in os.environ:
+        env.setdefault("PYTHONPATH", os.environ["PYTHONPATH"])
+    return Client(
+        target,
+        server=options.server,
+        mode=options.mode,
+        auth=_login(options.login) if options.login else None,
+        headers=dict(_pair(word, ":", "--header 'NAME: VALUE'") for word in options.header) or None,
+        env=env or None,
+        stderr=sys.stderr if options.verbose else None,
+        elicit=elicit if person is not None else None,
+        on_log=on_log if options.verbose else None,
+        log_level="info" if options.verbose else None,
+        timeout=options.timeout,
+        max_timeout=max(600.0, options.timeout),
+        trace=True if options.trace == "-" else options.trace,
+    )
+
+
+def _login(file: str) -> Any:
+    """Authorization by whoever sits here, kept in a file unless it is "-"."""
+    import webbrowser
+
+    from ..engines.oauth.oauth import OAuth
+    from ..engines.oauth.tokens import FileStore
+
+    def visit(url: str) -> bool:
+        print(f"To sign in, visit {printable(url, 10_000)}", file=sys.stderr)
+        webbrowser.open(url)
+        return True  # Where there is no browser, the user has the address.
+
+    return OAuth("minimcp", open_browser=visit, store=None if file == "-" else FileStore(file))
+
+
+def _target(given: Any) -> tuple[Any, str]:
+    """What the client is to be given, and what to call it before a person."""
+    if isinstance(given, list):
+        if not given:
+            raise ValueError("after -- comes a command")
+        return given, " ".join(given)
+    path = given.rpartition(":")[0] if ".py:" in given else given
+    if path.endswith(".py") and os.path.isfile(path):
+        return [sys.executable, "-m", "minimcp", "run", given], given
+    if path.endswith((".py", ".json")) and not os.path.isfile(path) and "://" not in path and " " not in path:
+        raise ValueError(f"there is no file {path!r}")
+    return given, given
+
+
+def _pair(word: str, mark: str, form: str) -> tuple[str, str]:
+    name, found, value = word.partition(mark)
+    if not found or not name.strip():
+        raise ValueError(f"write {form}")  # without the word, which may be a secret
+    return name.strip(), value.strip() if mark == ":" else value
+
+
+def _list(client: Client, options: Any, bar: show.Bar) -> int:
+    lists = {
+        "tools": client.list_tools(),
+        "resources": client.list_resources(),
+        "resourceTemplates": client.list_resource_templates(),
+        "prompts": client.list_prompts(),
+    }
+    if options.json:
+        about = {"protocolVersion": client.protocol_version, "serverInfo": client.server_info}
+        show.as_json({**about, "capabilities": client.capabilities, "instructions": client.instructions, **lists})
+    else:
+        show.offer(client.server_info, client.protocol_version, client.instructions, lists)
+    return 0
+
+
+def _call(client: Client, options: Any, bar: show.Bar) -> int:
+    given: Message = {}
+    words = [word for word in options.words if word != "-"]
+    for text in (options.arguments, sys.stdin.read() if "-" in options.words else None):
+        if text is not None:
+            given.update(_object(text))
+    tools = {tool["name"]: tool for tool in client.list_tools()}
+    if options.tool not in tools:
+        raise ValueError(_missing("tool", options.tool, list(tools)))
+    given.update(arguments.arguments(words, tools[options.tool]["inputSchema"]))
+    progress = bar if sys.stderr is not None and sys.stderr.isatty() else None
+    result = client.call_tool(options.tool, given, progress=progress)
+    bar.clear()
+    text = show.content(result.get("content"), result.data)
+    if options.json:
+        show.as_json(result)
+    elif not result.is_error and text:
+        show.out(show.safe(text) + "\n")
+    if result.is_error:
+        return _complain(f"the tool {options.tool} failed: {text or 'it does not say why'}", 3)
+    return 0
+
+
+def _object(text: str) -> Message:
+    value = arguments.parse(text, "the object of arguments")
+    if not isinstance(value, dict):
+        raise ValueError("the arguments must be a JSON object")
+    return value
+
+
+def _missing(kind: str, name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, 3) or names[:20]
+    hint = f"; there is {', '.join(near)}" if near else ""
+    return f"the server lists no {kind} {name!r}{hint}"
+
+
+def _read(client: Client, options: Any, bar: show.Bar) -> int:
+    result = client.read_resource(options.uri)
+    if options.json:
+        show.as_json(result)
+        return 0
+    contents = result.get("contents")
+    for item in contents if isinstance(contents, list) else ():
+        if not isinstance(item, dict):
+            continue
+        if isinstance(item.get("text"), str):
+            show.out(show.safe(item["text"]))
+            if sys.stdout.isatty() and not item["text"].endswith("\n"):
+                show.out("\n")
+        elif isinstance(item.get("blob"), str):
+            try:
+                data = base64.b64decode(item["blob"], validate=True)
+            except ValueError:
+                raise ProtocolError("The server sent bytes that are not Base64") from None
+            _write(data)
+    return 0
+
+
+def _write(data: bytes) -> None:
+    if sys.stdout.isatty():
+        raise ValueError(f"the resource is {len(data)} bytes that are no text; send them to a file: > FILE")
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _prompt(client: Client, options: Any, bar: show.Bar) -> int:
+    given: dict[str, str] = {}
+    for word in options.words:
+        name, _, text = arguments.split(word)
+        given[name] = text
+    result: Result = client.get_prompt(options.name, given)
+    if options.json:
+        show.as_json(result)
+        return 0
+    messages: Optional[Any] = result.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, dict):
+            text = show.safe(f"{message.get('role')}: {show.content(message.get('content'))}")
+            show.out(text + "\n")
+    return 0

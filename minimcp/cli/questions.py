@@ -1,0 +1,221 @@
+"""What a server asks while a tool runs, put to the person at the terminal: forms field by field, and pages to visit.
+
+Spec: FEAT-192, FEAT-200, FEAT-205, FEAT-211 to FEAT-215
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Optional
+from urllib.parse import urlsplit
+
+from ..client.answers import Question
+from ..client.consent import printable
+from ..engines.errors import InvalidArguments
+from ..engines.schema.validator import Validator
+from . import arguments
+
+Message = dict[str, Any]
+
+_MOST_SHOWN = 100
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+class Terminal:
+    """Asks on a terminal; an instance is what `Client(elicit=...)` takes.
+
+    :param where: what the user typed to reach the server, to be shown beside what the server calls itself.
+    :param input: a file to read answers from; `output` one to write to.
+    """
+
+    def __init__(self, where: str, input: Any = None, output: Any = None) -> None:
+        self._where = where
+        self._input = input
+        self._output = output
+
+    def __call__(self, question: Question) -> Message:
+        """Put a question to the person and return an ElicitResult."""
+        self._say(f"\n{printable(question.server, 100)} ({printable(self._where, 300)}) asks: ", end="")
+        self._say(printable(question.message, 2000))
+        try:
+            return self._page(question.url) if question.url is not None else self._form(question)
+        except EOFError:
+            self._say()
+            return {"action": "cancel"}
+
+    def _form(self, question: Question) -> Message:
+        answer = self._choose("Answer? [Y]es, [d]ecline, [c]ancel: ", "ydc", "y")
+        if answer != "y":
+            return {"action": "decline" if answer == "d" else "cancel"}
+        self._say("(Enter takes what stands in brackets, Ctrl-D cancels.)")
+        schema = question["requestedSchema"]
+        required = schema.get("required")
+        content: Message = dict(question.defaults)
+        while True:
+            for name, field in question.fields.items():
+                needed = isinstance(required, list) and name in required
+                value = self._field(name, field, content.get(name), needed)
+                if value is None:
+                    content.pop(name, None)
+                else:
+                    content[name] = value
+            try:
+                Validator(schema).check(content)
+            except (InvalidArguments, ValueError) as problem:
+                self._say(f"This does not fit: {printable(str(problem), 500)}")
+                continue
+            answer = self._choose("Send it? [y]es, [e]dit, [d]ecline, [c]ancel: ", "yedc")
+            if answer == "y":
+                return {"action": "accept", "content": content}
+            if answer != "e":
+                return {"action": "decline" if answer == "d" else "cancel"}
+
+    def _field(self, name: str, field: Message, current: Any, required: bool) -> Any:
+        """The value of one field, or None to leave it out."""
+        title = field.get("title") if isinstance(field.get("title"), str) else name
+        choices, several = _choices(field)
+        self._say(f"  {printable(str(title), 200)}", end="")
+        if isinstance(field.get("description"), str):
+            self._say(f" - {printable(field['description'], 500)}", end="")
+        self._say("" if required else " (optional)")
+        for number, (value, label) in enumerate(choices[:_MOST_SHOWN], 1):
+            shown = printable(label, 200) if label == value else f"{printable(label, 200)} ({printable(value, 100)})"
+            self._say(f"    {number}. {shown}")
+        if len(choices) > _MOST_SHOWN:
+            self._say(f"    ... and {len(choices) - _MOST_SHOWN} more")
+        kind = "numbers, with commas" if several else "a number" if choices else _kind(field)
+        while True:
+            default = "" if current is None else f" [{printable(_shown(current), 200)}]"
+            text = self._read(f"  {kind}{default}: ")
+            if not text:
+                if current is not None or not required:
+                    return current
+                self._say("    This field is required.")
+                continue
+            try:
+                value = _value(name, text, field, choices, several)
+                Validator({"type": "object", "properties": {name: field}}).check({name: value})
+                return value
+            except (InvalidArguments, ValueError) as problem:
+                self._say(f"    {printable(str(problem), 300)}")
+
+    def _page(self, url: str) -> Message:
+        """Show where a page is and what to think of it, and open it only with consent. Spec: FEAT-212, FEAT-213"""
+        try:
+            parts = urlsplit(url)
+            host = parts.hostname or ""
+        except ValueError:
+            parts, host = urlsplit(""), ""
+        if parts.scheme not in ("http", "https") or not host:
+            self._say(f"  {printable(url, 500)} is no page that can be visited; declined.")
+            return {"action": "decline"}
+        self._say(f"  the page: {printable(url)}\n  its host: {printable(host)}")
+        for warning in _warnings(parts, host):
+            self._say(f"  BEWARE: {warning}")
+        answer = self._choose("Visit it? [o]pen in the browser, [m]yself, [d]ecline, [c]ancel: ", "omdc")
+        if answer in "dc":
+            return {"action": "decline" if answer == "d" else "cancel"}
+        if answer == "o" and not _open(url):
+            self._say("  There is no browser here; open the page yourself.")
+        return {"action": "accept"}
+
+    def _choose(self, prompt: str, letters: str, default: str = "") -> str:
+        while True:
+            answer = self._read(prompt).lower()[:1] or default
+            if answer and answer in letters:
+                return answer
+
+    def _read(self, prompt: str) -> str:
+        self._say(prompt, end="")
+        line = (self._input or sys.stdin).readline()
+        if not line:
+            raise EOFError
+        return str(line).strip()
+
+    def _say(self, text: str = "", end: str = "\n") -> None:
+        output = self._output or sys.stderr
+        output.write(text + end)
+        output.flush()
+
+
+def _choices(field: Message) -> tuple[list[tuple[str, str]], bool]:
+    """What may be chosen, as value and label, and whether several of them may. Spec: FEAT-188 to FEAT-191"""
+    items = field.get("items")
+    several = isinstance(items, dict)
+    source = items if isinstance(items, dict) else field
+    titled = source.get("anyOf") or source.get("oneOf")
+    if isinstance(titled, list):
+        found = [(str(each["const"]), str(each.get("title", each["const"]))) for each in titled if _is_choice(each)]
+        return found, several
+    names = source.get("enumNames")
+    listed = [str(value) for value in source["enum"]] if isinstance(source.get("enum"), list) else []
+    labels = names if isinstance(names, list) and len(names) == len(listed) else listed
+    return [(value, str(label)) for value, label in zip(listed, labels)], several
+
+
+def _is_choice(value: Any) -> bool:
+    return isinstance(value, dict) and "const" in value
+
+
+def _value(name: str, text: str, field: Message, choices: list[tuple[str, str]], several: bool) -> Any:
+    if several:
+        return [_chosen(part.strip(), choices) for part in text.split(",") if part.strip()]
+    if choices:
+        return _chosen(text, choices)
+    if field.get("type") == "boolean":
+        known = {"y": True, "yes": True, "true": True, "n": False, "no": False, "false": False}
+        if text.lower() not in known:
+            raise ValueError("y or n")
+        return known[text.lower()]
+    return arguments.convert(name, text, field, field)
+
+
+def _chosen(text: str, choices: list[tuple[str, str]]) -> str:
+    """A choice by its number, its value or its label."""
+    if text.isdecimal() and 0 < int(text[:9]) <= len(choices):
+        return choices[int(text[:9]) - 1][0]
+    for value, label in choices:
+        if text in (value, label):
+            return value
+    raise ValueError(f"one of 1 to {len(choices)}")
+
+
+def _kind(field: Message) -> str:
+    if field.get("type") == "boolean":
+        return "y or n"
+    kind = str(field.get("format") or field.get("type") or "text")
+    limits = [f"{word} {field[key]}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in field]
+    return printable(" ".join(["text" if kind == "string" else kind, *limits]), 100)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "y" if value else "n"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _warnings(parts: Any, host: str) -> list[str]:
+    """Why a page may not be what it seems. Spec: FEAT-215"""
+    found = []
+    if "xn--" in host or not host.isascii():
+        found.append("the host has letters that look like others")
+    if parts.username is not None:
+        found.append("what stands before the @ is no host")
+    if parts.scheme == "http" and host not in _LOCAL:
+        found.append("the connection is not encrypted")
+    return found
+
+
+def _open(url: str) -> bool:
+    import webbrowser
+
+    try:
+        return webbrowser.open(url)
+    except Exception:
+        return False
+
+
+def make(where: str) -> Optional[Terminal]:
+    """A terminal to ask on, or None where there is none."""
+    interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
+    return Terminal(where) if interactive else None

@@ -1,0 +1,62 @@
+"""Errors that only a client of the protocol raises; the others of the `ClientError` family are in `engines.errors`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..engines.errors import ClientError
+
+
+class UsedAfterFork(ClientError):
+    """The connection belongs to the parent process; make a client in this one, or one with `restart=True`."""
+
+    retry = "always"
+
+
+class HTTPStatus(ClientError):
+    """The server answered with an HTTP status and something that is not an MCP message.
+
+    :ivar body: the beginning of what came with it, as text.
+    """
+
+    def __init__(self, status: int, body: str = "", url: str = "", retry: str | None = None) -> None:
+        hint = f": {body[:300]}" if body.strip() else ""
+        super().__init__(f"HTTP {status}{url and f' from {url}'}{hint}", retry)
+        if retry is None and status in (429, 503):
+            self.retry = "always"
+        self.status = status
+        self.body = body
+
+
+class RemoteError(ClientError):
+    """The server answered with a JSON-RPC error. Spec: BASE-062"""
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(f"{message} ({code})")
+        self.code = code
+        self.message = message
+        self.data = data
+
+
+class ToolFailed(ClientError):
+    """A tool answered with `isError`; the message is what it says, for a model to read. Spec: FEAT-033
+
+    :ivar result: the whole CallToolResult.
+    """
+
+    retry = "idempotent"
+
+    def __init__(self, name: str, result: Any) -> None:
+        super().__init__(result.text or f"The tool {name!r} failed without saying why")
+        self.name = name
+        self.result = result
+
+
+class NotApproved(ClientError):
+    """`approve` did not let a tool call pass; nothing was sent. Spec: FEAT-039"""
+
+
+class CallCancelled(ClientError):
+    """The call was cancelled by `cancel()` on another thread; the server was told."""
+
+    retry = "idempotent"

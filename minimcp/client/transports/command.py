@@ -1,0 +1,68 @@
+"""What is started when a command is: the program's place, its environment, and how the command is shown.
+
+Spec: TRN-009
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+
+from ...engines.errors import ConnectionLost
+
+_INHERITED = {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR"}
+_INHERITED_WINDOWS = {
+    *("APPDATA", "COMSPEC", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "PATH", "PATHEXT", "PROCESSOR_ARCHITECTURE"),
+    *("PROGRAMDATA", "PROGRAMFILES", "PROGRAMFILES(X86)", "PROGRAMW6432", "SYSTEMDRIVE", "SYSTEMROOT", "TEMP", "TMP"),
+    *("TZ", "USERNAME", "USERPROFILE", "WINDIR"),
+}
+_INHERITED_PREFIXES = ("LC_", "XDG_")
+_SECRET = re.compile(r"key|token|secret|passw|auth|credential", re.IGNORECASE)
+_VALUE = re.compile(rf"((?:{_SECRET.pattern})[^=:\s]*[=:]|bearer\s).*", re.IGNORECASE | re.DOTALL)
+_USER = re.compile(r"://[^/@\s]+@")
+
+
+def environment(extra: dict[str, str] | None) -> dict[str, str]:
+    """The variables a server gets: harmless ones of this process, and what is given. Secrets are not inherited."""
+    windows = os.name == "nt"
+    names = _INHERITED_WINDOWS if windows else _INHERITED
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        # A value that starts so is a function exported by bash, which a shell in the child would run.
+        if (name.upper() in names if windows else name in names or name.startswith(_INHERITED_PREFIXES))
+        and not value.startswith("()")
+    }
+    return {**kept, **(extra or {})}
+
+
+def find(command: list[str], env: dict[str, str], cwd: str | None) -> list[str]:
+    """The command with the full path of its program; there is never a shell.
+
+    :raises ConnectionLost: when there is no such program, or it may not be run.
+    """
+    program = command[0]
+    if os.path.dirname(program):
+        program = os.path.abspath(os.path.join(cwd or os.curdir, program))
+    found = shutil.which(program, path=env.get("PATH"))
+    if found is None:
+        why = "is not executable" if os.path.isfile(program) else "was not found"
+        where = "" if os.path.dirname(program) else " on the PATH"
+        raise ConnectionLost(f"The server did not start: the command {command[0]!r} {why}{where}", "always")
+    if found.lower().endswith((".cmd", ".bat")) and any(re.search(r'["%&|<>^!\r\n]', word) for word in command[1:]):
+        # Windows gives such a file to cmd.exe, which would run what follows one of these.
+        raise ConnectionLost(f'{command[0]!r} is a batch file: its arguments may not contain any of "%&|<>^!', "always")
+    return [found, *command[1:]]
+
+
+def shown(command: list[str]) -> str:
+    """A command as it may be seen in a message: without the values of arguments that look like secrets."""
+    words, hide = [], False
+    for word in command:
+        hidden = "..." if hide else _USER.sub("://...@", _VALUE.sub(r"\1...", word))
+        hide = word.startswith("-") and hidden == word and bool(_SECRET.search(word))
+        words.append(hidden)
+    text = " ".join(shlex.join(words).split())
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,389 @@
+"""Streamable HTTP as a client speaks it, both eras: every message is a POST, sent and read on the caller's thread.
+
+Spec: TRN-035 to TRN-054, TRN-110 to TRN-120
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ...engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
+from ...engines.http_client.pool import Pool
+from ...engines.http_client.reply import Reply, excerpt
+from ...engines.http_client.response import Headers, deadline_of, with_defaults
+from ...protocol import spec, wire
+from ..errors import HTTPStatus
+from . import legacy_http
+from .events import Events, kind_of, messages, parse
+from .legacy_http import LegacySession, is_stream
+from .transport import Exchange, Message, SessionExpired, Transport
+
+log = logging.getLogger("minimcp")
+
+_JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+_SERVER_ERROR = -32000
+
+# What these refuse is not the message, so an error without an id is no answer to it.
+_NOT_OURS = (401, 405)
+
+
+class HttpTransport(Transport):
+    """A way to a Streamable HTTP server.
+
+    :param headers: sent with every request; what the protocol needs prevails over them.
+    :param auth: as `requests` takes it: a tuple, or a callable that changes the prepared request.
+    :param session: a requests.Session with proxies, certificates, adapters and cookies. Without one, neither .netrc
+        nor the environment is looked at.
+    :param limits: overrides for `reading.LIMITS`; other keys are for other transports.
+    """
+
+    kind = "http"
+    survives_fork = True
+    # Until `settle` says otherwise.
+    closing_cancels = True
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Optional[Headers] = None,
+        auth: Any = None,
+        session: Any = None,
+        limits: Optional[Mapping[str, float]] = None,
+    ) -> None:
+        super().__init__()
+        self.url = url
+        self.limits = with_defaults(limits)
+        self.web = self._make_web(headers, auth, session)
+        self.session = LegacySession(self)
+        self._lock = threading.Lock()  # guards _open and _closed
+        self._pid = os.getpid()
+        self._open: set[HttpExchange] = set()
+        self._closed = False
+
+    def _make_web(self, headers: Optional[Headers], auth: Any, session: Any) -> Pool:
+        return Pool(self.url, headers, auth, session, self.limits)
+
+    def open(self, timeout_s: float) -> None:
+        """Make ready; a connection is made when there is something to send."""
+        self.web.setup()
+        with self._lock:
+            self._closed = False
+
+    def settle(self, version: str) -> None:
+        """Take note of the revision: whether requests name it and the session, and what a closed stream means."""
+        self.version = version
+        self.closing_cancels = version in spec.MODERN_VERSIONS
+        if self.closing_cancels:
+            self.session.id = None
+
+    def start(self, message: Message, headers: Headers, timeout_s: float | None) -> HttpExchange:
+        """Send a request; see `Transport`."""
+        if message["method"] == "initialize":
+            # It begins a session, whatever was before. Spec: TRN-149
+            self.session.id = self.version = None
+        exchange = HttpExchange(self, message, self._post(message, headers, deadline_of(timeout_s)))
+        with self._lock:
+            self._open.add(exchange)
+            closed = self._closed
+        if closed:
+            exchange.abort(ConnectionLost("The connection was closed"))
+        return exchange
+
+    def send(self, message: Message, headers: Headers, timeout_s: float | None) -> None:
+        """Send a notification or a response; see `Transport`. Spec: TRN-038, TRN-113"""
+        deadline = deadline_of(timeout_s)
+        reply = self._post(message, headers, deadline)
+        try:
+            status = reply.head(reply.until(deadline))
+            self.note(reply)
+            if not 200 <= status < 300:
+                raise self.refusal(reply, excerpt(reply, reply.until(deadline)))
+            # Whatever body there is, it is not waited for.
+            reply.release()
+        finally:
+            reply.close()
+
+    def note(self, reply: Reply) -> None:
+        """Record a reply without a message: that something was accepted, or refused."""
+        if self.record is not None:
+            self.record("received", None, status=reply.status, headers=reply.headers)
+
+    def _post(self, message: Message, headers: Headers, deadline: float | None) -> Reply:
+        if self._pid != os.getpid():
+            # In the parent another thread may have held it while it forked.
+            self._pid, self._lock, self._open = os.getpid(), threading.Lock(), set()
+        if self._closed:
+            raise ConnectionLost("The connection is closed; open it again", "always")
+        fields = {**_JSON, **self.session.fields(), **headers}
+        reply = self.web.request("POST", fields, wire.dumps(message), deadline)
+        if self.record is not None:
+            self.record("sent", message, method="POST", headers=reply.sent)
+        return reply
+
+    def listen(self) -> None:
+        """Legacy: hold the GET stream open on a thread of its own."""
+        if not self._closed and self.version not in spec.MODERN_VERSIONS:
+            self.session.listen()
+
+    def close(self) -> None:
+        """Fail what is open, end the session, close the connections."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            waiting, self._open = list(self._open), set()
+        for exchange in waiting:
+            exchange.abort(ConnectionLost("The connection was closed"))
+        self.session.end()
+        self.web.close()
+
+    # What exchanges and the GET stream share
+
+    def refusal(self, reply: Reply, text: str) -> ClientError:
+        """What an HTTP status that is no answer means."""
+        if reply.status == 404 and reply.field("mcp-session-id"):
+            return SessionExpired("The server no longer knows the session")
+        return HTTPStatus(reply.status, text, reply.url.partition("?")[0])
+
+    def forget(self, exchange: HttpExchange) -> None:
+        """An exchange is over."""
+        with self._lock:
+            self._open.discard(exchange)
+
+
+class HttpExchange(Exchange):
+    """A request that was POSTed, and the reply that is read as it is asked for.
+
+    :ivar paused_s: the time that the auth and its hooks took, in which they may have asked a person.
+    """
+
+    def __init__(self, transport: HttpTransport, message: Message, reply: Reply) -> None:
+        self._transport = transport
+        self._id = message["id"]
+        self._method = message["method"]
+        # None while a legacy stream waits to be gone on with.
+        self._reply: Reply | None = reply
+        self._ready: deque[Message] = deque()
+        self._body = bytearray()
+        self._events: Events | None = None
+        self._streaming = False
+        self._error: ClientError | None = None
+        self._over = False
+        self._count = 0
+        self._most = float("inf") if self._method == "subscriptions/listen" else transport.limits["events"]
+        # Modern streams cannot be resumed. Spec: TRN-050
+        self._resumable = reply.field("mcp-protocol-version") not in spec.MODERN_VERSIONS
+        self._tries = 0
+        self._back_at = 0.0
+        self._wake: threading.Event | None = None
+        self.identity = reply.identity()
+        self.paused_s = reply.paused_s
+
+    def receive(self, timeout_s: float | None) -> Message:
+        """Return the next message; see `Exchange`."""
+        try:
+            return self._next(deadline_of(timeout_s))
+        except Timeout:
+            if self._error is not None:
+                raise self._error from None
+            raise
+        except ClientError as problem:
+            self.abort(problem)
+            raise self._error or problem from None
+        except BaseException:
+            # Of what the user's auth or adapter does, or an interrupt: nothing can be said of the connection.
+            self.close()
+            raise
+
+    def _next(self, deadline: float | None) -> Message:
+        while not self._ready:
+            if self._error is not None or self._over:
+                raise self._error or ConnectionLost("The request is over")
+            if self._events is None:
+                deadline = self._begin(deadline)
+            elif not self._streaming:
+                self._resume(self._events, deadline)
+            elif deadline is not None and time.monotonic() >= deadline:
+                # A server that never stops talking does not stop the clock.
+                raise Timeout("The server did not answer in time")
+            else:
+                self._read(self._events, deadline)
+        message = self._ready.popleft()
+        if "method" not in message:
+            self._ready.clear()
+            self._over = True
+            if self._reply is not None:
+                self._reply.release()
+            self._transport.forget(self)
+        return message
+
+    def _begin(self, deadline: float | None) -> float | None:
+        """Read the head of the reply, and all of it when it is not a stream, and return until when to go on.
+
+        Spec: TRN-041, TRN-114
+        """
+        reply = self._reply
+        assert reply is not None
+        status = self.status = reply.head(deadline)
+        if deadline is not None:
+            # Time in which a hook asked a person does not count.
+            deadline += reply.paused_s - self.paused_s
+        self.paused_s = reply.paused_s
+        # A hook may have sent it again with other credentials.
+        self.identity = reply.identity()
+        kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not 200 <= status < 300:
+            self._refused(reply, kind, deadline)
+        elif is_stream(reply):
+            self._events, self._streaming = Events(self._transport.limits["event_bytes"]), True
+        elif kind == "application/json":
+            self._json(reply.whole(self._transport.limits["body_bytes"], deadline, self._body))
+        elif status == 202:
+            raise ProtocolError("The server accepted the request without answering it")
+        else:
+            raise ProtocolError(f"The server answered with {kind[:80] or 'no content type'}, neither JSON nor events")
+        return deadline
+
+    def _refused(self, reply: Reply, kind: str, deadline: float | None) -> None:
+        """Take the JSON-RPC error that an HTTP error may come with. Spec: TRN-039, TRN-058"""
+        text = excerpt(reply, deadline, self._body)
+        reply.release()
+        try:
+            error = parse(bytes(self._body)) if kind == "application/json" else None
+        except ProtocolError:
+            error = None
+        problem = self._transport.refusal(reply, text)
+        if error is not None and reply.status == 400 and reply.field("mcp-session-id") and self._is_error(error):
+            said = error["error"]
+            if isinstance(said, dict) and said.get("code") == _SERVER_ERROR:
+                # So say the official examples in TypeScript, and the servers that were copied from them.
+                problem = SessionExpired(f"The server no longer knows the session: {str(said.get('message'))[:200]}")
+        if error is None or isinstance(problem, SessionExpired) or not self._is_error(error):
+            self._transport.note(reply)
+            raise problem
+        if error.get("id") is None and reply.status in _NOT_OURS:
+            self._transport.note(reply)
+            raise problem
+        self._put(error)
+
+    def _json(self, body: bytes) -> None:
+        """Take a JSON reply: the response, or from 2025-03-26 an array with it."""
+        found = parse(body)
+        for message in found if isinstance(found, list) else [found]:
+            if kind_of(message) is None:
+                raise ProtocolError("The server's answer is not a JSON-RPC message")
+            self._put(message)
+        if not any("method" not in message for message in self._ready):
+            raise ProtocolError("The server's answer is not the response to the request: its id differs")
+
+    def _read(self, events: Events, deadline: float | None) -> None:
+        """Take what comes next on the stream. Spec: TRN-043, TRN-116"""
+        assert self._reply is not None
+        last_id = events.last_id
+        try:
+            data = self._reply.read(deadline)
+        except ConnectionLost as problem:
+            self._broken(events, problem)
+            return
+        if not data:
+            self._broken(events, ConnectionLost("The stream ended before the response"))
+            return
+        for name, text in events.feed(data):
+            self._count += 1
+            if self._count > self._most:
+                raise ProtocolError(f"The server sent more than {self._most:.0f} events before the response")
+            for message in messages(name, text):
+                self._put(message)
+        if self._ready or events.last_id != last_id:
+            self._tries = 0
+
+    def _put(self, message: Message) -> None:
+        """Keep a message for `receive`; a response that is not ours is dropped. Spec: BASE-006"""
+        reply = self._reply
+        assert reply is not None
+        if "method" not in message and not self._is_error(message) and not _same(message.get("id"), self._id):
+            log.debug("a response of the server is dropped: no request has its id")
+            return
+        if self._transport.record is not None:
+            self._transport.record("received", message, status=self.status, headers=reply.headers)
+        if self._method == "initialize" and "result" in message:
+            self._transport.session.began(reply.headers.get("mcp-session-id"))
+        self._ready.append(message)
+
+    def _is_error(self, message: Any) -> bool:
+        """Whether this is an error for our request; one that names no request can only be for it."""
+        if kind_of(message) != "response" or "error" not in message:
+            return False
+        return message.get("id") is None or _same(message["id"], self._id)
+
+    def _broken(self, events: Events, problem: ConnectionLost) -> None:
+        """Come back later for the rest of a legacy stream that can be found again. Spec: TRN-131, TRN-137"""
+        if self._over or not self._resumable or events.last_id is None:
+            raise problem
+        self._tries += 1
+        if self._tries > legacy_http.MOST_RETRIES:
+            raise ConnectionLost(f"The stream broke {self._tries} times before the response: {problem}")
+        self._streaming = False
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply.close()
+        self._wake = self._wake or threading.Event()
+        self._back_at = time.monotonic() + legacy_http.pause_s(events, self._tries)
+
+    def _resume(self, events: Events, deadline: float | None) -> None:
+        """Wait as long as the server wished, and ask for what comes after the newest event. Spec: TRN-138"""
+        if self._reply is None:
+            left = self._back_at - time.monotonic()
+            if left > 0:
+                assert self._wake is not None
+                most = left if deadline is None else min(left, deadline - time.monotonic())
+                if most > 0 and self._wake.wait(most):
+                    return
+                if self._back_at > time.monotonic():
+                    raise Timeout("The server did not answer in time")
+            try:
+                self._reply = self._transport.session.get(events.last_id, deadline)
+            except ConnectionLost as problem:
+                self._broken(events, problem)
+                return
+            if self._over:
+                self._reply.close()
+        try:
+            self._reply.head(deadline)
+        except ConnectionLost as problem:
+            self._broken(events, problem)
+            return
+        if not is_stream(self._reply):
+            raise legacy_http.not_resumed(self._reply)
+        events.restart()
+        self._streaming = True
+
+    def abort(self, error: ClientError) -> None:
+        """Make `receive` raise this error; see `Exchange`."""
+        if self._error is None:
+            self._error = error
+        self.close()
+
+    def close(self) -> None:
+        """Close the response's stream, which cancels a modern request. Spec: TRN-052"""
+        self._over = True
+        reply, wake = self._reply, self._wake
+        if wake is not None:
+            wake.set()
+        if reply is not None:
+            reply.close()
+        self._transport.forget(self)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)

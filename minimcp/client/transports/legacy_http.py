@@ -1,0 +1,174 @@
+"""The session form of Streamable HTTP: the session's id, the GET stream, and coming back to a stream that was closed.
+
+Legacy only, 2025-03-26 to 2025-11-25. Spec: TRN-121 to TRN-157
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from typing import Any
+
+from ...engines.errors import ClientError, ConnectionLost, ProtocolError
+from ...engines.http_client.reply import Reply
+from ...engines.http_client.response import Headers, deadline_of
+from ...protocol import spec
+from ..errors import HTTPStatus
+from .events import Events, messages
+
+log = logging.getLogger("minimcp")
+
+# How long to wait before coming back to a stream, unless the server says something else.
+RETRY_S = 1.0
+MOST_RETRIES = 5
+_MOST_RETRY_S = 30.0
+_STREAM = {"Accept": "text/event-stream"}
+_BYE_S = 2.0
+_ID = re.compile(r"[\x21-\x7e]{1,4096}\Z")
+
+
+class LegacySession:
+    """What a transport knows of its legacy session, which it may have without an id.
+
+    :ivar id: as secret as a credential: it is in no log and no message. Spec: TRN-145
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self.id: str | None = None
+        self._transport = transport
+        self._pid = 0
+        self._lock = threading.Lock()  # guards _standing
+        self._standing: Standing | None = None
+
+    def fields(self) -> Headers:
+        """The headers of every request in the session. Spec: TRN-144, TRN-156"""
+        found: Headers = {}
+        if self.id is not None:
+            found["Mcp-Session-Id"] = self.id
+        version = self._transport.version
+        if version is not None and "2025-06-18" <= version <= spec.LATEST_LEGACY:
+            found["MCP-Protocol-Version"] = version
+        return found
+
+    def began(self, id: str | None) -> None:
+        """Take note of the id that came with the answer to `initialize`, if one did. Spec: TRN-141"""
+        if id is not None and not _ID.match(id):
+            raise ProtocolError("The server sent a session id with characters that it may not have")
+        self.id, self._pid = id, os.getpid()
+
+    def get(self, last_id: str | None, deadline: float | None) -> Reply:
+        """Ask for the standing stream, or for the rest of the stream that an event id names. Spec: TRN-121, TRN-131"""
+        # An event id is any text, and goes out as the bytes it came in.
+        more = {} if last_id is None else {"Last-Event-ID": last_id.encode("utf-8").decode("latin-1")}
+        reply: Reply = self._transport.web.request("GET", {**_STREAM, **self.fields(), **more}, b"", deadline)
+        return reply
+
+    def listen(self) -> None:
+        """Hold the standing stream open from now on, if the server has one."""
+        with self._lock:
+            if self._standing is None or self._standing.pid != os.getpid():
+                self._standing = Standing(self._transport)
+                self._standing.thread.start()
+
+    def end(self) -> None:
+        """Tell the server that the session is over, and stop listening. Spec: TRN-150, TRN-151"""
+        if self.id is not None and self._pid == os.getpid():
+            try:
+                reply = self._transport.web.request("DELETE", self.fields(), b"", deadline_of(_BYE_S))
+                try:
+                    reply.head(deadline_of(_BYE_S))
+                finally:
+                    reply.close()
+            except Exception as problem:  # of the network, or of what the user's auth does
+                log.debug("the server could not be told that the session is over: %s", type(problem).__name__)
+        self.id = None
+        with self._lock:
+            standing, self._standing = self._standing, None
+        if standing is not None and standing.pid == os.getpid():
+            standing.stop()
+
+
+class Standing:
+    """The GET stream on which a server speaks of its own accord, and the thread that reads it."""
+
+    def __init__(self, transport: Any) -> None:
+        self.pid = os.getpid()
+        self.thread = threading.Thread(target=self._run, name="minimcp-stream", daemon=True)
+        self._transport = transport
+        self._events = Events(transport.limits["event_bytes"])
+        self._over = threading.Event()
+        self._reply: Reply | None = None
+
+    def stop(self) -> None:
+        """Close the stream and wait for the thread, though not for long."""
+        self._over.set()
+        reply = self._reply
+        if reply is not None:
+            reply.close()
+        if threading.current_thread() is not self.thread:
+            self.thread.join(_BYE_S)
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._over.is_set():
+            try:
+                if not self._follow():
+                    return
+                failures = 0
+            except ClientError as problem:
+                failures += 1
+                log.debug("the GET stream broke: %s", problem)
+            except Exception:
+                # The user's auth may do anything; without it there is nothing to come back with.
+                log.exception("the GET stream ended")
+                return
+            wait_s = RETRY_S if self._events.retry_s is None else self._events.retry_s
+            self._over.wait(max(wait_s, min(wait_s * 2 ** min(failures, 8), _MOST_RETRY_S)))
+
+    def _follow(self) -> bool:
+        """Read the stream until it ends; False when the server does not want to be asked again."""
+        transport, events = self._transport, self._events
+        reply = transport.session.get(events.last_id, deadline_of(transport.limits["connect_s"]))
+        self._reply = reply
+        try:
+            if self._over.is_set():
+                return False
+            status: int = reply.head(None)
+            if not is_stream(reply):
+                log.debug("the server has no GET stream: HTTP %d", status)
+                return status >= 500 and status != 501
+            events.restart()
+            while True:
+                data = reply.read(None)
+                if not data:
+                    return True
+                for name, text in events.feed(data):
+                    for message in messages(name, text):
+                        if "method" in message:
+                            if transport.record is not None:
+                                transport.record("received", message, status=status, headers=reply.headers)
+                            transport.on_message(message)
+        finally:
+            reply.close()
+
+
+def is_stream(reply: Reply) -> bool:
+    """Whether a reply is a stream of events."""
+    kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return reply.status == 200 and kind == "text/event-stream"
+
+
+def not_resumed(reply: Reply) -> ClientError:
+    """Why a stream cannot be gone on with; whether its request was run is unknown."""
+    if reply.status == 404:
+        return ConnectionLost("The session ended before the response came")
+    if reply.status >= 500:
+        return HTTPStatus(reply.status, retry="idempotent")
+    return ConnectionLost(f"The stream ended before the response, and the server refuses the rest: HTTP {reply.status}")
+
+
+def pause_s(events: Events, tries: int) -> float:
+    """How long to wait before the next attempt; never less than the server wished. Spec: TRN-138"""
+    return (RETRY_S if events.retry_s is None else events.retry_s) * float(2 ** (tries - 1))

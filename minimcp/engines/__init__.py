@@ -1,0 +1,1 @@
+"""Engines: parts that know nothing of MCP. The protocol is understood without opening one of them."""

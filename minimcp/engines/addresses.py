@@ -1,0 +1,140 @@
+"""Which addresses an authorization flow may touch: https, http on this machine, nothing private for a public server.
+
+Spec: AUTH-006, AUTH-104 to AUTH-106
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Union
+from urllib.parse import urlsplit
+
+from .errors import AuthorizationError
+
+_Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+# No user name, no backslash, no space, nothing that another parser could read in another way.
+_URL = re.compile(
+    r"(?:https?)://(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+    r"(?:/[A-Za-z0-9._~:/@!$&'()*+,;=%\[\]-]*)?(?:\?[A-Za-z0-9._~:/?@!$&'()*+,;=%\[\]-]*)?\Z",
+    re.IGNORECASE,
+)
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+MOST_CHARACTERS = 16384
+
+
+def check_url(url: object, what: str) -> str:
+    """Return a URL that a server named if it may be used at all.
+
+    :param what: what it is, for the message.
+    :raises AuthorizationError: when it is no plain https URL, nor an http URL of this machine.
+    """
+    if not isinstance(url, str) or not is_web(url):
+        raise AuthorizationError(f"The {what} is not an http or https URL that can be used: {show(url)}")
+    parts = urlsplit(url)
+    if origin(url).endswith(":0"):
+        raise AuthorizationError(f"The {what} has no valid port: {show(url)}")
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise AuthorizationError(f"The {what} must be https, or http on this machine: {show(url)}")
+    return url
+
+
+def is_web(url: str) -> bool:
+    """Say whether this is an http or https URL that everybody reads in the same way."""
+    if len(url) > MOST_CHARACTERS or not _URL.match(url):
+        return False
+    host = re.match(r"\w+://\[([^\]]*)", url)
+    return host is None or isinstance(_literal(host[1]), ipaddress.IPv6Address)
+
+
+def show(url: object) -> str:
+    """A URL for a message: printable, short, and without its query, where secrets may be."""
+    return ascii(str(url)[:200].partition("?")[0])
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host name or literal means this machine."""
+    if host.lower() == "localhost":
+        return True
+    address = _literal(host)
+    return address is not None and _unwrap(address).is_loopback
+
+
+def is_local(url: str) -> bool:
+    """Say whether a URL names this machine, or an address of a private network by number.
+
+    A name does not count even if it resolves to one, since whoever owns the name can change that at any time.
+    """
+    host = urlsplit(url).hostname or ""
+    address = _literal(host)
+    return is_loopback(host) or (address is not None and may_connect(host, True) and not may_connect(host, False))
+
+
+def may_connect(address: str, local: bool) -> bool:
+    """Say whether a connection to this IP address is allowed.
+
+    :param local: whether private addresses are; link-local ones, where clouds keep their metadata, never are.
+    """
+    found = _literal(address)
+    if found is None:
+        return False
+    found = _unwrap(found)
+    if found.is_link_local or found.is_multicast or found.is_unspecified:
+        return False
+    return local or (found.is_global and not found.is_private)
+
+
+def _literal(host: str) -> _Address | None:
+    try:
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _unwrap(address: _Address) -> _Address:
+    """The IPv4 address that an IPv6 one stands for: mapped, 6to4, Teredo, NAT64."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        return inner or address
+    return address
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL in one spelling."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    if ":" in host:
+        host = f"[{host}]"
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    default = {"http": 80, "https": 443}.get(parts.scheme.lower())
+    return f"{parts.scheme.lower()}://{host}" + (f":{port}" if port is not None and port != default else "")
+
+
+def canonical(url: str) -> str:
+    """The URI that names a server: lowercase scheme and host, no query, no fragment, no lone slash.
+
+    Spec: AUTH-071 to AUTH-073
+    """
+    path = urlsplit(url).path
+    return origin(url) + ("" if path == "/" else path)
+
+
+def covers(resource: object, url: str) -> bool:
+    """Say whether a `resource` in metadata is the server at a URL, or a whole of which it is a part. Spec: AUTH-023"""
+    if not isinstance(resource, str) or not is_web(resource) or "?" in resource or origin(resource) != origin(url):
+        return False
+    outer, inner = urlsplit(canonical(resource)).path, urlsplit(canonical(url)).path
+    if ".." in re.split(r"/|%2[fF]", inner.replace("%2e", ".").replace("%2E", ".")):
+        return False
+    return inner.rstrip("/") == outer.rstrip("/") or inner.startswith(outer.rstrip("/") + "/")
+
+
+def with_query(url: str, query: str) -> str:
+    """Add form-encoded parameters to a URL that may already have some."""
+    parts = urlsplit(url)
+    return parts._replace(query="&".join(filter(None, (parts.query, query)))).geturl()

@@ -1,0 +1,308 @@
+"""Reading what a server sends over HTTP: heads and bodies, bounded and by a deadline.
+
+Every read takes a deadline, a `time.monotonic()` or None. One that has passed raises Timeout and loses nothing: the
+same read can be made again.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ..errors import ClientError, ConnectionLost, ProtocolError, Timeout
+
+Headers = dict[str, str]
+
+# What a client takes of a server by default; HttpTransport(limits=...) changes it.
+LIMITS: dict[str, float] = {
+    "head_bytes": 64 * 1024,  # status line and headers of a response
+    "body_bytes": 64 * 1024 * 1024,  # a JSON reply
+    "event_bytes": 64 * 1024 * 1024,  # one server-sent event
+    "events": 1_000_000,  # events before the response; a listen stream may have any number
+    "connect_s": 30,
+    "idle_connections": 64,
+    "idle_s": 60,  # after which a kept connection is not used again
+}
+
+_PIECE = 65536
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: |\Z)")
+_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}\Z")
+_LINE_BYTES = 4096  # a chunk's size with its extensions, or a trailer
+_TRAILERS = 100
+
+
+class Response:
+    """A response as it comes in on a socket.
+
+    :ivar status: 0 until `head` has returned.
+    :ivar headers: by lower-case name.
+    :ivar cookies: the values of Set-Cookie.
+    :ivar finished: whether the body was read to its end.
+    """
+
+    def __init__(self, connection: Any, head_bytes: int, sent_method: str = "POST") -> None:
+        self.connection = connection
+        self.status = 0
+        self.headers: Headers = {}
+        self.cookies: list[str] = []
+        self.finished = False
+        self.kept_at = 0.0
+        self._socket = connection.sock
+        self._limit = self._left_bytes = head_bytes
+        self._bodyless = sent_method == "HEAD"
+        self._buffer = b""
+        self._at = 0
+        self._keep = False
+        self._chunked = False
+        # Bytes left of the body, or of the chunk; None until the connection ends.
+        self._left: Optional[int] = 0
+        self._after_chunk = False
+        self._trailers = 0
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the connection is ready for another request."""
+        return self.finished and self._keep and self._at == len(self._buffer)
+
+    def head(self, deadline: float | None) -> None:
+        """Read the status and the headers.
+
+        :raises ConnectionLost: when the server closes the connection instead.
+        :raises ProtocolError: for what is not HTTP/1, or is longer than the limit.
+        """
+        while not self.status:
+            end = _HEAD_END.search(self._buffer)
+            if end is None and len(self._buffer) <= self._left_bytes:
+                if not self._fill(deadline):
+                    raise ConnectionLost("The server closed the connection before it answered")
+                continue
+            if end is None or end.end() > self._left_bytes:
+                raise ProtocolError(f"The head of the server's response is longer than {self._limit} bytes")
+            self._left_bytes -= end.end()
+            head, self._buffer = self._buffer[: end.start()], self._buffer[end.end() :]
+            self._parse(head)
+
+    def _parse(self, head: bytes) -> None:
+        lines = head.split(b"\n")
+        found = _STATUS.match(lines[0].rstrip(b"\r"))
+        if found is None:
+            raise ProtocolError("The server does not answer in HTTP/1.1; is this the right port, and http or https?")
+        status = int(found.group(2))
+        if status < 200 and status != 101:
+            return
+        for line in lines[1:]:
+            name, colon, value = line.decode("latin-1").partition(":")
+            name, value = name.lower(), value.strip(" \t\r")
+            if not colon or name != name.strip():
+                raise ProtocolError("The server sent a malformed header line")
+            if name == "set-cookie":
+                self.cookies.append(value)
+            elif name in self.headers:
+                self.headers[name] += ", " + value
+            else:
+                self.headers[name] = value
+        self._frame(status, found.group(1) == b"1")
+        self.status = status
+
+    def _frame(self, status: int, persistent: bool) -> None:
+        """Find out where the body ends."""
+        tokens = {token.strip().lower() for token in self.headers.get("connection", "").split(",")}
+        self._keep = "close" not in tokens if persistent else "keep-alive" in tokens
+        coding = self.headers.get("transfer-encoding", "").lower()
+        length = self.headers.get("content-length")
+        if self._bodyless or status in (204, 304):
+            self.finished = True
+        elif coding:
+            if coding != "chunked":
+                raise ProtocolError(f"The server sent an unknown transfer encoding, {coding[:80]!r}")
+            self._chunked = True
+        elif length is not None:
+            sizes = {part.strip() for part in length.split(",")}
+            size = sizes.pop()
+            if sizes or not (size.isascii() and size.isdigit()):
+                raise ProtocolError(f"The server sent a malformed Content-Length, {length[:80]!r}")
+            self._left = int(size)
+            self.finished = self._left == 0
+        else:
+            self._left = None
+            self._keep = False
+
+    def read(self, deadline: float | None) -> bytes:
+        """Return the next bytes of the body as soon as there are any, or b"" at its end.
+
+        :raises ConnectionLost: when the connection ends before the body does.
+        """
+        if self._chunked and not self._left and not self.finished:
+            self._next_chunk(deadline)
+        if self.finished:
+            return b""
+        if self._at == len(self._buffer) and not self._fill(deadline):
+            if self._left is not None:
+                raise ConnectionLost("The server closed the connection in the middle of its answer")
+            self.finished = True
+            return b""
+        end = len(self._buffer) if self._left is None else min(len(self._buffer), self._at + self._left)
+        data = self._buffer[self._at : end]
+        self._at = end
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left == 0:
+                self._after_chunk = self._chunked
+                self.finished = not self._chunked
+        return data
+
+    def _next_chunk(self, deadline: float | None) -> None:
+        """Read up to where the next chunk's data begin, or to the end of the body."""
+        while not self._left and not self.finished:
+            line = self._line(deadline)
+            if self._trailers:
+                self.finished = not line
+                self._trailers += 1
+                if self._trailers > _TRAILERS:
+                    raise ProtocolError("The server sent too many trailers")
+            elif self._after_chunk:
+                if line:
+                    raise ProtocolError("The server sent a chunk that is longer than it said")
+                self._after_chunk = False
+            else:
+                size = line.partition(b";")[0].strip()
+                if not _SIZE.match(size):
+                    raise ProtocolError("The server sent a malformed chunk")
+                self._left = int(size, 16)
+                self._trailers = 0 if self._left else 1
+
+    def _line(self, deadline: float | None) -> bytes:
+        while True:
+            end = self._buffer.find(b"\n", self._at)
+            if end >= 0:
+                line = self._buffer[self._at : end].rstrip(b"\r")
+                self._at = end + 1
+                return line
+            if len(self._buffer) - self._at > _LINE_BYTES:
+                raise ProtocolError("The server sent a malformed chunk")
+            if not self._fill(deadline):
+                raise ConnectionLost("The server closed the connection in the middle of its answer")
+
+    def _fill(self, deadline: float | None) -> bool:
+        """Wait for bytes and add them to the buffer; False at the end of the connection."""
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise Timeout("The server did not answer in time")
+        try:
+            self._socket.settimeout(left)
+            data = self._socket.recv(_PIECE)
+        except socket.timeout:
+            raise Timeout("The server did not answer in time") from None
+        except (OSError, ValueError, AttributeError) as problem:
+            # The latter two are those of a TLS socket that another thread has shut down.
+            raise ConnectionLost(f"The connection to the server broke: {problem}") from None
+        self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
+        self._at = 0
+        return bool(data)
+
+    def shutdown(self) -> None:
+        """Make a thread that is reading come back at once."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except (OSError, ValueError):
+            pass
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+
+class RequestsResponse:
+    """A response that `requests` has received; it knows its status and headers already.
+
+    :param response: a requests.Response whose body was not read, or was read by a hook.
+    """
+
+    cookies: list[str] = []
+    reusable = False
+
+    def __init__(self, response: Any) -> None:
+        self.connection = None
+        self.status: int = response.status_code
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self.finished = False
+        self._response = response
+        self._raw = response.raw
+        self._content: bytes | None = response.content if response._content_consumed else None
+        inner = getattr(self._raw, "_fp", None)
+        self._read1 = getattr(self._raw, "read1", None) or getattr(inner, "read1", None)
+        held = getattr(self._raw, "_connection", None) or getattr(self._raw, "connection", None)
+        # A response that ends with its connection has taken the socket along.
+        self._socket = getattr(held, "sock", None) or getattr(
+            getattr(getattr(inner, "fp", None), "raw", None), "_sock", None
+        )
+
+    def head(self, deadline: float | None) -> None:
+        """It is there already."""
+
+    def read(self, deadline: float | None) -> bytes:
+        """Return the next bytes of the body, or b"" at its end; a Timeout in the middle of a chunk ends it."""
+        import http.client
+
+        import urllib3
+
+        if self._content is not None:
+            data, self._content = self._content, b""
+            self.finished = not data
+            return data
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise Timeout("The server did not answer in time")
+        try:
+            if self._socket is not None and self._socket.fileno() >= 0:
+                # It is closed once a response that ends with the connection has been read.
+                self._socket.settimeout(left)
+            data = (self._read1(_PIECE) if self._read1 is not None else self._raw.read(1)) or b""
+        except (socket.timeout, urllib3.exceptions.TimeoutError):
+            raise Timeout("The server did not answer in time") from None
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+            http.client.HTTPException,
+            urllib3.exceptions.HTTPError,
+        ) as problem:
+            raise ConnectionLost(f"The connection to the server broke: {problem}") from None
+        self.finished = not data
+        return data
+
+    def shutdown(self) -> None:
+        """Make a thread that is reading come back at once."""
+        try:
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
+        except (OSError, ValueError):
+            pass
+
+    def drain(self, deadline: float) -> None:
+        """Read what is left of the body, so that the connection goes back to its pool."""
+        try:
+            while self._socket is not None and not self.finished:
+                self.read(deadline)
+        except ClientError:
+            pass
+
+    def close(self) -> None:
+        """Give the connection back to its pool when all was read, else close it."""
+        if self.finished and hasattr(self._raw, "release_conn"):
+            self._raw.release_conn()
+        self._raw.close()
+
+
+def with_defaults(given: Optional[Mapping[str, float]]) -> dict[str, float]:
+    """`LIMITS` with what was given in place of them; keys for other transports are left out."""
+    return {**LIMITS, **{key: value for key, value in (given or {}).items() if key in LIMITS}}
+
+
+def deadline_of(timeout_s: float | None) -> float | None:
+    """The moment a timeout means; what has already arrived is taken even when there is no time."""
+    return None if timeout_s is None else time.monotonic() + max(timeout_s, 0.001)

@@ -1,0 +1,268 @@
+"""`OAuth`: authorization for `requests`, or for a `Client`, that gets and renews its tokens by itself.
+
+    requests.post("https://example.com/mcp", json=..., auth=OAuth("My program"))
+
+A request goes out with the token there is, or none. A server that answers 401 or 403 says what it wants; a token is got
+for that, and the request is sent again. Spec: 26:basic/authorization
+"""
+
+from __future__ import annotations
+
+import webbrowser
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Union
+from urllib.parse import urlsplit
+
+import requests
+from requests.auth import AuthBase
+
+from ..addresses import canonical, is_local, is_loopback, origin, show
+from ..errors import AuthorizationError
+from .access import MOST_ATTEMPTS, Access, Common, not_enough
+from .discovery import Challenge, Choose, read_challenge
+from .dpop import Prover
+from .fetching import Fetcher
+from .grants import ID_TOKEN, ClientCredentials, Credentials, Enterprise, Grant, Secret, Workload
+from .login import Code
+from .tokens import Store, Token
+
+
+class OAuth(AuthBase):
+    """Authorization by OAuth 2.1 as MCP specifies it, as `auth=` for a `Client` or for plain `requests`.
+
+    Made like this it lets the user sign in with a browser; see `client_credentials`, `enterprise` and `workload` for
+    programs without one. Several threads may share it. An object, and a store, are for one user.
+
+    :param client_name: what the consent page calls this program.
+    :param client_id: for a client that is registered already, with `client_secret` or `private_key` if it has one.
+    :param issuer: the authorization server that `client_id` belongs to; without it the first one that a server names
+        is taken, and no other later.
+    :param client_metadata_url: the https URL of a client ID metadata document.
+    :param scope: scopes to ask for beside those that the server names, separated by spaces.
+    :param resource: the identifier of the server, when requests go to several URLs under it.
+    :param store: where tokens and registrations are kept: any mapping from strings to dicts, such as a `FileStore`.
+    :param redirect_port: the port of 127.0.0.1 that the browser is sent back to, 0 for any; or `redirect_uri`, all of
+        it, such as "http://localhost:3000/callback".
+    :param open_browser: shows the user a URL; may return False for a failure.
+    :param login: instead of browser and port: takes the authorization URL, returns the one the user came back to.
+    :param choose: picks one of several authorization servers, from a list of issuers.
+    :param offline_access: whether to ask for a refresh token where that takes a scope.
+    :param dpop: bind tokens to a key of this object, which lives as long as it does.
+    :param private_addresses: allow authorization servers in the private network of a server that is not there itself.
+    :param timeout: seconds that one request to an authorization server may take; `login_timeout` those that the user
+        may take.
+    :param verify: True or the path of a CA bundle, as for `requests`; for metadata and tokens.
+    :param proxies: as for `requests`; for metadata and tokens.
+    :raises AuthorizationError: out of a request, when no token can be had or none is accepted.
+    """
+
+    def __init__(
+        self,
+        client_name: str = "minimcp",
+        *,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+        private_key: Any = None,
+        key_id: str | None = None,
+        issuer: str | None = None,
+        client_metadata_url: str | None = None,
+        scope: str | None = None,
+        resource: str | None = None,
+        store: Store | None = None,
+        redirect_port: int = 0,
+        redirect_uri: str | None = None,
+        open_browser: Callable[[str], Any] = webbrowser.open,
+        login: Callable[[str], str] | None = None,
+        choose: Choose | None = None,
+        offline_access: bool = True,
+        dpop: bool = False,
+        private_addresses: bool = False,
+        timeout: float = 30,
+        login_timeout: float = 300,
+        verify: Union[bool, str] = True,
+        proxies: dict[str, str] | None = None,
+        _grant: Grant | None = None,
+    ) -> None:
+        if client_secret is not None and client_id is None:
+            raise ValueError("client_secret= needs client_id=")
+        store = {} if store is None else store
+        credentials = Credentials(client_id, client_secret, private_key=private_key, key_id=key_id)
+        grant = _grant or Code(
+            credentials,
+            store,
+            metadata={"client_name": client_name},
+            metadata_url=client_metadata_url,
+            open_browser=open_browser,
+            login=login,
+            redirect_uri=redirect_uri,
+            redirect_port=redirect_port,
+            timeout_s=login_timeout,
+        )
+        self._resource = None if resource is None else canonical(resource)
+        self._private = private_addresses
+        self._how: Any = timeout, verify, proxies
+        self._prover = Prover() if dpop else None
+        self._grant = grant
+        self._common = Common(grant, store, self._fetcher, self._prover, issuer, scope or "", choose, offline_access)
+        self._accesses: dict[str, Access] = {}
+
+    @classmethod
+    def client_credentials(
+        cls,
+        client_id: str,
+        client_secret: str | None = None,
+        *,
+        private_key: Any = None,
+        key_id: str | None = None,
+        algorithm: str | None = None,
+        audience: str | None = None,
+        **options: Any,
+    ) -> OAuth:
+        """For a program that acts for itself.
+
+        :param private_key: PEM text, or a key object; signs instead of `client_secret`, by `algorithm` if given.
+        :param audience: what the signed assertion is addressed to, instead of the issuer.
+        :param options: `issuer`, `scope`, `resource`, `store`, `dpop` and others that need no user.
+        """
+        if client_secret is None and private_key is None:
+            raise ValueError("client_credentials needs client_secret= or private_key=")
+        own = Credentials(client_id, client_secret, None, private_key, key_id, algorithm, audience)
+        return cls(**options, _grant=ClientCredentials(own))
+
+    @classmethod
+    def enterprise(
+        cls,
+        client_id: str,
+        client_secret: str | None = None,
+        *,
+        id_token: Secret,
+        idp_token_endpoint: str,
+        idp_client_id: str,
+        idp_client_secret: str | None = None,
+        idp_private_key: Any = None,
+        private_key: Any = None,
+        key_id: str | None = None,
+        subject_token_type: str = ID_TOKEN,
+        **options: Any,
+    ) -> OAuth:
+        """For a user whom an enterprise's identity provider has signed in.
+
+        :param id_token: the user's ID token, or a function that returns a fresh one.
+        :param idp_token_endpoint: where the identity provider exchanges it, as the client `idp_client_id`.
+        """
+        idp = Credentials(idp_client_id, idp_client_secret, None, idp_private_key, key_id)
+        own = Credentials(client_id, client_secret, None, private_key, key_id)
+        grant = Enterprise(own, idp_token_endpoint, idp, id_token, subject_token_type)
+        return cls(**options, _grant=grant)
+
+    @classmethod
+    def workload(cls, jwt: Secret, **options: Any) -> OAuth:
+        """For a program that the platform it runs on vouches for.
+
+        :param jwt: the workload's JWT, or a function that is called for a fresh one each time.
+        """
+        return cls(**options, _grant=Workload(jwt))
+
+    @property
+    def extensions(self) -> dict[str, dict[str, Any]]:
+        """What a client declares as `capabilities.extensions` when it uses this. Spec: AUTH-111, AUTH-119"""
+        names = [self._grant.extension] + (["io.modelcontextprotocol/auth/dpop"] if self._prover else [])
+        return {name: {} for name in names if name}
+
+    def client_metadata(self) -> dict[str, Any]:
+        """The document to put at `client_metadata_url`; with a `private_key` it needs `jwks_uri` or `jwks`, too.
+
+        Spec: AUTH-051
+        """
+        if not isinstance(self._grant, Code):
+            raise ValueError("Only a client that signs in a user has a metadata document")
+        return self._grant.document()
+
+    def __repr__(self) -> str:
+        return f"<OAuth {self._grant.kind} {self._grant.credentials.client_id or ''}>"
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the token to a request, and stay there for its answer. Spec: AUTH-009, AUTH-010"""
+        return self._authorize(self._resource or canonical(request.url or ""), request)
+
+    def for_server(self, url: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+        """The same for all requests to one server, whatever their path; HTTP+SSE has two."""
+        return partial(self._authorize, self._resource or canonical(url))
+
+    def _authorize(self, key: str, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if origin(request.url or "") != origin(key):
+            return request
+        access = self._accesses.get(key) or self._accesses.setdefault(key, Access(key, self._common))
+        self._attach(request, access.ready())
+        request.register_hook("response", partial(self._answered, key, access))  # type: ignore[no-untyped-call]
+        return request
+
+    def _attach(self, request: requests.PreparedRequest, token: Token | None) -> None:
+        url = request.url or ""
+        if token is None or not (urlsplit(url).scheme == "https" or is_loopback(urlsplit(url).hostname or "")):
+            return
+        if self._prover is None:
+            request.headers["Authorization"] = f"Bearer {token['access_token']}"
+        else:
+            request.headers["Authorization"] = f"DPoP {token['access_token']}"
+            proof = self._prover.proof("resource", request.method or "", url, token["access_token"])
+            request.headers["DPoP"] = proof
+
+    def _answered(self, key: str, access: Access, response: requests.Response, **how: Any) -> requests.Response:
+        """Look at an answer; one that asks for a token, or another one, is replaced by that to a second request."""
+        stepped: Challenge | None = None
+        try:
+            for attempt in range(MOST_ATTEMPTS + 1):
+                url, status = response.request.url or "", response.status_code
+                if origin(url) != origin(key):
+                    # Somebody followed a redirect to elsewhere.
+                    break
+                nonce = self._prover is not None and self._prover.note("resource", url, response.headers)
+                challenge = read_challenge(response.headers.get("WWW-Authenticate"))
+                if not _concerns_us(status, challenge):
+                    if stepped is not None:
+                        access.succeeded(stepped)
+                    break
+                sent = (response.request.headers.get("Authorization") or "").partition(" ")[2]
+                if attempt == MOST_ATTEMPTS and status == 403:
+                    raise not_enough(challenge)
+                if attempt == MOST_ATTEMPTS or (attempt and status == 401 and sent == access.granted and not nonce):
+                    raise AuthorizationError(f"{show(key)} answers {status} to a token that was just issued for it")
+                if not (nonce and challenge.error == "use_dpop_nonce"):
+                    stepped = challenge if status == 403 else stepped
+                    access.renew(challenge, sent, status == 403, attempt > 0)
+                response = self._again(response, access.token, how)
+            return response
+        except BaseException:
+            response.close()
+            raise
+
+    def _again(self, response: requests.Response, token: Token | None, how: dict[str, Any]) -> requests.Response:
+        """Send the request of a response once more, as `requests.auth.HTTPDigestAuth` does."""
+        if not how.get("stream"):
+            response.content  # noqa: B018  # what requests would have read anyway
+        response.close()
+        request = response.request.copy()
+        if getattr(request, "_body_position", None) is not None:
+            requests.utils.rewind_body(request)
+        elif hasattr(request.body, "__next__"):
+            raise AuthorizationError(
+                "The body was a generator and cannot be sent again with a token; send it once more"
+            )
+        self._attach(request, token)
+        connection: Any = response.connection
+        again: requests.Response = connection.send(request, **how)
+        again.history.append(response)
+        again.request = request
+        return again
+
+    def _fetcher(self, key: str) -> Fetcher:
+        return Fetcher(self._private or is_local(key), *self._how)
+
+
+def _concerns_us(status: int, challenge: Challenge) -> bool:
+    """Whether a response asks for a token of ours. A 401 without a challenge does. Spec: AUTH-021, AUTH-091"""
+    if status == 403:
+        return challenge.error == "insufficient_scope"
+    return status == 401 and (not challenge.schemes or bool({"bearer", "dpop"} & set(challenge.schemes)))

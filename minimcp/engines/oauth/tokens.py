@@ -1,0 +1,185 @@
+"""Tokens and registrations: reading a token endpoint's answer, and keeping it, in memory or in a file.
+
+What is kept, in any `MutableMapping` from strings to dicts: `issuer <who> <server>`, `token <who> <issuer> <server>`,
+`client <issuer>`, `bound <who>`; `who` is the kind of grant and the client id it was configured with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from typing import Any, Union
+
+from ..errors import AuthorizationError
+
+Token = dict[str, Any]
+Store = MutableMapping[str, dict[str, Any]]
+
+_VISIBLE = re.compile(r"[\x21-\x7e]{1,16384}\Z")
+_LONGEST_S = 10**10
+# A token is renewed this long before it expires, or after nine tenths of a short life.
+_EARLY_S = 30
+
+
+def read_token(reply: dict[str, Any] | None, dpop: bool) -> Token:
+    """Check the answer of a token endpoint and return what is kept of it.
+
+    :param dpop: whether the token has to be bound to a key.
+    :returns: `{access_token, token_type, expires_at, refresh_token, scope}`; `expires_at` in s since 1970 or None.
+    :raises AuthorizationError: when something in it cannot be used; nothing of the token is in the message.
+    """
+    if reply is None:
+        raise AuthorizationError("The token endpoint answered with something that is not a JSON object")
+    for name in ("access_token", "refresh_token"):
+        value = reply.get(name)
+        if (value is not None or name == "access_token") and (not isinstance(value, str) or not _VISIBLE.match(value)):
+            raise AuthorizationError(f"The token endpoint sent no usable {name}")
+    kind = str(reply.get("token_type", "")).lower()
+    if kind != ("dpop" if dpop else "bearer"):
+        wanted = "a DPoP" if dpop else "a bearer"
+        raise AuthorizationError(f"The token endpoint sent a token that is not {wanted} token")
+    scope = reply.get("scope")
+    return {
+        "access_token": reply["access_token"],
+        "token_type": kind,
+        "expires_at": _expiry(reply.get("expires_in")),
+        "refresh_token": reply.get("refresh_token"),
+        "scope": scope if isinstance(scope, str) else None,
+    }
+
+
+def _expiry(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise AuthorizationError("The token endpoint sent an expires_in that is not a number")
+    if not math.isfinite(value) or not 0 < value < _LONGEST_S:
+        raise AuthorizationError("The token endpoint sent an expires_in that makes no sense")
+    return time.time() + max(value - _EARLY_S, value * 0.9)
+
+
+def has_expired(token: Token) -> bool:
+    """Say whether a token is over, or nearly."""
+    expires_at = token.get("expires_at")
+    return expires_at is not None and time.time() >= expires_at
+
+
+# By id, since a mapping has no hash.
+_with_locks: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+def renew_after_fork(instance: Any) -> None:
+    """See to it that `instance.after_fork()` is called in a child process."""
+    _with_locks[id(instance)] = instance
+
+
+def _after_fork() -> None:
+    for instance in list(_with_locks.values()):
+        instance.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class FileStore(MutableMapping[str, dict[str, Any]]):
+    """A token store in one JSON file that only its owner can read; safe for several threads and processes.
+
+    :param path: the file; it and its folder are made when something is first stored.
+    """
+
+    def __init__(self, path: Union[str, os.PathLike[str]]) -> None:
+        self._path = Path(path).expanduser()
+        self._lock = threading.RLock()  # guards read-change-write within this process; the lock file does between them
+        self._depth = 0
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In the child, where a lock that another thread held would never be let go."""
+        self._lock, self._depth = threading.RLock(), 0
+
+    def __repr__(self) -> str:
+        return f"FileStore({str(self._path)!r})"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other threads and processes from changing the file; a refresh is done within. Reentrant."""
+        with self._lock:
+            self._depth += 1
+            try:
+                if self._depth == 1:
+                    with self._file_lock():
+                        yield
+                else:
+                    yield
+            finally:
+                self._depth -= 1
+
+    @contextlib.contextmanager
+    def _file_lock(self) -> Iterator[None]:
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            # Not by closing alone: a child that was forked meanwhile has the file open, too.
+            fcntl.flock(handle, fcntl.LOCK_UN)
+            os.close(handle)
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        try:
+            found = json.loads(self._path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _write(self, content: dict[str, dict[str, Any]]) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # mkstemp makes a file of mode 0600, and replacing leaves no moment at which the file is half written.
+        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(content, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, self._path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        return self._read()[key]
+
+    def __setitem__(self, key: str, value: dict[str, Any]) -> None:
+        with self.locked():
+            self._write({**self._read(), key: value})
+
+    def __delitem__(self, key: str) -> None:
+        with self.locked():
+            content = self._read()
+            del content[key]
+            self._write(content)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())

@@ -1,0 +1,1 @@
+"""Python types to JSON Schema and back: hints, conversion, docstrings, and validation that is bounded and offline."""

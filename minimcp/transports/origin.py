@@ -1,0 +1,113 @@
+"""Who may talk to an HTTP door at all: Host, Origin and CORS, before anything is read.
+
+Spec: TRN-030, TRN-034, TRN-108, TRN-109, 26:basic/transports/streamable-http#security-endpoint
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from typing import Any, Optional
+
+from ..engines.errors import MinimcpError
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+Headers = list[tuple[str, str]]
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?\Z")
+_ORIGIN = re.compile(r"https?://([^/?#@\s]+)\Z")
+_LOOPBACK = frozenset(["localhost", "127.0.0.1", "[::1]"])
+
+_CORS_HEADERS = (
+    "Content-Type, Accept, Authorization, Last-Event-ID, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name"
+)
+
+
+class Refused(MinimcpError):
+    """An HTTP request that never becomes a message, with the status to refuse it with."""
+
+    def __init__(self, status: int, message: str, *extra: tuple[str, str]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.extra = list(extra)
+
+
+class Guard:
+    """Decides by Host and Origin.
+
+    A web page can have its own name resolve to this server's address, and then looks like the server's own. So without
+    a list of hosts a request over a loopback connection must name a loopback host; a request from elsewhere may name
+    any, but must not come from a page.
+
+    :param hosts: host names, with or without port, or None for the rule above.
+    :param origins: further origins whose pages may call, such as "https://app.example".
+    """
+
+    def __init__(self, hosts: Collection[str] | None, origins: Collection[str]) -> None:
+        self._hosts = hosts
+        self._origins = origins
+        # Header values are few and repeat on every request; guards nothing but speed, and is bounded.
+        self._known: dict[tuple[str, str, str], Optional[str]] = {}
+
+    def refusal(self, environ: Environ) -> str | None:
+        """Why this request is refused, or None."""
+        host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN", "")
+        address = environ.get("REMOTE_ADDR", "")
+        if environ.get("minimcp.host_checked"):
+            # A framework's view found the name among those that its application serves.
+            peer = "checked"
+        elif address in ("", "::1") or address.startswith(("127.", "::ffff:127.")):
+            peer = "local"
+        else:
+            peer = "remote"
+        key = (host, origin, peer)
+        if key in self._known:
+            return self._known[key]
+        verdict = self._judge(host, origin, peer)
+        if len(self._known) < 256 and len(host) + len(origin) < 512:
+            self._known[key] = verdict
+        return verdict
+
+    def _judge(self, host: str, origin: str, peer: str) -> str | None:
+        found = _HOST.match(host)
+        if host and found is None:
+            return "The Host header is malformed"
+        name = found.group(1).lower() if found else ""
+        if self._hosts is not None:
+            if host not in self._hosts and name not in self._hosts:
+                return "This host is not served here; the server's allowed_hosts decides"
+        elif peer == "local" and host and name not in _LOOPBACK:
+            return "A loopback connection must name localhost; to serve other names set allowed_hosts"
+        elif peer == "remote" and origin and origin not in self._origins:
+            return "Pages may call this server once allowed_hosts or allowed_origins is set"
+        if origin and not self.allows_origin(origin, host):
+            return "Pages of this origin may not call this server; allowed_origins decides"
+        return None
+
+    def allows_origin(self, origin: str, host: str) -> bool:
+        """Say whether an origin is the server's own, an allowed one, or local like the server itself."""
+        if origin in self._origins:
+            return True
+        found = _ORIGIN.match(origin)
+        if found is None:
+            return False
+        theirs, ours = _HOST.match(found.group(1)), _HOST.match(host)
+        if theirs is None or ours is None:
+            return False
+        if found.group(1).lower() == host.lower():
+            return True
+        return theirs.group(1).lower() in _LOOPBACK and ours.group(1).lower() in _LOOPBACK
+
+    def cors(self, environ: Environ) -> list[tuple[str, str]]:
+        """The CORS headers for an allowed page of another origin; none for everyone else."""
+        origin = environ.get("HTTP_ORIGIN")
+        if not origin or not self.allows_origin(origin, environ.get("HTTP_HOST", "")):
+            return []
+        return [
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Expose-Headers", "Mcp-Session-Id"),
+            ("Access-Control-Allow-Methods", "POST, GET, DELETE"),
+            ("Access-Control-Allow-Headers", _CORS_HEADERS),
+            ("Vary", "Origin"),
+        ]
