@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple, Optional
+
 LEGACY_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSIONS = ("2026-07-28",)
 VERSIONS = LEGACY_VERSIONS + MODERN_VERSIONS
@@ -59,6 +62,50 @@ MAY_ASK = frozenset(["tools/call", "prompts/get", "resources/read"])
 
 # The parameter that the `Mcp-Name` header mirrors. Spec: TRN-062
 NAME_PARAM = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+
+
+class Method(NamedTuple):
+    """Facts of one method; an era or an extension of a server is a dict of these, by the method's name.
+
+    :ivar handler: `f(ctx, params) -> result` on a server; one that `streams` is a generator of what it emits.
+    :ivar capability: the server capability without which the method does not exist. Spec: BASE-061
+    :ivar name_param: the parameter that the `Mcp-Name` header mirrors. Spec: TRN-062
+    :ivar may_ask: whether its handler may ask the client something. Spec: BASE-173, BASE-174
+    :ivar cacheable: whether its result carries `ttlMs` and `cacheScope`. Spec: FEAT-121
+    :ivar streams: whether it stays open and emits messages until it ends.
+    :ivar before_handshake: whether a legacy client may send it before `initialize`. Spec: BASE-117
+    """
+
+    handler: Optional[Callable[..., Any]] = None
+    capability: Optional[str] = None
+    name_param: Optional[str] = None
+    may_ask: bool = False
+    cacheable: bool = False
+    streams: bool = False
+    before_handshake: bool = False
+
+
+# Both ends read these; a server puts its handlers into them.
+METHODS: dict[str, Method] = {
+    "tools/list": Method(capability="tools", cacheable=True),
+    "tools/call": Method(capability="tools", name_param="name", may_ask=True),
+    "resources/list": Method(capability="resources", cacheable=True),
+    "resources/templates/list": Method(capability="resources", cacheable=True),
+    "resources/read": Method(capability="resources", name_param="uri", may_ask=True, cacheable=True),
+    "prompts/list": Method(capability="prompts", cacheable=True),
+    "prompts/get": Method(capability="prompts", name_param="name", may_ask=True),
+    "completion/complete": Method(capability="completions"),
+    "server/discover": Method(cacheable=True),
+    "subscriptions/listen": Method(streams=True),
+    "initialize": Method(before_handshake=True),
+    "ping": Method(before_handshake=True),
+    "logging/setLevel": Method(capability="logging"),
+    "resources/subscribe": Method(capability="resources"),
+    "resources/unsubscribe": Method(capability="resources"),
+    "tasks/get": Method(name_param="taskId"),
+    "tasks/update": Method(name_param="taskId"),
+    "tasks/cancel": Method(name_param="taskId"),
+}
 
 LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
