@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minimcp import Cache, Client
+from minimcp import Cache, Client, RemoteError, Server
 from minimcp.client import cache as module
 from tests.played import INITIALIZED, Scripted
 
@@ -110,6 +110,26 @@ def test_private_answers_are_of_one_user_and_public_ones_of_all():
         assert cache.get("s", "m", {}, "bob") == expected
     cache.put("s", "n", {}, "alice", {"ttlMs": 1000, "cacheScope": "nonsense"})
     assert cache.get("s", "n", {}, "bob") is None
+
+
+def test_a_list_under_a_rule_is_never_shown_to_somebody_else():
+    server = Server("s", ttl_ms=60_000, cache_scope="public", principal=lambda environ: environ["HTTP_AUTHORIZATION"])
+    seen = []
+    server.add_tool(lambda: "x", "everybodys")
+    server.add_tool(lambda: "x", "roots", allow=lambda ctx: seen.append(ctx.principal) or ctx.principal == "root")
+    server.add_resource(lambda: "x", "root://1", allow=lambda ctx: ctx.principal == "root")
+    shared, shown = Cache(), {}
+    for who in ("root", "guest", "root"):
+        with Client(server.wsgi, headers={"Authorization": who}, cache=shared) as client:
+            shown[who] = [tool["name"] for tool in client.list_tools()], len(client.list_resources())
+            if who == "root":
+                client.read_resource("root://1")
+            else:
+                with pytest.raises(RemoteError):
+                    client.read_resource("root://1")
+    assert shown == {"root": (["everybodys", "roots"], 1), "guest": (["everybodys"], 0)}
+    # Root's own second visit is answered from the cache.
+    assert seen == ["root", "guest"]
 
 
 def test_a_cache_may_serve_several_clients():

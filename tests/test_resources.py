@@ -178,6 +178,30 @@ def test_caching_hints_are_the_servers_or_the_resources_own():
     assert legacy.keys() == {"contents"}
 
 
+def test_what_depends_on_the_caller_is_private_whatever_the_defaults_say():
+    server = Server("s", ttl_ms=1000, cache_scope="public", page_size=1)
+    server.add_resource(lambda: "x", "a://1")
+    server.add_resource(lambda: "x", "a://2", allow=lambda ctx: True, cache_scope="public")
+    server.add_tool(lambda: "x", "open")
+    server.add_tool(lambda: "x", "secret", allow=lambda ctx: False)
+    server.add_prompt(lambda: "x", "open")
+    second = result(server, "resources/list")["nextCursor"]
+    found = {
+        "discover": result(server, "server/discover"),
+        # The rule belongs to an entry of another page, before or after this one.
+        "first page": result(server, "resources/list"),
+        "second page": result(server, "resources/list", cursor=second),
+        "tools": result(server, "tools/list"),
+        "prompts": result(server, "prompts/list"),
+        "read": result(server, "resources/read", uri="a://1"),
+        "read under a rule": result(server, "resources/read", uri="a://2"),
+    }
+    assert {name for name, each in found.items() if each["cacheScope"] == "public"} == {"discover", "prompts", "read"}
+    assert {each["ttlMs"] for each in found.values()} == {1000}
+    server.remove_tool("secret")
+    assert result(server, "tools/list")["cacheScope"] == "public"
+
+
 @pytest.mark.parametrize("hints", [{"ttl_ms": -1}, {"ttl_ms": 1.5}, {"ttl_ms": True}, {"cache_scope": "shared"}])
 def test_caching_hints_that_make_no_sense_are_refused(hints):
     with pytest.raises(ValueError):

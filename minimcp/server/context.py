@@ -34,6 +34,7 @@ class Context:
     :ivar capabilities: what the client declared.
     :ivar client_info: who the client says it is; unverified, never decide anything by it. Spec: BASE-047
     :ivar principal: the authenticated user, or None.
+    :ivar private: set it where a result depends on the caller: shared caches do not keep it for others. Spec: FEAT-226
     :ivar request: the WSGI environ of an HTTP request, else None.
     :ivar session: the legacy session or stdio connection, else None.
     :ivar cancelled: a `threading.Event`, set when the client cancels or goes away.
@@ -59,6 +60,7 @@ class Context:
         "method",
         "params",
         "principal",
+        "private",
         "request",
         "request_id",
         "send",
@@ -71,6 +73,7 @@ class Context:
         self.server = server
         self.session = session
         self.principal = principal
+        self.private = False
         self.request = request
         self.request_id = message.get("id")
         self.method: str = message["method"]

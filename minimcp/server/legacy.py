@@ -13,6 +13,7 @@ from . import methods
 from .asking import Block
 from .context import Context
 from .dispatcher import Era, cancelled
+from .registry import visible
 from .session import Session
 
 Message = dict[str, Any]
@@ -86,7 +87,7 @@ def set_level(ctx: Context, params: Message) -> Message:
 def subscribe(ctx: Context, params: Message) -> Message:
     """Answer `resources/subscribe`. Spec: FEAT-072"""
     uri = _uri(params)
-    if not methods.visible(ctx, ctx.server.registry.resource(uri)):
+    if not visible(ctx, ctx.server.registry.resource(uri)):
         raise ResourceNotFound("Resource not found", {"uri": uri[:200]})
     if len(ctx.session.uris) >= ctx.server.limits["subscriptions"]:
         raise InvalidParams("This session has too many subscriptions")

@@ -10,7 +10,7 @@ from ..engines.schema.hints import to_json
 from ..protocol import content, wire
 from ..protocol.errors import InternalError, InvalidParams, McpError, ResourceNotFound, ToolError
 from .context import Context
-from .registry import Entry
+from .registry import Entry, visible
 
 log = logging.getLogger("minimcp")
 
@@ -46,11 +46,6 @@ def list_templates(ctx: Context, params: Params) -> Result:
 def list_prompts(ctx: Context, params: Params) -> Result:
     """Answer `prompts/list`. Spec: FEAT-082"""
     return _list("prompts", ctx, params)
-
-
-def visible(ctx: Context, entry: Entry | None) -> bool:
-    """Say whether this caller may see and use an entry; one they may not see does not exist for them."""
-    return entry is not None and (entry.allow is None or entry.allow(ctx))
 
 
 def call_tool(ctx: Context, params: Params) -> Result:

@@ -16,6 +16,7 @@ from .asking import Replay
 from .bus import Subscription
 from .context import Context
 from .dispatcher import Era, cancelled
+from .registry import visible
 from .uris import check_uri
 
 Message = dict[str, Any]
@@ -55,13 +56,16 @@ def open(ctx: Context) -> None:
 def close(ctx: Context, result: Message) -> Message:
     """Dress a result: `resultType`, the server's identity, and caching hints where they belong.
 
-    Spec: BASE-046, BASE-049, FEAT-121
+    Spec: BASE-046, BASE-049, FEAT-121, FEAT-226
     """
     dressed = {"resultType": "complete", **result}
     meta = result.get("_meta")
     dressed["_meta"] = {**ctx.server.identity_meta, **meta} if meta else ctx.server.identity_meta
-    if ctx.method in spec.CACHEABLE and "ttlMs" not in dressed and dressed["resultType"] == "complete":
-        dressed.update(ctx.server.caching(ctx.entry.hints if ctx.entry else {}))
+    if ctx.method in spec.CACHEABLE and dressed["resultType"] == "complete":
+        if "ttlMs" not in dressed:
+            dressed.update(ctx.server.caching(ctx.entry.hints if ctx.entry else {}))
+        if ctx.private:
+            dressed["cacheScope"] = "private"
     return dressed
 
 
@@ -153,7 +157,7 @@ def _filter(ctx: Context, wanted: Any) -> tuple[list[str], list[str] | None]:
         return kinds, None
     # A resource that is hidden from this caller is left out just like one that is not there.
     registry = ctx.server.registry
-    return kinds, [uri for uri in uris if methods.visible(ctx, registry.resource(uri))]
+    return kinds, [uri for uri in uris if visible(ctx, registry.resource(uri))]
 
 
 ERA = Era(

@@ -85,6 +85,17 @@ class Entry:
         return self.run(ctx, hints.from_strings(self.schema, arguments))
 
 
+def visible(ctx: Any, entry: Entry | None) -> bool:
+    """Say whether this caller may see and use an entry; one they may not see does not exist for them.
+
+    A result that depends on the answer is marked as this caller's own. Spec: FEAT-226
+    """
+    if entry is None or entry.allow is None:
+        return entry is not None
+    ctx.private = True
+    return entry.allow(ctx)
+
+
 class Registry:
     """The dicts, and the lists made from them."""
 
@@ -100,7 +111,8 @@ class Registry:
         self.completions: dict[tuple[str, str], Callable[..., Any]] = {}
         # What was ever registered stays advertised, so that removing the last tool does not change the capabilities.
         self.offers: frozenset[str] = frozenset()
-        self._lists: dict[Any, list[Entry]] = {}
+        # For each kind its entries in order, and whether one of them has a rule.
+        self._lists: dict[str, tuple[list[Entry], bool]] = {}
 
     def add(self, kind: str, key: str, entry: Entry) -> None:
         """Register or replace an entry; a replacement keeps its place in the list."""
@@ -162,13 +174,18 @@ class Registry:
         :raises InvalidParams: for a cursor this server did not give out. Spec: FEAT-119
         """
         lists = self._lists
-        entries = lists.get(kind)
-        if entries is None:
-            entries = lists[kind] = sorted(getattr(self, kind).values(), key=lambda entry: entry.order)
+        listed = lists.get(kind)
+        if listed is None:
+            ordered = sorted(getattr(self, kind).values(), key=lambda entry: entry.order)
+            listed = lists[kind] = ordered, any(entry.allow for entry in ordered)
+        entries, ruled = listed
+        if ruled:
+            # Also when the rule is about an entry of another page: what it hides there moves the items of this one.
+            ctx.private = True
         if cursor is not None:
             after = _read_cursor(kind, cursor)
             entries = [entry for entry in entries if entry.order > after]
-        shown = [entry for entry in entries if entry.allow is None or entry.allow(ctx)]
+        shown = [entry for entry in entries if visible(ctx, entry)] if ruled else entries
         if size is None or len(shown) <= size:
             return [entry.definition for entry in shown], None
         page = shown[:size]
