@@ -16,7 +16,7 @@ def write(title: str, text: str) -> str:
     uri = f"note://{title}"
     is_new, notes[title] = title not in notes, text
     if is_new:
-        server.add_resource(lambda: notes[title], uri, name=title, mime_type="text/plain")
+        server.resource(uri, name=title, mime_type="text/plain")(lambda: notes[title])
     else:
         server.updated(uri)
     server.updated("note://")

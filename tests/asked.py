@@ -11,7 +11,7 @@ ALL = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}, "contex
 def serving(handler, **options):
     """A server with one tool that asks."""
     server = Server("s", secret="0123456789abcdef", **options)
-    server.add_tool(handler, "tool")
+    server.tool(handler, "tool")
     return server
 
 

@@ -59,7 +59,7 @@ def held_server(steps):
     def ask(ctx: Context) -> str:
         return ctx.elicit("Name?", {"name": str})["name"]
 
-    server.add_resource(lambda: "x", "a://1")
+    server.resource("a://1")(lambda: "x")
     yield server
     steps.go.set()
     server.close()

@@ -294,8 +294,8 @@ def test_resources_and_prompts_may_ask_and_completions_may_not(caplog):
     def ask(ctx: Context) -> str:
         return ctx.elicit("Name?", {"name": str})["name"]
 
-    server.add_resource(ask, "me://name")
-    server.add_prompt(ask, "ask")
+    server.resource("me://name")(ask)
+    server.prompt(ask, "ask")
     for method, params in (("resources/read", {"uri": "me://name"}), ("prompts/get", {"name": "ask"})):
         asked = server.handle(modern(method, capabilities=ALL, **params))["result"]
         assert asked["resultType"] == "input_required" and "ttlMs" not in asked and "cacheScope" not in asked

@@ -7,12 +7,13 @@ import threading
 import pytest
 
 from minimcp import Server
-from minimcp.server.bus import Bus, Subscription
-from tests.helpers import Legacy
+from minimcp.protocol import spec
+from minimcp.server.bus import LocalBus, Subscription
+from tests.helpers import Legacy, result
 
 
 def test_a_subscription_is_told_what_it_asked_for_and_once_for_many():
-    bus = Bus()
+    bus = LocalBus()
     with Subscription(bus, {"tools"}, {"a://1"}) as subscription:
         for _ in range(3):
             bus.publish("tools")
@@ -28,7 +29,7 @@ def test_a_subscription_is_told_what_it_asked_for_and_once_for_many():
 
 
 def test_closing_wakes_a_waiting_reader():
-    subscription = Subscription(Bus(), {"tools"}, set())
+    subscription = Subscription(LocalBus(), {"tools"}, set())
     taken = []
     thread = threading.Thread(target=lambda: taken.append(subscription.take(20)))
     thread.start()
@@ -40,12 +41,13 @@ def test_closing_wakes_a_waiting_reader():
 
 def test_registering_replacing_and_removing_are_changes():
     server, heard = Server("s"), []
-    server.bus.subscribe(lambda kind, uri: heard.append(kind if uri is None else uri))
-    server.add_tool(lambda: "x", "t")
-    server.add_tool(lambda: "y", "t")
-    server.add_prompt(lambda: "x", "p")
-    server.add_resource(lambda: "x", "a://1")
-    server.add_resource(lambda id: "x", "a://{id}")
+    server.bus.subscribe((*spec.CHANGES, "resource"), lambda topic, data: heard.append(data or topic))
+    result(server, "server/discover")
+    server.tool(lambda: "x", "t")
+    server.tool(lambda: "y", "t")
+    server.prompt(lambda: "x", "p")
+    server.resource("a://1")(lambda: "x")
+    server.resource("a://{id}")(lambda id: "x")
     assert heard == ["tools", "tools", "prompts", "resources", "resources"]
     del heard[:]
     server.remove_tool("t")
@@ -58,32 +60,74 @@ def test_registering_replacing_and_removing_are_changes():
     assert heard == ["tools", "prompts", "resources", "resources", "tools", "a://1"]
 
 
+def test_nothing_is_announced_before_a_message_has_arrived():
+    server, heard = Server("s"), []
+    server.bus.subscribe((*spec.CHANGES, "resource"), lambda topic, data: heard.append(topic))
+    for n in range(20):
+        server.tool(lambda: "x", f"t{n}")
+    server.resource("a://1")(lambda: "x")
+    server.remove_resource("a://1")
+    assert heard == []
+    # A process that only runs jobs may say that something changed.
+    server.updated("a://1")
+    server.changed("tools")
+    assert heard == ["resource", "tools"]
+    result(server, "tools/list")
+    server.prompt(lambda: "x", "p")
+    assert heard == ["resource", "tools", "prompts"]
+
+
+def test_free_topics_carry_json_and_reach_only_who_asked_for_them():
+    bus, heard = LocalBus(), []
+    unsubscribe = bus.subscribe({"tasks/1", "tools"}, lambda topic, data: heard.append((topic, data)))
+    bus.publish("tasks/1", {"status": "working"})
+    bus.publish("tasks/2", {"status": "working"})
+    bus.publish("tools")
+    unsubscribe()
+    bus.publish("tools")
+    assert heard == [("tasks/1", {"status": "working"}), ("tools", None)]
+
+
+def test_a_subscription_keeps_the_newest_message_of_a_topic():
+    bus = LocalBus()
+    with Subscription(bus, ["tasks/1", "tasks/2"]) as subscription:
+        for status in ("working", "completed"):
+            bus.publish("tasks/1", {"status": status})
+        bus.publish("tasks/2", ["any", "JSON"])
+        bus.publish("resource", "a://1")
+        assert subscription.take(0) == [("tasks/1", {"status": "completed"}), ("tasks/2", ["any", "JSON"])]
+    with Subscription(bus, (), ["a://1"]) as subscription:
+        bus.publish("resource", {"uri": "a://1"})
+        bus.publish("resource", "a://2")
+        assert subscription.take(0) == []
+
+
 def test_a_kind_that_does_not_exist_is_the_authors_mistake():
     with pytest.raises(ValueError, match="updated"):
         Server("s").changed("resource")
 
 
 def test_a_bus_of_ones_own_may_take_its_place():
-    class Loud(Bus):
+    class Loud(LocalBus):
         published = []
 
-        def publish(self, kind, uri=None):
-            self.published.append((kind, uri))
-            super().publish(kind, uri)
+        def publish(self, topic, data=None):
+            self.published.append((topic, data))
+            super().publish(topic, data)
 
     server = Server("s", bus=Loud())
-    server.add_resource(lambda: "x", "a://1")
+    server.resource("a://1")(lambda: "x")
     session = Legacy(server)
     session.result("resources/subscribe", uri="a://1")
     server.updated("a://1")
-    assert Loud.published == [("resources", None), ("resource", "a://1")]
+    assert Loud.published == [("resource", "a://1")]
     assert session.sent[-1]["params"] == {"uri": "a://1"}
 
 
 def test_a_session_hears_of_changes_after_initialized_and_until_it_ends():
     server = Server("s")
-    server.add_tool(lambda: "x", "t")
-    server.add_resource(lambda: "x", "a://1")
+    server.tool(lambda: "x", "t")
+    server.resource("a://1")(lambda: "x")
     sent = []
     session = server.open_session(sent.append)
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
@@ -109,7 +153,7 @@ def test_a_session_hears_of_changes_after_initialized_and_until_it_ends():
 
 def test_subscriptions_of_a_session_are_its_own_and_limited():
     server = Server("s", limits={"subscriptions": 2})
-    server.add_resource(lambda id: "x", "a://{id}")
+    server.resource("a://{id}")(lambda id: "x")
     one, two = Legacy(server), Legacy(server)
     one.result("resources/subscribe", uri="a://1")
     assert one.result("resources/subscribe", uri="a://2") == {}

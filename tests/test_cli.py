@@ -191,7 +191,7 @@ def test_over_http_with_headers(capsys):
 
     seen = []
     server = Server("s", "1")
-    server.add_tool(lambda: "x", "t")
+    server.tool(lambda: "x", "t")
 
     def app(environ, start_response):
         seen.append(environ.get("HTTP_X_KEY"))
@@ -216,7 +216,7 @@ def test_a_server_that_wants_authorization_is_one_line_too(capsys):
 
 def test_signing_in_with_a_browser_and_keeping_the_tokens(capsys, monkeypatch, tmp_path):
     server, browser, tokens = Server("guarded"), Browser(), tmp_path / "tokens.json"
-    server.add_tool(lambda: "42", "secret", description="Tell a secret.")
+    server.tool(lambda: "42", "secret", description="Tell a secret.")
     monkeypatch.setattr("webbrowser.open", browser.open)
     with Authority() as authority, Resource(authority) as site:
 

@@ -171,7 +171,7 @@ def test_results_are_dicts_with_what_one_wants_from_them():
 
 def test_what_a_server_does_not_offer_is_an_empty_list_or_a_clear_error():
     server = Server("bare")
-    server.add_tool(lambda: 1, "one", description="One.")
+    server.tool(lambda: 1, "one", description="One.")
     with Client(server) as client:
         assert client.list_prompts() == [] and client.list_resources() == []
         with pytest.raises(minimcp.ProtocolError, match="bare does not offer resources"):

@@ -39,7 +39,7 @@ def test_changes_arrive_in_order_and_only_those_asked_for(door, mode):
             server.updated("library://rules")
             found = changes.receive(5)
             assert found["method"] == UPDATED and found["params"]["uri"] == "library://rules"
-            server.add_tool(lambda: 1, "extra", description="Extra.")
+            server.tool(lambda: 1, "extra", description="Extra.")
             assert changes.receive(5)["method"] == TOOLS
         assert client.call_tool("lookup", title="a").text == '{"copies":1}'
 
@@ -60,7 +60,7 @@ def test_waiting_is_bounded_when_asked(door, mode):
     with Client(door[1], mode=mode) as client, client.listen(tools=True) as changes:
         with pytest.raises(minimcp.Timeout):
             changes.receive(0.1)
-        door[0].add_tool(lambda: 1, "extra", description="Extra.")
+        door[0].tool(lambda: 1, "extra", description="Extra.")
         assert changes.receive(5)["method"] == TOOLS
 
 

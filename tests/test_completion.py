@@ -15,9 +15,9 @@ CITIES = {"peru": ["Lima", "Cusco"], "norway": ["Oslo", "Bergen"]}
 @pytest.fixture
 def server():
     server = Server("s", "1")
-    server.add_prompt(lambda city, month="": f"A trip to {city}", "trip")
-    server.add_resource(lambda country, city: f"{city}, {country}", "city://{country}/{city}")
-    server.add_resource(lambda: "x", "city://all")
+    server.prompt(lambda city, month="": f"A trip to {city}", "trip")
+    server.resource("city://{country}/{city}")(lambda country, city: f"{city}, {country}")
+    server.resource("city://all")(lambda: "x")
 
     @server.completion("trip", "city")
     def cities(value: str, arguments: dict) -> list[str]:
@@ -36,7 +36,7 @@ def complete(server, ref, name, value, **more):
 
 def test_without_completions_there_is_no_capability_and_no_method():
     server = Server("s")
-    server.add_prompt(lambda: "x", "x")
+    server.prompt(lambda: "x", "x")
     assert "completions" not in result(server, "server/discover")["capabilities"]
     error = problem(server, "completion/complete", ref={"type": "ref/prompt", "name": "x"}, argument={})
     assert error["code"] == -32601
@@ -85,7 +85,7 @@ def test_references_and_arguments_that_do_not_fit_are_errors(server, params):
 
 
 def test_a_hidden_prompt_completes_nothing(server):
-    server.add_prompt(lambda city: city, "trip", allow=lambda ctx: False)
+    server.prompt(lambda city: city, "trip", allow=lambda ctx: False)
     argument = {"name": "city", "value": ""}
     error = problem(server, "completion/complete", ref=PROMPT, argument=argument)
     assert error == {"code": -32602, "message": "Unknown reference: trip"}

@@ -18,7 +18,7 @@ LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "e
 def emitted(handler, **meta):
     """What a tool emits in a call with this `_meta`."""
     server, sent = Server("s"), []
-    server.add_tool(handler, "tool")
+    server.tool(handler, "tool")
     reply = server.handle(modern("tools/call", name="tool", meta=meta), sent.append)
     assert "result" in reply, reply
     return sent
@@ -60,7 +60,7 @@ def test_nothing_is_sent_once_the_call_is_over():
         return "done"
 
     server, sent = Server("s"), []
-    server.add_tool(tool, "tool")
+    server.tool(tool, "tool")
     server.handle(modern("tools/call", name="tool", meta={"progressToken": 1, LEVEL: "debug"}), sent.append)
     kept[0].progress(1)
     kept[0].log("error", "late")
@@ -106,7 +106,7 @@ def test_log_data_is_taken_apart_as_results_are():
 
 def test_logging_is_declared_by_servers_whose_handlers_can_log():
     server = Server("s")
-    server.add_tool(lambda: "x", "plain")
+    server.tool(lambda: "x", "plain")
     assert "logging" not in result(server, "server/discover")["capabilities"]
     assert Legacy(server).problem("logging/setLevel", level="info")["code"] == -32601
 
@@ -131,7 +131,7 @@ def test_the_context_knows_its_call():
         return "x"
 
     server = Server("s")
-    server.add_tool(tool)
+    server.tool(tool)
     trace = {
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "tracestate": "a=b",
@@ -205,7 +205,7 @@ def test_a_cancelled_call_raises_where_the_handler_looks_and_sends_nothing_more(
 
 def test_cancelling_twice_or_too_late_does_nothing():
     server = Server("s")
-    server.add_tool(lambda: "x", "tool")
+    server.tool(lambda: "x", "tool")
     session = server.open_session()
     assert server.handle(modern("tools/call", 5, name="tool"), None, session)["result"]["content"][0]["text"] == "x"
     for _ in range(2):

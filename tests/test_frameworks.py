@@ -137,7 +137,7 @@ def test_flask_mounts_it_beside_the_application(flask: Any) -> None:
     from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
     server = Server("mounted")
-    server.add_tool(lambda: {"in context": flask.has_app_context()}, "where")
+    server.tool(lambda: {"in context": flask.has_app_context()}, "where")
     app = flask.Flask("site")
     app.add_url_rule("/", view_func=lambda: "the site")
     app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/mcp": server.wsgi})
@@ -192,7 +192,7 @@ class Site:
 
 def test_a_flask_view_serves_both_paths_and_every_method(flask: Any) -> None:
     site = Site(flask)
-    site.server.add_tool(lambda: "x", "plain")
+    site.server.tool(lambda: "x", "plain")
     with site.serve() as url:
         assert post(url, modern("tools/list"), Test_User="ann")[0] == 200
         assert post(url + "/", modern("tools/list"), Test_User="ann")[0] == 200
@@ -266,13 +266,13 @@ def test_a_flask_context_outlives_the_view_of_a_stream(flask: Any) -> None:
 
 def test_a_waiting_stream_holds_no_flask_context(flask: Any) -> None:
     site = Site(flask)
-    site.server.add_tool(lambda: "x", "first")
+    site.server.tool(lambda: "x", "first")
     message = modern("subscriptions/listen", notifications={"toolsListChanged": True})
     with site.serve() as url, exchange(url, message, http_headers(message)) as response:
         coming = events(response)
         assert next(coming)["method"] == "notifications/subscriptions/acknowledged"
         assert site.torn_down.wait(TIMEOUT_S)
-        site.server.add_tool(lambda: "x", "second")
+        site.server.tool(lambda: "x", "second")
         assert next(coming)["method"] == "notifications/tools/list_changed"
         site.server.close()
         assert [event.get("method", "result") for event in coming] == ["notifications/cancelled", "result"]
@@ -319,7 +319,7 @@ def test_a_hook_that_refuses_the_worker_fails_the_call(flask: Any, abort: bool) 
 
 def test_a_flask_application_may_read_the_body_first_and_limit_it(flask: Any) -> None:
     site, seen = Site(flask), []
-    site.server.add_tool(lambda: {"fine": True}, "plain")
+    site.server.tool(lambda: {"fine": True}, "plain")
     site.app.config["MAX_CONTENT_LENGTH"] = 2000
 
     with site.serve() as url:
@@ -328,7 +328,7 @@ def test_a_flask_application_may_read_the_body_first_and_limit_it(flask: Any) ->
         assert "MAX_CONTENT_LENGTH" in reply["error"]["message"]
 
     site = Site(flask)
-    site.server.add_tool(lambda: {"fine": True}, "plain")
+    site.server.tool(lambda: {"fine": True}, "plain")
     site.app.before_request(lambda: seen.append(flask.request.get_json()["method"]))
     with site.serve() as url:
         assert call(url, "plain", Test_User="ann") == {"fine": True}
@@ -337,7 +337,7 @@ def test_a_flask_application_may_read_the_body_first_and_limit_it(flask: Any) ->
 
 def test_flask_decides_by_its_trusted_hosts(flask: Any) -> None:
     site = Site(flask)
-    site.server.add_tool(lambda: "x", "plain")
+    site.server.tool(lambda: "x", "plain")
     headers = {"Host": "shop.example"}
     with site.serve() as url:
         assert post(url, modern("tools/list"), **headers)[0] == 403

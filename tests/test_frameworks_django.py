@@ -141,7 +141,7 @@ def test_where_django_requires_a_login_nobody_gets_in_and_nobody_is_redirected(d
     server = Server(
         "tokens", principal=lambda environ: {"Bearer x": "xenia"}.get(environ.get("HTTP_AUTHORIZATION", ""))
     )
-    server.add_tool(lambda: {"fine": True}, "plain")
+    server.tool(lambda: {"fine": True}, "plain")
     with django_site(server, middleware) as url:
         assert post(url, tool("plain"))[0] == 401
         assert call(url, "plain", Authorization="Bearer x") == {"fine": True}
@@ -279,14 +279,14 @@ def test_a_django_view_streams_changes_and_holds_no_database_connection(django: 
         return environ["django.request"].user.get_username()
 
     server = Server("changes", principal=principal)
-    server.add_tool(lambda: "x", "first")
+    server.tool(lambda: "x", "first")
     message = modern("subscriptions/listen", notifications={"toolsListChanged": True})
     headers = http_headers(message, Cookie=ann)
     with django_site(server, SESSION) as url, exchange(url, message, headers) as response:
         coming = events(response)
         assert next(coming)["params"]["notifications"] == {"toolsListChanged": True}
         assert [connection.connection for connection in used] == [None]
-        server.add_tool(lambda: "x", "more")
+        server.tool(lambda: "x", "more")
         assert next(coming)["method"] == "notifications/tools/list_changed"
         server.close()
         assert [event.get("method", "result") for event in coming] == ["notifications/cancelled", "result"]

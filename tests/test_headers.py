@@ -55,7 +55,7 @@ def test_malformed_values_are_refused(value):
 def order(sent, **arguments):
     """The reply to a call with these headers besides the usual ones."""
     server = Server("s")
-    server.add_tool(lambda **given: "ok", "order", input_schema=ORDER)
+    server.tool(lambda **given: "ok", "order", input_schema=ORDER)
     message = modern("tools/call", name="order", arguments=arguments)
     found = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "order", **sent}
     call = server.call(message, get_header=lambda name: found.get(name.lower()))
@@ -136,13 +136,13 @@ def test_headers_that_are_missing_or_differ_are_refused(sent, arguments):
 )
 def test_annotations_that_break_a_rule_are_refused_at_registration(schema):
     with pytest.raises(ValueError, match="x-mcp-header"):
-        Server("s").add_tool(lambda **given: "x", "x", input_schema={"type": "object", **schema})
+        Server("s").tool(lambda **given: "x", "x", input_schema={"type": "object", **schema})
 
 
 def test_annotations_are_listed_and_a_property_may_have_that_name():
     server = Server("s")
-    server.add_tool(lambda **given: "x", "x", input_schema=ORDER)
-    server.add_tool(
+    server.tool(lambda **given: "x", "x", input_schema=ORDER)
+    server.tool(
         lambda **given: "x", "y", input_schema={"type": "object", "properties": {"x-mcp-header": {"type": "string"}}}
     )
     listed = server.handle(modern("tools/list"))["result"]["tools"]

@@ -258,7 +258,7 @@ def test_a_listen_stream_stays_open_and_is_tagged_and_released(server):
         with streaming(url + "/mcp", message, http_headers(message)) as (response, event):
             assert response.headers["Content-Type"] == "text/event-stream"
             assert "subscriptions/acknowledged" in event()["data"]
-            server.add_tool(lambda: "x", "new")
+            server.tool(lambda: "x", "new")
             changed = json.loads(event()["data"])
             assert changed["method"] == "notifications/tools/list_changed"
             assert changed["params"]["_meta"] == {"io.modelcontextprotocol/subscriptionId": "L"}
@@ -275,7 +275,7 @@ def test_a_listen_stream_stays_open_and_is_tagged_and_released(server):
 
 def test_without_room_for_a_stream_listening_is_acknowledged_empty_and_ended():
     server = Server("s", limits={"foreign_streams": 0})
-    server.add_tool(lambda: "x", "t")
+    server.tool(lambda: "x", "t")
     message = modern("subscriptions/listen", notifications={"toolsListChanged": True})
     response = send(Client(server.wsgi), message)
     events = [json.loads(line[6:]) for line in response.data.splitlines() if line.startswith(b"data: ")]

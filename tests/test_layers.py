@@ -40,6 +40,8 @@ THIRD_PARTIES = {
     "flask": ("transports/frameworks.py",),
     "django": ("transports/frameworks.py",),
     "pydantic": (),
+    # For type checkers alone, which bring its stubs.
+    "typing_extensions": ("server/registration.py",),
     "pytest": ("pytest_plugin.py",),
 }
 # These stand on a third party from their first line, so they themselves load on first use.

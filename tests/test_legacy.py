@@ -14,7 +14,7 @@ HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"na
 @pytest.fixture
 def server():
     server = Server("s", secret="0123456789abcdef", limits={"sessions": 3})
-    server.add_tool(lambda: "x", "t")
+    server.tool(lambda: "x", "t")
     return server
 
 
@@ -118,7 +118,7 @@ def test_another_process_with_the_same_secret_restores_a_session(server):
     session = Legacy(server, "2025-06-18", elicitation={}).session
     id = server.keep_session(session)
     other = Server("s", secret=["a-newer-key-of-16-bytes", "0123456789abcdef"])
-    other.add_tool(lambda: "x", "t")
+    other.tool(lambda: "x", "t")
     restored = other.open_session(id=id)
     assert restored.version == "2025-06-18" and restored.capabilities == {"elicitation": {}}
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "t"}}

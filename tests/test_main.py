@@ -11,7 +11,7 @@ from minimcp.__main__ import load, main
 from tests.doors import ROOT, Stdio
 from tests.helpers import Process, modern, post
 
-ONE = "from minimcp import Server\nserver = Server('one', '1')\nserver.add_tool(lambda: 'x', 't')\n"
+ONE = "from minimcp import Server\nserver = Server('one', '1')\nserver.tool(lambda: 'x', 't')\n"
 TWO = ONE + "other = Server('two', '1')\n"
 
 

@@ -18,9 +18,9 @@ TAG = "io.modelcontextprotocol/subscriptionId"
 @pytest.fixture
 def server():
     server = Server("s", "1")
-    server.add_tool(lambda: "x", "t")
-    server.add_resource(lambda: "x", "a://1")
-    server.add_resource(lambda id: "x", "b://{id}")
+    server.tool(lambda: "x", "t")
+    server.resource("a://1")(lambda: "x")
+    server.resource("b://{id}")(lambda id: "x")
     return server
 
 
@@ -61,7 +61,7 @@ def test_client_info_is_optional_and_unknown_members_are_tolerated(server):
 
 
 def test_every_result_has_its_type_and_the_servers_identity(server):
-    server.add_prompt(lambda: "x", "p")
+    server.prompt(lambda: "x", "p")
     server.completion("p", "a")(lambda value, arguments: [])
     calls = {
         "server/discover": {},
@@ -108,8 +108,8 @@ def test_codes_of_the_older_era_never_leave(server, code):
     def refuse() -> str:
         raise McpError("no", data, code=code)
 
-    server.add_tool(refuse, "refuse")
-    server.add_resource(refuse, "a://2")
+    server.tool(refuse, "refuse")
+    server.resource("a://2")(refuse)
     for method, params in (("tools/call", {"name": "refuse"}), ("resources/read", {"uri": "a://2"})):
         assert problem(server, method, **params) == {"code": -32602, "message": "no", "data": data}
         assert Legacy(server).problem(method, **params)["code"] == code
@@ -259,7 +259,7 @@ def test_a_filter_that_is_none_is_refused(server, notifications):
 
 
 def test_a_hidden_resource_is_left_out_like_one_that_is_not_there(server):
-    server.add_resource(lambda: "x", "secret://1", allow=lambda ctx: ctx.principal == "ann")
+    server.resource("secret://1", allow=lambda ctx: ctx.principal == "ann")(lambda: "x")
     stream = Listening(server, 1, resourceSubscriptions=["secret://1", "a://1"])
     assert stream.wait(1)["params"]["notifications"] == {"resourceSubscriptions": ["a://1"]}
     server.close()

@@ -71,7 +71,7 @@ def test_text_is_a_message_of_the_user_and_arguments_are_strings(server):
 
 
 def test_messages_of_every_kind(server):
-    server.add_prompt(
+    server.prompt(
         lambda: [
             "text",
             {"role": "assistant", "content": "said"},
@@ -106,7 +106,7 @@ def test_messages_of_every_kind(server):
 
 def test_a_whole_result_goes_through(server):
     whole = {"description": "d", "messages": [{"role": "assistant", "content": {"type": "text", "text": "x"}}]}
-    server.add_prompt(lambda: whole, "whole")
+    server.prompt(lambda: whole, "whole")
     found = result(server, "prompts/get", name="whole")
     assert found["description"] == "d" and found["messages"] == whole["messages"]
 
@@ -130,7 +130,7 @@ def test_names_and_arguments_that_do_not_fit_are_errors(server, params):
 
 
 def test_a_crash_is_an_internal_error_without_its_cause(server, caplog):
-    server.add_prompt(lambda: 1 / 0, "bad")
+    server.prompt(lambda: 1 / 0, "bad")
     assert problem(server, "prompts/get", name="bad") == {
         "code": -32603,
         "message": "The prompt bad failed; the server's log has the details",
@@ -139,7 +139,7 @@ def test_a_crash_is_an_internal_error_without_its_cause(server, caplog):
 
 
 def test_hidden_prompts_look_as_if_they_were_not_there(server):
-    server.add_prompt(lambda: "x", "secret", allow=lambda ctx: False)
+    server.prompt(lambda: "x", "secret", allow=lambda ctx: False)
     assert [each["name"] for each in result(server, "prompts/list")["prompts"]] == ["greet"]
     assert problem(server, "prompts/get", name="secret")["message"] == "Unknown prompt: secret"
 

@@ -28,7 +28,7 @@ def add(a: int, b: int) -> int:
 SOURCE = '''
 from minimcp import Server
 server = Server("of a source", "1")
-server.add_tool(lambda: "x", "t")
+server.tool(lambda: "x", "t")
 '''
 ENV = {"PYTHONPATH": os.environ["PYTHONPATH"]}
 

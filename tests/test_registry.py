@@ -50,8 +50,8 @@ def test_decorators_return_the_function_and_take_options_or_none():
         (lambda server: server.tool("name"), "name="),
         (lambda server: server.prompt("name"), "name="),
         (lambda server: server.resource(lambda: "x"), "Write the URI"),
-        (lambda server: server.add_tool(lambda *args: "x", "x"), r"\*args"),
-        (lambda server: server.add_tool(dict), "not a function"),
+        (lambda server: server.tool(lambda *args: "x", "x"), r"\*args"),
+        (lambda server: server.tool(dict), "not a function"),
     ],
 )
 def test_what_cannot_be_registered_is_told_how_to_write_it(register, words):
@@ -69,19 +69,19 @@ def test_methods_of_objects_are_functions_too():
             return self.stock - sold
 
     server = Server("s")
-    server.add_tool(Shop(5).left)
+    server.tool(Shop(5).left)
     assert result(server, "tools/call", name="left", arguments={"sold": 2})["structuredContent"] == 3
 
 
 def test_registering_while_others_list_and_call_never_shows_half_a_change():
     server = Server("s", page_size=7)
-    server.add_tool(lambda: "x", "first")
+    server.tool(lambda: "x", "first")
     stop = threading.Event()
 
     def churn():
         while not stop.is_set():
             for n in range(20):
-                server.add_tool(lambda: "x", f"t{n}")
+                server.tool(lambda: "x", f"t{n}")
             for n in range(20):
                 server.remove_tool(f"t{n}")
 

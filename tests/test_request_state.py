@@ -24,7 +24,7 @@ def test_a_state_is_bound_to_tool_arguments_principal_and_key():
         return ctx.elicit(f"Name in {city}?", {"name": str})["name"]
 
     server = serving(tool)
-    server.add_tool(tool, "other")
+    server.tool(tool, "other")
     state = call(server, principal="ann", arguments={"city": "Rome"})["result"]["requestState"]
     retry = {"requestState": state, "inputResponses": {"q1": accept(name="Ann")}}
     words = "The request state is not valid for this request; start again without it"
@@ -65,7 +65,7 @@ def test_rotation_accepts_states_of_the_old_key():
         Server("s", secret=["new-key-of-16-bytes", "old-key-of-16-bytes"]),
     )
     for server in (old, new):
-        server.add_tool(tool, "tool")
+        server.tool(tool, "tool")
     state = call(old)["result"]["requestState"]
     assert (
         call(new, requestState=state, inputResponses={"q1": accept(name="Ann")})["result"]["content"][0]["text"]

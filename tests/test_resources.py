@@ -74,17 +74,17 @@ def test_contents_have_the_uri_that_was_read_and_text_or_blob(server):
     assert read(server, "db://books/3") == [
         {"uri": "db://books/3", "mimeType": "application/json", "text": '{"table":"books","row":3}'}
     ]
-    server.add_resource(lambda: b"\x00\xff", "bin://pics/x.png")
+    server.resource("bin://pics/x.png")(lambda: b"\x00\xff")
     assert read(server, "bin://pics/x.png") == [{"uri": "bin://pics/x.png", "mimeType": "image/png", "blob": "AP8="}]
-    server.add_resource(lambda: (b"%PDF", "application/pdf"), "bin://doc")
+    server.resource("bin://doc")(lambda: (b"%PDF", "application/pdf"))
     assert read(server, "bin://doc") == [{"uri": "bin://doc", "mimeType": "application/pdf", "blob": "JVBERg=="}]
 
 
 def test_several_contents_may_come_of_one_uri(server):
     parts = [{"uri": "dir://a/1", "text": "one"}, {"uri": "dir://a/2", "blob": "AA=="}]
-    server.add_resource(lambda: parts, "dir://a", mime_type="inode/directory")
+    server.resource("dir://a", mime_type="inode/directory")(lambda: parts)
     assert read(server, "dir://a") == parts
-    server.add_resource(lambda: {"contents": []}, "dir://empty")
+    server.resource("dir://empty")(lambda: {"contents": []})
     assert read(server, "dir://empty") == []
 
 
@@ -106,7 +106,7 @@ def test_a_uri_is_a_string(server, uri):
 
 
 def test_a_crash_is_an_internal_error_without_its_cause(server, caplog):
-    server.add_resource(lambda: 1 / 0, "bad://x")
+    server.resource("bad://x")(lambda: 1 / 0)
     error = problem(server, "resources/read", uri="bad://x")
     assert error["code"] == -32603 and "division" not in error["message"]
     assert "ZeroDivisionError" in caplog.text
@@ -116,12 +116,12 @@ def test_a_reader_may_answer_with_its_own_error(server):
     def gone() -> str:
         raise McpError("Gone for good", code=4100)
 
-    server.add_resource(gone, "old://x")
+    server.resource("old://x")(gone)
     assert problem(server, "resources/read", uri="old://x") == {"code": 4100, "message": "Gone for good"}
 
 
 def test_hidden_resources_look_as_if_they_were_not_there(server):
-    server.add_resource(lambda: "x", "secret://x", allow=lambda ctx: False)
+    server.resource("secret://x", allow=lambda ctx: False)(lambda: "x")
     assert [each["uri"] for each in result(server, "resources/list")["resources"]] == ["config://app"]
     assert problem(server, "resources/read", uri="secret://x") == {
         "code": -32602,
@@ -133,7 +133,7 @@ def test_hidden_resources_look_as_if_they_were_not_there(server):
 
 
 def test_a_fixed_uri_wins_over_a_template(server):
-    server.add_resource(lambda: "fixed", "db://books/1")
+    server.resource("db://books/1")(lambda: "fixed")
     assert read(server, "db://books/1")[0]["text"] == "fixed"
 
 
@@ -155,13 +155,13 @@ def test_malformed_uris_and_templates_are_refused_at_registration(server, uri):
         return table
 
     with pytest.raises(ValueError):
-        server.add_resource(row, uri)
+        server.resource(uri)(row)
 
 
 def test_caching_hints_are_the_servers_or_the_resources_own():
     server = Server("s", ttl_ms=1000, cache_scope="public", page_size=1)
-    server.add_resource(lambda: "x", "a://1", ttl_ms=5)
-    server.add_resource(lambda: "x", "a://2", cache_scope="private")
+    server.resource("a://1", ttl_ms=5)(lambda: "x")
+    server.resource("a://2", cache_scope="private")(lambda: "x")
     hints = [
         (found["ttlMs"], found["cacheScope"])
         for found in (
@@ -180,11 +180,11 @@ def test_caching_hints_are_the_servers_or_the_resources_own():
 
 def test_what_depends_on_the_caller_is_private_whatever_the_defaults_say():
     server = Server("s", ttl_ms=1000, cache_scope="public", page_size=1)
-    server.add_resource(lambda: "x", "a://1")
-    server.add_resource(lambda: "x", "a://2", allow=lambda ctx: True, cache_scope="public")
-    server.add_tool(lambda: "x", "open")
-    server.add_tool(lambda: "x", "secret", allow=lambda ctx: False)
-    server.add_prompt(lambda: "x", "open")
+    server.resource("a://1")(lambda: "x")
+    server.resource("a://2", allow=lambda ctx: True, cache_scope="public")(lambda: "x")
+    server.tool(lambda: "x", "open")
+    server.tool(lambda: "x", "secret", allow=lambda ctx: False)
+    server.prompt(lambda: "x", "open")
     second = result(server, "resources/list")["nextCursor"]
     found = {
         "discover": result(server, "server/discover"),
@@ -207,13 +207,13 @@ def test_caching_hints_that_make_no_sense_are_refused(hints):
     with pytest.raises(ValueError):
         Server("s", **hints)
     with pytest.raises(ValueError):
-        Server("s").add_resource(lambda: "x", "a://1", **hints)
+        Server("s").resource("a://1", **hints)(lambda: "x")
 
 
 def test_list_pages_follow_one_another():
     server = Server("s", page_size=2)
     for n in range(5):
-        server.add_resource(lambda: "x", f"a://{n}")
+        server.resource(f"a://{n}")(lambda: "x")
     seen, cursor = [], {}
     while True:
         page = result(server, "resources/list", **cursor)

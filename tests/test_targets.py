@@ -119,7 +119,7 @@ def test_a_folder_to_run_in(tmp_path, file):
 
 def test_a_server_and_a_wsgi_callable_need_no_transport():
     server = Server("here")
-    server.add_tool(lambda a, b: a + b, "add", input_schema={"type": "object"})
+    server.tool(lambda a, b: a + b, "add", input_schema={"type": "object"})
     assert name(server) == "here"
     assert name(server.wsgi) == "here"
 

@@ -27,21 +27,21 @@ def test_a_server_without_tools_neither_declares_nor_serves_them(server):
     assert problem(server, "tools/list")["code"] == -32601
     assert problem(server, "tools/call", name="x")["code"] == -32601
     assert "tools" not in Legacy(server).hello["capabilities"]
-    server.add_tool(lambda: "x", "x")
+    server.tool(lambda: "x", "x")
     assert result(server, "server/discover")["capabilities"] == {"tools": {"listChanged": True}}
     assert Legacy(server).hello["capabilities"]["tools"] == {"listChanged": True}
 
 
 def test_the_last_tool_may_go_and_the_list_is_empty(server):
-    server.add_tool(lambda: "x", "x")
+    server.tool(lambda: "x", "x")
     assert server.remove_tool("x") is True and server.remove_tool("x") is False
     assert result(server, "tools/list")["tools"] == []
 
 
 def test_tools_are_listed_in_order_of_registration_and_replacing_keeps_the_place(server):
     for name in ("zebra", "ant", "Ant"):
-        server.add_tool(lambda: "x", name)
-    server.add_tool(lambda: "y", "zebra", description="new")
+        server.tool(lambda: "x", name)
+    server.tool(lambda: "y", "zebra", description="new")
     names = [tool["name"] for tool in result(server, "tools/list")["tools"]]
     assert names == ["zebra", "ant", "Ant"] == [tool["name"] for tool in Legacy(server).result("tools/list")["tools"]]
     assert result(server, "tools/list")["tools"][0]["description"] == "new"
@@ -49,14 +49,14 @@ def test_tools_are_listed_in_order_of_registration_and_replacing_keeps_the_place
 
 
 def test_names_are_case_sensitive(server):
-    server.add_tool(lambda: "lower", "ant")
+    server.tool(lambda: "lower", "ant")
     assert problem(server, "tools/call", name="Ant") == {"code": -32602, "message": "Unknown tool: Ant"}
 
 
 @pytest.mark.parametrize("name", ["a b", "a/b", "é", "x" * 129, "a,b"])
 def test_names_others_could_not_use_are_refused(server, name):
     with pytest.raises(ValueError, match="tool name"):
-        server.add_tool(lambda: "x", name)
+        server.tool(lambda: "x", name)
 
 
 def test_every_field_of_a_tool_is_listed(server):
@@ -103,7 +103,7 @@ def test_every_field_of_a_tool_is_listed(server):
 
 
 def test_a_tool_without_parameters_takes_none(server):
-    server.add_tool(lambda: "x", "x")
+    server.tool(lambda: "x", "x")
     assert result(server, "tools/list")["tools"][0]["inputSchema"] == {"type": "object", "additionalProperties": False}
     assert call(server, "x", extra=1)["isError"] is True
     assert result(server, "tools/call", name="x")["content"] == [{"type": "text", "text": "x"}]
@@ -125,7 +125,7 @@ def test_a_raw_schema_is_listed_word_for_word(server):
         "anyOf": [{"required": ["size"]}],
         "unevaluatedProperties": True,
     }
-    server.add_tool(lambda **order: order, "order", input_schema=schema)
+    server.tool(lambda **order: order, "order", input_schema=schema)
     assert result(server, "tools/list")["tools"][0]["inputSchema"] == schema
     assert call(server, "order", size="m")["structuredContent"] == {"size": "m"}
     assert call(server, "order", size="m", gift=True)["isError"] is True
@@ -145,7 +145,7 @@ def test_a_raw_schema_is_listed_word_for_word(server):
 )
 def test_an_input_schema_that_is_none_is_refused_at_registration(server, schema):
     with pytest.raises((ValueError, TypeError)):
-        server.add_tool(lambda **given: "x", "x", input_schema=schema)
+        server.tool(lambda **given: "x", "x", input_schema=schema)
     assert result(server, "server/discover")["capabilities"] == {}
 
 
@@ -155,7 +155,7 @@ def test_an_older_dialect_is_kept_and_honoured(server):
         "type": "object",
         "properties": {"pair": {"type": "array", "items": [{"type": "integer"}, {"type": "string"}]}},
     }
-    server.add_tool(lambda pair: "fits", "pair", input_schema=schema)
+    server.tool(lambda pair: "fits", "pair", input_schema=schema)
     assert call(server, "pair", pair=[1, "a"])["content"][0]["text"] == "fits"
     assert call(server, "pair", pair=["a", 1])["isError"] is True
 
@@ -189,13 +189,13 @@ def test_what_a_function_returns_becomes_content(server):
         "whole": ({"content": [text("a")], "_meta": {"com.example/x": 1}}, [{"type": "text", "text": "a"}]),
     }
     for name, (value, content) in cases.items():
-        server.add_tool(lambda value=value: value, name, input_schema={"type": "object"})
+        server.tool(lambda value=value: value, name, input_schema={"type": "object"})
         assert call(server, name)["content"] == content, name
     assert result(server, "tools/call", name="whole")["_meta"]["com.example/x"] == 1
 
 
 def test_a_dict_is_structured_content_and_its_json_as_text(server):
-    server.add_tool(lambda: {"å": [1, None]}, "data")
+    server.tool(lambda: {"å": [1, None]}, "data")
     found = call(server, "data")
     assert found["structuredContent"] == {"å": [1, None]}
     assert found["content"] == [{"type": "text", "text": '{"å":[1,null]}'}]
@@ -257,8 +257,8 @@ def test_a_tool_error_is_read_by_the_model_and_a_crash_is_logged(server, caplog)
 
 
 def test_a_result_json_cannot_say_is_a_failure(server, caplog):
-    server.add_tool(lambda: {"x": float("nan")}, "nan")
-    server.add_tool(lambda: object(), "thing")
+    server.tool(lambda: {"x": float("nan")}, "nan")
+    server.tool(lambda: object(), "thing")
     assert call(server, "nan")["isError"] is True and call(server, "thing")["isError"] is True
     assert "nan" in caplog.text
 
@@ -285,7 +285,7 @@ def test_debugging_tells_what_a_crash_was(caplog):
 
 @pytest.mark.parametrize("params", [{}, {"name": 5}, {"name": None}, {"name": "x", "arguments": []}])
 def test_params_that_make_no_call_are_an_error(server, params):
-    server.add_tool(lambda: "x", "x")
+    server.tool(lambda: "x", "x")
     assert problem(server, "tools/call", **params)["code"] == -32602
     assert Legacy(server).problem("tools/call", **params)["code"] == -32602
 
@@ -325,14 +325,14 @@ def test_async_functions_are_refused_with_what_to_write(server):
         return "x"
 
     with pytest.raises(TypeError, match="write def"):
-        server.add_tool(later)
+        server.tool(later)
     with pytest.raises(TypeError):
         server.completion("x", "y")(later)
 
 
 def test_lists_do_not_depend_on_who_asked_what_before(server):
     for name in ("a", "b"):
-        server.add_tool(lambda: "x", name)
+        server.tool(lambda: "x", name)
     before = result(server, "tools/list")
     session = Legacy(server, "2024-11-05")
     session.result("tools/call", name="a")

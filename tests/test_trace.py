@@ -73,7 +73,7 @@ def test_questions_of_a_legacy_server_are_matched_with_the_client_s_answers():
 
 
 def test_a_process_is_traced_line_by_line_into_a_file_that_json_tool_reads(tmp_path):
-    (tmp_path / "it.py").write_text("from minimcp import Server\ns = Server('s', '1')\ns.add_tool(lambda: 'x', 't')\n")
+    (tmp_path / "it.py").write_text("from minimcp import Server\ns = Server('s', '1')\ns.tool(lambda: 'x', 't')\n")
     path = tmp_path / "trace.jsonl"
     with Client([sys.executable, "-m", "minimcp", "run", str(tmp_path / "it.py")], trace=path) as client:
         assert client.call_tool("t").text == "x"

@@ -155,7 +155,7 @@ def content_tools() -> List[object]:
 @pytest.mark.parametrize("function", content_tools(), ids=lambda function: function.__name__)
 def test_a_tool_annotated_with_content_has_no_output_schema(function):
     server = Server("types")
-    server.add_tool(function)
+    server.tool(function)
     meta = {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "0"},
@@ -175,7 +175,7 @@ def test_a_tool_annotated_with_a_shape_that_is_no_content_has_structured_output(
         return [{"uri": "file:///a", "name": "a"}]
 
     server = Server("types")
-    server.add_tool(roots)
+    server.tool(roots)
     output = server.registry.tools["roots"].definition["outputSchema"]
     assert output["type"] == "array"
     assert "uri" in json.dumps(output)

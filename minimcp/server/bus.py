@@ -1,80 +1,93 @@
-"""The change bus: who is told when a list or a resource changes."""
+"""The bus: publishes changes by topic, to listeners in this process or, with another `Bus`, in others.
+
+Topics are "tools", "prompts" and "resources" (that list changed), "resource" (the one whose URI is the data changed),
+and free ones such as "tasks/<id>".
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-Listener = Callable[[str, "str | None"], None]
+# A JSON value, so that it can cross processes.
+Data = Any
+Listener = Callable[[str, Data], None]
 
 
-class BusLike(Protocol):
-    """What a replacement for the in-process bus has to offer, for instance one that spans processes."""
+class Bus(Protocol):
+    """The interface of a bus; `Server(bus=...)` takes another one, for instance one that spans processes."""
 
-    def publish(self, kind: str, uri: str | None = None) -> None: ...
+    def publish(self, topic: str, data: Data = None) -> None:
+        """Call every listener of the topic with `(topic, data)`; data is a JSON value."""
 
-    def subscribe(self, listener: Listener) -> Callable[[], None]: ...
+    def subscribe(self, topics: Collection[str], listener: Listener) -> Callable[[], None]:
+        """Add a listener of some topics and return the function that removes it."""
+        ...
 
 
-class Bus:
-    """Tells listeners in this process; a listener must return quickly and never block."""
+class LocalBus:
+    """The bus of one process; listeners run on the publisher's thread, so they return quickly and never block."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _listeners, which is replaced and never changed
-        self._listeners: tuple[Listener, ...] = ()
+        self._listeners: tuple[tuple[frozenset[str], Listener], ...] = ()
 
-    def publish(self, kind: str, uri: str | None = None) -> None:
-        """Announce that "tools", "prompts" or "resources" changed, or that the "resource" at `uri` did."""
-        for listener in self._listeners:
-            listener(kind, uri)
+    def publish(self, topic: str, data: Data = None) -> None:
+        """Call every listener of the topic with `(topic, data)`."""
+        for topics, listener in self._listeners:
+            if topic in topics:
+                listener(topic, data)
 
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Add a listener `f(kind, uri)` and return the function that removes it."""
+    def subscribe(self, topics: Collection[str], listener: Listener) -> Callable[[], None]:
+        """Add a listener of some topics and return the function that removes it."""
+        added = (frozenset(topics), listener)
         with self._lock:
-            self._listeners = (*self._listeners, listener)
+            self._listeners = (*self._listeners, added)
 
         def unsubscribe() -> None:
             with self._lock:
-                self._listeners = tuple(other for other in self._listeners if other is not listener)
+                self._listeners = tuple(other for other in self._listeners if other is not added)
 
         return unsubscribe
 
 
 def _nothing() -> None:
-    """Stands in for what has been called; the function itself would keep its subscription in a cycle."""
+    """Take the place of an `unsubscribe` that was called; the function itself would keep its listener in a cycle."""
 
 
 class Subscription:
-    """The changes one listener has not been given yet.
+    """The messages of some topics that one reader has not taken yet.
 
-    Repeated changes of one thing are one entry, so a reader that never comes holds no more memory than
-    the number of things it asked for. Spec: BASE-155 to BASE-172
+    Messages of one topic become one, with the newest data; of "resource", those of one URI. So a reader that never
+    comes holds no more memory than the number of things it asked for. Spec: BASE-155 to BASE-172
+
+    :param uris: the resources whose "resource" messages are wanted.
     """
 
-    def __init__(self, bus: BusLike, kinds: set[str], uris: set[str]) -> None:
-        self._kinds = kinds
-        self._uris = uris
+    def __init__(self, bus: Bus, topics: Collection[str], uris: Collection[str] = ()) -> None:
+        self._uris = frozenset(uris)
         self._changed = threading.Condition()  # guards _pending and _closed
-        self._pending: dict[tuple[str, str | None], None] = {}
+        self._pending: dict[tuple[str, str | None], Data] = {}
         self._closed = False
-        self._unsubscribe = bus.subscribe(self._on_change)
+        self._unsubscribe = bus.subscribe({*topics, "resource"} if uris else topics, self._on_message)
 
-    def _on_change(self, kind: str, uri: str | None) -> None:
-        if kind in self._kinds or (uri is not None and uri in self._uris):
-            with self._changed:
-                self._pending[(kind, uri)] = None
-                self._changed.notify()
+    def _on_message(self, topic: str, data: Data) -> None:
+        if topic == "resource" and not (isinstance(data, str) and data in self._uris):
+            return
+        with self._changed:
+            self._pending[(topic, data if topic == "resource" else None)] = data
+            self._changed.notify()
 
-    def take(self, timeout_s: float) -> list[tuple[str, str | None]] | None:
-        """Wait for changes; an empty list after `timeout_s` seconds without one, None once closed."""
+    def take(self, timeout_s: float) -> list[tuple[str, Data]] | None:
+        """Wait for messages `(topic, data)`; an empty list after `timeout_s` seconds without one, None once closed."""
         with self._changed:
             if not self._pending and not self._closed:
                 self._changed.wait(timeout_s)
             if self._closed:
                 return None
-            pending, self._pending = list(self._pending), {}
-            return pending
+            pending, self._pending = self._pending, {}
+            return [(topic, data) for (topic, _), data in pending.items()]
 
     def close(self) -> None:
         """Stop listening and wake a waiting `take`; calling it twice is fine."""

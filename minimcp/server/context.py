@@ -15,7 +15,7 @@ from . import asking
 
 if TYPE_CHECKING:
     from ..protocol import types
-    from .registry import Entry
+    from .catalog import Entry
 
 log = logging.getLogger("minimcp")
 

@@ -94,7 +94,7 @@ class Call:
     def _prepare(self, era: Era, get_header: headers.Get | None) -> None:
         ctx = self.ctx
         server, method = ctx.server, ctx.method
-        ctx.entry = entry = server.registry.find(method, ctx.params)
+        ctx.entry = entry = server.catalog.find(ctx)
         if get_header is not None:
             name = spec.NAME_PARAM.get(method) or server.name_params.get(method)
             headers.check(get_header, {"method": method, "params": ctx.params}, name, entry.headers if entry else [])
@@ -103,7 +103,7 @@ class Call:
         capability = methods.CAPABILITY.get(method)
         added = None if handler is not None or not era.extensible else server.extension_methods.get(method)
         handler = handler or added
-        if handler is None or (capability is not None and capability not in server.registry.offers):
+        if handler is None or (capability is not None and capability not in server.catalog.offers(ctx)):
             raise MethodNotFound(f"Method not found: {method[:100]}")
         self._handler = handler
         self.streams = method in era.long_lived

@@ -11,9 +11,9 @@ from ..protocol import content, spec, wire
 from ..protocol.errors import InvalidParams, InvalidRequest, McpError, ResourceNotFound
 from . import methods
 from .asking import Block
+from .catalog import visible
 from .context import Context
 from .dispatcher import Era, cancelled
-from .registry import visible
 from .session import Session
 
 Message = dict[str, Any]
@@ -57,7 +57,7 @@ def initialize(ctx: Context, params: Message) -> Message:
         session.client_info = {name: str(client_info.get(name, ""))[:200] for name in ("name", "version")}
     result: Message = {
         "protocolVersion": ctx.version,
-        "capabilities": _known(ctx, ctx.server.capabilities(), spec.CAPABILITIES_SINCE),
+        "capabilities": _known(ctx, ctx.server.capabilities(ctx), spec.CAPABILITIES_SINCE),
         "serverInfo": _known(ctx, ctx.server.identity, spec.IMPLEMENTATION_FIELDS_SINCE),
     }
     if ctx.server.instructions:
@@ -87,7 +87,7 @@ def set_level(ctx: Context, params: Message) -> Message:
 def subscribe(ctx: Context, params: Message) -> Message:
     """Answer `resources/subscribe`. Spec: FEAT-072"""
     uri = _uri(params)
-    if not visible(ctx, ctx.server.registry.resource(uri)):
+    if not visible(ctx, ctx.server.catalog.resource(ctx, uri)):
         raise ResourceNotFound("Resource not found", {"uri": uri[:200]})
     if len(ctx.session.uris) >= ctx.server.limits["subscriptions"]:
         raise InvalidParams("This session has too many subscriptions")
@@ -117,16 +117,16 @@ def watch(session: Session, bus: Any) -> None:
         return
     session.door["watched"] = True
 
-    def on_change(kind: str, uri: str | None) -> None:
+    def on_change(topic: str, data: Any) -> None:
         send = session.send
         if send is None or session.version is None:
             return
-        if uri is None:
-            send(wire.notification(spec.CHANGES[kind][0]))
-        elif uri in session.uris:
-            send(wire.notification("notifications/resources/updated", {"uri": uri}))
+        if topic in spec.CHANGES:
+            send(wire.notification(spec.CHANGES[topic][0]))
+        elif data in session.uris:
+            send(wire.notification("notifications/resources/updated", {"uri": data}))
 
-    session.on_close.append(bus.subscribe(on_change))
+    session.on_close.append(bus.subscribe((*spec.CHANGES, "resource"), on_change))
 
 
 def close(ctx: Context, result: Message) -> Message:

@@ -9,8 +9,8 @@ from ..engines.errors import InvalidArguments, MinimcpError
 from ..engines.schema.hints import to_json
 from ..protocol import content, wire
 from ..protocol.errors import InternalError, InvalidParams, McpError, ResourceNotFound, ToolError
+from .catalog import Entry, visible
 from .context import Context
-from .registry import Entry, visible
 
 log = logging.getLogger("minimcp")
 
@@ -21,7 +21,7 @@ MAX_COMPLETIONS = 100
 
 
 def _list(kind: str, ctx: Context, params: Params) -> Result:
-    definitions, cursor = ctx.server.registry.page(kind, ctx, params.get("cursor"), ctx.server.page_size)
+    definitions, cursor = ctx.server.catalog.page(ctx, kind, params.get("cursor"), ctx.server.page_size)
     result: Result = {kind: definitions}
     if cursor is not None:
         result["nextCursor"] = cursor
@@ -233,17 +233,10 @@ def complete(ctx: Context, params: Params) -> Result:
     name, value = argument.get("name"), argument.get("value")
     if not isinstance(name, str) or not isinstance(value, str):
         raise InvalidParams("argument must have a name and a value, both strings")
-    registry = ctx.server.registry
     key = reference.get({"ref/prompt": "name", "ref/resource": "uri"}.get(str(reference.get("type")), ""))
     if not isinstance(key, str):
         raise InvalidParams('ref must be {"type": "ref/prompt", "name": ...} or {"type": "ref/resource", "uri": ...}')
-    if reference["type"] == "ref/prompt":
-        entry = registry.prompts.get(key)
-    else:
-        entry = registry.resourceTemplates.get(key) or registry.resource(key)
-    if not visible(ctx, entry):
-        raise InvalidParams(f"Unknown reference: {_short(key)}")
-    function = registry.completions.get((key, name))
+    function = ctx.server.catalog.completion(ctx, reference, name)
     found = [str(item) for item in function(value, chosen)] if function is not None else []
     completion: Result = {"values": found[:MAX_COMPLETIONS]}
     if len(found) > MAX_COMPLETIONS:

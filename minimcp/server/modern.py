@@ -14,9 +14,9 @@ from ..protocol.errors import InvalidParams, McpError, UnsupportedVersion
 from . import methods
 from .asking import Replay
 from .bus import Subscription
+from .catalog import visible
 from .context import Context
 from .dispatcher import Era, cancelled
-from .registry import visible
 from .uris import check_uri
 
 Message = dict[str, Any]
@@ -83,7 +83,7 @@ def bad_arguments(ctx: Context, text: str) -> Message:
 
 def discover(ctx: Context, params: Message) -> Message:
     """Answer `server/discover`. Spec: BASE-071, BASE-072, BASE-080"""
-    result = {"supportedVersions": list(spec.VERSIONS), "capabilities": ctx.server.capabilities()}
+    result = {"supportedVersions": list(spec.VERSIONS), "capabilities": ctx.server.capabilities(ctx)}
     if ctx.server.instructions:
         result["instructions"] = ctx.server.instructions
     return result
@@ -103,7 +103,7 @@ def listen(ctx: Context, params: Message) -> Generator[Message | None, None, Mes
     if uris is not None:
         honoured["resourceSubscriptions"] = uris
     # Subscribed before the acknowledgment goes out, so that no change falls between the two.
-    with Subscription(ctx.server.bus, set(kinds), set(uris or ())) as subscription:
+    with Subscription(ctx.server.bus, kinds, uris or ()) as subscription:
         ctx.on_cancel(subscription.close)
         ctx.server.add_listener(subscription)
         try:
@@ -120,8 +120,8 @@ def listen(ctx: Context, params: Message) -> Generator[Message | None, None, Mes
                     break
                 if not changes:
                     yield None
-                for kind, uri in changes:
-                    yield _change(kind, uri, tag)
+                for topic, data in changes:
+                    yield _change(topic, data, tag)
             ctx.check()
             # One page of the specification asks for this notification, another for the result: send both.
             yield wire.notification("notifications/cancelled", {"_meta": tag, "requestId": ctx.request_id})
@@ -130,22 +130,23 @@ def listen(ctx: Context, params: Message) -> Generator[Message | None, None, Mes
     return {"_meta": tag}
 
 
-def _change(kind: str, uri: str | None, tag: Message) -> Message:
-    if uri is not None:
-        return wire.notification("notifications/resources/updated", {"_meta": tag, "uri": uri})
-    return wire.notification(spec.CHANGES[kind][0], {"_meta": tag})
+def _change(topic: str, data: Any, tag: Message) -> Message:
+    if topic == "resource":
+        return wire.notification("notifications/resources/updated", {"_meta": tag, "uri": data})
+    return wire.notification(spec.CHANGES[topic][0], {"_meta": tag})
 
 
 def _filter(ctx: Context, wanted: Any) -> tuple[list[str], list[str] | None]:
     """The kinds and URIs to honour: asked for, offered here, and visible to this caller. Spec: BASE-156, BASE-171"""
     if not isinstance(wanted, dict):
         raise InvalidParams("notifications must be an object")
+    offers = ctx.server.catalog.offers(ctx)
     kinds = []
     for kind, (_, field) in spec.CHANGES.items():
         asked = wanted.get(field, False)
         if not isinstance(asked, bool):
             raise InvalidParams(f"notifications.{field} must be true or false")
-        if asked and kind in ctx.server.registry.offers:
+        if asked and kind in offers:
             kinds.append(kind)
     uris = wanted.get("resourceSubscriptions")
     if uris is None:
@@ -153,11 +154,11 @@ def _filter(ctx: Context, wanted: Any) -> tuple[list[str], list[str] | None]:
     limit = ctx.server.limits["subscriptions"]
     if not isinstance(uris, list) or len(uris) > limit or not all(check_uri(uri) for uri in uris):
         raise InvalidParams(f"notifications.resourceSubscriptions must be an array of at most {limit} URIs")
-    if "resources" not in ctx.server.registry.offers:
+    if "resources" not in offers:
         return kinds, None
     # A resource that is hidden from this caller is left out just like one that is not there.
-    registry = ctx.server.registry
-    return kinds, [uri for uri in uris if visible(ctx, registry.resource(uri))]
+    catalog = ctx.server.catalog
+    return kinds, [uri for uri in uris if visible(ctx, catalog.resource(ctx, uri))]
 
 
 ERA = Era(

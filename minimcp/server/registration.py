@@ -1,32 +1,46 @@
-"""How functions become tools, resources, prompts and completions: the part of a Server that its author types."""
+"""Registration: the decorators by which functions become tools, resources, prompts and completions."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..protocol import spec
-from .bus import BusLike
-from .context import Context
-from .registry import Allow, Definition, Registry
+from . import makers
+from .bus import Bus
+from .catalog import Catalog, Completer, Policy
+from .registry import Registry
 
 if TYPE_CHECKING:
-    from ..protocol import types
+    from typing_extensions import Unpack
+
+    from .context import Context
+    from .options import PromptOptions, ResourceOptions, ToolOptions
 
 Message = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=Completer)
 
 
 class Registration:
-    """The decorators and their plain calls, over one registry.
+    """The decorators of a server; each is a plain function too: `server.tool(function, "name", title="Title")`.
 
-    Whatever is registered, replaced or removed while clients are connected is announced to them by itself.
+    The options of each are listed in `minimcp.server.options`. What is registered, replaced or removed while the
+    server serves is announced to its clients.
+
+    :ivar registry: the dicts that the decorators fill.
+    :ivar catalog: what clients are shown: the registry, unless the author has handed in another catalog.
+    :ivar serving: whether a message has arrived; before that, registrations are not announced.
     """
 
-    def __init__(self, bus: BusLike, ttl_ms: int, cache_scope: str) -> None:
+    def __init__(self, bus: Bus, catalog: Catalog | None, policy: Policy | None, ttl_ms: int, cache_scope: str) -> None:
         self.bus = bus
-        self._caching = _check_caching({"ttlMs": ttl_ms, "cacheScope": cache_scope})
-        self.registry = Registry(Context, bus.publish)
+        self.serving = False
+        self.policy = policy
+        self.registry = Registry(self._announce)
+        self.catalog: Catalog = self.registry if catalog is None else catalog
+        self._caching = makers.caching_hints(ttl_ms, cache_scope)
         # What extensions brought: their settings, methods, Mcp-Name parameters, and whose a result type is.
         self.extensions: dict[str, Message] = {}
         self.extension_methods: dict[str, Any] = {}
@@ -34,137 +48,76 @@ class Registration:
         self.result_types: dict[str, str] = {}
 
     @overload
-    def tool(self, function: F) -> F: ...
+    def tool(self, function: F, name: str | None = None, **options: Unpack[ToolOptions]) -> F: ...
     @overload
-    def tool(self, *, name: str | None = None, **options: Any) -> Callable[[F], F]: ...
-    def tool(self, function: Any = None, *, name: str | None = None, **options: Any) -> Any:
-        """Register a function as a tool: `@server.tool` or `@server.tool(...)`; see `add_tool` for the options."""
-        return _decorate(function, lambda f: self.add_tool(f, name, **options))
+    def tool(self, *, name: str | None = None, **options: Unpack[ToolOptions]) -> Callable[[F], F]: ...
+    def tool(self, function: Any = None, name: str | None = None, **options: Unpack[ToolOptions]) -> Any:
+        """Register a function as a tool, or replace the tool of that name: `@server.tool` or `@server.tool(...)`.
 
-    def add_tool(
-        self,
-        function: Callable[..., Any],
-        name: str | None = None,
-        *,
-        title: str | None = None,
-        description: str | None = None,
-        annotations: types.ToolAnnotations | None = None,
-        icons: list[types.Icon] | None = None,
-        meta: Message | None = None,
-        input_schema: Definition | None = None,
-        output_schema: Definition | None = None,
-        allow: Allow | None = None,
-    ) -> None:
-        """Register a tool, or replace the one of that name.
-
-        :param annotations: hints such as `{"readOnlyHint": True}`. Spec: FEAT-013
-        :param input_schema: a JSON Schema, used verbatim instead of the one made from the type hints.
-        :param allow: `f(ctx)` decides who sees and may call the tool; for others it does not exist.
         :raises TypeError: for a function that cannot be a tool, with what to write instead.
         """
-        entry = self.registry.make_tool(
-            function,
-            name,
-            allow,
-            input_schema,
-            output_schema,
-            title=title,
-            description=description,
-            annotations=annotations,
-            icons=icons,
-            meta=meta,
-        )
+        if function is None:
+            return lambda later: self.tool(later, name, **options)
+        entry = makers.make_tool(_callable(function), name, **options)
         self.registry.add("tools", entry.definition["name"], entry)
+        return function
 
     def remove_tool(self, name: str) -> bool:
         """Remove a tool and say whether it was there."""
         return self.registry.remove("tools", name)
 
-    def resource(self, uri: str, **options: Any) -> Callable[[F], F]:
-        """Register a function as a resource: a URI, or a template such as `weather://{city}`; see `add_resource`."""
+    def resource(self, uri: str, **options: Unpack[ResourceOptions]) -> Callable[[F], F]:
+        """Register a function as a resource, or replace the one at that URI: `@server.resource("config://app")`.
+
+        :param uri: a URI, or a template such as `weather://{city}` whose variables are the function's parameters.
+        :raises ValueError: for a malformed URI, or variables that are not the function's parameters.
+        """
         if not isinstance(uri, str):
             raise TypeError('Write the URI: @server.resource("config://app")')
-        return lambda function: _decorated(function, self.add_resource, uri, options)
 
-    def add_resource(
-        self,
-        function: Callable[..., Any],
-        uri: str,
-        *,
-        name: str | None = None,
-        title: str | None = None,
-        description: str | None = None,
-        mime_type: str | None = None,
-        size: int | None = None,
-        annotations: types.Annotations | None = None,
-        icons: list[types.Icon] | None = None,
-        meta: Message | None = None,
-        ttl_ms: int | None = None,
-        cache_scope: str | None = None,
-        allow: Allow | None = None,
-    ) -> None:
-        """Register a resource or template, or replace the one at that URI.
+        def register(function: F) -> F:
+            entry = makers.make_resource(function, uri, **options)
+            self.registry.add("resourceTemplates" if entry.template else "resources", uri, entry)
+            return function
 
-        :param size: in bytes.
-        :param ttl_ms: how long clients may cache what is read here, in milliseconds.
-        """
-        entry = self.registry.make_resource(
-            function,
-            uri,
-            allow,
-            name=name,
-            title=title,
-            description=description,
-            mime_type=mime_type,
-            size=size,
-            annotations=annotations,
-            icons=icons,
-            meta=meta,
-            ttl_ms=ttl_ms,
-            cache_scope=cache_scope,
-        )
-        _check_caching({**self._caching, **entry.hints})
-        self.registry.add("resourceTemplates" if entry.template else "resources", uri, entry)
+        return register
 
     def remove_resource(self, uri: str) -> bool:
         """Remove a resource or template and say whether it was there."""
         return self.registry.remove("resources", uri) or self.registry.remove("resourceTemplates", uri)
 
     @overload
-    def prompt(self, function: F) -> F: ...
+    def prompt(self, function: F, name: str | None = None, **options: Unpack[PromptOptions]) -> F: ...
     @overload
-    def prompt(self, *, name: str | None = None, **options: Any) -> Callable[[F], F]: ...
-    def prompt(self, function: Any = None, *, name: str | None = None, **options: Any) -> Any:
-        """Register a function as a prompt: `@server.prompt` or `@server.prompt(...)`; see `add_prompt`."""
-        return _decorate(function, lambda f: self.add_prompt(f, name, **options))
+    def prompt(self, *, name: str | None = None, **options: Unpack[PromptOptions]) -> Callable[[F], F]: ...
+    def prompt(self, function: Any = None, name: str | None = None, **options: Unpack[PromptOptions]) -> Any:
+        """Register a function as a prompt, or replace the prompt of that name: `@server.prompt`.
 
-    def add_prompt(
-        self,
-        function: Callable[..., Any],
-        name: str | None = None,
-        *,
-        title: str | None = None,
-        description: str | None = None,
-        icons: list[types.Icon] | None = None,
-        meta: Message | None = None,
-        allow: Allow | None = None,
-    ) -> None:
-        """Register a prompt, or replace the one of that name; it returns text, a message, or a list of them."""
-        entry = self.registry.make_prompt(
-            function, name, allow, title=title, description=description, icons=icons, meta=meta
-        )
+        The function returns text, a message, or a list of them.
+        """
+        if function is None:
+            return lambda later: self.prompt(later, name, **options)
+        entry = makers.make_prompt(_callable(function), name, **options)
         self.registry.add("prompts", entry.definition["name"], entry)
+        return function
 
     def remove_prompt(self, name: str) -> bool:
         """Remove a prompt and say whether it was there."""
         return self.registry.remove("prompts", name)
 
-    def completion(self, reference: str, argument: str) -> Callable[[F], F]:
-        """Register `f(value, arguments) -> list[str]` as what completes an argument.
+    def completion(self, reference: str, argument: str) -> Callable[[C], C]:
+        """Register a function `f(value, arguments) -> list[str]` that completes an argument.
 
         :param reference: a prompt's name, or a resource template as it was registered.
         """
-        return lambda function: _decorated(function, self.registry.add_completion, None, {}, reference, argument)
+
+        def register(function: C) -> C:
+            if inspect.iscoroutinefunction(function):
+                raise TypeError(f"{function.__name__} is async def: write def; every call has its own thread")
+            self.registry.add_completion(reference, argument, function)
+            return function
+
+        return register
 
     def use(self, extension: Any) -> None:
         """Add an extension: an object with `identifier`, and optionally these attributes.
@@ -191,9 +144,14 @@ class Registration:
         """Tell clients that subscribed to a resource that it changed."""
         self.bus.publish("resource", uri)
 
-    def capabilities(self) -> Message:
-        """The capabilities to advertise: exactly what was registered. Spec: BASE-080, BASE-116"""
-        offers = self.registry.offers
+    def _announce(self, topic: str) -> None:
+        # A worker that starts has changed nothing for the clients of the other workers on its bus.
+        if self.serving:
+            self.bus.publish(topic)
+
+    def capabilities(self, ctx: Context) -> Message:
+        """Return the capabilities to advertise: exactly what is offered to this caller. Spec: BASE-080, BASE-116"""
+        offers = self.catalog.offers(ctx)
         found: Message = {kind: {"listChanged": True} for kind in ("tools", "prompts", "resources") if kind in offers}
         if "resources" in offers:
             found["resources"]["subscribe"] = True
@@ -203,25 +161,11 @@ class Registration:
         return found
 
     def caching(self, override: Message) -> Message:
-        """The caching hints of a result. Spec: FEAT-121 to FEAT-124"""
+        """Return the caching hints of a result. Spec: FEAT-121, FEAT-123, FEAT-124"""
         return {**self._caching, **override} if override else self._caching
 
 
-def _decorate(function: Any, register: Callable[[Any], None]) -> Any:
-    if function is None:
-        return lambda later: _decorate(later, register)
+def _callable(function: Any) -> Callable[..., Any]:
     if not callable(function):
         raise TypeError(f"Write name={function!r}: the first argument is the function itself")
-    register(function)
-    return function
-
-
-def _decorated(function: F, register: Callable[..., None], uri: str | None, options: Message, *before: str) -> F:
-    register(*before, function, *(() if uri is None else (uri,)), **options)
-    return function
-
-
-def _check_caching(hints: Message) -> Message:
-    if type(hints["ttlMs"]) is not int or hints["ttlMs"] < 0 or hints["cacheScope"] not in ("public", "private"):
-        raise ValueError('ttl_ms is a whole number of milliseconds, cache_scope is "public" or "private"')
-    return hints
+    return function  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""What a server offers: plain dicts of tools, resources, templates, prompts and completions.
+"""The catalog that decorators fill: plain dicts of tools, resources, templates, prompts and completions.
 
 A dict is never changed in place. Registration makes a new one under `_lock` and puts it in the old one's place,
 so a reader takes a snapshot by reading the attribute and needs no lock.
@@ -8,109 +8,39 @@ from __future__ import annotations
 
 import base64
 import binascii
-import inspect
 import json
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..engines.schema import hints, validator
-from ..protocol import content, headers
 from ..protocol.errors import InvalidParams
-from .uris import Template, check_uri, is_template
+from .catalog import Completer, Entry, Page, visible
+from .uris import check_uri
 
-Definition = dict[str, Any]
-Allow = Callable[[Any], bool]
+if TYPE_CHECKING:
+    from .context import Context
 
-# The list a kind of entry is shown in, and the change it announces.
+# The list a kind of entry is shown in, and the topic its changes are published under.
 LISTS = {"tools": "tools", "resources": "resources", "resourceTemplates": "resources", "prompts": "prompts"}
 
 
-class Entry:
-    """One registered thing: what the wire shows of it, and what runs when it is asked for.
-
-    :ivar definition: the object that the list method sends.
-    :ivar context: the name of the parameter that receives the Context, or None.
-    :ivar order: its place among all registrations; cursors point at it.
-    :ivar schema: the JSON Schema of the arguments.
-    """
-
-    __slots__ = (
-        "allow",
-        "bind",
-        "context",
-        "definition",
-        "function",
-        "headers",
-        "hints",
-        "order",
-        "output",
-        "schema",
-        "template",
-        "validate",
-    )
-
-    def __init__(
-        self, function: Callable[..., Any], definition: Definition, signature: hints.Signature, allow: Allow | None
-    ) -> None:
-        self.function = function
-        self.definition = definition
-        self.bind = signature.bind
-        self.context: str | None = signature.context
-        self.allow = allow
-        self.order = 0
-        self.validate = validator.Validator(signature.schema).check
-        self.output: validator.Validator | None = None
-        self.template: Template | None = None
-        self.headers: list[headers.Annotation] = []
-        self.hints: Definition = {}
-        self.schema = signature.schema
-
-    def run(self, ctx: Any, arguments: dict[str, Any]) -> Any:
-        """Validate and convert the arguments, then call the function.
-
-        :raises InvalidArguments: when an argument does not fit.
-        """
-        self.validate(arguments)
-        values = self.bind(arguments)
-        if self.context is None:
-            return self.function(**values)
-        return self.function(**{**values, self.context: ctx})
-
-    def run_text(self, ctx: Any, arguments: dict[str, str]) -> Any:
-        """Run with arguments that arrived as text; those of other types are read as JSON.
-
-        :raises InvalidArguments: when an argument does not fit.
-        """
-        return self.run(ctx, hints.from_strings(self.schema, arguments))
-
-
-def visible(ctx: Any, entry: Entry | None) -> bool:
-    """Say whether this caller may see and use an entry; one they may not see does not exist for them.
-
-    A result that depends on the answer is marked as this caller's own. Spec: FEAT-226
-    """
-    if entry is None or entry.allow is None:
-        return entry is not None
-    ctx.private = True
-    return entry.allow(ctx)
-
-
 class Registry:
-    """The dicts, and the lists made from them."""
+    """The catalog of plain dicts, which the decorators fill.
 
-    def __init__(self, context_type: type, publish: Callable[[str], None]) -> None:
-        self._context_type = context_type
-        self._publish = publish
+    :param announce: called with "tools", "resources" or "prompts" after that list has changed.
+    """
+
+    def __init__(self, announce: Callable[[str], None] = lambda topic: None) -> None:
+        self._announce = announce
         self._lock = threading.Lock()  # guards every replacement below and _registered
         self._registered = 0
         self.tools: dict[str, Entry] = {}
         self.resources: dict[str, Entry] = {}
         self.resourceTemplates: dict[str, Entry] = {}
         self.prompts: dict[str, Entry] = {}
-        self.completions: dict[tuple[str, str], Callable[..., Any]] = {}
+        self.completions: dict[tuple[str, str], Completer] = {}
         # What was ever registered stays advertised, so that removing the last tool does not change the capabilities.
-        self.offers: frozenset[str] = frozenset()
+        self._offers: frozenset[str] = frozenset()
         # For each kind its entries in order, and whether one of them has a rule.
         self._lists: dict[str, tuple[list[Entry], bool]] = {}
 
@@ -123,9 +53,8 @@ class Registry:
             entry.order = old.order if old else self._registered
             entries[key] = entry
             self._replace(kind, entries)
-            offers = {LISTS[kind]} | ({"logging"} if entry.context else set())
-            self.offers = self.offers | offers
-        self._publish(LISTS[kind])
+            self._offers |= {LISTS[kind], "logging"} if entry.context else {LISTS[kind]}
+        self._announce(LISTS[kind])
 
     def remove(self, kind: str, key: str) -> bool:
         """Remove an entry and say whether it was there."""
@@ -134,33 +63,36 @@ class Registry:
             found = entries.pop(key, None) is not None
             self._replace(kind, entries)
         if found:
-            self._publish(LISTS[kind])
+            self._announce(LISTS[kind])
         return found
 
     def _replace(self, kind: str, entries: dict[str, Entry]) -> None:
         setattr(self, kind, entries)
         self._lists = {}
 
-    def add_completion(self, reference: str, argument: str, function: Callable[..., Any]) -> None:
-        """Register who completes one argument of a prompt (by name) or of a resource template (by its text)."""
-        if inspect.iscoroutinefunction(function):
-            raise TypeError(f"{function.__name__} is async; write it as a plain def, minimcp runs it on a thread")
+    def add_completion(self, reference: str, argument: str, function: Completer) -> None:
+        """Register the function that completes one argument of a prompt (its name) or of a template (its text)."""
         with self._lock:
             self.completions = {**self.completions, (reference, argument): function}
-            self.offers = self.offers | {"completions"}
+            self._offers |= {"completions"}
 
-    def find(self, method: str, params: dict[str, Any]) -> Entry | None:
-        """The entry a request is for, or None; tolerates any params."""
+    def offers(self, ctx: Context) -> frozenset[str]:
+        """Return what was ever registered. Spec: BASE-080"""
+        return self._offers
+
+    def find(self, ctx: Context) -> Entry | None:
+        """Return the entry a request is for, or None."""
+        method, params = ctx.method, ctx.params
         if method == "tools/call":
             return self.tools.get(_text(params.get("name")))
         if method == "prompts/get":
             return self.prompts.get(_text(params.get("name")))
         if method == "resources/read":
-            return self.resource(_text(params.get("uri")))
+            return self.resource(ctx, _text(params.get("uri")))
         return None
 
-    def resource(self, uri: str) -> Entry | None:
-        """The resource with this URI, or the first template that matches it."""
+    def resource(self, ctx: Context, uri: str) -> Entry | None:
+        """Return the resource with this URI, or the first template that matches it, or None."""
         found = self.resources.get(uri)
         if found is None and check_uri(uri):
             for entry in self.resourceTemplates.values():
@@ -168,10 +100,25 @@ class Registry:
                     return entry
         return found
 
-    def page(self, kind: str, ctx: Any, cursor: Any, size: int | None) -> tuple[list[Definition], str | None]:
-        """One page of definitions this caller may see, in order of registration, and the next cursor.
+    def completion(self, ctx: Context, reference: dict[str, Any], argument: str) -> Completer | None:
+        """Return the function that completes an argument of a prompt or template, or None.
 
-        :raises InvalidParams: for a cursor this server did not give out. Spec: FEAT-119
+        :raises InvalidParams: for a reference to nothing that this caller may see.
+        """
+        if reference["type"] == "ref/prompt":
+            key = reference["name"]
+            entry = self.prompts.get(key)
+        else:
+            key = reference["uri"]
+            entry = self.resourceTemplates.get(key) or self.resource(ctx, key)
+        if not visible(ctx, entry):
+            raise InvalidParams(f"Unknown reference: {key if len(key) <= 200 else key[:200] + '...'}")
+        return self.completions.get((key, argument))
+
+    def page(self, ctx: Context, kind: str, cursor: Any, size: int | None) -> Page:
+        """Return one page of definitions that this caller may see, in order of registration, and the next cursor.
+
+        :raises InvalidParams: for a cursor that this registry did not give out. Spec: FEAT-119
         """
         lists = self._lists
         listed = lists.get(kind)
@@ -179,105 +126,17 @@ class Registry:
             ordered = sorted(getattr(self, kind).values(), key=lambda entry: entry.order)
             listed = lists[kind] = ordered, any(entry.allow for entry in ordered)
         entries, ruled = listed
-        if ruled:
-            # Also when the rule is about an entry of another page: what it hides there moves the items of this one.
-            ctx.private = True
         if cursor is not None:
             after = _read_cursor(kind, cursor)
             entries = [entry for entry in entries if entry.order > after]
-        shown = [entry for entry in entries if visible(ctx, entry)] if ruled else entries
-        if size is None or len(shown) <= size:
-            return [entry.definition for entry in shown], None
-        page = shown[:size]
+        if ruled or ctx.server.policy is not None:
+            # Also when the rule is about an entry of another page: what it hides there moves the items of this one.
+            ctx.private = True
+            entries = [entry for entry in entries if visible(ctx, entry)]
+        if size is None or len(entries) <= size:
+            return [entry.definition for entry in entries], None
+        page = entries[:size]
         return [entry.definition for entry in page], _write_cursor(kind, page[-1].order)
-
-    # The makers below turn a function into an entry; the decorators of Registration are thin wrappers.
-
-    def make_tool(
-        self,
-        function: Callable[..., Any],
-        name: str | None,
-        allow: Allow | None,
-        input_schema: Definition | None,
-        output_schema: Definition | None,
-        **shown: Any,
-    ) -> Entry:
-        """Build a tool's entry.
-
-        :raises TypeError: for a function or hint that cannot be a tool.
-        :raises ValueError: for a schema or `x-mcp-header` that breaks a rule.
-        """
-        if input_schema is None:
-            signature = hints.signature(function, self._context_type)
-        else:
-            validator.check_input_schema(input_schema)
-            signature = hints.raw_signature(function, self._context_type, input_schema)
-        name = name or function.__name__
-        check_name(name)
-        output = output_schema
-        if output is None:
-            output = hints.output_schema(signature.returns, content.is_content_hint)
-        definition = _definition(signature, name, {**shown, "inputSchema": signature.schema, "outputSchema": output})
-        entry = Entry(function, definition, signature, allow)
-        entry.headers = headers.annotated(signature.schema)
-        if output is not None:
-            validator.check_schema(output, "outputSchema")
-            entry.output = validator.Validator(output)
-        return entry
-
-    def make_resource(self, function: Callable[..., Any], uri: str, allow: Allow | None, **shown: Any) -> Entry:
-        """Build a resource's or, when the URI has variables, a template's entry.
-
-        :raises ValueError: for a malformed URI or template, or one whose variables are not the function's parameters.
-        """
-        hints_given = {"ttlMs": shown.pop("ttl_ms", None), "cacheScope": shown.pop("cache_scope", None)}
-        signature = hints.signature(function, self._context_type)
-        names = set(signature.schema.get("properties", {}))
-        template = Template(uri) if is_template(uri) else None
-        if template is None and not check_uri(uri):
-            raise ValueError(f"{uri!r} is not a URI; write it with a scheme, for instance config://app")
-        wanted = set(template.names) if template else set()
-        if not wanted <= names or set(signature.schema.get("required", ())) - wanted:
-            differing = ", ".join(sorted(wanted ^ names))
-            raise ValueError(f"{uri!r} and the parameters of {function.__name__}() differ: {differing}")
-        shown["uriTemplate" if template else "uri"] = uri
-        definition = _definition(signature, shown.pop("name", None) or function.__name__, shown)
-        entry = Entry(function, definition, signature, allow)
-        entry.template = template
-        entry.hints = {key: value for key, value in hints_given.items() if value is not None}
-        return entry
-
-    def make_prompt(self, function: Callable[..., Any], name: str | None, allow: Allow | None, **shown: Any) -> Entry:
-        """Build a prompt's entry; its arguments are the function's parameters."""
-        signature = hints.signature(function, self._context_type)
-        required = signature.schema.get("required", ())
-        arguments = []
-        for key, part in signature.schema.get("properties", {}).items():
-            argument = {"name": key, "required": key in required}
-            if "description" in part:
-                argument["description"] = part["description"]
-            arguments.append(argument)
-        definition = _definition(signature, name or function.__name__, {**shown, "arguments": arguments or None})
-        return Entry(function, definition, signature, allow)
-
-
-def _definition(signature: hints.Signature, name: str, fields: dict[str, Any]) -> Definition:
-    """Put the fields that have a value under the specification's names, with the docstring as the description."""
-    description = fields.pop("description", None) or signature.text or None
-    definition = {"name": name, "title": fields.pop("title", None), "description": description}
-    renamed = {"mime_type": "mimeType", "meta": "_meta"}
-    definition.update({renamed.get(key, key): value for key, value in fields.items()})
-    return {key: value for key, value in definition.items() if value is not None}
-
-
-def check_name(name: str) -> None:
-    """Refuse a tool name other implementations could not use. Spec: FEAT-006
-
-    :raises ValueError: with what a name may look like.
-    """
-    allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.")
-    if not 1 <= len(name) <= 128 or not set(name) <= allowed:
-        raise ValueError(f"The tool name {name[:140]!r} is not 1 to 128 of A-Z a-z 0-9 _ - .")
 
 
 def _text(value: Any) -> str:

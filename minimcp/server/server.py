@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from ..protocol import headers, spec, wire
 from ..protocol.errors import InvalidRequest, McpError
 from . import legacy, modern
-from .bus import Bus, BusLike, Subscription
+from .bus import Bus, LocalBus, Subscription
+from .catalog import Catalog, Policy
 from .context import Context
 from .dispatcher import Batch, Call, check_batch
 from .registration import Registration
@@ -39,6 +40,9 @@ class Server(Registration):
     :param allowed_hosts: values of Host that are served; default: on a loopback connection only loopback names.
     :param allowed_origins: origins, beside the server's own, whose pages may call it.
     :param limits: overrides of `minimcp.protocol.spec.LIMITS`.
+    :param bus: publishes changes, for instance to other processes; default: to this process alone.
+    :param catalog: answers in place of `registry`, which the decorators fill, when clients list, call, get and read.
+    :param policy: `f(ctx, entry)` decides, beside each entry's own `allow`, who sees and may use an entry.
     :param debug: tell clients what exception a handler raised; never on a server that others can reach.
     """
 
@@ -61,10 +65,12 @@ class Server(Registration):
         allowed_hosts: Iterable[str] | None = None,
         allowed_origins: Iterable[str] | None = None,
         limits: dict[str, float] | None = None,
-        bus: BusLike | None = None,
+        bus: Bus | None = None,
+        catalog: Catalog | None = None,
+        policy: Policy | None = None,
         debug: bool = False,
     ) -> None:
-        super().__init__(bus or Bus(), ttl_ms, cache_scope)
+        super().__init__(bus or LocalBus(), catalog, policy, ttl_ms, cache_scope)
         unknown = set(limits or ()) - set(spec.LIMITS)
         if unknown:
             raise ValueError(f"Unknown limits {sorted(unknown)}; there are {sorted(spec.LIMITS)}")
@@ -106,6 +112,7 @@ class Server(Registration):
         :param get_header: looks up an HTTP header; given, the headers of a modern request are held against its body.
         :raises McpError: when the envelope is wrong; answer it under `wire.readable_id(message)`.
         """
+        self.serving = True
         if isinstance(message, list):
             return self._batch(message, session, principal, request)
         kind = wire.check(message)

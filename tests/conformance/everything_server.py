@@ -157,7 +157,7 @@ def test_trigger_tool_change() -> str:
     """Add a tool, or remove it again; clients hear of it by themselves."""
     if server.remove_tool("test_dynamic_tool"):
         return "test_dynamic_tool is gone"
-    server.add_tool(lambda: "Here I am", "test_dynamic_tool", description="Come and go.")
+    server.tool(lambda: "Here I am", "test_dynamic_tool", description="Come and go.")
     return "test_dynamic_tool is there"
 
 
@@ -166,7 +166,7 @@ def test_trigger_prompt_change() -> str:
     """Add a prompt, or remove it again."""
     if server.remove_prompt("test_dynamic_prompt"):
         return "test_dynamic_prompt is gone"
-    server.add_prompt(lambda: "Here I am", "test_dynamic_prompt", description="Come and go.")
+    server.prompt(lambda: "Here I am", "test_dynamic_prompt", description="Come and go.")
     return "test_dynamic_prompt is there"
 
 

@@ -133,10 +133,10 @@ def test_tools_come_and_go_while_everyone_lists_and_calls_T226(host: Any) -> Non
         nonlocal changes
         while not over.is_set() or changes < 20:
             for number in range(5):
-                server.add_tool(lambda: "x", f"tool-{number}")
-                server.add_resource(lambda: "x", f"res://{number}", name="r")
-                server.add_resource(lambda x: x, f"tpl{number}://{{x}}", name="t")
-                server.add_prompt(lambda: "x", f"prompt-{number}")
+                server.tool(lambda: "x", f"tool-{number}")
+                server.resource(f"res://{number}", name="r")(lambda: "x")
+                server.resource(f"tpl{number}://{{x}}", name="t")(lambda x: x)
+                server.prompt(lambda: "x", f"prompt-{number}")
             for number in range(5):
                 assert server.remove_tool(f"tool-{number}")
                 assert server.remove_resource(f"res://{number}")

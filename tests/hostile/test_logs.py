@@ -46,7 +46,7 @@ def test_the_reason_of_a_cancellation_is_escaped_and_cut(lines: Any) -> None:
 @pytest.mark.parametrize("state", [HOSTILE, "x\r\nforged\x1b[31m", 5, None])
 def test_a_forged_request_state_is_not_quoted(lines: Any, state: Any) -> None:
     server = Server("logs")
-    server.add_tool(lambda: "ran", "tool")
+    server.tool(lambda: "ran", "tool")
     reply = server.handle(modern("tools/call", name="tool", requestState=state))
     assert reply["error"]["code"] == -32602
     assert clean(lines())
@@ -64,7 +64,7 @@ def test_the_path_of_a_request_that_failed_is_escaped_and_cut(lines: Any) -> Non
 
 def test_an_unknown_name_or_method_is_not_logged_at_all(lines: Any) -> None:
     server = Server("logs")
-    server.add_tool(lambda: "ran", "tool")
+    server.tool(lambda: "ran", "tool")
     for request in (modern("tools/call", name=HOSTILE), modern(HOSTILE), modern("resources/read", uri=HOSTILE)):
         assert server.handle(request)["error"]["code"] in (-32601, -32602)
     assert lines() == []

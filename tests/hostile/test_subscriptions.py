@@ -173,7 +173,7 @@ def test_a_change_right_after_the_acknowledgement_is_delivered_T114(host: Any, g
         response = http.open(listen(number, {"toolsListChanged": True}))
         with response:
             assert response.event()["method"] == "notifications/subscriptions/acknowledged"
-            server.add_tool(lambda: "new", f"new-{number}")
+            server.tool(lambda: "new", f"new-{number}")
             assert response.event() == {
                 "jsonrpc": "2.0",
                 "method": "notifications/tools/list_changed",

@@ -51,5 +51,5 @@ def confirm(ctx: Context) -> dict:
 @server.tool
 def grow() -> str:
     """Register one more tool."""
-    server.add_tool(where, "again")
+    server.tool(where, "again")
     return "grown"

@@ -68,7 +68,7 @@ def grow(name: str) -> str:
     def grown() -> str:
         return f"I am {name}"
 
-    server.add_tool(grown, name)
+    server.tool(grown, name)
     return f"{name} is there"
 
 

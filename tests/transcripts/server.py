@@ -99,7 +99,7 @@ def add_tools(server: Server) -> None:
     @server.tool
     def grow(name: str) -> str:
         """Register a tool of this name, and touch the rules."""
-        server.add_tool(lambda: "grown", name, description="Grown at run time.")
+        server.tool(lambda: "grown", name, description="Grown at run time.")
         server.updated("library://rules")
         return "grown"
 

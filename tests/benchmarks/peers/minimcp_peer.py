@@ -38,7 +38,7 @@ def huge(ctx: Context) -> str:
 
 
 for extra in options.extra_tools(arguments.tools):
-    server.add_tool(extra)
+    server.tool(extra)
 
 if arguments.door == "stdio":
     server.run()

@@ -1,0 +1,131 @@
+"""The catalog of a server: entries, the interface by which handlers find them, and the rule of who may see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Optional, Protocol
+
+from ..engines.schema import hints, validator
+from ..protocol import headers
+from .uris import Template
+
+if TYPE_CHECKING:
+    from .context import Context
+
+Definition = dict[str, Any]
+Page = tuple[list[Definition], Optional[str]]
+Allow = Callable[["Context"], bool]
+Policy = Callable[["Context", "Entry"], bool]
+Completer = Callable[[str, dict[str, Any]], Any]
+
+
+class Entry:
+    """One tool, resource, template or prompt: its definition on the wire, and the function that runs.
+
+    :ivar definition: the object that the list method sends.
+    :ivar context: the name of the parameter that receives the Context, or None.
+    :ivar allow: `f(ctx)` decides who may see and use it; None for everybody.
+    :ivar order: its place among all registrations; cursors point at it.
+    :ivar schema: the JSON Schema of the arguments.
+    :ivar output: checks what a tool returns, or None.
+    :ivar template: the URI template of a resource template.
+    :ivar headers: the arguments that `Mcp-Param-*` headers mirror.
+    :ivar hints: `ttlMs` and `cacheScope` of what is read here, where they differ from the server's.
+    """
+
+    __slots__ = (
+        "allow",
+        "bind",
+        "context",
+        "definition",
+        "function",
+        "headers",
+        "hints",
+        "order",
+        "output",
+        "schema",
+        "template",
+        "validate",
+    )
+
+    def __init__(
+        self, function: Callable[..., Any], definition: Definition, signature: hints.Signature, allow: Allow | None
+    ) -> None:
+        self.function = function
+        self.definition = definition
+        self.bind = signature.bind
+        self.context: str | None = signature.context
+        self.allow = allow
+        self.order = 0
+        self.validate = validator.Validator(signature.schema).check
+        self.output: validator.Validator | None = None
+        self.template: Template | None = None
+        self.headers: list[headers.Annotation] = []
+        self.hints: Definition = {}
+        self.schema = signature.schema
+
+    def run(self, ctx: Context, arguments: dict[str, Any]) -> Any:
+        """Validate and convert the arguments, then call the function.
+
+        :raises InvalidArguments: when an argument does not fit.
+        """
+        self.validate(arguments)
+        values = self.bind(arguments)
+        if self.context is None:
+            return self.function(**values)
+        return self.function(**{**values, self.context: ctx})
+
+    def run_text(self, ctx: Context, arguments: dict[str, str]) -> Any:
+        """Run with arguments that arrived as text; those of other types are read as JSON.
+
+        :raises InvalidArguments: when an argument does not fit.
+        """
+        return self.run(ctx, hints.from_strings(self.schema, arguments))
+
+
+def visible(ctx: Context, entry: Entry | None) -> bool:
+    """Say whether this caller may see and use an entry; one they may not see does not exist for them.
+
+    The entry's `allow` and the server's `policy` must both agree. A result that depends on their answer is marked as
+    this caller's own. Spec: FEAT-226
+    """
+    if entry is None:
+        return False
+    policy: Policy | None = ctx.server.policy
+    if entry.allow is None and policy is None:
+        return True
+    ctx.private = True
+    return (entry.allow is None or entry.allow(ctx)) and (policy is None or policy(ctx, entry))
+
+
+class Catalog(Protocol):
+    """The interface between the handlers and what a server offers; `Server(catalog=...)` takes another one.
+
+    `find`, `resource` and `completion` are asked before and apart from `visible`, which the handlers call. A catalog
+    whose answer depends on the caller sets `ctx.private`, or shared caches may show it to others.
+    """
+
+    def find(self, ctx: Context) -> Entry | None:
+        """Return the entry that the request `ctx.method` with `ctx.params`, not yet checked, is for, or None."""
+
+    def page(self, ctx: Context, kind: str, cursor: Any, size: int | None) -> Page:
+        """Return one page of definitions that this caller may see, and the next cursor, None on the last page.
+
+        :param kind: "tools", "resources", "resourceTemplates" or "prompts".
+        :raises InvalidParams: for a cursor that this catalog did not give out. Spec: FEAT-119
+        """
+        ...
+
+    def resource(self, ctx: Context, uri: str) -> Entry | None:
+        """Return the resource with this URI, or the template that matches it, or None."""
+
+    def completion(self, ctx: Context, reference: dict[str, Any], argument: str) -> Completer | None:
+        """Return the function `f(value, arguments)` that completes an argument, or None.
+
+        :param reference: `{"type": "ref/prompt", "name": ...}` or `{"type": "ref/resource", "uri": ...}`.
+        :raises InvalidParams: for a reference to nothing that this caller may see.
+        """
+
+    def offers(self, ctx: Context) -> frozenset[str]:
+        """Return the capabilities: of "tools", "resources", "prompts", "completions" and "logging" those offered."""
+        ...

@@ -1,0 +1,169 @@
+"""Makers of entries: functions, their type hints and docstrings become tools, resources and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..engines.schema import hints, validator
+from ..protocol import content, headers
+from .catalog import Allow, Definition, Entry
+from .context import Context
+from .uris import Template, check_uri, is_template
+
+if TYPE_CHECKING:
+    from ..protocol import types
+
+Message = dict[str, Any]
+Handler = Callable[..., Any]
+
+
+def make_tool(
+    function: Handler,
+    name: str | None = None,
+    *,
+    title: str | None = None,
+    description: str | None = None,
+    annotations: types.ToolAnnotations | None = None,
+    icons: list[types.Icon] | None = None,
+    meta: Message | None = None,
+    input_schema: Definition | None = None,
+    output_schema: Definition | None = None,
+    allow: Allow | None = None,
+) -> Entry:
+    """Make the entry of a tool.
+
+    :raises TypeError: for a function or hint that cannot be a tool.
+    :raises ValueError: for a name, schema or `x-mcp-header` that breaks a rule.
+    """
+    if input_schema is None:
+        signature = hints.signature(function, Context)
+    else:
+        validator.check_input_schema(input_schema)
+        signature = hints.raw_signature(function, Context, input_schema)
+    name = name or function.__name__
+    check_name(name)
+    output = output_schema
+    if output is None:
+        output = hints.output_schema(signature.returns, content.is_content_hint)
+    definition = _define(
+        name=name,
+        title=title,
+        description=description or signature.text,
+        annotations=annotations,
+        icons=icons,
+        _meta=meta,
+        inputSchema=signature.schema,
+        outputSchema=output,
+    )
+    entry = Entry(function, definition, signature, allow)
+    entry.headers = headers.annotated(signature.schema)
+    if output is not None:
+        validator.check_schema(output, "outputSchema")
+        entry.output = validator.Validator(output)
+    return entry
+
+
+def make_resource(
+    function: Handler,
+    uri: str,
+    *,
+    name: str | None = None,
+    title: str | None = None,
+    description: str | None = None,
+    mime_type: str | None = None,
+    size: int | None = None,
+    annotations: types.Annotations | None = None,
+    icons: list[types.Icon] | None = None,
+    meta: Message | None = None,
+    ttl_ms: int | None = None,
+    cache_scope: str | None = None,
+    allow: Allow | None = None,
+) -> Entry:
+    """Make the entry of a resource or, when the URI has variables, of a template.
+
+    :raises ValueError: for a malformed URI or template, one whose variables are not the function's parameters, or
+        caching hints that make no sense.
+    """
+    signature = hints.signature(function, Context)
+    names = set(signature.schema.get("properties", {}))
+    template = Template(uri) if is_template(uri) else None
+    if template is None and not check_uri(uri):
+        raise ValueError(f"{uri!r} is not a URI; write it with a scheme, for instance config://app")
+    wanted = set(template.names) if template else set()
+    if not wanted <= names or set(signature.schema.get("required", ())) - wanted:
+        differing = ", ".join(sorted(wanted ^ names))
+        raise ValueError(f"{uri!r} and the parameters of {function.__name__}() differ: {differing}")
+    place = {"uriTemplate" if template else "uri": uri}
+    definition = _define(
+        name=name or function.__name__,
+        title=title,
+        description=description or signature.text,
+        mimeType=mime_type,
+        size=size,
+        annotations=annotations,
+        icons=icons,
+        _meta=meta,
+        **place,
+    )
+    entry = Entry(function, definition, signature, allow)
+    entry.template = template
+    entry.hints = caching_hints(ttl_ms, cache_scope)
+    return entry
+
+
+def make_prompt(
+    function: Handler,
+    name: str | None = None,
+    *,
+    title: str | None = None,
+    description: str | None = None,
+    icons: list[types.Icon] | None = None,
+    meta: Message | None = None,
+    allow: Allow | None = None,
+) -> Entry:
+    """Make the entry of a prompt; its arguments are the function's parameters."""
+    signature = hints.signature(function, Context)
+    required = signature.schema.get("required", ())
+    arguments = []
+    for key, part in signature.schema.get("properties", {}).items():
+        argument = {"name": key, "required": key in required}
+        if "description" in part:
+            argument["description"] = part["description"]
+        arguments.append(argument)
+    definition = _define(
+        name=name or function.__name__,
+        title=title,
+        description=description or signature.text,
+        icons=icons,
+        _meta=meta,
+        arguments=arguments or None,
+    )
+    return Entry(function, definition, signature, allow)
+
+
+def _define(**members: Any) -> Definition:
+    """Return the members that have a value; an empty description is none."""
+    return {key: value for key, value in members.items() if value is not None and (key != "description" or value)}
+
+
+def caching_hints(ttl_ms: int | None, cache_scope: str | None) -> Definition:
+    """Return the given caching hints under their names on the wire. Spec: FEAT-123, FEAT-124
+
+    :raises ValueError: for a hint that makes no sense.
+    """
+    whole = ttl_ms is None or (type(ttl_ms) is int and ttl_ms >= 0)
+    if not whole or cache_scope not in (None, "public", "private"):
+        raise ValueError('ttl_ms is a whole number of milliseconds, cache_scope is "public" or "private"')
+    given = {"ttlMs": ttl_ms, "cacheScope": cache_scope}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def check_name(name: str) -> None:
+    """Refuse a tool name other implementations could not use. Spec: FEAT-006
+
+    :raises ValueError: with what a name may look like.
+    """
+    allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.")
+    if not 1 <= len(name) <= 128 or not set(name) <= allowed:
+        raise ValueError(f"The tool name {name[:140]!r} is not 1 to 128 of A-Z a-z 0-9 _ - .")

@@ -1,0 +1,49 @@
+"""Options of registration as type checkers and editors read them; nothing here is loaded when a program runs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+from ..protocol import types
+from .catalog import Allow
+
+
+class PromptOptions(TypedDict, total=False):
+    """Options of `server.prompt`.
+
+    `description` is the docstring by default. `allow`, an `f(ctx)`, decides who sees and may use the entry; for others
+    it does not exist. `meta` is the definition's `_meta`.
+    """
+
+    title: str | None
+    description: str | None
+    icons: list[types.Icon] | None
+    meta: dict[str, Any] | None
+    allow: Allow | None
+
+
+class ToolOptions(PromptOptions, total=False):
+    """Options of `server.tool`: those of a prompt, hints and schemas.
+
+    `annotations` are hints such as `{"readOnlyHint": True}` (Spec: FEAT-013). `input_schema` is a JSON Schema that is
+    used verbatim instead of the one made from the type hints; `output_schema` takes the place of the return hint's.
+    """
+
+    annotations: types.ToolAnnotations | None
+    input_schema: dict[str, Any] | None
+    output_schema: dict[str, Any] | None
+
+
+class ResourceOptions(PromptOptions, total=False):
+    """Options of `server.resource`: those of a prompt, and what a client may know before it reads.
+
+    `name` is the function's by default, `size` is in bytes, `ttl_ms` says for how many milliseconds clients may cache
+    what is read here, and `cache_scope` for whom.
+    """
+
+    name: str | None
+    mime_type: str | None
+    size: int | None
+    annotations: types.Annotations | None
+    ttl_ms: int | None
+    cache_scope: Literal["private", "public"] | None
