@@ -26,11 +26,11 @@ C = TypeVar("C", bound=Completer)
 class Registration:
     """The decorators of a server; each is a plain function too: `server.tool(function, "name", title="Title")`.
 
-    The options of each are listed in `minimcp.server.options`. What is registered, replaced or removed while the
-    server serves is announced to its clients.
+    The options of each are listed in `minimcp.server.options`. Clients are told of what is registered, replaced or
+    removed once the server serves.
 
     :ivar registry: the dicts that the decorators fill.
-    :ivar catalog: what clients are shown: the registry, unless the author has handed in another catalog.
+    :ivar catalog: answers clients; the registry, unless the author has given another one.
     :ivar serving: whether a message has arrived; before that, registrations are not announced.
     """
 
