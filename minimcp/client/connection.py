@@ -135,6 +135,15 @@ class Connection:
         transport.open(self.timeout_s)
         return transport
 
+    def adopt(self, transport: Transport, peer: Peer, newest_id: int) -> None:
+        """Go on with a transport that is open, to a server that is known.
+
+        :param newest_id: the highest request id that was used on it.
+        """
+        self._ids = itertools.count(newest_id + 1)
+        self.use(lambda: transport)
+        self.peer = peer
+
     def _lose(self, transport: Transport, error: ClientError) -> None:
         if transport is self.transport and not self.closed:
             self.lost = error
