@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..engines.errors import ProtocolError, Timeout
+from ..engines.fork import PerProcess
 from ..protocol import spec, wire
 from ..protocol.errors import McpError
 from . import negotiation, tasks
 from .errors import CallCancelled, RemoteError
 from .results import Result
 from .transports.transport import Exchange, SessionExpired
-from .transports.waiting import Deadline, Mailbox, Signal
+from .transports.waiting import Deadline, Mailbox
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -71,7 +72,7 @@ class ClientCall:
         self._needs = needs
         self._finish = finish
         self._on_log = on_log
-        self._cancelled = Signal()
+        self._cancelled = threading.Event()
         self._exchange: Optional[Exchange] = None
 
     def run(self, on_progress: Callable[[Message], Any] | None = None) -> Any:
@@ -105,13 +106,6 @@ class ClientCall:
         exchange = self._exchange
         if exchange is not None:
             exchange.abort(self._cancellation())
-
-    def interrupt(self) -> None:
-        """Do what `cancel` does without a lock and without the network, so that a finalizer may call it."""
-        self._cancelled.set()
-        exchange = self._exchange
-        if exchange is not None:
-            exchange.interrupt(self._cancellation())
 
     def _cancellation(self) -> CallCancelled:
         return CallCancelled(f"{self.method} was cancelled")
@@ -251,10 +245,9 @@ class RunningCall:
         self._call = call
         # The thread knows the call and this box, never the handle, so that a handle nobody holds is noticed.
         self._box = _Box()
-        # Runs wherever the last reference goes, perhaps inside the collector: it takes no lock and sends nothing.
-        self._dropped = weakref.finalize(self, call.interrupt)
-        self._dropped.atexit = False
-        threading.Thread(target=_work, args=(call, self._box), name="minimcp-call", daemon=True).start()
+        self._told = False
+        weakref.finalize(self, _started().dropped.put, call).atexit = False
+        _started().run(call, self._box)
 
     def __enter__(self) -> RunningCall:
         return self
@@ -271,7 +264,8 @@ class RunningCall:
         if progress is not None:
             return progress
         self._box.progress.put(None)  # for the next one that asks
-        raise self._box.error or StopIteration
+        error, self._told = None if self._told else self._box.error, True
+        raise error or StopIteration
 
     def result(self, on_progress: Callable[[Message], Any] | None = None) -> Any:
         """Wait for the answer.
@@ -286,6 +280,8 @@ class RunningCall:
         except BaseException:
             self.cancel()
             raise
+        if self._box.error is not None:
+            raise self._box.error
         return self._box.outcome
 
     def cancel(self) -> None:
@@ -306,13 +302,54 @@ class _Box:
         self.over = False
 
 
-def _work(call: ClientCall, box: _Box) -> None:
-    try:
-        box.outcome = call.run(box.progress.put)
-    except BaseException as error:
-        box.error = error
-    box.over = True
-    box.progress.put(None)
+class _Started:
+    """The calls on threads of their own in this process, and the thread that cancels those that were dropped.
+
+    A finalizer may run inside the collector, at any point of any thread. So it only puts the call into a box, which
+    takes no lock; the cancelling, which takes locks and uses the network, is done by a thread that lives as long as any
+    such call runs.
+    """
+
+    def __init__(self) -> None:
+        self.dropped = Mailbox()
+        self._lock = threading.Lock()  # guards _running and _cancelling
+        self._running = 0
+        self._cancelling = False
+
+    def run(self, call: ClientCall, box: _Box) -> None:
+        """Run a call on a new thread."""
+        with self._lock:
+            self._running += 1
+            cancelling, self._cancelling = self._cancelling, True
+        if not cancelling:
+            threading.Thread(target=self._cancel_dropped, name="minimcp-dropped", daemon=True).start()
+        threading.Thread(target=self._work, args=(call, box), name="minimcp-call", daemon=True).start()
+
+    def _work(self, call: ClientCall, box: _Box) -> None:
+        try:
+            box.outcome = call.run(box.progress.put)
+        except BaseException as error:
+            box.error = error
+        box.over = True
+        box.progress.put(None)
+        with self._lock:
+            self._running -= 1
+            if self._running == 0:
+                self.dropped.put(None)
+
+    def _cancel_dropped(self) -> None:
+        while True:
+            call: ClientCall | None = self.dropped.get(None)
+            if call is not None:
+                call.cancel()
+                continue
+            with self._lock:
+                if self._running == 0:
+                    self._cancelling = False
+                    return
+
+
+_started = PerProcess(_Started)
 
 
 def _is_number(value: Any) -> bool:
