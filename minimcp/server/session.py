@@ -27,6 +27,7 @@ class Session:
     :ivar version: the negotiated revision, None before `initialize`.
     :ivar send: takes messages that belong to no request, or None while there is no way to deliver them.
     :ivar calls: the calls in flight by request id, for `notifications/cancelled`.
+    :ivar watched: whether changes are passed on to it.
     :ivar door: what the door that holds this session keeps with it.
     """
 
@@ -43,6 +44,7 @@ class Session:
         self.door: dict[str, Any] = {}
         self.used = time.monotonic()
         self.closed = False
+        self.watched = False
         self.on_close: list[Callable[[], None]] = []
         self._lock = threading.Lock()  # guards _waiting, _asked, calls and closed
         self._waiting: dict[Any, Future[Any]] = {}
@@ -77,13 +79,13 @@ class Session:
             future: Future[Any] = Future()
             self._waiting[id] = future
         ctx.on_cancel(lambda: self._settle(id, error=Cancelled()))
-        ctx.send(wire.request(id, question["method"], question.get("params")))
+        ctx._send(wire.request(id, question["method"], question.get("params")))
         return id, future
 
     def give_up(self, ctx: Any, id: str) -> None:
         """Tell the client that its answer is no longer awaited."""
         if self._settle(id, error=Cancelled()):
-            ctx.emit("notifications/cancelled", {"requestId": id, "reason": "timeout"})
+            ctx._emit("notifications/cancelled", {"requestId": id, "reason": "timeout"})
 
     def _settle(self, id: Any, result: Any = None, error: BaseException | None = None) -> bool:
         with self._lock:

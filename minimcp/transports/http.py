@@ -116,7 +116,7 @@ class HttpApp:
                 message, get_header=get_header, session=session, principal=principal, request=environ
             )
         except McpError as problem:
-            return self.reply(environ, start_response, wire.error(wire.readable_id(message), problem), 400)
+            return self.reply(environ, start_response, self.server.refuse(message, problem), 400)
         except SessionNotFound as problem:
             # The status tells a legacy client to start over. Spec: TRN-149
             gone_error = wire.error(wire.readable_id(message), InvalidRequest(str(problem)))
@@ -135,7 +135,7 @@ class HttpApp:
         self, environ: Environ, start_response: StartResponse, call: Any, accept: Collection[str]
     ) -> Iterable[bytes]:
         """Run a modern call in a worker; the reply becomes a stream when something precedes it, or nothing comes."""
-        exchange = Exchange(call.ctx.cancelled)
+        exchange = Exchange(call.cancelled)
         send = exchange.send if "stream" in accept else None
 
         def work() -> None:
@@ -171,7 +171,7 @@ class HttpApp:
         if "stream" not in accept:
             raise Refused(406, "Accept must allow text/event-stream for this method")
         leave = self.enter(environ)
-        call.ctx.deadline = time.monotonic() + (self.limits["stream_s"] if leave else 0.0)
+        call.deadline = time.monotonic() + (self.limits["stream_s"] if leave else 0.0)
         messages = call.messages()
         first = next(messages, None)
         if first is None or "method" not in first:

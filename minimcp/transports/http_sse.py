@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
-from ..protocol import sse, wire
+from ..protocol import sse
 from ..protocol.errors import McpError
 from .origin import Environ, Refused, StartResponse
 from .streams import Exchange
@@ -78,7 +78,7 @@ class HttpSse:
             message = self._app.read_message(environ)
             call = self._app.server.call(message, session=session, principal=principal, request=environ)
         except McpError as problem:
-            error = wire.error(wire.readable_id(message), problem)
+            error = self._app.server.refuse(message, problem, principal)
             return self._app.reply(environ, start_response, error, 400)  # type: ignore[no-any-return]
         if call is not None:
             session.add_call(call)
