@@ -272,6 +272,34 @@ def test_tool_uses_and_results_pair_up(messages, fits, caplog):
     assert (reply["resultType"] == "input_required") is fits
 
 
+@pytest.mark.parametrize(
+    "result, fits",
+    [
+        ({"structuredContent": {"n": 1}}, True),
+        ({"structuredContent": {"n": "one"}}, False),
+        ({"structuredContent": {"n": "one"}, "isError": True}, True),
+        ({}, True),
+    ],
+)
+def test_a_tool_result_fits_the_output_schema_of_its_tool(result, fits):
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    tools = [{"name": "count", "inputSchema": {"type": "object"}, "outputSchema": schema}]
+
+    def tool(ctx: Context) -> str:
+        use = {"type": "tool_use", "id": "u1", "name": "count", "input": {}}
+        found = {"type": "tool_result", "toolUseId": "u1", "content": [], **result}
+        messages = [{"role": "user", "content": {"type": "text", "text": "How many?"}}]
+        messages += [{"role": "assistant", "content": [use]}, {"role": "user", "content": [found]}]
+        try:
+            return ctx.sample(messages, tools=tools).text
+        except ValueError as error:
+            return str(error)
+
+    reply = call(serving(tool))["result"]
+    assert (reply["resultType"] == "input_required") is fits
+    assert fits or "outputSchema of 'count'" in reply["content"][0]["text"]
+
+
 def test_roots_are_file_uris():
     def tool(ctx: Context) -> str:
         return ctx.list_roots()[0]["uri"]

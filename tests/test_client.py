@@ -396,6 +396,36 @@ def test_an_output_that_does_not_fit_its_schema_is_an_error_that_names_the_tool(
         assert client.call_tool("t", which="wrong").data == {"a": "x"}
 
 
+@pytest.mark.parametrize("ref", ["http://127.0.0.1:9/schema.json", "file:///etc/passwd", "other.json", "#/$defs/none"])
+def test_a_reference_of_an_output_schema_that_leads_outside_is_never_followed(ref, monkeypatch):
+    opened = []
+    monkeypatch.setattr("socket.socket.connect", lambda *args: opened.append(args))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **more: opened.append(args))
+    schema = {"type": "object", "properties": {"a": {"$ref": ref}}}
+    tool = {"name": "t", "inputSchema": {"type": "object"}, "outputSchema": schema}
+    server = Scripted(
+        tools_list=lambda params, say: {"tools": [tool]},
+        tools_call=lambda params, say: {"content": [], "structuredContent": {"a": 1}},
+    )
+    with Client(server) as client:
+        with pytest.raises(minimcp.ProtocolError, match="outputSchema of 't'"):
+            client.call_tool("t")
+    assert opened == []
+
+
+def test_an_output_schema_that_multiplies_itself_costs_a_bounded_time():
+    definitions = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(30)}
+    schema = {"type": "object", "$ref": "#/$defs/d0", "$defs": {**definitions, "d30": {"required": ["b"]}}}
+    tool = {"name": "t", "inputSchema": {"type": "object"}, "outputSchema": schema}
+    server = Scripted(
+        tools_list=lambda params, say: {"tools": [tool]},
+        tools_call=lambda params, say: {"content": [], "structuredContent": {"a": 1}},
+    )
+    with Client(server) as client:
+        with pytest.raises(minimcp.ProtocolError, match="'t'"):
+            client.call_tool("t")
+
+
 def test_tool_schemas_pass_unchanged():
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -78,7 +78,6 @@ def order(sent, **arguments):
         ({"mcp-param-zip": "0150"}, {"to": {"zip": "0150"}}),
         ({"mcp-param-other": "whatever", "mcp-session-id": "old"}, {}),
         ({"mcp-name": "=?base64?b3JkZXI=?="}, {}),
-        ({"mcp-param-region": "eu"}, {}),
     ],
 )
 def test_headers_that_mirror_the_body_pass(sent, arguments):
@@ -99,6 +98,10 @@ def test_headers_that_mirror_the_body_pass(sent, arguments):
         ({"mcp-name": "=?base64?b3JkZXI?="}, {}),
         ({}, {"region": "eu"}),
         ({"mcp-param-region": "us"}, {"region": "eu"}),
+        ({"mcp-param-region": "eu"}, {}),
+        ({"mcp-param-region": "eu"}, {"region": None}),
+        ({"mcp-param-region": ""}, {}),
+        ({"mcp-param-zip": "0150"}, {"to": {}}),
         ({"mcp-param-region": "EU"}, {"region": "eu"}),
         ({"mcp-param-region": "é"}, {"region": "é"}),
         ({"mcp-param-count": "43"}, {"count": 42}),

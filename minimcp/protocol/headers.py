@@ -86,7 +86,8 @@ def check(get: Get, message: Mapping[str, Any], name_param: str | None, annotati
     """Hold the headers of a modern request against its body, which stays authoritative.
 
     :param get: returns a header's value by name, or None.
-    :raises HeaderMismatch: when one is missing, malformed or different. Spec: TRN-056, TRN-066 to TRN-068, TRN-088
+    :raises HeaderMismatch: when one is missing, malformed or different. Spec: TRN-056, TRN-066 to TRN-068, TRN-088,
+        TRN-167
     """
     params = message.get("params", {})
     meta = params.get("_meta")
@@ -99,9 +100,10 @@ def check(get: Get, message: Mapping[str, Any], name_param: str | None, annotati
         name = get("Mcp-Name")
         _same("Mcp-Name", name if name is None else decode("Mcp-Name", name), params[name_param])
     for path, header, kind in annotations:
-        value = argument_at(params.get("arguments"), path)
+        value, sent = argument_at(params.get("arguments"), path), get(header)
+        if value is None and sent is not None:
+            raise HeaderMismatch(f"Header mismatch: {header} mirrors an argument that the body does not have")
         if value is not None:
-            sent = get(header)
             if sent is None:
                 raise HeaderMismatch(f"Header mismatch: {header} is missing")
             _same_argument(header, decode(header, sent), value, kind)

@@ -99,6 +99,7 @@ def sampling(messages: str | list[dict[str, Any]], max_tokens: int, **options: A
     if isinstance(messages, str):
         messages = [{"role": "user", "content": {"type": "text", "text": messages}}]
     _check_tool_messages(messages)
+    _check_tool_results(messages, options.get("tools") or [])
     params = {"messages": messages, "maxTokens": max_tokens}
     params.update({name: value for name, value in options.items() if value is not None})
     return {"method": "sampling/createMessage", "params": params}
@@ -122,6 +123,27 @@ def _check_tool_messages(messages: list[dict[str, Any]]) -> None:
         open_uses = {block["id"] for block in blocks if isinstance(block, dict) and block.get("type") == "tool_use"}
     if open_uses:
         raise ValueError("The last message has a tool_use without its tool_result")
+
+
+def _check_tool_results(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> None:
+    """Hold the structured content of each tool_result against its tool's output schema. Spec: FEAT-225
+
+    :raises ValueError: naming the tool.
+    """
+    schemas = {tool["name"]: tool["outputSchema"] for tool in tools if "outputSchema" in tool}
+    used: dict[Any, Any] = {}
+    for message in messages if schemas else ():
+        content = message.get("content")
+        for block in content if isinstance(content, list) else [content]:
+            if not isinstance(block, dict):
+                continue
+            used[block.get("id")] = block.get("name")
+            name = used.get(block.get("toolUseId"))
+            if "structuredContent" in block and name in schemas and not block.get("isError"):
+                try:
+                    validator.Validator(schemas[name]).check(block["structuredContent"])
+                except InvalidArguments as error:
+                    raise ValueError(f"A tool_result does not fit the outputSchema of {name!r}: {error}") from None
 
 
 def roots() -> Question:

@@ -82,14 +82,15 @@ class Registry:
 
     def find(self, ctx: Context) -> Entry | None:
         """Return the entry a request is for, or None."""
-        method, params = ctx.method, ctx.params
+        method = ctx.method
+        name = ctx.params.get("uri" if method == "resources/read" else "name")
+        if not isinstance(name, str):
+            return None
         if method == "tools/call":
-            return self.tools.get(_text(params.get("name")))
+            return self.tools.get(name)
         if method == "prompts/get":
-            return self.prompts.get(_text(params.get("name")))
-        if method == "resources/read":
-            return self.resource(ctx, _text(params.get("uri")))
-        return None
+            return self.prompts.get(name)
+        return self.resource(ctx, name) if method == "resources/read" else None
 
     def resource(self, ctx: Context, uri: str) -> Entry | None:
         """Return the resource with this URI, or the first template that matches it, or None."""
@@ -137,10 +138,6 @@ class Registry:
             return [entry.definition for entry in entries], None
         page = entries[:size]
         return [entry.definition for entry in page], _write_cursor(kind, page[-1].order)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _write_cursor(kind: str, order: int) -> str:

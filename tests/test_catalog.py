@@ -1,0 +1,175 @@
+"""The catalog as an interface, and the one rule of who may see an entry."""
+
+from __future__ import annotations
+
+import pytest
+
+from minimcp import Context, Server
+from minimcp.server.catalog import Catalog, Entry
+from minimcp.server.makers import make_prompt, make_resource, make_tool
+from minimcp.server.registry import Registry
+from tests.helpers import modern
+
+
+class PerPrincipal:
+    """A catalog that answers each principal from a registry of their own, and strangers from an empty one."""
+
+    def __init__(self) -> None:
+        self.registries: dict[str, Registry] = {}
+        self._empty = Registry()
+
+    def of(self, principal: str) -> Registry:
+        return self.registries.setdefault(principal, Registry())
+
+    def _mine(self, ctx: Context) -> Registry:
+        ctx.private = True
+        return self.registries.get(ctx.principal or "", self._empty)
+
+    def find(self, ctx):
+        return self._mine(ctx).find(ctx)
+
+    def page(self, ctx, kind, cursor, size):
+        return self._mine(ctx).page(ctx, kind, cursor, size)
+
+    def resource(self, ctx, uri):
+        return self._mine(ctx).resource(ctx, uri)
+
+    def completion(self, ctx, reference, argument):
+        return self._mine(ctx).completion(ctx, reference, argument)
+
+    def offers(self, ctx):
+        return self._mine(ctx).offers(ctx)
+
+
+def ask(server, principal, method, **params):
+    reply = server.handle(modern(method, **params), principal=principal)
+    return reply["result"] if "result" in reply else reply["error"]["code"]
+
+
+@pytest.fixture
+def shelves():
+    mine: Catalog = (catalog := PerPrincipal())
+    ann, bob = catalog.of("ann"), catalog.of("bob")
+    ann.add("tools", "read", make_tool(lambda book: f"ann reads {book}", "read"))
+    bob.add("tools", "read", make_tool(lambda book: f"bob reads {book}", "read", description="Bob's."))
+    bob.add("tools", "burn", make_tool(lambda: "burnt", "burn"))
+    bob.add("resources", "shelf://1", make_resource(lambda: "bob's", "shelf://1", name="shelf"))
+    bob.add("prompts", "praise", make_prompt(lambda book: f"Praise {book}", "praise"))
+    bob.add_completion("praise", "book", lambda value, arguments: ["Dune"])
+    return Server("shelves", catalog=mine, ttl_ms=1000, cache_scope="public")
+
+
+def test_each_principal_has_a_catalog_of_their_own(shelves):
+    listed = {who: ask(shelves, who, "tools/list") for who in ("ann", "bob")}
+    assert {who: [tool["name"] for tool in found["tools"]] for who, found in listed.items()} == {
+        "ann": ["read"],
+        "bob": ["read", "burn"],
+    }
+    assert {found["cacheScope"] for found in listed.values()} == {"private"}
+    for who in ("ann", "bob"):
+        found = ask(shelves, who, "tools/call", name="read", arguments={"book": "Dune"})
+        assert found["content"][0]["text"] == f"{who} reads Dune"
+    assert ask(shelves, "ann", "tools/call", name="burn") == -32602
+    assert ask(shelves, "bob", "tools/call", name="burn")["content"][0]["text"] == "burnt"
+    assert ask(shelves, "bob", "resources/read", uri="shelf://1")["contents"][0]["text"] == "bob's"
+    reference = {"ref": {"type": "ref/prompt", "name": "praise"}, "argument": {"name": "book", "value": ""}}
+    assert ask(shelves, "bob", "completion/complete", **reference)["completion"]["values"] == ["Dune"]
+
+
+def test_capabilities_too_are_the_callers_own(shelves):
+    found = {who: ask(shelves, who, "server/discover") for who in ("ann", "bob", None)}
+    assert {who: set(each["capabilities"]) for who, each in found.items()} == {
+        "ann": {"tools"},
+        "bob": {"tools", "resources", "prompts", "completions"},
+        None: set(),
+    }
+    assert {each["cacheScope"] for each in found.values()} == {"private"}
+    for method, params in (("resources/read", {"uri": "shelf://1"}), ("prompts/list", {}), ("completion/complete", {})):
+        assert ask(shelves, "ann", method, **params) == -32601
+    assert ask(shelves, None, "tools/list") == -32601
+
+
+def guarded(policy, **options):
+    """A server of one open entry of each kind and one that asks `allow` too."""
+    server = Server("s", policy=policy, ttl_ms=1000, cache_scope="public", **options)
+    for name, more in (("open", {}), ("ruled", {"allow": lambda ctx: ctx.principal != "eve"})):
+        server.tool(lambda: "x", name, **more)
+        server.prompt(lambda city: city, name, **more)
+        server.resource(f"a://{name}", name=name, **more)(lambda: "x")
+        server.resource(f"t://{name}/{{id}}", name=name, **more)(lambda id: id)
+        server.completion(name, "city")(lambda value, arguments: ["Oslo"])
+    return server
+
+
+LISTS = {
+    "tools/list": "tools",
+    "prompts/list": "prompts",
+    "resources/list": "resources",
+    "resources/templates/list": "resourceTemplates",
+}
+USES = [
+    ("tools/call", lambda name: {"name": name}),
+    ("prompts/get", lambda name: {"name": name, "arguments": {"city": "x"}}),
+    ("resources/read", lambda name: {"uri": f"a://{name}"}),
+    ("resources/read", lambda name: {"uri": f"t://{name}/1"}),
+    (
+        "completion/complete",
+        lambda name: {"ref": {"type": "ref/prompt", "name": name}, "argument": {"name": "city", "value": ""}},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "who, shown",
+    [("ann", ["open", "ruled"]), ("bob", ["ruled"]), ("eve", ["open"]), (None, [])],
+)
+def test_a_policy_and_the_rule_of_an_entry_must_both_agree(who, shown):
+    def policy(ctx: Context, entry: Entry) -> bool:
+        if who == "bob":
+            return entry.definition["name"] == "ruled"
+        return ctx.principal is not None
+
+    server = guarded(policy)
+    for method, kind in LISTS.items():
+        found = ask(server, who, method)
+        assert [each["name"] for each in found[kind]] == shown and found["cacheScope"] == "private", method
+    for method, params in USES:
+        usable = [name for name in ("open", "ruled") if not isinstance(ask(server, who, method, **params(name)), int)]
+        assert usable == shown, method
+    assert ask(server, who, "server/discover")["cacheScope"] == "public"
+
+
+@pytest.mark.parametrize("who, kept", [("ann", ["a://open", "a://ruled"]), ("eve", ["a://open"])])
+def test_listen_and_subscribe_go_by_the_same_rule(who, kept):
+    server, heard = guarded(lambda ctx, entry: True), []
+    wanted = {"resourceSubscriptions": ["a://open", "a://ruled", "a://nowhere"]}
+    call = server.call(modern("subscriptions/listen", notifications=wanted), principal=who)
+    messages = call.messages(heard.append)
+    assert next(messages)["params"]["notifications"] == {"resourceSubscriptions": kept}
+    messages.close()
+    session = server.open_session(heard.append, principal=who)
+
+    def legacy(method, **params):
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        return server.handle(request, session=session, principal=who)
+
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+    legacy("initialize", **hello)
+    replies = {uri: legacy("resources/subscribe", uri=uri) for uri in wanted["resourceSubscriptions"]}
+    assert [uri for uri, reply in replies.items() if "result" in reply] == kept
+    session.close()
+
+
+def test_a_policy_hides_from_every_page_and_moves_nothing():
+    server = guarded(lambda ctx, entry: not entry.definition["name"].startswith("no"), page_size=2)
+    for n in range(4):
+        server.tool(lambda: "x", f"no{n}")
+        server.tool(lambda: "x", f"yes{n}")
+    seen, cursor = [], {}
+    while True:
+        page = ask(server, "ann", "tools/list", **cursor)
+        seen += [each["name"] for each in page["tools"]]
+        if "nextCursor" not in page:
+            break
+        cursor = {"cursor": page["nextCursor"]}
+    assert seen == ["open", "ruled", "yes0", "yes1", "yes2", "yes3"]
