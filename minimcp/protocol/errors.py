@@ -78,34 +78,35 @@ class ResourceNotFound(McpError):
     code = spec.INVALID_PARAMS
 
 
-class _Challenge(McpError):
-    """An error with an HTTP status of its own and a challenge, the value of `WWW-Authenticate`."""
+class Unauthorized(McpError):
+    """The request has no principal, or its credentials are not valid: HTTP status 401.
+
+    :param challenge: the value of `WWW-Authenticate`.
+    """
 
     code = spec.INVALID_REQUEST
-    status = 401
 
-    def __init__(self, message: str, challenge: str = "", data: Any = None) -> None:
+    def __init__(self, message: str, challenge: str = "Bearer", data: Any = None) -> None:
         super().__init__(message, data)
         self.challenge = challenge
-        self.http = (self.status, [("WWW-Authenticate", challenge)] if challenge else [])
+        self.http = (401, [("WWW-Authenticate", challenge)])
 
     def __reduce__(self) -> Any:
         return type(self), (self.message, self.challenge, self.data)
 
 
-class Unauthorized(_Challenge):
-    """The request has no principal, or its credentials are not valid: HTTP status 401."""
-
-    def __init__(
-        self, message: str = "Authentication is required here", challenge: str = "Bearer", data: Any = None
-    ) -> None:
-        super().__init__(message, challenge, data)
-
-
-class Forbidden(_Challenge):
+class Forbidden(McpError):
     """The principal may not do this: HTTP status 403; a challenge may name the scope that is missing."""
 
-    status = 403
+    code = spec.INVALID_REQUEST
+
+    def __init__(self, message: str, challenge: str = "", data: Any = None) -> None:
+        super().__init__(message, data)
+        self.challenge = challenge
+        self.http = (403, [("WWW-Authenticate", challenge)] if challenge else [])
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.message, self.challenge, self.data)
 
 
 class HeaderMismatch(McpError):

@@ -184,7 +184,7 @@ class Context(RequestContext):
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Have a function called when the call is cancelled, at once if it already is."""
-        self._on_cancel.append(callback)
+        self._on_cancel = (*self._on_cancel, callback)
         if self.cancelled.is_set():
             callback()
 
@@ -199,6 +199,6 @@ class Context(RequestContext):
         :param strategy: carries its questions; by default the way that was chosen for this request.
         """
         later = copy.copy(self)
-        later._finished, later._error, later._asked, later._on_cancel = False, None, 0, []
+        later._finished, later._error, later._asked, later._on_cancel = False, None, 0, ()
         later._strategy = strategy or self._strategy
         return Call.detached(later, handler)

@@ -113,7 +113,7 @@ class RequestContext:
         self._error: Exception | None = None
         self._finished = False
         self._deadline: float | None = None
-        self._on_cancel: list[Callable[[], None]] = []
+        self._on_cancel: tuple[Callable[[], None], ...] = ()
         self._last_progress: float | None = None
         self._asked = 0
 
@@ -273,16 +273,5 @@ class Call:
             return
         log.info("%s %.100r cancelled: %.200r", ctx.method, self.id, reason)
         ctx.cancelled.set()
-        for callback in list(ctx._on_cancel):
+        for callback in ctx._on_cancel:
             callback()
-
-
-def cancelled(engine: Engine, session: Session | None, params: Message) -> None:
-    """Take `notifications/cancelled`: cancel that call of the session; an unknown id is ignored.
-
-    Spec: BASE-133, BASE-134
-    """
-    id = params.get("requestId")
-    call = session.calls.get(id) if session is not None and wire.is_id(id) else None
-    if call is not None:
-        call.cancel(params.get("reason"))

@@ -189,17 +189,6 @@ class Engine:
         chosen = self.strategy(ctx) if self.strategy is not None else None
         return chosen or ctx._era.strategy(ctx)
 
-    def capabilities(self, ctx: Context) -> Message:
-        """Return the capabilities to advertise: those that are offered to this caller. Spec: BASE-080, BASE-116"""
-        offers = self.catalog.offers(ctx)
-        found: Message = {kind: {"listChanged": True} for kind in ("tools", "prompts", "resources") if kind in offers}
-        if "resources" in offers:
-            found["resources"]["subscribe"] = True
-        found.update({kind: {} for kind in ("completions", "logging") if kind in offers})
-        if self.extensions:
-            found["extensions"] = self.extensions
-        return found
-
     def caching(self, override: Message) -> Message:
         """Return the caching hints of a result. Spec: FEAT-121, FEAT-123, FEAT-124"""
         return {**self._caching, **override} if override else self._caching

@@ -1,4 +1,4 @@
-"""The methods of resources, prompts and completion, and the table of methods that both eras share."""
+"""The methods of resources, prompts and completion, and the tables that both eras share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from .methods import Params, Result, read_name, shorten
 
 if TYPE_CHECKING:
     from .context import Context
+    from .engine import Engine
+    from .session import Session
 
 log = logging.getLogger("minimcp")
 
@@ -126,6 +128,29 @@ def complete(ctx: Context, params: Params) -> Result:
     return {"completion": completion}
 
 
+def capabilities(ctx: Context) -> Result:
+    """Return the capabilities to advertise: those that are offered to this caller. Spec: BASE-080, BASE-116"""
+    offers = ctx._engine.catalog.offers(ctx)
+    found: Result = {kind: {"listChanged": True} for kind in ("tools", "prompts", "resources") if kind in offers}
+    if "resources" in offers:
+        found["resources"]["subscribe"] = True
+    found.update({kind: {} for kind in ("completions", "logging") if kind in offers})
+    if ctx._engine.extensions:
+        found["extensions"] = ctx._engine.extensions
+    return found
+
+
+def cancelled(engine: Engine, session: Session | None, params: Params) -> None:
+    """Take `notifications/cancelled`: cancel that call of the session; an unknown id is ignored.
+
+    Spec: BASE-133, BASE-134
+    """
+    id = params.get("requestId")
+    call = session.calls.get(id) if session is not None and wire.is_id(id) else None
+    if call is not None:
+        call.cancel(params.get("reason"))
+
+
 METHODS = {
     **methods.METHODS,
     **methods.rows(
@@ -136,3 +161,5 @@ METHODS = {
         }
     ),
 }
+
+NOTIFICATIONS = {"notifications/cancelled": cancelled}

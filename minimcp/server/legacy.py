@@ -12,7 +12,7 @@ from ..protocol.errors import InvalidParams, InvalidRequest, McpError, ResourceN
 from . import features, methods
 from .asking import Block
 from .catalog import visible
-from .dispatcher import Era, cancelled
+from .dispatcher import Era
 
 if TYPE_CHECKING:
     from .bus import Bus
@@ -59,7 +59,7 @@ def initialize(ctx: Context, params: Message) -> Message:
         session.client_info = {name: str(client_info.get(name, ""))[:200] for name in ("name", "version")}
     result: Message = {
         "protocolVersion": ctx.version,
-        "capabilities": _known(ctx, ctx._engine.capabilities(ctx), revisions.CAPABILITIES_SINCE),
+        "capabilities": _known(ctx, features.capabilities(ctx), revisions.CAPABILITIES_SINCE),
         "serverInfo": _known(ctx, ctx._engine.identity, revisions.IMPLEMENTATION_FIELDS_SINCE),
     }
     if ctx._engine.instructions:
@@ -207,11 +207,6 @@ def initialized(engine: Engine, session: Session | None, params: Message) -> Non
         watch(session, engine.bus)
 
 
-def block(ctx: Context) -> Block:
-    """Return the strategy of this era."""
-    return _BLOCK
-
-
 ERA = Era(
     name="legacy",
     versions=spec.LEGACY_VERSIONS,
@@ -227,10 +222,10 @@ ERA = Era(
             }
         ),
     },
-    notifications={"notifications/cancelled": cancelled, "notifications/initialized": initialized},
+    notifications={**features.NOTIFICATIONS, "notifications/initialized": initialized},
     read_envelope=read_envelope,
     write_envelope=write_envelope,
     write_error=write_error,
     bad_arguments=bad_arguments,
-    strategy=block,
+    strategy=lambda ctx: _BLOCK,
 )

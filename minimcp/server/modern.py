@@ -11,7 +11,7 @@ from ..protocol import spec
 from ..protocol.errors import InvalidParams, McpError, UnsupportedVersion
 from . import features, methods
 from .asking import Replay
-from .dispatcher import Era, cancelled
+from .dispatcher import Era
 from .listening import listen
 
 if TYPE_CHECKING:
@@ -77,28 +77,20 @@ def bad_arguments(ctx: Context, text: str) -> Message:
 
 def discover(ctx: Context, params: Message) -> Message:
     """Answer `server/discover`. Spec: BASE-071, BASE-072, BASE-080"""
-    result = {"supportedVersions": list(spec.VERSIONS), "capabilities": ctx._engine.capabilities(ctx)}
+    result = {"supportedVersions": list(spec.VERSIONS), "capabilities": features.capabilities(ctx)}
     if ctx._engine.instructions:
         result["instructions"] = ctx._engine.instructions
     return result
-
-
-def replay(ctx: Context) -> Replay:
-    """Return the strategy of this era.
-
-    :raises InvalidParams: for a `requestState` that is not of this request.
-    """
-    return Replay(ctx, ctx._engine.sealer)
 
 
 ERA = Era(
     name="modern",
     versions=spec.MODERN_VERSIONS,
     methods={**features.METHODS, **methods.rows({"server/discover": discover, "subscriptions/listen": listen})},
-    notifications={"notifications/cancelled": cancelled},
+    notifications=features.NOTIFICATIONS,
     read_envelope=read_envelope,
     write_envelope=write_envelope,
     write_error=write_error,
     bad_arguments=bad_arguments,
-    strategy=replay,
+    strategy=lambda ctx: Replay(ctx, ctx._engine.sealer),
 )
