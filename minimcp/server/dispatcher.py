@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..protocol import headers, wire
@@ -212,13 +212,13 @@ class Call:
         finally:
             ctx._finished = True
 
-    def messages(self, send: Send | None = None) -> Iterator[Optional[Message]]:
+    def messages(self, send: Send | None = None) -> Generator[Optional[Message], None, None]:
         """Run a long-lived handler on this thread: yield what it emits, None when it idles, and the reply last."""
         if self._around is not None:
             return hooks.messages(self, send)
         return self._messages(send)
 
-    def _messages(self, send: Send | None) -> Iterator[Optional[Message]]:
+    def _messages(self, send: Send | None) -> Generator[Optional[Message], None, None]:
         ctx = self.ctx
         ctx._send, ctx._thread = send, threading.get_ident()
         try:

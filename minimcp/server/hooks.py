@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, ExitStack, closing
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..protocol import wire
@@ -94,22 +94,23 @@ def run(call: Call, send: Callable[[Message], None] | None) -> Message | None:
         return call._failed(error)
 
 
-def messages(call: Call, send: Callable[[Message], None] | None) -> Iterator[Optional[Message]]:
+def messages(call: Call, send: Callable[[Message], None] | None) -> Generator[Optional[Message], None, None]:
     """Run a long-lived call inside the hook."""
     reply = None
     try:
         outcome, hook = _begin(call)
-        with hook:
+        with hook, closing(call.messages(send)) as stream:
             try:
-                for message in call.messages(send):
+                for message in stream:
                     if message is not None and "method" not in message:
                         reply = message
                     else:
                         yield message
+            except GeneratorExit:
+                # The client has left: an end like any other to the hook, not an error in its body.
+                pass
             finally:
                 outcome._end(reply)
-    except GeneratorExit:
-        raise
     except BaseException as error:
         reply = call._failed(error)
     if reply is not None:
