@@ -169,6 +169,7 @@ def test_its_result_may_be_cached_and_its_handler_emits(courier):
     assert found["prices"] == [5, 7] and found["ttlMs"] == 500 and found["cacheScope"] == "private"
     assert sent[0]["method"] == "notifications/progress"
     assert "ttlMs" not in result(courier, "courier/hours")
+    assert courier.engine.call(modern("courier/hours")).interactive
 
 
 def test_an_extension_may_be_in_the_older_era_too(courier):

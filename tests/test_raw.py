@@ -91,6 +91,9 @@ def test_an_extensions_result_is_passed_on():
 def test_the_legacy_era_passes_it_on_too():
     found = Legacy(relay({"content": [], "later": 1, "_meta": {"a": 1}})).result("tools/call", name="tool")
     assert found == {"content": [], "later": 1, "_meta": {"a": 1}}
+    # This revision has no structured content, and a result of the server's own would lose it.
+    older = Legacy(relay({"content": [], "structuredContent": {"a": 1}}), "2025-03-26")
+    assert older.result("tools/call", name="tool")["structuredContent"] == {"a": 1}
 
 
 @pytest.mark.parametrize("failed", [True, False])

@@ -43,6 +43,13 @@ def test_a_state_is_bound_to_tool_arguments_principal_and_key():
     assert good["result"]["content"][0]["text"] == "Ann"
 
 
+@pytest.mark.parametrize("params", [{"requestState": "forged"}, {"inputResponses": []}])
+def test_a_tool_that_cannot_ask_checks_them_too(params):
+    server = serving(lambda: "x")
+    assert call(server)["result"]["content"][0]["text"] == "x"
+    assert call(server, **params)["error"]["code"] == -32602
+
+
 def test_a_state_expires(monkeypatch):
     def tool(ctx: Context) -> str:
         return ctx.elicit("Name?", {"name": str})["name"]

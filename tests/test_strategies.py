@@ -172,15 +172,27 @@ def test_a_detached_call_is_cancelled_by_itself(jobs):
         return "never"
 
     started, told = threading.Event(), []
-    session = jobs.server.engine.open_session()
-    jobs.server.handle(modern("tools/call", 5, name="slow"), session=session)
+    request = jobs.server.engine.call(modern("tools/call", 5, name="slow"))
+    request.run()
     assert started.wait(10)
-    # The request is over: its cancellation comes too late, as any other does.
-    cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}}
-    jobs.server.handle(cancel, session=session)
+    # The request is over: the end of its connection is not the end of the work.
+    request.cancel("the client has gone")
     assert not jobs.call.cancelled.is_set()
     jobs.call.cancel("no longer needed")
     assert jobs.replies.get(timeout=10) is None and told == [True]
+
+
+def test_a_call_may_be_detached_after_its_request():
+    server, kept, emitted = Server("s"), [], []
+
+    @server.tool
+    def tool(ctx: Context) -> str:
+        kept.append(ctx)
+        return "x"
+
+    result(server, "tools/call", name="tool", meta={"progressToken": 1})
+    call = kept[0].detach(lambda ctx, params: ctx.progress(1) or {"content": []})
+    assert call.run(emitted.append)["result"]["content"] == [] and len(emitted) == 1
 
 
 def test_a_detached_call_answers_its_failures(jobs):

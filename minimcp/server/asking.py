@@ -36,7 +36,7 @@ class Strategy(Protocol):
     """The way in which the questions of one call reach the client."""
 
     def ask(self, ctx: Context, questions: dict[str, Question], named: bool) -> dict[str, Any]:
-        """Return `{key: answer}`, each answer as `read` makes it, or raise what ends the call.
+        """Return `{key: answer}`, each answer as `read` makes it, or raise an exception that ends the call.
 
         :param named: whether the handler's author chose the keys; others are q1, q2, ... in order of asking.
         """

@@ -106,7 +106,7 @@ class Context(RequestContext):
         metadata: dict[str, Any] | None = None,
         key: str | None = None,
     ) -> asking.Sample:
-        """Ask the client's model to write a message; `.text` of the result is what it wrote.
+        """Ask the client's model to write a message; `.text` of the answer is its text.
 
         Spec: FEAT-155 to FEAT-178
         """
@@ -159,7 +159,7 @@ class Context(RequestContext):
         return asking.declared(self.capabilities, {capability: {detail: {}} if detail else {}})
 
     def extension(self, identifier: str) -> dict[str, Any] | None:
-        """The client's settings for an extension both sides support on this request, or None."""
+        """Return the client's settings for an extension that both sides support on this request, or None."""
         offered = self.capabilities.get("extensions")
         settings = offered.get(identifier) if isinstance(offered, dict) else None
         return settings if isinstance(settings, dict) and identifier in self._engine.extensions else None
@@ -175,7 +175,7 @@ class Context(RequestContext):
         return self._strategy
 
     def check(self) -> None:
-        """Return, unless the call was cancelled.
+        """Raise Cancelled when the call was cancelled.
 
         :raises Cancelled: when it was; let it pass, it ends the call.
         """
@@ -194,7 +194,7 @@ class Context(RequestContext):
         """Return a Call that goes on with this request after it has been answered, on any thread.
 
         `call.run(send)` calls `handler(ctx, params)` with a Context of its own and returns the reply that it would have
-        had; `call.cancel()` cancels it. Whoever keeps the Call delivers its reply; `send` takes what it emits.
+        had; `call.cancel()` cancels it. The caller delivers the reply; `send` takes what the handler emits.
 
         :param strategy: carries its questions; by default the way that was chosen for this request.
         """
