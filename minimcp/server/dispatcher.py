@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from typing import Any, Optional
 
@@ -25,7 +25,7 @@ class Era:
     """A method table plus an envelope.
 
     :ivar methods: method -> `f(ctx, params) -> result`; a long-lived one is a generator that yields what it emits.
-    :ivar notifications: method -> `f(session, params)`.
+    :ivar notifications: method -> `f(server, session, params)`.
     :ivar open: `f(ctx)` fills the context from the message or the session, or raises.
     :ivar close: `f(ctx, result) -> result` dresses a result for the wire.
     :ivar problem: `f(ctx, error) -> error` turns an error into one this era may send.
@@ -51,7 +51,7 @@ class Era:
         name: str,
         versions: Sequence[str],
         methods: dict[str, Handler],
-        notifications: dict[str, Callable[[Any, Message], None]],
+        notifications: dict[str, Callable[[Any, Any, Message], None]],
         open: Callable[[Context], None],
         close: Callable[[Context, Message], Message],
         problem: Callable[[Context, McpError], McpError],
@@ -77,12 +77,13 @@ class Call:
     :ivar streams: whether the handler is long-lived, so that `messages` is the way to run it.
     """
 
-    __slots__ = ("_dropped", "_handler", "_problem", "ctx", "id", "interactive", "streams")
+    __slots__ = ("_dropped", "_handler", "_problem", "ctx", "http", "id", "interactive", "streams")
 
     def __init__(self, ctx: Context, era: Era, get_header: headers.Get | None) -> None:
         self.id = ctx.request_id
         self.ctx = ctx
         self.interactive = self.streams = self._dropped = False
+        self.http: tuple[int, list[tuple[str, str]]] | None = None
         self._problem: McpError | None = None
         self._handler: Handler | None = None
         ctx.era = era
@@ -112,6 +113,15 @@ class Call:
             # Only these can look at it; the others are spared the cost of an Event.
             ctx.cancelled = threading.Event()
 
+    @property
+    def deadline(self) -> float | None:
+        """The time on the monotonic clock at which a long-lived stream has to end; None for never."""
+        return self.ctx.deadline
+
+    @deadline.setter
+    def deadline(self, when: float | None) -> None:
+        self.ctx.deadline = when
+
     def run(self, send: Send | None = None) -> Message | None:
         """Run the handler on this thread and return the reply, or None when the call was cancelled.
 
@@ -136,7 +146,7 @@ class Call:
         finally:
             ctx.finished = True
 
-    def messages(self, send: Send | None = None) -> Iterator[Optional[Message]]:
+    def messages(self, send: Send | None = None) -> Generator[Optional[Message], None, None]:
         """Run a long-lived handler on this thread: yield what it emits, None when it idles, and the reply last."""
         ctx = self.ctx
         ctx.begin(send)
@@ -191,6 +201,7 @@ class Call:
             asked = {"resultType": "input_required", "inputRequests": error.requests, "requestState": error.state}
             return self._done(asked)
         if isinstance(error, McpError):
+            self.http = error.http
             return wire.error(self.id, self.ctx.era.problem(self.ctx, error))
         # SystemExit and its like from a handler must not take the server down.
         log.error("%s failed", self.ctx.method, exc_info=error)
@@ -206,6 +217,8 @@ class Batch:
     """The calls of a 2025-03-26 batch, run one after the other, with the interface of a Call. Spec: BASE-022"""
 
     streams = False
+    deadline: float | None = None
+    http: tuple[int, list[tuple[str, str]]] | None = None
 
     def __init__(self, calls: list[Call], refused: list[Message]) -> None:
         self.calls = calls
@@ -219,13 +232,17 @@ class Batch:
         replies = [reply for reply in (call.run(send) for call in self.calls) if reply is not None]
         return self.refused + replies or None
 
+    def messages(self, send: Send | None = None) -> Generator[Optional[Message], None, None]:
+        """Yield nothing: no call of a batch is long-lived."""
+        yield from ()
+
     def cancel(self, reason: Any = None) -> None:
         """Cancel every call."""
         for call in self.calls:
             call.cancel(reason)
 
 
-def cancelled(session: Any, params: Message) -> None:
+def cancelled(server: Any, session: Any, params: Message) -> None:
     """Take `notifications/cancelled`: cancel that call of the session; anything unknown is ignored.
 
     Spec: BASE-133, BASE-134

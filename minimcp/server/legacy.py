@@ -112,9 +112,9 @@ def watch(session: Session, bus: Any) -> None:
 
     A session is watched once; what cannot be delivered is dropped.
     """
-    if "watched" in session.door:
+    if session.watched:
         return
-    session.door["watched"] = True
+    session.watched = True
 
     def on_change(kind: str, uri: str | None) -> None:
         send = session.send
@@ -198,10 +198,10 @@ def bad_arguments(ctx: Context, text: str) -> Message:
     raise InvalidParams(text)
 
 
-def initialized(session: Session | None, params: Message) -> None:
+def initialized(server: Any, session: Session | None, params: Message) -> None:
     """Take `notifications/initialized`: from here on the server may speak first. Spec: BASE-100"""
-    if session is not None and "bus" in session.door:
-        watch(session, session.door["bus"])
+    if session is not None:
+        watch(session, server.bus)
 
 
 ERA = Era(

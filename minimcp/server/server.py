@@ -118,7 +118,7 @@ class Server(Registration):
         if kind == "notification":
             handler = era.notifications.get(message["method"])
             if handler is not None:
-                handler(session, message.get("params", {}))
+                handler(self, session, message.get("params", {}))
             return None
         ctx = Context(self, message, session, principal, request)
         return Call(ctx, era, get_header if era is modern.ERA else None)
@@ -189,7 +189,6 @@ class Server(Registration):
                     self._streaming.add(session)
         else:
             session = self.sessions.get(id, principal)
-        session.door.setdefault("bus", self.bus)
         return session
 
     def keep_session(self, session: Session) -> str:
@@ -209,7 +208,7 @@ class Server(Registration):
             listener.close()
         for session in streaming:
             # A stdio connection outlives this: its listen streams have ended, and it is for its client to hang up.
-            if session.door.get("ends_with_server"):
+            if session.ends_with_server:
                 session.close()
         for session in self.sessions.all():
             self.close_session(session)
