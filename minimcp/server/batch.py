@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..protocol import headers, spec
 from ..protocol.errors import InvalidRequest, McpError
@@ -17,7 +18,8 @@ class Batch:
     """The calls of a batch, run one after the other, with the interface of a Call."""
 
     streams = False
-    http = None
+    deadline: float | None = None
+    http: tuple[int, list[tuple[str, str]]] | None = None
 
     def __init__(self, calls: list[Call], refused: list[Message]) -> None:
         self.calls = calls
@@ -30,6 +32,10 @@ class Batch:
         """Run every call and return their replies as one array, or None when there is nothing to say."""
         replies = [reply for reply in (call.run(send) for call in self.calls) if reply is not None]
         return self.refused + replies or None
+
+    def messages(self, send: Send | None = None) -> Generator[Optional[Message], None, None]:
+        """Yield nothing: no call of a batch is long-lived."""
+        yield from ()
 
     def cancel(self, reason: Any = None) -> None:
         """Cancel every call."""

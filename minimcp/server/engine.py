@@ -153,7 +153,7 @@ class Engine:
             listener.close()
         for session in streaming:
             # A stdio connection outlives this: its listen streams have ended, and it is for its client to hang up.
-            if session.door.get("ends_with_server"):
+            if session.ends_with_server:
                 session.close()
         for session in self.sessions.all():
             self.close_session(session)

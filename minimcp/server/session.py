@@ -27,8 +27,9 @@ class Session:
     :ivar version: the negotiated revision, None before `initialize`.
     :ivar send: takes messages that belong to no request, or None while there is no way to deliver them.
     :ivar calls: the calls in flight by request id, for `notifications/cancelled`.
+    :ivar listening: whether a client reads the session's own stream at this moment.
+    :ivar ends_with_server: whether `close` of the server ends it, though it has no id.
     :ivar watched: whether changes are passed on to it.
-    :ivar door: what the door that holds this session keeps with it.
     """
 
     def __init__(self, principal: str | None = None, send: Callable[[Message], None] | None = None) -> None:
@@ -41,10 +42,11 @@ class Session:
         self.log_level = "info"
         self.uris: set[str] = set()
         self.calls: dict[Any, Any] = {}
-        self.door: dict[str, Any] = {}
+        self.listening = False
+        self.ends_with_server = False
+        self.watched = False
         self.used = time.monotonic()
         self.closed = False
-        self.watched = False
         self.on_close: list[Callable[[], None]] = []
         self._lock = threading.Lock()  # guards _waiting, _asked, calls and closed
         self._waiting: dict[Any, Future[Any]] = {}
@@ -225,5 +227,5 @@ class Sessions:
 
 
 def _busy(session: Session) -> bool:
-    """Say whether somebody waits for this session at this moment."""
-    return bool(session.calls) or "live" in session.door
+    """Say whether a client waits for this session at this moment."""
+    return bool(session.calls) or session.listening
