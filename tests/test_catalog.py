@@ -143,11 +143,11 @@ def test_a_policy_and_the_rule_of_an_entry_must_both_agree(who, shown):
 def test_listen_and_subscribe_go_by_the_same_rule(who, kept):
     server, heard = guarded(lambda ctx, entry: True), []
     wanted = {"resourceSubscriptions": ["a://open", "a://ruled", "a://nowhere"]}
-    call = server.call(modern("subscriptions/listen", notifications=wanted), principal=who)
+    call = server.engine.call(modern("subscriptions/listen", notifications=wanted), principal=who)
     messages = call.messages(heard.append)
     assert next(messages)["params"]["notifications"] == {"resourceSubscriptions": kept}
     messages.close()
-    session = server.open_session(heard.append, principal=who)
+    session = server.engine.open_session(heard.append, principal=who)
 
     def legacy(method, **params):
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
