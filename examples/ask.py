@@ -30,7 +30,7 @@ def book_table(restaurant: str, ctx: Context) -> str:
         if not deposit or not deposit["agree"]:
             return "Nothing was booked: a deposit was too much."
     # Through all rounds of one call `flow` stays the same: booking twice is booking once.
-    booked[ctx.flow] = restaurant
+    booked[ctx.idempotency_key] = restaurant
     return f"Booked a table for {wishes['guests']} at {wishes['time']}."
 
 

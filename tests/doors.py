@@ -107,7 +107,7 @@ class Memory(Door):
     def __init__(self, server: Server) -> None:
         super().__init__()
         self._server = server
-        self._session = server.open_session(self._heard.put)
+        self._session = server.engine.open_session(self._heard.put)
 
     def _say(self, message: Any) -> None:
         # Dicts go in as a parser would have made them: nothing is shared with the conversation.

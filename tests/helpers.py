@@ -223,7 +223,7 @@ class Legacy:
     def __init__(self, server: Any, version: str = "2025-11-25", **capabilities: Any) -> None:
         self.sent: list[Any] = []
         self.server = server
-        self.session = server.open_session(self.sent.append)
+        self.session = server.engine.open_session(self.sent.append)
         info = {"name": "client", "version": "1"}
         self.hello = self.result("initialize", protocolVersion=version, capabilities=capabilities, clientInfo=info)
         self.notify("notifications/initialized")

@@ -39,6 +39,7 @@ class Scripted:
     """
 
     def __init__(self, **methods: Callable[[dict[str, Any], Callable[[Any], None]], Any]) -> None:
+        self.engine = self
         self.identity = {"name": "scripted"}
         self.methods: dict[str, Any] = {"server/discover": lambda params, say: DISCOVERED}
         self.methods.update({name.replace("_", "/"): method for name, method in methods.items()})

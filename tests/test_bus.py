@@ -41,7 +41,7 @@ def test_closing_wakes_a_waiting_reader():
 
 def test_registering_replacing_and_removing_are_changes():
     server, heard = Server("s"), []
-    server.bus.subscribe((*spec.CHANGES, "resource"), lambda topic, data: heard.append(data or topic))
+    server.engine.bus.subscribe((*spec.CHANGES, "resource"), lambda topic, data: heard.append(data or topic))
     result(server, "server/discover")
     server.tool(lambda: "x", "t")
     server.tool(lambda: "y", "t")
@@ -62,7 +62,7 @@ def test_registering_replacing_and_removing_are_changes():
 
 def test_nothing_is_announced_before_a_message_has_arrived():
     server, heard = Server("s"), []
-    server.bus.subscribe((*spec.CHANGES, "resource"), lambda topic, data: heard.append(topic))
+    server.engine.bus.subscribe((*spec.CHANGES, "resource"), lambda topic, data: heard.append(topic))
     for n in range(20):
         server.tool(lambda: "x", f"t{n}")
     server.resource("a://1")(lambda: "x")
@@ -129,7 +129,7 @@ def test_a_session_hears_of_changes_after_initialized_and_until_it_ends():
     server.tool(lambda: "x", "t")
     server.resource("a://1")(lambda: "x")
     sent = []
-    session = server.open_session(sent.append)
+    session = server.engine.open_session(sent.append)
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
     server.handle({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}, session=session)
     server.changed("tools")

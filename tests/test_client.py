@@ -30,7 +30,7 @@ def target(request):
     elif request.param == "wsgi":
         server = build()
         # The application runs on the client's own thread, which sees to its timeout only once the reply streams.
-        server.limits["silence_s"] = 0.1
+        server.engine.limits["silence_s"] = 0.1
         yield server.wsgi
     elif request.param == "http":
         with embedded(build().wsgi) as server:

@@ -183,11 +183,11 @@ def test_a_cancelled_call_raises_where_the_handler_looks_and_sends_nothing_more(
                 steps.append("swallowed")
             except Cancelled:
                 steps.append("raised")
-        ctx.emit("notifications/progress", {"progressToken": 1, "progress": 2})
+        ctx._emit("notifications/progress", {"progressToken": 1, "progress": 2})
         over.set()
         return "a result nobody gets"
 
-    session = server.open_session(sent.append)
+    session = server.engine.open_session(sent.append)
     replies = []
     meta = {"progressToken": 1, LEVEL: "debug"}
     thread = threading.Thread(
@@ -206,7 +206,7 @@ def test_a_cancelled_call_raises_where_the_handler_looks_and_sends_nothing_more(
 def test_cancelling_twice_or_too_late_does_nothing():
     server = Server("s")
     server.tool(lambda: "x", "tool")
-    session = server.open_session()
+    session = server.engine.open_session()
     assert server.handle(modern("tools/call", 5, name="tool"), None, session)["result"]["content"][0]["text"] == "x"
     for _ in range(2):
         cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}}
@@ -216,7 +216,7 @@ def test_cancelling_twice_or_too_late_does_nothing():
 
 def test_the_reason_of_a_cancellation_is_logged(caplog):
     server = Server("s")
-    session = server.open_session()
+    session = server.engine.open_session()
 
     @server.tool
     def tool(ctx: Context) -> str:
@@ -266,7 +266,7 @@ def test_the_flow_of_a_legacy_call_is_its_own():
 
     @server.tool
     def tool(ctx: Context) -> str:
-        flows.append(ctx.flow)
+        flows.append(ctx.idempotency_key)
         return "x"
 
     session = Legacy(server)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from minimcp import Context, Server
-from tests.helpers import Legacy, modern, result
+from minimcp.protocol import spec, wire
+from tests.asked import ALL, accept
+from tests.helpers import Legacy, modern, problem, result
 
 ID = "com.example/parcels"
 
@@ -15,11 +17,10 @@ class Parcels:
 
     identifier = ID
     settings = {"max": 5}
-    name_params = {"parcels/track": "number"}
     result_types = ("parcel",)
 
     def __init__(self):
-        self.methods = {"parcels/track": self.track}
+        self.methods = {"parcels/track": spec.Method(self.track, name_param="number")}
         self.server = None
 
     def setup(self, server):
@@ -75,10 +76,10 @@ def test_its_result_types_go_only_to_those_who_declared_it(server):
 def test_its_names_are_mirrored_in_a_header(server):
     sent = {"mcp-protocol-version": "2026-07-28", "mcp-method": "parcels/track", "mcp-name": "8"}
     message = modern("parcels/track", number="7")
-    reply = server.call(message, get_header=lambda name: sent.get(name.lower())).run()
+    reply = server.engine.call(message, get_header=lambda name: sent.get(name.lower())).run()
     assert reply["error"]["code"] == -32020
     sent["mcp-name"] = "7"
-    assert "result" in server.call(message, get_header=lambda name: sent.get(name.lower())).run()
+    assert "result" in server.engine.call(message, get_header=lambda name: sent.get(name.lower())).run()
 
 
 def test_an_extension_may_be_as_little_as_a_name():
@@ -88,3 +89,114 @@ def test_an_extension_may_be_as_little_as_a_name():
     server = Server("s")
     server.use(Bare())
     assert result(server, "server/discover")["capabilities"] == {"extensions": {"com.example/bare": {}}}
+
+
+class Courier:
+    """An extension in forty lines that streams, asks, is cached and takes a notification, in both eras."""
+
+    identifier = "com.example/courier"
+    eras = ("modern", "legacy")
+
+    def __init__(self):
+        self.methods = {
+            "courier/follow": spec.Method(self.follow, streams=True),
+            "courier/book": spec.Method(self.book, may_ask=True),
+            "courier/prices": spec.Method(self.prices, cacheable=True),
+            "courier/hours": self.hours,
+        }
+        self.notifications = {"notifications/courier/moved": self.moved}
+        self.places = []
+
+    def follow(self, ctx, params):
+        for place in self.places:
+            yield wire.notification("notifications/courier/at", {"place": place})
+        yield None
+        ctx.check()
+        return {"count": len(self.places)}
+
+    def book(self, ctx, params):
+        day = ctx.elicit("Which day?", {"day": int})
+        return {"day": day["day"], "key": ctx.idempotency_key}
+
+    def prices(self, ctx, params):
+        ctx.progress(1)
+        return {"prices": [5, 7]}
+
+    def hours(self, ctx, params):
+        return {"hours": "9 to 5"}
+
+    def moved(self, engine, session, params):
+        assert engine.identity["name"] == "s"
+        self.places.append(params["place"])
+
+
+@pytest.fixture
+def courier():
+    server = Server("s", ttl_ms=500)
+    server.use(Courier())
+    return server
+
+
+def test_its_method_may_stream(courier):
+    moved = modern("notifications/courier/moved", place="Oslo")
+    del moved["id"]
+    assert courier.handle(moved) is None
+    sent = []
+    reply = courier.handle(modern("courier/follow"), sent.append)
+    at_oslo = {"jsonrpc": "2.0", "method": "notifications/courier/at", "params": {"place": "Oslo"}}
+    assert sent == [at_oslo] and reply["result"]["count"] == 1
+    call = courier.engine.call(modern("courier/follow"))
+    assert call.streams and call.interactive
+    assert [message and message.get("method", "the reply") for message in call.messages()] == [
+        "notifications/courier/at",
+        None,
+        "the reply",
+    ]
+
+
+def test_its_method_may_ask(courier):
+    asked = result(courier, "courier/book", capabilities=ALL)
+    assert asked["resultType"] == "input_required" and "q1" in asked["inputRequests"]
+    retry = {"requestState": asked["requestState"], "inputResponses": {"q1": accept(day=3)}}
+    booked = result(courier, "courier/book", capabilities=ALL, **retry)
+    assert booked["day"] == 3 and len(booked["key"]) == 24
+    assert problem(courier, "courier/book", capabilities=ALL, requestState="forged")["code"] == -32602
+
+
+def test_its_result_may_be_cached_and_its_handler_emits(courier):
+    sent = []
+    found = courier.handle(modern("courier/prices", meta={"progressToken": 1}), sent.append)["result"]
+    assert found["prices"] == [5, 7] and found["ttlMs"] == 500 and found["cacheScope"] == "private"
+    assert sent[0]["method"] == "notifications/progress"
+    assert "ttlMs" not in result(courier, "courier/hours")
+    assert courier.engine.call(modern("courier/hours")).interactive
+
+
+def test_an_extension_may_be_in_the_older_era_too(courier):
+    session = Legacy(courier)
+    session.notify("notifications/courier/moved", place="Rome")
+    assert session.result("courier/follow") == {"count": 1}
+    assert session.sent[-1]["params"] == {"place": "Rome"}
+    assert session.result("courier/prices") == {"prices": [5, 7]}
+    refused = Legacy(courier).problem("courier/elsewhere")
+    assert refused["code"] == -32601
+
+
+def test_an_extension_may_take_the_place_of_a_method():
+    class Censor:
+        identifier = "com.example/censor"
+
+        def __init__(self):
+            self.methods = {"tools/list": self.tools}
+
+        def tools(self, ctx, params):
+            return {"tools": []}
+
+    server = Server("s")
+    server.tool(lambda: "x", "t")
+    server.use(Censor())
+    assert result(server, "tools/list")["tools"] == []
+    assert len(Legacy(server).result("tools/list")["tools"]) == 1
+    other = Server("s")
+    other.tool(lambda: "x", "t")
+    assert len(result(other, "tools/list")["tools"]) == 1

@@ -58,7 +58,7 @@ def order(sent, **arguments):
     server.tool(lambda **given: "ok", "order", input_schema=ORDER)
     message = modern("tools/call", name="order", arguments=arguments)
     found = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "order", **sent}
-    call = server.call(message, get_header=lambda name: found.get(name.lower()))
+    call = server.engine.call(message, get_header=lambda name: found.get(name.lower()))
     return call.run()
 
 

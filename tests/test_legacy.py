@@ -38,15 +38,15 @@ def test_a_known_revision_is_echoed_and_others_get_the_latest_with_a_handshake(s
     "broken", [{"protocolVersion": 5}, {"protocolVersion": None}, {"capabilities": []}, {"clientInfo": "x"}]
 )
 def test_a_handshake_that_is_none_is_refused_and_may_be_tried_again(server, broken):
-    session = server.open_session()
+    session = server.engine.open_session()
     request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {**HELLO, **broken}}
     assert server.handle(request, session=session)["error"]["code"] == -32602
     assert server.handle({**request, "params": HELLO}, session=session)["result"]["protocolVersion"] == "2025-11-25"
 
 
 def test_before_the_handshake_only_ping_is_answered(server):
-    session = server.open_session()
-    for session in (server.open_session(), None):
+    session = server.engine.open_session()
+    for session in (server.engine.open_session(), None):
         ping = {"jsonrpc": "2.0", "id": "p", "method": "ping"}
         assert server.handle(ping, session=session) == {"jsonrpc": "2.0", "id": "p", "result": {}}
         listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
@@ -56,7 +56,7 @@ def test_before_the_handshake_only_ping_is_answered(server):
 
 def test_the_server_says_nothing_before_initialized(server):
     sent = []
-    session = server.open_session(sent.append)
+    session = server.engine.open_session(sent.append)
     server.handle({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO}, session=session)
     server.changed("tools")
     assert sent == []
@@ -104,91 +104,95 @@ def test_session_ids_are_sealed_and_visible_ascii(server):
     sessions = []
     for _ in range(2):
         session = Legacy(server).session
-        id = server.keep_session(session)
+        id = server.engine.keep_session(session)
         assert set(map(ord, id)) <= set(range(0x21, 0x7F)) and len(id) > 60
-        assert server.open_session(id=id) is session
+        assert server.engine.open_session(id=id) is session
         sessions.append(id)
     assert sessions[0] != sessions[1]
     for bad in ("", "x", sessions[0] + "x", sessions[0][:-1]):
         with pytest.raises(SessionNotFound):
-            server.open_session(id=bad)
+            server.engine.open_session(id=bad)
 
 
 def test_another_process_with_the_same_secret_restores_a_session(server):
     session = Legacy(server, "2025-06-18", elicitation={}).session
-    id = server.keep_session(session)
+    id = server.engine.keep_session(session)
     other = Server("s", secret=["a-newer-key-of-16-bytes", "0123456789abcdef"])
     other.tool(lambda: "x", "t")
-    restored = other.open_session(id=id)
+    restored = other.engine.open_session(id=id)
     assert restored.version == "2025-06-18" and restored.capabilities == {"elicitation": {}}
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "t"}}
     assert other.handle(call, session=restored)["result"] == {"content": [{"type": "text", "text": "x"}]}
     with pytest.raises(SessionNotFound):
-        Server("s", secret="quite-another-key").open_session(id=id)
+        Server("s", secret="quite-another-key").engine.open_session(id=id)
 
 
 def test_without_a_shared_secret_no_session_is_restored(monkeypatch):
     monkeypatch.delenv("MINIMCP_SECRET", raising=False)
     server = Server("s")
     session = Legacy(server).session
-    id = server.keep_session(session)
-    server.close_session(session)
+    id = server.engine.keep_session(session)
+    server.engine.close_session(session)
     with pytest.raises(SessionNotFound):
-        server.open_session(id=id)
+        server.engine.open_session(id=id)
 
 
 def test_a_session_belongs_to_its_principal(server):
-    session = server.open_session(principal="ann")
+    session = server.engine.open_session(principal="ann")
     server.handle({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO}, session=session)
-    id = server.keep_session(session)
-    assert server.open_session(id=id, principal="ann") is session
+    id = server.engine.keep_session(session)
+    assert server.engine.open_session(id=id, principal="ann") is session
     words = set()
     for principal in ("bob", None):
         with pytest.raises(SessionNotFound) as caught:
-            server.open_session(id=id, principal=principal)
+            server.engine.open_session(id=id, principal=principal)
         words.add(str(caught.value))
     with pytest.raises(SessionNotFound) as caught:
-        server.open_session(id="nonsense", principal="bob")
+        server.engine.open_session(id="nonsense", principal="bob")
     assert words == {str(caught.value)}
 
 
 def test_an_ended_session_stays_ended(server):
     client = Legacy(server)
-    id = server.keep_session(client.session)
-    server.close_session(client.session)
+    id = server.engine.keep_session(client.session)
+    server.engine.close_session(client.session)
     with pytest.raises(SessionNotFound):
-        server.open_session(id=id)
+        server.engine.open_session(id=id)
 
 
 def test_sessions_are_limited_and_the_longest_idle_goes_first(server):
-    ids = [server.keep_session(Legacy(server).session) for _ in range(3)]
-    server.open_session(id=ids[0])
-    fourth = server.keep_session(Legacy(server).session)
-    assert server.sessions.all() and {session.id for session in server.sessions.all()} == {ids[0], ids[2], fourth}
-    for session in server.sessions.all():
+    ids = [server.engine.keep_session(Legacy(server).session) for _ in range(3)]
+    server.engine.open_session(id=ids[0])
+    fourth = server.engine.keep_session(Legacy(server).session)
+    assert server.engine.sessions.all() and {session.id for session in server.engine.sessions.all()} == {
+        ids[0],
+        ids[2],
+        fourth,
+    }
+    for session in server.engine.sessions.all():
         session.calls[1] = object()
     with pytest.raises(TooManySessions):
-        server.keep_session(Legacy(server).session)
-    for session in server.sessions.all():
+        server.engine.keep_session(Legacy(server).session)
+    for session in server.engine.sessions.all():
         session.calls.clear()
 
 
 def test_idle_sessions_are_forgotten(monkeypatch):
     server = Server("s", limits={"session_idle_s": 10})
-    id = server.keep_session(Legacy(server).session)
-    assert server.open_session(id=id)
+    id = server.engine.keep_session(Legacy(server).session)
+    assert server.engine.open_session(id=id)
     import time
 
     later = time.monotonic() + 11
     monkeypatch.setattr("minimcp.server.session.time.monotonic", lambda: later)
     with pytest.raises(SessionNotFound):
-        server.open_session(id=id)
+        server.engine.open_session(id=id)
 
 
 def test_capabilities_too_large_for_an_id_are_refused(server):
     client = Legacy(server, experimental={"x": {"y": "z" * 4000}})
     with pytest.raises(InvalidParams):
-        server.keep_session(client.session)
+        server.engine.keep_session(client.session)
 
 
 def test_an_id_in_use_stays_with_the_earlier_call(server):

@@ -31,13 +31,13 @@ def given(text):
 
 @given(ONE)
 def test_a_file_with_one_server_needs_no_name(file):
-    assert load(file).identity["name"] == "one"
-    assert load(file + ":server").identity["name"] == "one"
+    assert load(file).engine.identity["name"] == "one"
+    assert load(file + ":server").engine.identity["name"] == "one"
 
 
 @given(TWO)
 def test_of_several_servers_one_is_named(file):
-    assert load(file + ":other").identity["name"] == "two"
+    assert load(file + ":other").engine.identity["name"] == "two"
     with pytest.raises(ValueError, match="one of other, server"):
         load(file)
     with pytest.raises(ValueError, match="no Server named 'nothing'"):

@@ -86,7 +86,7 @@ def test_what_a_server_emits_is_really_looked_at(monkeypatch):
 
     server.handle(modern("tools/call", name="report", meta={"progressToken": 1}), [].append)
     server.handle([])
-    session = server.open_session([].append)
+    session = server.engine.open_session([].append)
     session.send({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
     assert seen == [
         ("2026-07-28", None),

@@ -114,5 +114,5 @@ def test_a_server_says_who_it_is_in_full():
 def test_limits_are_known_by_name():
     with pytest.raises(ValueError, match="body_bytes"):
         Server("s", limits={"body": 5})
-    assert Server("s", limits={"body_bytes": 5}).limits["body_bytes"] == 5
+    assert Server("s", limits={"body_bytes": 5}).engine.limits["body_bytes"] == 5
     assert spec.LIMITS["body_bytes"] == 4 * 1024 * 1024

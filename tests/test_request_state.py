@@ -35,12 +35,19 @@ def test_a_state_is_bound_to_tool_arguments_principal_and_key():
     other = modern("tools/call", name="other", arguments={"city": "Rome"}, capabilities=ALL, **retry)
     assert server.handle(other, principal="ann")["error"] == refusal
     stranger = serving(tool)
-    stranger.sealer = Server("t", secret="another-key-of-16-bytes").sealer
+    stranger.engine.sealer = Server("t", secret="another-key-of-16-bytes").engine.sealer
     assert call(stranger, principal="ann", arguments={"city": "Rome"}, **retry)["error"] == refusal
     for bad in ("", "x", "a.b", state + "A", state[:-2], None, 5, {}, "é"):
         assert call(server, requestState=bad)["error"] == refusal
     good = call(server, principal="ann", arguments={"city": "Rome"}, **retry)
     assert good["result"]["content"][0]["text"] == "Ann"
+
+
+@pytest.mark.parametrize("params", [{"requestState": "forged"}, {"inputResponses": []}])
+def test_a_tool_that_cannot_ask_checks_them_too(params):
+    server = serving(lambda: "x")
+    assert call(server)["result"]["content"][0]["text"] == "x"
+    assert call(server, **params)["error"]["code"] == -32602
 
 
 def test_a_state_expires(monkeypatch):
@@ -77,7 +84,7 @@ def test_the_flow_is_one_through_all_rounds_and_the_rounds_are_limited():
     flows = []
 
     def tool(ctx: Context) -> str:
-        flows.append(ctx.flow)
+        flows.append(ctx.idempotency_key)
         for n in range(20):
             ctx.elicit(f"Question {n}?", {"x": int})
         return "never"

@@ -176,6 +176,6 @@ def test_a_tool_annotated_with_a_shape_that_is_no_content_has_structured_output(
 
     server = Server("types")
     server.tool(roots)
-    output = server.registry.tools["roots"].definition["outputSchema"]
+    output = server.engine.registry.tools["roots"].definition["outputSchema"]
     assert output["type"] == "array"
     assert "uri" in json.dumps(output)

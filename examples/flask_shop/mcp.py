@@ -56,9 +56,9 @@ def place_order(product: str, quantity: Annotated[int, {"minimum": 1, "maximum":
     answer = ctx.elicit(f"Order {quantity} x {found.name} for {total:.2f}?", {"confirm": bool})
     if not answer.get("confirm"):
         return {"ordered": False}
-    order = db.scalar(select(Order).where(Order.key == ctx.flow))
+    order = db.scalar(select(Order).where(Order.key == ctx.idempotency_key))
     if order is None:
-        order = Order(user=g.user, product=found, quantity=quantity, key=ctx.flow)
+        order = Order(user=g.user, product=found, quantity=quantity, key=ctx.idempotency_key)
         db.add(order)
         db.commit()
     return {"ordered": True, "user": order.user.name, **order.as_dict()}

@@ -60,12 +60,12 @@ def _run_stdio(target: str) -> None:
 
     # Taken away before the file runs, so that even what it prints on import cannot reach the protocol.
     pipes = stdio.take_pipes()
-    stdio.serve(load(target), pipes)
+    stdio.serve(load(target).engine, pipes)
 
 
 def _run_http(target: str, host: str, port: int) -> None:
     server = load(target)
-    name = server.identity["name"]
+    name = server.engine.identity["name"]
 
     def ready(listening: Any) -> None:
         url = f"{listening.url}/mcp"

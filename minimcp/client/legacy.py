@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..protocol import spec
+from ..protocol import revisions
 from .peer import Era
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def initialize_params(conn: Connection, version: str) -> Message:
     """The params of `initialize`. Spec: BASE-096"""
     info = conn.info or {"name": "minimcp", "version": "0"}
     known = {
-        name: value for name, value in info.items() if version >= spec.IMPLEMENTATION_FIELDS_SINCE.get(name, version)
+        name: value
+        for name, value in info.items()
+        if version >= revisions.IMPLEMENTATION_FIELDS_SINCE.get(name, version)
     }
     return {"protocolVersion": version, "capabilities": conn.capabilities(legacy=True), "clientInfo": known}

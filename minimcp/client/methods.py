@@ -211,7 +211,7 @@ class Methods:
         """
         arguments, options = _split(arguments, more)
         self.peer.need("prompts/get", "prompts")
-        texts = {key: value if isinstance(value, str) else wire.text(value) for key, value in arguments.items()}
+        texts = {key: value if isinstance(value, str) else wire.dump_text(value) for key, value in arguments.items()}
         return self.request("prompts/get", {"name": name, "arguments": texts}, **options)
 
     def complete(

@@ -52,7 +52,7 @@ class Modern(Era):
         if conn.transport.kind not in _MIRRORING:
             return {}
         method = message["method"]
-        name = "taskId" if method in TASK_METHODS else spec.NAME_PARAM.get(method)
+        name = spec.METHODS.get(method, spec.Method()).name_param
         params = message.get("params", {})
         annotations = conn.tools.annotations(params.get("name")) if method == "tools/call" else []
         return headers.mirror(message, name if name in params else None, annotations)
@@ -62,7 +62,7 @@ class Modern(Era):
         kind = result.get("resultType", "complete")
         if kind == "complete":
             return "complete"
-        if kind == "input_required" and method in spec.MAY_ASK:
+        if kind == "input_required" and spec.METHODS.get(method, spec.Method()).may_ask:
             if "inputRequests" not in result and "requestState" not in result:
                 raise ProtocolError("The server requires input but says neither which nor for what state")
             return "input_required"

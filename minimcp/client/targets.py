@@ -41,10 +41,10 @@ def read(target: Any, server: Optional[str], options: Message) -> Target:
     :raises ValueError: when the target is none of what is supported.
     :raises TypeError: likewise, by type.
     """
-    if hasattr(target, "open_session") and hasattr(target, "call"):
+    if hasattr(target, "engine") and not callable(target):
         from .transports.memory import MemoryTransport
 
-        return Target([lambda: MemoryTransport(target)], f"memory:{id(target)}", target.identity["name"])
+        return Target([lambda: MemoryTransport(target.engine)], f"memory:{id(target)}", target.engine.identity["name"])
     if isinstance(target, dict):
         return _entry(pick(target, server), options)
     if isinstance(target, (list, tuple)):

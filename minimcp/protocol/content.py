@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 B = TypeVar("B")
 
 
+class Raw(dict):  # type: ignore[type-arg]
+    """A result as it is to go over the wire, with members that this version does not know.
+
+    A handler that returns one is not interpreted: `resultType` and `_meta` that are there stay, and the revision's
+    envelope only adds what is missing. A relay returns another server's result in this way.
+    """
+
+
 def _with(block: B, annotations: types.Annotations | None, meta: dict[str, Any] | None) -> B:
     optional: Any = block
     if annotations is not None:
@@ -90,6 +98,37 @@ def resource_contents(
     if isinstance(contents, str):
         return {"uri": uri, "mimeType": guessed or "text/plain", "text": contents}
     return {"uri": uri, "mimeType": guessed or "application/octet-stream", "blob": _base64(contents)}
+
+
+def blocks(value: Any) -> list[Any] | None:
+    """Return the content blocks of a value that is content, or None when it is data.
+
+    Content is None, text, a block, `(bytes, media type)`, or a list or tuple of these.
+    """
+    if value is None:
+        return []
+    if isinstance(value, (list, tuple)) and not is_media(value):
+        parts = [blocks(item) for item in value if item is not None]
+        if not value or any(part is None for part in parts):
+            return None
+        return [block for part in parts for block in part or ()]
+    if isinstance(value, str):
+        return [text(value)]
+    if is_block(value):
+        return [value]
+    if is_media(value):
+        data, mime_type = value
+        if mime_type.startswith("image/"):
+            return [image(data, mime_type)]
+        if mime_type.startswith("audio/"):
+            return [audio(data, mime_type)]
+        return [resource("data:" + mime_type, data, mime_type)]
+    return None
+
+
+def is_media(value: Any) -> bool:
+    """Say whether a value is `(bytes, media type)`."""
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], bytes) and isinstance(value[1], str)
 
 
 def is_block(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Errors of the wire: one class for each code, and the exceptions that end a handler from within."""
+"""Errors of the wire: one class for each code, and exceptions that end a handler from within."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from . import spec
 
 
 class ToolError(MinimcpError):
-    """Raised by a tool for the model to read: the text goes out as a result with `isError`. Spec: FEAT-030"""
+    """A failure that the model should read: raised by a tool, its text is a result with `isError`. Spec: FEAT-030"""
 
 
 class SessionNotFound(MinimcpError):
-    """No session has this id, or it belongs to another principal; the two must look the same. Spec: TRN-148, TRN-155"""
+    """The session id is unknown, or belongs to another principal; both look the same. Spec: TRN-148, TRN-155"""
 
 
 class TooManySessions(MinimcpError):
-    """The cap on sessions is reached and none of them can be given up."""
+    """The limit of sessions is reached and each of them is in use."""
 
 
 class McpError(MinimcpError):
@@ -25,9 +25,11 @@ class McpError(MinimcpError):
 
     :param code: an application's own codes belong outside -32768 to -32000. Spec: BASE-060
     :param data: any JSON value with further detail.
+    :ivar http: the status and the extra headers with which it goes out over HTTP; None for those of its code.
     """
 
     code = spec.INTERNAL_ERROR
+    http: tuple[int, list[tuple[str, str]]] | None = None
 
     def __init__(self, message: str, data: Any = None, code: int | None = None) -> None:
         super().__init__(message)
@@ -53,7 +55,7 @@ class InvalidRequest(McpError):
 
 
 class MethodNotFound(McpError):
-    """No such method in this revision, or its capability was not advertised."""
+    """The method does not exist in this revision, or its capability was not advertised."""
 
     code = spec.METHOD_NOT_FOUND
 
@@ -76,6 +78,37 @@ class ResourceNotFound(McpError):
     code = spec.INVALID_PARAMS
 
 
+class Unauthorized(McpError):
+    """The request has no principal, or its credentials are not valid: HTTP status 401.
+
+    :param challenge: the value of `WWW-Authenticate`.
+    """
+
+    code = spec.INVALID_REQUEST
+
+    def __init__(self, message: str, challenge: str = "Bearer", data: Any = None) -> None:
+        super().__init__(message, data)
+        self.challenge = challenge
+        self.http = (401, [("WWW-Authenticate", challenge)])
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.message, self.challenge, self.data)
+
+
+class Forbidden(McpError):
+    """The principal may not do this: HTTP status 403; a challenge may name the scope that is missing."""
+
+    code = spec.INVALID_REQUEST
+
+    def __init__(self, message: str, challenge: str = "", data: Any = None) -> None:
+        super().__init__(message, data)
+        self.challenge = challenge
+        self.http = (403, [("WWW-Authenticate", challenge)] if challenge else [])
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.message, self.challenge, self.data)
+
+
 class HeaderMismatch(McpError):
     """An HTTP header is missing, malformed or different from the body. Spec: TRN-066, TRN-067"""
 
@@ -83,9 +116,9 @@ class HeaderMismatch(McpError):
 
 
 class MissingCapability(McpError):
-    """The call needs something this client did not declare. Spec: BASE-044
+    """The call needs a capability that this client did not declare. Spec: BASE-044
 
-    :param required: what is missing, shaped like a ClientCapabilities object.
+    :param required: the capabilities that are missing, shaped like a ClientCapabilities object.
     """
 
     code = spec.MISSING_CAPABILITY
@@ -109,11 +142,11 @@ class UrlElicitationRequired(McpError):
 
 
 class Unwind(BaseException):
-    """Ends a handler from within; not an `Exception`, so that a tool's `except Exception` lets it pass."""
+    """The end of a handler from within; not an `Exception`, so that a tool's `except Exception` lets it pass."""
 
 
 class InputRequired(Unwind):
-    """The handler asked something a modern client has not answered yet.
+    """The handler asked a question that a modern client has not answered yet.
 
     :param requests: `{key: {"method": ..., "params": ...}}` for `inputRequests`.
     :param state: the sealed `requestState`.

@@ -127,7 +127,7 @@ def _same_argument(header: str, sent: str, value: Any, kind: str) -> None:
 
 
 def argument_at(arguments: Any, path: tuple[str, ...]) -> Any:
-    """The argument at a `properties` path, or None where there is none."""
+    """Return the argument at a `properties` path, or None where there is none."""
     for key in path:
         if not isinstance(arguments, dict):
             return None
@@ -170,7 +170,7 @@ def _reachable(schema: Any, path: tuple[str, ...]) -> Iterator[Annotation]:
 
 
 def _count(part: Any) -> int:
-    """How often the annotation stands anywhere in a schema; data keywords cannot hold one."""
+    """Count the annotations anywhere in a schema; data keywords cannot hold one."""
     if isinstance(part, list):
         return sum(_count(item) for item in part)
     if not isinstance(part, dict):

@@ -34,7 +34,7 @@ MISSING_CAPABILITY = -32021
 UNSUPPORTED_VERSION = -32022
 
 # The HTTP status of a modern error reply; codes that are not listed go out as 200.
-# Spec: 26:basic/transports/streamable-http (statuses table 2.0.3)
+# Spec: 26:basic/transports/streamable-http
 HTTP_STATUS = {
     PARSE_ERROR: 400,
     INVALID_REQUEST: 400,
@@ -44,24 +44,6 @@ HTTP_STATUS = {
     UNSUPPORTED_VERSION: 400,
     METHOD_NOT_FOUND: 404,
 }
-
-# Methods whose results carry `ttlMs` and `cacheScope`. Spec: FEAT-121
-CACHEABLE = frozenset(
-    [
-        "server/discover",
-        "tools/list",
-        "prompts/list",
-        "resources/list",
-        "resources/templates/list",
-        "resources/read",
-    ]
-)
-
-# Methods whose handlers may ask the client something. Spec: BASE-173, BASE-174
-MAY_ASK = frozenset(["tools/call", "prompts/get", "resources/read"])
-
-# The parameter that the `Mcp-Name` header mirrors. Spec: TRN-062
-NAME_PARAM = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 
 
 class Method(NamedTuple):
@@ -73,6 +55,7 @@ class Method(NamedTuple):
     :ivar may_ask: whether its handler may ask the client something. Spec: BASE-173, BASE-174
     :ivar cacheable: whether its result carries `ttlMs` and `cacheScope`. Spec: FEAT-121
     :ivar streams: whether it stays open and emits messages until it ends.
+    :ivar interactive: whether its handler may emit or ask before it answers, as a tool with a Context may.
     :ivar before_handshake: whether a legacy client may send it before `initialize`. Spec: BASE-117
     """
 
@@ -82,6 +65,7 @@ class Method(NamedTuple):
     may_ask: bool = False
     cacheable: bool = False
     streams: bool = False
+    interactive: bool = False
     before_handshake: bool = False
 
 
@@ -116,28 +100,6 @@ CHANGES = {
     "resources": ("notifications/resources/list_changed", "resourcesListChanged"),
 }
 
-# The first legacy revision that knows a field; older peers are not sent it. Spec: file 1, section 1.0.4
-ITEM_FIELDS_SINCE = {
-    "annotations": "2025-03-26",
-    "title": "2025-06-18",
-    "outputSchema": "2025-06-18",
-    "_meta": "2025-06-18",
-    "icons": "2025-11-25",
-}
-IMPLEMENTATION_FIELDS_SINCE = {
-    "title": "2025-06-18",
-    "description": "2025-11-25",
-    "icons": "2025-11-25",
-    "websiteUrl": "2025-11-25",
-}
-CAPABILITIES_SINCE = {"completions": "2025-03-26"}
-BLOCKS_SINCE = {"audio": "2025-03-26", "resource_link": "2025-06-18"}
-QUESTION_FIELDS_SINCE = {"mode": "2025-11-25", "tools": "2025-11-25", "toolChoice": "2025-11-25"}
-# Defaults, titled choices and choices of several in elicitation forms. Spec: FEAT-185 to FEAT-190
-FULL_FORMS_SINCE = "2025-11-25"
-STRUCTURED_SINCE = "2025-06-18"
-# Tool arguments that do not fit are results with isError from here on, errors before. Spec: FEAT-031, FEAT-032
-ARGUMENT_RESULTS_SINCE = "2025-11-25"
 # The only revision with batches. Spec: BASE-022, BASE-025
 BATCHES = "2025-03-26"
 # The first revision whose clients come back to a stream that was closed on them. Spec: TRN-134, TRN-140

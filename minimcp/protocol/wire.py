@@ -1,4 +1,4 @@
-"""JSON-RPC messages: bytes to dicts, dicts to bytes, and the words that build and classify them."""
+"""JSON-RPC messages: bytes to dicts, dicts to bytes, and functions that build and classify them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 from typing import Any
 
+from ..engines.bounds import exceeded
 from . import spec
 from .errors import InternalError, InvalidRequest, McpError, ParseError
 
@@ -31,8 +32,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 _decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant).decode
 # A value that contains itself ends in a RecursionError without the slower check for it.
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False).encode
-text = _encode
+dump_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False).encode
 _encode_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 
 
@@ -54,26 +54,12 @@ def loads(raw: bytes, max_depth: int = MAX_DEPTH, max_elements: int = MAX_ELEMEN
     # Counting brackets and commas bounds depth and size from above at the speed of memchr;
     # only a message that might break a limit is walked.
     if raw.count(b"[") + raw.count(b"{") > max_depth or raw.count(b",") > max_elements:
-        _check_bounds(value, max_depth, max_elements)
+        broken = exceeded(value, max_depth, max_elements)
+        if broken == "values":
+            raise InvalidRequest(f"The message has more than {max_elements} elements")
+        if broken is not None:
+            raise InvalidRequest(f"The message is nested deeper than {max_depth} levels")
     return value
-
-
-def _check_bounds(value: Any, max_depth: int, max_elements: int) -> None:
-    elements = 0
-    level = [value]
-    for _ in range(max_depth):
-        below: list[Any] = []
-        for item in level:
-            children = item.values() if isinstance(item, dict) else item
-            elements += len(item) if isinstance(item, (dict, list)) else 0
-            if elements > max_elements:
-                raise InvalidRequest(f"The message has more than {max_elements} elements")
-            if isinstance(item, (dict, list)):
-                below.extend(child for child in children if isinstance(child, (dict, list)))
-        if not below:
-            return
-        level = below
-    raise InvalidRequest(f"The message is nested deeper than {max_depth} levels")
 
 
 def dumps(message: Any) -> bytes:
@@ -82,7 +68,7 @@ def dumps(message: Any) -> bytes:
     :raises ValueError: for NaN, infinities and values JSON cannot say.
     """
     try:
-        return _encode(message).encode("utf-8")
+        return dump_text(message).encode("utf-8")
     except UnicodeEncodeError:
         # A lone surrogate has no UTF-8 form; its JSON escape is legal.
         return _encode_ascii(message).encode("ascii")
@@ -91,7 +77,7 @@ def dumps(message: Any) -> bytes:
 
 
 def encode(message: Any) -> bytes:
-    """Encode what a server has to say; a reply that is not JSON, say a NaN from a handler, becomes an internal error.
+    """Encode a message of a server; a reply that is not JSON, say a NaN from a handler, becomes an internal error.
 
     :raises ValueError: for a notification or request that is not JSON; it is told to the handler that sends it.
     """
@@ -141,7 +127,7 @@ def check(message: Any) -> str:
 
 
 def readable_id(message: Any) -> Any:
-    """The id of a message whose envelope is wrong, or None when it has none that may be echoed."""
+    """Return the id of a message whose envelope is wrong, or None when it has none that may be echoed."""
     value = message.get("id") if isinstance(message, dict) else None
     return value if is_id(value) else None
 

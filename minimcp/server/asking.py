@@ -1,9 +1,9 @@
-"""How a handler asks the client: what is asked, and the strategies that carry it.
+"""Questions to the client, their answers, and the strategies that carry them.
 
 A question is a dict `{"method": "elicitation/create" | "sampling/createMessage" | "roots/list", "params": {...}}`.
-A strategy is an object with `ask(ctx, questions, named) -> {key: answer}`. `Block` serves the legacy era: it sends the
-question as a request and waits. `Replay` serves the modern era: it ends the call with the question as its
-result, and the client's retry runs the handler again. Spec: 26:basic/patterns/mrtr, 11:client/elicitation
+`Block` serves the legacy era: it sends the question as a request and waits. `Replay` serves the modern era: it ends the
+call with the question as its result, and the client's retry runs the handler again. `Server(strategy=f)` chooses
+another one for a call. Spec: 26:basic/patterns/mrtr, 11:client/elicitation
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import logging
 import os
 from collections.abc import Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..engines.errors import InvalidArguments
 from ..engines.schema import validator
-from ..protocol import forms, spec
+from ..protocol import forms, revisions
 from ..protocol.errors import InputRequired, InternalError, InvalidParams, MissingCapability, ToolError
 from .seal import MAX_TOKEN, BadSeal, Sealer, digest
+
+if TYPE_CHECKING:
+    from .context import Context
 
 log = logging.getLogger("minimcp")
 
@@ -29,8 +32,23 @@ STATE_LIFETIME_S = 600.0
 REFUSED = "The request state is not valid for this request; start again without it"
 
 
+class Strategy(Protocol):
+    """The way in which the questions of one call reach the client."""
+
+    def ask(self, ctx: Context, questions: dict[str, Question], named: bool) -> dict[str, Any]:
+        """Return `{key: answer}`, each answer as `read` makes it, or raise an exception that ends the call.
+
+        :param named: whether the handler's author chose the keys; others are q1, q2, ... in order of asking.
+        """
+        ...
+
+    def key(self) -> str:
+        """Return a string that is the same in all rounds of one call."""
+        ...
+
+
 class Answer(dict):  # type: ignore[type-arg]
-    """What a person filled in: the fields as a dict, true only when they accepted.
+    """The answer to a form: its fields as a dict, true only when the person accepted.
 
     :ivar action: "accept", "decline" or "cancel".
     """
@@ -49,11 +67,11 @@ class Answer(dict):  # type: ignore[type-arg]
 
 
 class Sample(dict):  # type: ignore[type-arg]
-    """What a model wrote: the CreateMessageResult, and its text."""
+    """The answer of the client's model: a CreateMessageResult, and its text."""
 
     @property
     def text(self) -> str:
-        """The text blocks of the message, joined."""
+        """Join the text blocks of the message."""
         blocks = self.get("content")
         blocks = blocks if isinstance(blocks, list) else [blocks]
         return "".join(block["text"] for block in blocks if isinstance(block, dict) and block.get("type") == "text")
@@ -134,7 +152,7 @@ def roots() -> Question:
 
 
 def required(question: Question) -> dict[str, Any]:
-    """The client capability a question needs, shaped like ClientCapabilities. Spec: BASE-177"""
+    """Return the client capability that a question needs, shaped like ClientCapabilities. Spec: BASE-177"""
     params = question.get("params", {})
     if question["method"] == "elicitation/create":
         return {"elicitation": {params.get("mode", "form"): {}}}
@@ -157,7 +175,7 @@ def declared(capabilities: dict[str, Any], needed: dict[str, Any]) -> bool:
 
 
 def read(question: Question, answer: Any) -> Any:
-    """Check a client's answer and turn it into what the handler gets.
+    """Check a client's answer to a question and convert it for the handler.
 
     :raises InvalidArguments: when the answer is not one to this question. Spec: FEAT-196
     """
@@ -191,16 +209,16 @@ def _read_roots(answer: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _dress(version: str, question: Question) -> Question:
-    """Write a question as a legacy revision says it."""
+def _write(version: str, question: Question) -> Question:
+    """Write a question as a legacy revision spells it."""
     params = {
         name: value
         for name, value in question.get("params", {}).items()
-        if version >= spec.QUESTION_FIELDS_SINCE.get(name, version)
+        if version >= revisions.QUESTION_FIELDS_SINCE.get(name, version)
     }
     if params.get("mode") == "url":
         params["elicitationId"] = os.urandom(12).hex()
-    if "requestedSchema" in params and version < spec.FULL_FORMS_SINCE:
+    if "requestedSchema" in params and version < revisions.FULL_FORMS_SINCE:
         form = params["requestedSchema"]
         fields = {name: _plain_field(field) for name, field in form["properties"].items()}
         params["requestedSchema"] = {**form, "properties": fields}
@@ -208,7 +226,7 @@ def _dress(version: str, question: Question) -> Question:
 
 
 def _plain_field(field: dict[str, Any]) -> dict[str, Any]:
-    """A form field as 2025-06-18 says it: no default but a boolean's, titles of choices beside them. Spec: FEAT-191"""
+    """Write a form field for 2025-06-18: no default but a boolean's, titles of choices beside them. Spec: FEAT-191"""
     plain = {name: value for name, value in field.items() if name != "default" or field.get("type") == "boolean"}
     choices = plain.pop("oneOf", None)
     if choices is not None:
@@ -219,20 +237,20 @@ def _plain_field(field: dict[str, Any]) -> dict[str, Any]:
 class Block:
     """Sends each question on the call's own stream and waits for the answers."""
 
-    def ask(self, ctx: Any, questions: dict[str, Question], named: bool) -> dict[str, Any]:
+    def ask(self, ctx: Context, questions: dict[str, Question], named: bool) -> dict[str, Any]:
         """Ask and wait.
 
         :raises ToolError: when the client cannot be asked, refuses, answers nonsense, or not at all.
         """
         missing = [question for question in questions.values() if not declared(ctx.capabilities, required(question))]
-        if missing or ctx.send is None or ctx.session is None:
-            what = ", ".join(sorted({question["method"] for question in missing or questions.values()}))
-            raise ToolError(f"This client cannot be asked: it does not support {what} here")
-        pending = {key: ctx.session.ask(ctx, _dress(ctx.version, question)) for key, question in questions.items()}
+        if missing or ctx._send is None or ctx.session is None:
+            names = ", ".join(sorted({question["method"] for question in missing or questions.values()}))
+            raise ToolError(f"This client cannot be asked: it does not support {names} here")
+        pending = {key: ctx.session.ask(ctx, _write(ctx.version, question)) for key, question in questions.items()}
         answers = {}
         for key, (id, future) in pending.items():
             try:
-                answers[key] = read(questions[key], future.result(ctx.server.limits["ask_s"]))
+                answers[key] = read(questions[key], future.result(ctx._engine.limits["ask_s"]))
             except FutureTimeout:
                 ctx.session.give_up(ctx, id)
                 raise ToolError("The client did not answer in time") from None
@@ -240,23 +258,23 @@ class Block:
                 raise ToolError(f"The client's answer does not fit the question: {error}") from None
         return answers
 
-    def flow(self) -> str:
-        """An identifier for this run; a legacy call runs once, so it is simply unique."""
+    def key(self) -> str:
+        """Return a unique string: a legacy call runs once."""
         return os.urandom(12).hex()
 
 
 class Replay:
     """Ends the call with its questions; the answers come with the retry, bound to a signed state.
 
-    The state holds a fingerprint of the request and of the principal, its expiry, the round, the flow, the answers so
+    The state holds a fingerprint of the request and of the principal, its expiry, the round, the key, the answers so
     far and a fingerprint of each open question. An answer counts when the state asked for it; without a state only
     under a key that the handler's author named, since that key says which question is meant.
     Spec: BASE-175 to BASE-187
     """
 
-    def __init__(self, ctx: Any, sealer: Sealer) -> None:
+    def __init__(self, ctx: Context, sealer: Sealer) -> None:
         self._sealer = sealer
-        self._flow: str | None = None
+        self._key: str | None = None
         self._round = 0
         self._known: dict[str, list[Any]] = {}
         self._open: dict[str, str] = {}
@@ -283,10 +301,10 @@ class Replay:
         except BadSeal as error:
             log.warning("requestState refused: %s", error)
             raise InvalidParams(REFUSED) from None
-        self._flow, self._round = state["flow"], state["round"]
+        self._key, self._round = state["flow"], state["round"]
         self._known, self._open = state["known"], state["open"]
 
-    def ask(self, ctx: Any, questions: dict[str, Question], named: bool) -> dict[str, Any]:
+    def ask(self, ctx: Context, questions: dict[str, Question], named: bool) -> dict[str, Any]:
         """Return the answers when all are there; otherwise end the call with those that are missing.
 
         :raises InputRequired: to end this run with the questions.
@@ -318,7 +336,7 @@ class Replay:
         return answers
 
     def _find(self, key: str, mark: str, named: bool) -> list[Any] | None:
-        """The raw answer to a question, in a list, since an answer may be any JSON value."""
+        """Return the raw answer to a question, in a list, since an answer may be any JSON value; None without one."""
         known = self._known.get(key)
         if known is not None and known[0] == mark:
             return [known[1]]
@@ -332,7 +350,7 @@ class Replay:
         payload = {
             "for": self._bound,
             "round": self._round + 1,
-            "flow": self.flow(),
+            "flow": self.key(),
             "known": self._known,
             "open": {key: digest(question) for key, question in missing.items()},
         }
@@ -341,11 +359,11 @@ class Replay:
             raise InvalidParams("The answers are too large to be kept until the next round")
         return state
 
-    def flow(self) -> str:
-        """An identifier that stays the same through all rounds of one call."""
-        if self._flow is None:
-            self._flow = os.urandom(12).hex()
-        return self._flow
+    def key(self) -> str:
+        """Return a string that stays the same through all rounds of one call."""
+        if self._key is None:
+            self._key = os.urandom(12).hex()
+        return self._key
 
 
 def check_keys(keys: Iterable[str]) -> None:

@@ -91,7 +91,7 @@ def visible(ctx: Context, entry: Entry | None) -> bool:
     """
     if entry is None:
         return False
-    policy: Policy | None = ctx.server.policy
+    policy: Policy | None = ctx._engine.policy
     if entry.allow is None and policy is None:
         return True
     ctx.private = True

@@ -1,8 +1,8 @@
-"""What a handler may know and do during one call."""
+"""The context of a call: progress, log messages, questions to the client, cancellation."""
 
 from __future__ import annotations
 
-import logging
+import copy
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,99 +12,21 @@ from ..engines.schema import hints
 from ..protocol import forms, spec, wire
 from ..protocol.errors import Cancelled, ToolError
 from . import asking
+from .dispatcher import Call, RequestContext
 
 if TYPE_CHECKING:
     from ..protocol import types
-    from .catalog import Entry
-
-log = logging.getLogger("minimcp")
 
 _RANK = {level: rank for rank, level in enumerate(spec.LOG_LEVELS)}
 
 
-class Context:
-    """One call: who sent it, what they can do, and the way back to them.
+class Context(RequestContext):
+    """One call, as its handler sees it: the facts of the request, and the way back to the client.
 
     Everything about the caller is here and nowhere else; for a legacy session it is filled from the session.
-
-    :ivar method: the method of the request, such as "tools/call".
-    :ivar params: its params, as they were sent.
-    :ivar meta: the `_meta` of the request; trace context (`traceparent`, `tracestate`, `baggage`) is passed in here.
-    :ivar version: the protocol revision in force.
-    :ivar capabilities: what the client declared.
-    :ivar client_info: who the client says it is; unverified, never decide anything by it. Spec: BASE-047
-    :ivar principal: the authenticated user, or None.
-    :ivar private: set it where a result depends on the caller: shared caches do not keep it for others. Spec: FEAT-226
-    :ivar request: the WSGI environ of an HTTP request, else None.
-    :ivar session: the legacy session or stdio connection, else None.
-    :ivar cancelled: a `threading.Event`, set when the client cancels or goes away.
     """
 
-    __slots__ = (
-        "_asked",
-        "_last_progress",
-        "_on_cancel",
-        "_thread",
-        "asker",
-        "cancelled",
-        "capabilities",
-        "client_info",
-        "close_stream",
-        "deadline",
-        "entry",
-        "era",
-        "error",
-        "finished",
-        "log_level",
-        "meta",
-        "method",
-        "params",
-        "principal",
-        "private",
-        "request",
-        "request_id",
-        "send",
-        "server",
-        "session",
-        "version",
-    )
-
-    def __init__(self, server: Any, message: dict[str, Any], session: Any, principal: Any, request: Any) -> None:
-        self.server = server
-        self.session = session
-        self.principal = principal
-        self.private = False
-        self.request = request
-        self.request_id = message.get("id")
-        self.method: str = message["method"]
-        self.params: dict[str, Any] = message.get("params", {})
-        meta = self.params.get("_meta")
-        self.meta: dict[str, Any] = meta if isinstance(meta, dict) else {}
-        self.era: Any = None
-        self.version = ""
-        self.capabilities: dict[str, Any] = {}
-        self.client_info: dict[str, Any] = {}
-        self.log_level: str | None = None
-        self.entry: Entry | None = None
-        self.asker: Any = None
-        # Set by the door, for calls that may emit something before their answer.
-        self.send: Callable[[dict[str, Any]], None] | None = None
-        self.close_stream: Callable[..., None] = _no_stream
-        # When a long-lived stream has to end, on the monotonic clock; None for never.
-        self.deadline: float | None = None
-        # What a tool raised, though its failure is a result.
-        self.error: Exception | None = None
-        self.finished = False
-        self.cancelled: threading.Event = _NEVER
-        self._on_cancel: list[Callable[[], None]] = []
-        self._last_progress: float | None = None
-        self._asked = 0
-        self._thread: int | None = None
-
-    def begin(self, send: Callable[[dict[str, Any]], None] | None) -> None:
-        """Give the context its way out, on the thread that runs the handler."""
-        self.send = send
-        self._thread = threading.get_ident()
+    __slots__ = ()
 
     def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """Report progress, if the client asked for it; a value that does not rise is dropped.
@@ -123,7 +45,7 @@ class Context:
             params["total"] = total
         if message is not None:
             params["message"] = message
-        self.emit("notifications/progress", params)
+        self._emit("notifications/progress", params)
 
     def log(self, level: str, data: Any, logger: str | None = None) -> None:
         """Send a log message, if the client wants this level. Spec: FEAT-101 to FEAT-112
@@ -135,17 +57,17 @@ class Context:
         if level not in _RANK:
             raise ValueError(f"{level!r} is not a log level; use one of {', '.join(_RANK)}")
         self.check()
-        if self.log_level is None or _RANK[level] < _RANK[self.log_level]:
+        if self._log_level is None or _RANK[level] < _RANK[self._log_level]:
             return
         params = {"level": level, "data": hints.to_json(data)}
         if logger is not None:
             params["logger"] = logger
-        self.emit("notifications/message", params)
+        self._emit("notifications/message", params)
 
-    def emit(self, method: str, params: dict[str, Any]) -> None:
+    def _emit(self, method: str, params: dict[str, Any]) -> None:
         """Send a notification that belongs to this call, while the call runs."""
-        if self.send is not None and not self.finished and not self.cancelled.is_set():
-            self.send(wire.notification(method, params))
+        if self._send is not None and not self._finished and not self.cancelled.is_set():
+            self._send(wire.notification(method, params))
 
     def elicit(self, message: str, fields: Any, key: str | None = None) -> asking.Answer:
         """Ask the person at the client to fill in a form.
@@ -184,7 +106,7 @@ class Context:
         metadata: dict[str, Any] | None = None,
         key: str | None = None,
     ) -> asking.Sample:
-        """Ask the client's model to write a message; `.text` of the result is what it wrote.
+        """Ask the client's model to write a message; `.text` of the answer is its text.
 
         Spec: FEAT-155 to FEAT-178
         """
@@ -224,11 +146,11 @@ class Context:
 
     def _ask(self, questions: dict[str, asking.Question], named: bool) -> dict[str, Any]:
         self.check()
-        if self.method not in spec.MAY_ASK:
-            raise RuntimeError(f"A handler of {self.method} cannot ask; only tools, prompts and resources can")
+        if not self._row.may_ask:
+            raise RuntimeError(f"A handler of {self.method} cannot ask; tools, prompts and resources can")
         if self._thread != threading.get_ident():
             raise RuntimeError("Ask from the thread that runs the handler: on 2026-07-28 the question ends that run")
-        answers: dict[str, Any] = self.asker.ask(self, questions, named)
+        answers = self._chosen().ask(self, questions, named)
         self.check()
         return answers
 
@@ -237,19 +159,23 @@ class Context:
         return asking.declared(self.capabilities, {capability: {detail: {}} if detail else {}})
 
     def extension(self, identifier: str) -> dict[str, Any] | None:
-        """The client's settings for an extension both sides support on this request, or None."""
+        """Return the client's settings for an extension that both sides support on this request, or None."""
         offered = self.capabilities.get("extensions")
         settings = offered.get(identifier) if isinstance(offered, dict) else None
-        return settings if isinstance(settings, dict) and identifier in self.server.extensions else None
+        return settings if isinstance(settings, dict) and identifier in self._engine.extensions else None
 
     @property
-    def flow(self) -> str:
-        """An identifier of this call that stays the same through all its rounds: the idempotency key of its effects."""
-        flow: str = self.asker.flow()
-        return flow
+    def idempotency_key(self) -> str:
+        """A string that is the same in all rounds of this call: keep it with an effect that must happen once."""
+        return self._chosen().key()
+
+    def _chosen(self) -> asking.Strategy:
+        if self._strategy is None:
+            self._strategy = self._engine.choose_strategy(self)
+        return self._strategy
 
     def check(self) -> None:
-        """Return, unless the call was cancelled.
+        """Raise Cancelled when the call was cancelled.
 
         :raises Cancelled: when it was; let it pass, it ends the call.
         """
@@ -258,23 +184,21 @@ class Context:
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Have a function called when the call is cancelled, at once if it already is."""
-        self._on_cancel.append(callback)
+        self._on_cancel = (*self._on_cancel, callback)
         if self.cancelled.is_set():
             callback()
 
-    def cancel(self, reason: Any = None) -> None:
-        """Cancel the call: `cancelled` is set and the next progress, log or ask raises."""
-        if self.cancelled is _NEVER:
-            return
-        log.info("%s %.100r cancelled: %.200r", self.method, self.request_id, reason)
-        self.cancelled.set()
-        for callback in list(self._on_cancel):
-            callback()
+    def detach(
+        self, handler: Callable[[Context, dict[str, Any]], Any], strategy: asking.Strategy | None = None
+    ) -> Call:
+        """Return a Call that goes on with this request after it has been answered, on any thread.
 
+        `call.run(send)` calls `handler(ctx, params)` with a Context of its own and returns the reply that it would have
+        had; `call.cancel()` cancels it. The caller delivers the reply; `send` takes what the handler emits.
 
-# Stands in until a call begins; nobody sets it.
-_NEVER = threading.Event()
-
-
-def _no_stream(retry_ms: int | None = None) -> None:
-    """Stands in for `close_stream` where there is no stream that a client could come back to."""
+        :param strategy: carries its questions; by default the way that was chosen for this request.
+        """
+        later = copy.copy(self)
+        later._finished, later._error, later._asked, later._on_cancel = False, None, 0, ()
+        later._strategy = strategy or self._strategy
+        return Call.detached(later, handler)

@@ -1,116 +1,190 @@
-"""The one path every message takes: era, context, method table, handler, reply."""
+"""The path every request takes: context, envelope, method row, handler, reply."""
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from typing import Any, Optional
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from ..protocol import headers, spec, wire
-from ..protocol.errors import Cancelled, InputRequired, InternalError, InvalidRequest, McpError, MethodNotFound
-from . import methods
-from .context import Context
+from ..protocol import headers, wire
+from ..protocol.errors import Cancelled, InputRequired, InternalError, McpError, MethodNotFound
+from ..protocol.spec import Method
+from . import hooks
+
+if TYPE_CHECKING:
+    from ..protocol import types
+    from .asking import Strategy
+    from .catalog import Entry
+    from .context import Context
+    from .engine import Engine
+    from .session import Session
 
 log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 Send = Callable[[Message], None]
-Handler = Callable[[Context, Message], Any]
+
+# The row of a method that does not exist, and the event of a call that cannot be cancelled; nobody sets it.
+_NO_METHOD = Method()
+_NEVER = threading.Event()
 
 
-class Era:
-    """A method table plus an envelope.
+def _no_stream(retry_ms: int | None = None) -> None:
+    """Stands in for `close_stream` where there is no stream that a client could come back to."""
 
-    :ivar methods: method -> `f(ctx, params) -> result`; a long-lived one is a generator that yields what it emits.
-    :ivar notifications: method -> `f(session, params)`.
-    :ivar open: `f(ctx)` fills the context from the message or the session, or raises.
-    :ivar close: `f(ctx, result) -> result` dresses a result for the wire.
-    :ivar problem: `f(ctx, error) -> error` turns an error into one this era may send.
+
+class Era(NamedTuple):
+    """A method table and the envelope around it.
+
+    :ivar methods: the rows that exist in this era, by the method's name.
+    :ivar notifications: method -> `f(engine, session, params)`.
+    :ivar read_envelope: `f(ctx)` fills the context from the message or the session, or raises.
+    :ivar write_envelope: `f(ctx, result) -> result` adds what belongs to every result, or drops what cannot be said.
+    :ivar write_error: `f(ctx, error) -> error` turns an error into one that this era may send.
     :ivar bad_arguments: `f(ctx, text) -> result` answers tool arguments that do not fit, or raises.
-    :ivar extensible: whether extensions may add methods.
+    :ivar strategy: `f(ctx) -> Strategy` returns the way in which a handler asks the client.
     """
 
+    name: str
+    versions: Sequence[str]
+    methods: dict[str, Method]
+    notifications: dict[str, Callable[..., None]]
+    read_envelope: Callable[..., None]
+    write_envelope: Callable[..., Message]
+    write_error: Callable[..., McpError]
+    bad_arguments: Callable[..., Message]
+    strategy: Callable[..., Any]
+
+
+class RequestContext:
+    """The facts of one request; `Context` adds what its handler can do. Names with an underscore are the library's.
+
+    :ivar method: the method of the request, such as "tools/call".
+    :ivar params: its params, as they were sent.
+    :ivar meta: the `_meta` of the request; trace context (`traceparent`, `tracestate`, `baggage`) is passed in here.
+    :ivar request_id: the id of the request.
+    :ivar version: the protocol revision in force.
+    :ivar capabilities: the capabilities that the client declared.
+    :ivar client_info: the name and version that the client claims; unverified, decide nothing by it. Spec: BASE-047
+    :ivar principal: the authenticated user, or None.
+    :ivar private: set it where a result depends on the caller: shared caches do not keep it for others. Spec: FEAT-226
+    :ivar request: the WSGI environ of an HTTP request, else None.
+    :ivar session: the legacy session or stdio connection, else None.
+    :ivar cancelled: a `threading.Event`, set when the client cancels or goes away.
+    """
+
+    # fmt: off
     __slots__ = (
-        "bad_arguments",
-        "close",
-        "extensible",
-        "long_lived",
-        "methods",
-        "name",
-        "notifications",
-        "open",
-        "problem",
-        "versions",
+        "_asked", "_deadline", "_engine", "_entry", "_era", "_error", "_finished", "_last_progress", "_log_level",
+        "_on_cancel", "_row", "_send", "_strategy", "_thread", "cancelled", "capabilities", "client_info",
+        "close_stream", "meta", "method", "params", "principal", "private", "request", "request_id", "session",
+        "version",
     )
+    # fmt: on
 
     def __init__(
-        self,
-        name: str,
-        versions: Sequence[str],
-        methods: dict[str, Handler],
-        notifications: dict[str, Callable[[Any, Message], None]],
-        open: Callable[[Context], None],
-        close: Callable[[Context, Message], Message],
-        problem: Callable[[Context, McpError], McpError],
-        bad_arguments: Callable[[Context, str], Message],
-        extensible: bool = False,
+        self, engine: Engine, era: Era, message: Message, session: Session | None, principal: Any, request: Any
     ) -> None:
-        self.name = name
-        self.versions = versions
-        self.methods = methods
-        self.long_lived = frozenset(name for name, handler in methods.items() if inspect.isgeneratorfunction(handler))
-        self.notifications = notifications
-        self.open = open
-        self.close = close
-        self.problem = problem
-        self.bad_arguments = bad_arguments
-        self.extensible = extensible
+        self._engine = engine
+        self._era = era
+        self.session: Any = session
+        self.principal = principal
+        self.private = False
+        self.request = request
+        self.request_id: types.RequestId | None = message.get("id")
+        self.method: str = message["method"]
+        self.params: Message = message.get("params", {})
+        meta = self.params.get("_meta")
+        self.meta: Message = meta if isinstance(meta, dict) else {}
+        self.version = ""
+        self.capabilities: Message = {}
+        self.client_info: Message = {}
+        self.cancelled = _NEVER
+        self.close_stream: Callable[..., None] = _no_stream
+        self._row = _NO_METHOD
+        self._entry: Entry | None = None
+        self._log_level: str | None = None
+        self._strategy: Strategy | None = None
+        # Takes what the handler emits before its reply; None where it cannot be delivered.
+        self._send: Send | None = None
+        self._thread: int | None = None
+        # The exception of a tool, whose failure is a result all the same.
+        self._error: Exception | None = None
+        self._finished = False
+        self._deadline: float | None = None
+        self._on_cancel: tuple[Callable[[], None], ...] = ()
+        self._last_progress: float | None = None
+        self._asked = 0
 
 
 class Call:
-    """One request in flight: made when it arrives, run once, cancelled at most once.
+    """A request in progress: made when it arrives, run once on any thread, cancelled at most once.
 
     :ivar interactive: whether the handler may emit or ask before it answers; one that cannot may run on any thread.
     :ivar streams: whether the handler is long-lived, so that `messages` is the way to run it.
+    :ivar http: the HTTP status and headers of the error that it was answered with, if that has them.
     """
 
-    __slots__ = ("_dropped", "_handler", "_problem", "ctx", "id", "interactive", "streams")
+    __slots__ = ("_around", "_dropped", "_handler", "_problem", "ctx", "http", "id", "interactive", "streams")
 
-    def __init__(self, ctx: Context, era: Era, get_header: headers.Get | None) -> None:
+    def __init__(self, ctx: Context, get_header: headers.Get | None = None) -> None:
         self.id = ctx.request_id
         self.ctx = ctx
         self.interactive = self.streams = self._dropped = False
+        self.http: tuple[int, list[tuple[str, str]]] | None = None
+        self._around = ctx._engine.around_request
         self._problem: McpError | None = None
-        self._handler: Handler | None = None
-        ctx.era = era
+        self._handler: Callable[..., Any] | None = None
         try:
-            self._prepare(era, get_header)
+            self._prepare(get_header)
         except McpError as problem:
             self._problem = problem
 
-    def _prepare(self, era: Era, get_header: headers.Get | None) -> None:
+    def _prepare(self, get_header: headers.Get | None) -> None:
         ctx = self.ctx
-        server, method = ctx.server, ctx.method
-        ctx.entry = entry = server.catalog.find(ctx)
+        engine, era, method = ctx._engine, ctx._era, ctx.method
+        ctx._row = row = engine.methods[era.name].get(method, _NO_METHOD)
+        ctx._entry = entry = engine.catalog.find(ctx)
         if get_header is not None:
-            name = spec.NAME_PARAM.get(method) or server.name_params.get(method)
-            headers.check(get_header, {"method": method, "params": ctx.params}, name, entry.headers if entry else [])
-        era.open(ctx)
-        handler = era.methods.get(method)
-        capability = methods.CAPABILITY.get(method)
-        added = None if handler is not None or not era.extensible else server.extension_methods.get(method)
-        handler = handler or added
-        if handler is None or (capability is not None and capability not in server.catalog.offers(ctx)):
+            message = {"method": method, "params": ctx.params}
+            headers.check(get_header, message, row.name_param, entry.headers if entry else [])
+        era.read_envelope(ctx)
+        interactive = row.interactive or (entry is not None and entry.context is not None)
+        if row.may_ask and (interactive or "requestState" in ctx.params or "inputResponses" in ctx.params):
+            ctx._strategy = engine.choose_strategy(ctx)
+        if row.handler is None or (row.capability is not None and row.capability not in engine.catalog.offers(ctx)):
             raise MethodNotFound(f"Method not found: {method[:100]}")
-        self._handler = handler
-        self.streams = method in era.long_lived
-        self.interactive = self.streams or added is not None or (entry is not None and entry.context is not None)
+        self._handler = row.handler
+        self.streams = row.streams
+        self.interactive = interactive or row.streams
         if self.interactive:
             # Only these can look at it; the others are spared the cost of an Event.
             ctx.cancelled = threading.Event()
+
+    @classmethod
+    def detached(cls, ctx: Context, handler: Callable[..., Any]) -> Call:
+        """Make a call of another handler for a request that was taken already; see `Context.detach`."""
+        call = cls.__new__(cls)
+        call.id, call.ctx, call._handler = ctx.request_id, ctx, handler
+        call.interactive, call.streams, call._dropped = True, False, False
+        call.http = call._around = call._problem = None
+        ctx.cancelled = threading.Event()
+        return call
+
+    @property
+    def cancelled(self) -> threading.Event:
+        """The event that is set when the call is cancelled."""
+        return self.ctx.cancelled
+
+    @property
+    def deadline(self) -> float | None:
+        """The time on the monotonic clock at which a long-lived stream has to end; None for never."""
+        return self.ctx._deadline
+
+    @deadline.setter
+    def deadline(self, when: float | None) -> None:
+        self.ctx._deadline = when
 
     def run(self, send: Send | None = None) -> Message | None:
         """Run the handler on this thread and return the reply, or None when the call was cancelled.
@@ -127,19 +201,26 @@ class Call:
                 elif send is not None:
                     send(message)
             return reply
+        if self._around is not None:
+            return hooks.run(self, send)
         ctx = self.ctx
-        ctx.begin(send)
+        ctx._send, ctx._thread = send, threading.get_ident()
         try:
             return self._done(self._invoke())
         except BaseException as error:
             return self._failed(error)
         finally:
-            ctx.finished = True
+            ctx._finished = True
 
-    def messages(self, send: Send | None = None) -> Iterator[Optional[Message]]:
+    def messages(self, send: Send | None = None) -> Generator[Optional[Message], None, None]:
         """Run a long-lived handler on this thread: yield what it emits, None when it idles, and the reply last."""
+        if self._around is not None:
+            return hooks.messages(self, send)
+        return self._messages(send)
+
+    def _messages(self, send: Send | None) -> Generator[Optional[Message], None, None]:
         ctx = self.ctx
-        ctx.begin(send)
+        ctx._send, ctx._thread = send, threading.get_ident()
         try:
             reply = self._done((yield from self._invoke()))
         except GeneratorExit:
@@ -148,7 +229,7 @@ class Call:
         except BaseException as error:
             reply = self._failed(error)
         finally:
-            ctx.finished = True
+            ctx._finished = True
         if reply is not None:
             yield reply
 
@@ -157,32 +238,19 @@ class Call:
             raise self._problem
         assert self._handler is not None
         ctx = self.ctx
-        # A door may bring its own hook: a framework's view does, so that handlers on a worker are in its context.
-        door = ctx.request.get("minimcp.around_call") if ctx.request is not None else None
-        if self.streams or (door is None and ctx.server.around_call is None):
+        # A transport may bring its own hook: a framework's view does, so that handlers on a worker are in its context.
+        own = ctx.request.get("minimcp.around_call") if ctx.request is not None else None
+        if self.streams or (own is None and ctx._engine.around_call is None):
             return self._handler(ctx, ctx.params)
-        result = None
-        try:
-            with ExitStack() as hooks:
-                for around in (door, ctx.server.around_call):
-                    if around is not None:
-                        hooks.enter_context(around(ctx))
-                result = self._handler(ctx, ctx.params)
-                if ctx.error is not None:
-                    # A tool that failed has a result all the same; a transaction around it must not commit.
-                    raise ctx.error
-        except Exception as error:
-            if error is not ctx.error:
-                raise
-        return result
+        return hooks.around_call((own, ctx._engine.around_call), ctx, self._handler)
 
     def _done(self, result: Message) -> Message | None:
         if self._dropped:
             return None
-        return wire.result(self.id, self.ctx.era.close(self.ctx, result))
+        return wire.result(self.id, self.ctx._era.write_envelope(self.ctx, result))
 
     def _failed(self, error: BaseException) -> Message | None:
-        """The reply to a call that ended by an exception."""
+        """Build the reply to a call that ended by an exception."""
         if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise error
         if isinstance(error, Cancelled) or self._dropped:
@@ -191,55 +259,19 @@ class Call:
             asked = {"resultType": "input_required", "inputRequests": error.requests, "requestState": error.state}
             return self._done(asked)
         if isinstance(error, McpError):
-            return wire.error(self.id, self.ctx.era.problem(self.ctx, error))
+            self.http = error.http
+            return wire.error(self.id, self.ctx._era.write_error(self.ctx, error))
         # SystemExit and its like from a handler must not take the server down.
         log.error("%s failed", self.ctx.method, exc_info=error)
-        return wire.error(self.id, InternalError(self.ctx.server.describe("Internal error", error)))
+        return wire.error(self.id, InternalError(self.ctx._engine.describe("Internal error", error)))
 
     def cancel(self, reason: Any = None) -> None:
-        """Cancel the call: no reply is sent for it, and a handler that looks is told."""
+        """Cancel the call: no reply is sent for it, and the next progress, log or ask of its handler raises."""
         self._dropped = True
-        self.ctx.cancel(reason)
-
-
-class Batch:
-    """The calls of a 2025-03-26 batch, run one after the other, with the interface of a Call. Spec: BASE-022"""
-
-    streams = False
-
-    def __init__(self, calls: list[Call], refused: list[Message]) -> None:
-        self.calls = calls
-        self.id = None
-        self.refused = refused
-        self.ctx = calls[0].ctx if calls else None
-        self.interactive = any(call.interactive for call in calls)
-
-    def run(self, send: Send | None = None) -> list[Message] | None:
-        """Run every call and return their replies as one array, or None when there is nothing to say."""
-        replies = [reply for reply in (call.run(send) for call in self.calls) if reply is not None]
-        return self.refused + replies or None
-
-    def cancel(self, reason: Any = None) -> None:
-        """Cancel every call."""
-        for call in self.calls:
-            call.cancel(reason)
-
-
-def cancelled(session: Any, params: Message) -> None:
-    """Take `notifications/cancelled`: cancel that call of the session; anything unknown is ignored.
-
-    Spec: BASE-133, BASE-134
-    """
-    id = params.get("requestId")
-    call = session.calls.get(id) if session is not None and wire.is_id(id) else None
-    if call is not None:
-        call.cancel(params.get("reason"))
-
-
-def check_batch(values: list[Any], limit: int) -> None:
-    """Refuse a batch that is empty or too long before looking at its members.
-
-    :raises InvalidRequest: with one sentence.
-    """
-    if not 0 < len(values) <= limit:
-        raise InvalidRequest(f"A batch has 1 to {limit} messages")
+        ctx = self.ctx
+        if ctx.cancelled is _NEVER:
+            return
+        log.info("%s %.100r cancelled: %.200r", ctx.method, self.id, reason)
+        ctx.cancelled.set()
+        for callback in ctx._on_cancel:
+            callback()

@@ -1,43 +1,45 @@
 """The legacy era, 2024-11-05 to 2025-11-25: a handshake, a session, and questions sent as requests.
 
-Spec: file 1, sections 1.10 and 1.11; 11:basic/lifecycle
+Spec: 11:basic/lifecycle
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..protocol import content, spec, wire
+from ..protocol import content, revisions, spec, wire
 from ..protocol.errors import InvalidParams, InvalidRequest, McpError, ResourceNotFound
-from . import methods
+from . import features, methods
 from .asking import Block
 from .catalog import visible
-from .context import Context
-from .dispatcher import Era, cancelled
-from .session import Session
+from .dispatcher import Era
+
+if TYPE_CHECKING:
+    from .bus import Bus
+    from .context import Context
+    from .engine import Engine
+    from .session import Session
 
 Message = dict[str, Any]
 
 _BLOCK = Block()
-_WITHOUT_HANDSHAKE = ("initialize", "ping")
 
 
-def open(ctx: Context) -> None:
+def read_envelope(ctx: Context) -> None:
     """Fill the context from the session.
 
     :raises InvalidRequest: before `initialize`, except for `initialize` and `ping`. Spec: BASE-096, BASE-117
     """
     session = ctx.session
     version = session.version if session is not None else None
-    if version is None and ctx.method not in _WITHOUT_HANDSHAKE:
+    if version is None and not ctx._row.before_handshake:
         raise InvalidRequest(
             "There is no session: send initialize first, or a 2026-07-28 request, "
             f"whose params._meta has {spec.META_VERSION}"
         )
     ctx.version = version or spec.LATEST_LEGACY
-    ctx.asker = _BLOCK
     if session is not None:
-        ctx.capabilities, ctx.client_info, ctx.log_level = session.capabilities, session.client_info, session.log_level
+        ctx.capabilities, ctx.client_info, ctx._log_level = session.capabilities, session.client_info, session.log_level
 
 
 def initialize(ctx: Context, params: Message) -> Message:
@@ -57,16 +59,16 @@ def initialize(ctx: Context, params: Message) -> Message:
         session.client_info = {name: str(client_info.get(name, ""))[:200] for name in ("name", "version")}
     result: Message = {
         "protocolVersion": ctx.version,
-        "capabilities": _known(ctx, ctx.server.capabilities(ctx), spec.CAPABILITIES_SINCE),
-        "serverInfo": _known(ctx, ctx.server.identity, spec.IMPLEMENTATION_FIELDS_SINCE),
+        "capabilities": _known(ctx, features.capabilities(ctx), revisions.CAPABILITIES_SINCE),
+        "serverInfo": _known(ctx, ctx._engine.identity, revisions.IMPLEMENTATION_FIELDS_SINCE),
     }
-    if ctx.server.instructions:
-        result["instructions"] = ctx.server.instructions
+    if ctx._engine.instructions:
+        result["instructions"] = ctx._engine.instructions
     return result
 
 
 def _known(ctx: Context, fields: Message, since: dict[str, str]) -> Message:
-    """The fields that the revision in force knows."""
+    """Return the fields that the revision in force knows."""
     return {name: value for name, value in fields.items() if ctx.version >= since.get(name, ctx.version)}
 
 
@@ -87,9 +89,9 @@ def set_level(ctx: Context, params: Message) -> Message:
 def subscribe(ctx: Context, params: Message) -> Message:
     """Answer `resources/subscribe`. Spec: FEAT-072"""
     uri = _uri(params)
-    if not visible(ctx, ctx.server.catalog.resource(ctx, uri)):
+    if not visible(ctx, ctx._engine.catalog.resource(ctx, uri)):
         raise ResourceNotFound("Resource not found", {"uri": uri[:200]})
-    if len(ctx.session.uris) >= ctx.server.limits["subscriptions"]:
+    if len(ctx.session.uris) >= ctx._engine.limits["subscriptions"]:
         raise InvalidParams("This session has too many subscriptions")
     ctx.session.uris.add(uri)
     return {}
@@ -108,14 +110,14 @@ def _uri(params: Message) -> str:
     return uri
 
 
-def watch(session: Session, bus: Any) -> None:
-    """Pass changes on to a session from now on: every list change, and updates of what it subscribed to.
+def watch(session: Session, bus: Bus) -> None:
+    """Pass changes on to a session from now on: every list change, and updates of its subscriptions.
 
-    A session is watched once; what cannot be delivered is dropped.
+    A session is watched once; a change that cannot be delivered is dropped.
     """
-    if "watched" in session.door:
+    if session.watched:
         return
-    session.door["watched"] = True
+    session.watched = True
 
     def on_change(topic: str, data: Any) -> None:
         send = session.send
@@ -129,14 +131,14 @@ def watch(session: Session, bus: Any) -> None:
     session.on_close.append(bus.subscribe((*spec.CHANGES, "resource"), on_change))
 
 
-def close(ctx: Context, result: Message) -> Message:
-    """Leave out of a result what this revision cannot say. Spec: file 1, section 1.0.4; FEAT-046"""
-    dress = _DRESS.get(ctx.method)
-    return dress(ctx.version, result) if dress is not None else result
+def write_envelope(ctx: Context, result: Message) -> Message:
+    """Leave out of a result the fields and blocks that this revision does not have. Spec: FEAT-046"""
+    write = _WRITERS.get(ctx.method)
+    return result if write is None or isinstance(result, content.Raw) else write(ctx.version, result)
 
 
 def _items(version: str, result: Message) -> Message:
-    dropped = {name for name, since in spec.ITEM_FIELDS_SINCE.items() if version < since}
+    dropped = {name for name, since in revisions.ITEM_FIELDS_SINCE.items() if version < since}
     return {
         name: [_item(item, dropped) for item in value] if isinstance(value, list) else value
         for name, value in result.items()
@@ -155,7 +157,7 @@ def _item(item: Message, dropped: set[str]) -> Message:
 def _tool_result(version: str, result: Message) -> Message:
     result = {**result, "content": [_block(version, block) for block in result.get("content", ())]}
     structured = result.get("structuredContent")
-    if version < spec.STRUCTURED_SINCE or not isinstance(structured, dict):
+    if version < revisions.STRUCTURED_SINCE or not isinstance(structured, dict):
         result.pop("structuredContent", None)
     return result
 
@@ -166,16 +168,16 @@ def _messages(version: str, result: Message) -> Message:
 
 
 def _block(version: str, block: Any) -> Any:
-    """A block this revision knows; one it does not know is told in words, so that nothing is lost."""
+    """Return a block of this revision; one that it does not know is put into words, so that nothing is lost."""
     kind = block.get("type") if isinstance(block, dict) else None
-    if version >= spec.BLOCKS_SINCE.get(str(kind), version):
+    if version >= revisions.BLOCKS_SINCE.get(str(kind), version):
         return block
     if kind == "resource_link":
         return content.text(f"{block.get('name', '')}: {block.get('uri', '')}")
     return content.text(f"({kind} content of type {block.get('mimeType')}, which this protocol revision cannot carry)")
 
 
-_DRESS = {
+_WRITERS = {
     "tools/list": _items,
     "resources/list": _items,
     "resources/templates/list": _items,
@@ -185,40 +187,45 @@ _DRESS = {
 }
 
 
-def problem(ctx: Context, error: McpError) -> McpError:
-    """Write an error as this era says it. Spec: FEAT-064"""
+def write_error(ctx: Context, error: McpError) -> McpError:
+    """Write an error with the code of this era. Spec: FEAT-064"""
     if isinstance(error, ResourceNotFound):
         return McpError(error.message, error.data, spec.RESOURCE_NOT_FOUND)
     return error
 
 
 def bad_arguments(ctx: Context, text: str) -> Message:
-    """Arguments that do not fit: a result for the model in the last revision, an error before."""
-    if ctx.version >= spec.ARGUMENT_RESULTS_SINCE:
+    """Report arguments that do not fit: a result for the model in the last revision, an error before."""
+    if ctx.version >= revisions.ARGUMENT_RESULTS_SINCE:
         return methods.failed(text)
     raise InvalidParams(text)
 
 
-def initialized(session: Session | None, params: Message) -> None:
+def initialized(engine: Engine, session: Session | None, params: Message) -> None:
     """Take `notifications/initialized`: from here on the server may speak first. Spec: BASE-100"""
-    if session is not None and "bus" in session.door:
-        watch(session, session.door["bus"])
+    if session is not None:
+        watch(session, engine.bus)
 
 
 ERA = Era(
     name="legacy",
     versions=spec.LEGACY_VERSIONS,
     methods={
-        **methods.METHODS,
-        "initialize": initialize,
-        "ping": ping,
-        "logging/setLevel": set_level,
-        "resources/subscribe": subscribe,
-        "resources/unsubscribe": unsubscribe,
+        **features.METHODS,
+        **methods.rows(
+            {
+                "initialize": initialize,
+                "ping": ping,
+                "logging/setLevel": set_level,
+                "resources/subscribe": subscribe,
+                "resources/unsubscribe": unsubscribe,
+            }
+        ),
     },
-    notifications={"notifications/cancelled": cancelled, "notifications/initialized": initialized},
-    open=open,
-    close=close,
-    problem=problem,
+    notifications={**features.NOTIFICATIONS, "notifications/initialized": initialized},
+    read_envelope=read_envelope,
+    write_envelope=write_envelope,
+    write_error=write_error,
     bad_arguments=bad_arguments,
+    strategy=lambda ctx: _BLOCK,
 )

@@ -130,7 +130,7 @@ class Registry:
         if cursor is not None:
             after = _read_cursor(kind, cursor)
             entries = [entry for entry in entries if entry.order > after]
-        if ruled or ctx.server.policy is not None:
+        if ruled or ctx._engine.policy is not None:
             # Also when the rule is about an entry of another page: what it hides there moves the items of this one.
             ctx.private = True
             entries = [entry for entry in entries if visible(ctx, entry)]

@@ -1,26 +1,25 @@
-"""The face of a server: how it is made, what its doors call, and the doors themselves."""
+"""A server as its author uses it: the functions to register, the settings, and the ways to serve."""
 
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any
 
-from ..protocol import headers, spec, wire
-from ..protocol.errors import InvalidRequest, McpError
-from . import legacy, modern
-from .bus import Bus, LocalBus, Subscription
-from .catalog import Catalog, Policy
-from .context import Context
-from .dispatcher import Batch, Call, check_batch
+from ..protocol.errors import McpError
+from .engine import Engine
 from .registration import Registration
-from .seal import Sealer, Secret
-from .session import Session, Sessions
 
 if TYPE_CHECKING:
     from ..protocol import types
+    from .asking import Strategy
+    from .bus import Bus
+    from .catalog import Catalog, Policy
+    from .context import Context
+    from .hooks import AroundRequest
+    from .seal import Secret
+    from .session import Session
 
 Message = dict[str, Any]
 
@@ -28,7 +27,7 @@ Message = dict[str, Any]
 class Server(Registration):
     """A Model Context Protocol server: register functions, then `run`, `run_http` or mount `wsgi`.
 
-    :param name: what the server calls itself.
+    :param name: the name of the server, for display.
     :param instructions: a hint to the model on how to use the server.
     :param secret: one key or several (the first signs, all verify) for request states and session ids; needed as soon
         as several processes serve. Default: the environment variable MINIMCP_SECRET, else a key of this process.
@@ -37,6 +36,9 @@ class Server(Registration):
     :param cache_scope: "private" or "public", see `ttl_ms`.
     :param principal: `f(environ)` names the authenticated user of an HTTP request; default: REMOTE_USER.
     :param around_call: `f(ctx)` makes a context manager in which every handler runs; exceptions pass through it.
+    :param around_request: `f(outcome)` makes a context manager around every request, refused ones too. At its end
+        `outcome` has the reply and the duration; an McpError that it raises takes the reply's place.
+    :param strategy: `f(ctx)` chooses the `asking.Strategy` that carries the questions of a call; None: its era's own.
     :param allowed_hosts: values of Host that are served; default: on a loopback connection only loopback names.
     :param allowed_origins: origins, beside the server's own, whose pages may call it.
     :param limits: overrides of `minimcp.protocol.spec.LIMITS`.
@@ -62,6 +64,8 @@ class Server(Registration):
         cache_scope: str = "private",
         principal: Callable[[Message], str | None] | None = None,
         around_call: Callable[[Context], AbstractContextManager[Any]] | None = None,
+        around_request: AroundRequest | None = None,
+        strategy: Callable[[Context], Strategy | None] | None = None,
         allowed_hosts: Iterable[str] | None = None,
         allowed_origins: Iterable[str] | None = None,
         limits: dict[str, float] | None = None,
@@ -70,87 +74,25 @@ class Server(Registration):
         policy: Policy | None = None,
         debug: bool = False,
     ) -> None:
-        super().__init__(bus or LocalBus(), catalog, policy, ttl_ms, cache_scope)
-        unknown = set(limits or ()) - set(spec.LIMITS)
-        if unknown:
-            raise ValueError(f"Unknown limits {sorted(unknown)}; there are {sorted(spec.LIMITS)}")
         identity = {"name": name, "version": version, "title": title, "description": description}
         identity.update(websiteUrl=website, icons=icons)  # type: ignore[arg-type]
-        self.identity = {key: value for key, value in identity.items() if value is not None}
-        self.identity_meta = {spec.META_SERVER: self.identity}
-        self.instructions = instructions
-        self.page_size = page_size
-        self.principal = principal
-        self.around_call = around_call
-        self.allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
-        self.allowed_origins = frozenset(allowed_origins or ())
-        self.limits = {**spec.LIMITS, **(limits or {})}
-        self.debug = debug
-        self.sealer = Sealer(secret)
-        self.sessions = Sessions(
-            self.sealer, int(self.limits["sessions"]), self.limits["session_idle_s"], self.limits["session_s"]
-        )
-        self._lock = threading.Lock()  # guards _listeners, _streaming and _wsgi
-        self._listeners: set[Subscription] = set()
-        # Sessions that are one stream from beginning to end (stdio, HTTP+SSE); those of `sessions` have ids instead.
-        self._streaming: weakref.WeakSet[Session] = weakref.WeakSet()
+        known = {key: value for key, value in identity.items() if value is not None}
+        engine = Engine(known, limits=limits, secret=secret, bus=bus, ttl_ms=ttl_ms, cache_scope=cache_scope)
+        super().__init__(engine)
+        engine.instructions = instructions
+        engine.page_size = page_size
+        engine.principal = principal
+        engine.around_call = around_call
+        engine.around_request = around_request
+        engine.strategy = strategy
+        engine.allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
+        engine.allowed_origins = frozenset(allowed_origins or ())
+        engine.debug = debug
+        engine.policy = policy
+        if catalog is not None:
+            engine.catalog = catalog
+        self._lock = threading.Lock()  # guards _wsgi
         self._wsgi: Any = None
-
-    # What the doors use
-
-    def call(
-        self,
-        message: Any,
-        *,
-        get_header: headers.Get | None = None,
-        session: Session | None = None,
-        principal: str | None = None,
-        request: Any = None,
-    ) -> Optional[Union[Call, Batch]]:
-        """Take a parsed message: a request becomes a Call to run; notifications and responses are dealt with here.
-
-        :param get_header: looks up an HTTP header; given, the headers of a modern request are held against its body.
-        :raises McpError: when the envelope is wrong; answer it under `wire.readable_id(message)`.
-        """
-        self.serving = True
-        if isinstance(message, list):
-            return self._batch(message, session, principal, request)
-        kind = wire.check(message)
-        if kind == "response":
-            if session is None:
-                raise InvalidRequest("A response was sent, but nothing was asked")
-            session.resolve(message)
-            return None
-        era = modern.ERA if headers.is_modern(message, get_header) else legacy.ERA
-        if kind == "notification":
-            handler = era.notifications.get(message["method"])
-            if handler is not None:
-                handler(session, message.get("params", {}))
-            return None
-        ctx = Context(self, message, session, principal, request)
-        return Call(ctx, era, get_header if era is modern.ERA else None)
-
-    def _batch(self, messages: list[Any], session: Session | None, principal: str | None, request: Any) -> Batch | None:
-        if session is None or session.version != spec.BATCHES:
-            raise InvalidRequest(f"A message is a JSON object; arrays exist only in a {spec.BATCHES} session")
-        check_batch(messages, int(self.limits["batch"]))
-        calls: list[Call] = []
-        refused: list[Message] = []
-        for message in messages:
-            try:
-                if isinstance(message, dict) and message.get("method") == "initialize":
-                    raise InvalidRequest("initialize must not be part of a batch")
-                if isinstance(message, list):
-                    raise InvalidRequest("A message is a JSON object")
-                if headers.is_modern(message, None):
-                    raise InvalidRequest("A 2026-07-28 request is never part of a batch")
-                call = self.call(message, session=session, principal=principal, request=request)
-            except McpError as problem:
-                refused.append(wire.error(wire.readable_id(message), problem))
-            else:
-                if isinstance(call, Call):
-                    calls.append(call)
-        return Batch(calls, refused) if calls or refused else None
 
     def handle(
         self,
@@ -159,15 +101,15 @@ class Server(Registration):
         session: Session | None = None,
         principal: str | None = None,
     ) -> Any:
-        """The whole protocol in one call: a message in as a dict, the reply out as a dict, or None.
+        """Take a message as a dict and return its reply as a dict, or None: the whole protocol in one call.
 
         :param send: takes what a handler emits before its reply.
-        :param session: from `open_session`; a 2026-07-28 request needs none.
+        :param session: from `engine.open_session`; a 2026-07-28 request needs none.
         """
         try:
-            call = self.call(message, session=session, principal=principal)
+            call = self.engine.call(message, session=session, principal=principal)
         except McpError as problem:
-            return wire.error(wire.readable_id(message), problem)
+            return self.engine.refuse(message, problem, principal)
         if call is None:
             return None
         if session is None:
@@ -178,81 +120,43 @@ class Server(Registration):
         finally:
             session.remove_call(call)
 
-    def open_session(
-        self,
-        send: Callable[[Message], None] | None = None,
-        id: str | None = None,
-        principal: str | None = None,
-    ) -> Session:
-        """Open a new session, or find the one with an id.
+    def use(self, extension: Any) -> None:
+        """Add an extension: an object with `identifier`, and optionally these attributes.
 
-        :param send: takes messages that belong to no request.
-        :raises SessionNotFound: when the id is not a session of this principal.
+        - `settings`: what is advertised of it.
+        - `methods`: its method rows, `{method: spec.Method(handler, ...)}`, or just `{method: handler}`. A handler
+          `f(ctx, params)` returns the result; one whose row `streams` is a generator that yields notifications first.
+          A row for a method of the protocol takes the place of the server's own.
+        - `notifications`: `{method: f(engine, session, params)}`.
+        - `result_types`: values of `resultType` that its results and those of tools may have.
+        - `eras`: where its methods and notifications exist, by default `("modern",)`; `"legacy"` is the other one.
+        - `setup(server)` is called at the end.
+
+        A handler learns with `ctx.extension(identifier)` whether the client supports it too.
         """
-        if id is None:
-            session = Session(principal, send)
-            if send is not None:
-                with self._lock:
-                    self._streaming.add(session)
-        else:
-            session = self.sessions.get(id, principal)
-        session.door.setdefault("bus", self.bus)
-        return session
-
-    def keep_session(self, session: Session) -> str:
-        """Give an initialized session an id under which it can be found again, and return the id."""
-        self.sessions.add(session)
-        return session.id
-
-    def close_session(self, session: Session) -> None:
-        """End a session: its calls are cancelled and its streams end."""
-        self.sessions.remove(session)
+        self.engine.use(extension)
+        setup = getattr(extension, "setup", None)
+        if setup is not None:
+            setup(self)
 
     def close(self) -> None:
         """End every listen stream gracefully and every session; new ones may be opened afterwards."""
-        with self._lock:
-            listeners, streaming = list(self._listeners), list(self._streaming)
-        for listener in listeners:
-            listener.close()
-        for session in streaming:
-            # A stdio connection outlives this: its listen streams have ended, and it is for its client to hang up.
-            if session.door.get("ends_with_server"):
-                session.close()
-        for session in self.sessions.all():
-            self.close_session(session)
-
-    # What the eras and features use
-
-    def describe(self, what: str, error: BaseException) -> str:
-        """What a client is told of an exception: nothing but that it happened, unless debugging."""
-        return f"{what}: {type(error).__name__}: {error}" if self.debug else f"{what}; the server's log has the details"
-
-    def add_listener(self, subscription: Subscription) -> None:
-        """Remember an open listen stream, so that `close` can end it."""
-        with self._lock:
-            self._listeners.add(subscription)
-
-    def remove_listener(self, subscription: Subscription) -> None:
-        """Forget a listen stream that has ended."""
-        with self._lock:
-            self._listeners.discard(subscription)
-
-    # The doors; each loads on first use
+        self.engine.close()
 
     def run(self) -> None:
         """Serve on standard input and output until the input ends."""
         from ..transports.stdio import serve
 
-        serve(self)
+        serve(self.engine)
 
     @property
     def wsgi(self) -> Any:
-        """The WSGI callable that serves Streamable HTTP, to mount or to give to any WSGI server."""
+        """The WSGI callable of Streamable HTTP, to mount or to give to any WSGI server."""
         with self._lock:
             if self._wsgi is None:
                 from ..transports.http import HttpApp
 
-                self._wsgi = HttpApp(self)
+                self._wsgi = HttpApp(self.engine)
             return self._wsgi
 
     def run_http(
@@ -273,7 +177,7 @@ class Server(Registration):
         """
         from ..transports.http import serve
 
-        serve(self, host, port, path, tls, limits, ready)
+        serve(self.engine, host, port, path, tls, limits, ready)
 
     def flask_view(self) -> Callable[..., Any]:
         """A view function: `app.add_url_rule("/mcp", view_func=server.flask_view(), strict_slashes=False)`.

@@ -27,7 +27,9 @@ class Session:
     :ivar version: the negotiated revision, None before `initialize`.
     :ivar send: takes messages that belong to no request, or None while there is no way to deliver them.
     :ivar calls: the calls in flight by request id, for `notifications/cancelled`.
-    :ivar door: what the door that holds this session keeps with it.
+    :ivar listening: whether a client reads the session's own stream at this moment.
+    :ivar ends_with_server: whether `close` of the server ends it, though it has no id.
+    :ivar watched: whether changes are passed on to it.
     """
 
     def __init__(self, principal: str | None = None, send: Callable[[Message], None] | None = None) -> None:
@@ -40,7 +42,9 @@ class Session:
         self.log_level = "info"
         self.uris: set[str] = set()
         self.calls: dict[Any, Any] = {}
-        self.door: dict[str, Any] = {}
+        self.listening = False
+        self.ends_with_server = False
+        self.watched = False
         self.used = time.monotonic()
         self.closed = False
         self.on_close: list[Callable[[], None]] = []
@@ -77,13 +81,13 @@ class Session:
             future: Future[Any] = Future()
             self._waiting[id] = future
         ctx.on_cancel(lambda: self._settle(id, error=Cancelled()))
-        ctx.send(wire.request(id, question["method"], question.get("params")))
+        ctx._send(wire.request(id, question["method"], question.get("params")))
         return id, future
 
     def give_up(self, ctx: Any, id: str) -> None:
         """Tell the client that its answer is no longer awaited."""
         if self._settle(id, error=Cancelled()):
-            ctx.emit("notifications/cancelled", {"requestId": id, "reason": "timeout"})
+            ctx._emit("notifications/cancelled", {"requestId": id, "reason": "timeout"})
 
     def _settle(self, id: Any, result: Any = None, error: BaseException | None = None) -> bool:
         with self._lock:
@@ -223,5 +227,5 @@ class Sessions:
 
 
 def _busy(session: Session) -> bool:
-    """Say whether somebody waits for this session at this moment."""
-    return bool(session.calls) or "live" in session.door
+    """Say whether a client waits for this session at this moment."""
+    return bool(session.calls) or session.listening

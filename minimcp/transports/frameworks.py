@@ -16,7 +16,8 @@ from typing import Any
 
 from ..protocol import wire
 from ..protocol.errors import InvalidRequest
-from .origin import Environ, Headers, Refused
+from .origin import Refused
+from .served import Environ, Headers
 
 _METHODS = ["GET", "POST", "DELETE", "OPTIONS"]
 

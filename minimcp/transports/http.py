@@ -1,26 +1,30 @@
-"""Streamable HTTP, both eras, as one WSGI callable.
+"""Streamable HTTP of both eras as one WSGI callable. Spec: TRN-029 to TRN-106
 
-Spec: TRN-029 to TRN-106. A request is refused in this order: who is calling, what kind of request it is, what it says.
+A request is refused in this order: Host and Origin, path and method, media type and size, the message itself.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Generic
 
 from ..protocol import headers, spec, sse, wire
-from ..protocol.errors import InvalidRequest, McpError, SessionNotFound
+from ..protocol.errors import McpError, SessionNotFound, TooManySessions
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
-from .origin import Environ, Guard, Headers, Refused, StartResponse
-from .streams import EventStream, Exchange, exchange_batches, gone
-from .workers import Workers
+from .origin import OriginCheck, Refused
+from .served import Environ, Handler, Headers, Reply, Response, S, Send, Served, ServedCall
+from .streams import EventStream, Outbox, gone, open_streams
+from .workers import http_workers
+
+if TYPE_CHECKING:
+    from ..engines.http_server.wsgi_server import WsgiServer
 
 log = logging.getLogger("minimcp")
+
+StartResponse = Callable[[str, Headers], object]
 
 # The values of PATH_INFO at which a mounted callable is the MCP endpoint.
 MOUNTED = ("", "/", "/mcp", "/mcp/")
@@ -53,55 +57,65 @@ _KEYS = {
 }
 
 
-class HttpApp:
+class HttpApp(Generic[S]):
     """The WSGI callable of a server.
 
     It needs no start-up: threads are made on first use, in whichever process serves. `environ["werkzeug.socket"]` or
     `["gunicorn.socket"]`, where the WSGI server offers one, lets it notice at once that a client has gone.
 
     :param paths: the values of PATH_INFO that are the MCP endpoint.
+    :ivar routes: the handlers, by PATH_INFO and HTTP method.
     """
 
-    def __init__(self, server: Any, paths: Collection[str] = MOUNTED) -> None:
-        self.server = server
-        self.limits = server.limits
-        self._guard = Guard(server.allowed_hosts, server.allowed_origins)
-        self._workers = Workers(10_000)
-        self._sessions = LegacyHttp(self)
-        self._lock = threading.Lock()  # guards _streams, _pid and _warned
-        self._streams = 0
-        self._pid = os.getpid()
+    def __init__(self, engine: Served[S], paths: Collection[str] = MOUNTED) -> None:
+        self.engine = engine
+        self.limits = engine.limits
+        self._origins = OriginCheck(engine.allowed_hosts, engine.allowed_origins)
+        self._legacy = LegacyHttp(self)
         self._warned = False
-        endpoint = {"POST": self._post, "GET": self._sessions.get, "DELETE": self._sessions.delete}
         old = HttpSse(self)
-        self._routes: dict[str, dict[str, Any]] = {"/sse": {"GET": old.get}, "/messages": {"POST": old.post}}
-        self._routes.update(dict.fromkeys(paths, endpoint))
+        self.routes: dict[str, dict[str, Handler]] = {"/sse": {"GET": old.get}, "/messages": {"POST": old.post}}
+        endpoint: dict[str, Handler] = {"POST": self._post, "GET": self._legacy.get, "DELETE": self._legacy.delete}
+        self.routes.update(dict.fromkeys(paths, endpoint))
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        method = environ["REQUEST_METHOD"]
-        try:
-            refusal = self._guard.refusal(environ)
-            if refusal is not None:
-                raise Refused(403, refusal)
-            route = self._routes.get(environ.get("PATH_INFO", ""))
-            if route is None:
-                raise Refused(404, "There is no MCP endpoint at this path")
-            handle = route.get(method)
-            if handle is None:
-                if method == "OPTIONS" and environ.get("HTTP_ORIGIN"):
-                    return self.respond(environ, start_response, 204, b"", [])
-                raise Refused(405, "This endpoint does not take this method", ("Allow", ", ".join(route)))
-            return handle(environ, start_response)  # type: ignore[no-any-return]
-        except Refused as refused:
-            body = wire.dumps(wire.error(None, InvalidRequest(str(refused))))
-            return self.respond(environ, start_response, refused.status, body, refused.extra)
+        refusal = self._origins.refusal(environ)
+        if refusal is not None:
+            status, fields, body = self.refuse(None, Refused(403, refusal))
+        else:
+            try:
+                status, fields, body = self._route(environ)(environ)
+            except McpError as problem:
+                status, fields, body = self.refuse(None, problem)
+            except TooManySessions as problem:
+                status, fields, body = self.refuse(None, Refused(503, str(problem), ("Retry-After", "10")))
+            if "HTTP_ORIGIN" in environ:
+                fields = fields + self._origins.cors(environ)
+        start_response(_reason(status), fields)
+        return body
 
-    def _post(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def _route(self, environ: Environ) -> Handler:
+        """Find the handler of a request.
+
+        :raises Refused: when there is none at its path, or none for its HTTP method.
+        """
+        route = self.routes.get(environ.get("PATH_INFO", ""))
+        if route is None:
+            raise Refused(404, "There is no MCP endpoint at this path")
+        method = environ["REQUEST_METHOD"]
+        handler = route.get(method)
+        if handler is None:
+            if method == "OPTIONS" and environ.get("HTTP_ORIGIN"):
+                return _preflight
+            raise Refused(405, "This endpoint does not take this method", ("Allow", ", ".join(route)))
+        return handler
+
+    def _post(self, environ: Environ) -> Response:
         accept = self.accepts(environ)
         if environ.get("wsgi.multiprocess") and not self._warned:
             self._warn()
         message: Any = None
-        session: Any = None
+        session: S | None = None
 
         def get_header(name: str) -> str | None:
             value: str | None = environ.get(_KEYS.get(name) or "HTTP_" + name.upper().replace("-", "_"))
@@ -111,73 +125,62 @@ class HttpApp:
             message = self.read_message(environ)
             principal = self.principal(environ)
             if not headers.is_modern(message, get_header):
-                session = self._sessions.find(environ, message, principal, get_header)
-            call = self.server.call(
+                session = self._legacy.find(environ, message, principal, get_header)
+            call = self.engine.call(
                 message, get_header=get_header, session=session, principal=principal, request=environ
             )
         except McpError as problem:
-            return self.reply(environ, start_response, wire.error(wire.readable_id(message), problem), 400)
+            return self.refuse(message, problem)
         except SessionNotFound as problem:
             # The status tells a legacy client to start over. Spec: TRN-149
-            gone_error = wire.error(wire.readable_id(message), InvalidRequest(str(problem)))
-            return self.reply(environ, start_response, gone_error, 404)
+            return self.refuse(message, Refused(404, str(problem)))
         if call is None:
-            return self.respond(environ, start_response, 202, b"", [])
+            return self.respond(202)
         if session is not None:
-            return self._sessions.answer(environ, start_response, call, session, accept)
+            return self._legacy.answer(environ, call, session, accept)
         if call.streams:
-            return self._listen(environ, start_response, call, accept)
+            return self._listen(environ, call, accept)
         if call.interactive:
-            return self._exchange(environ, start_response, call, accept)
-        return self.reply(environ, start_response, call.run())
+            return self._answer_from_worker(environ, call, accept)
+        return self.reply(call.run(), call.http)
 
-    def _exchange(
-        self, environ: Environ, start_response: StartResponse, call: Any, accept: Collection[str]
-    ) -> Iterable[bytes]:
-        """Run a modern call in a worker; the reply becomes a stream when something precedes it, or nothing comes."""
-        exchange = Exchange(call.ctx.cancelled)
-        send = exchange.send if "stream" in accept else None
-
-        def work() -> None:
-            reply = None
-            try:
-                reply = call.run(send)
-            finally:
-                exchange.finish(reply)
-
-        self.start(work)
-        silent_s, keepalive_s = 0.0, self.limits["keepalive_s"]
-        while True:
-            events = exchange.take(min(keepalive_s, self.limits["silence_s"]))
-            if len(events) == 1 and events[0][1]:
-                return self.reply(environ, start_response, exchange.reply)
-            silent_s += keepalive_s
-            if events or (silent_s >= self.limits["silence_s"] and send is not None):
-                break
-            if gone(environ):
-                call.cancel("the client has gone")
-                return self.respond(environ, start_response, 202, b"", [])
+    def _answer_from_worker(self, environ: Environ, call: ServedCall, accept: Collection[str]) -> Response:
+        """Run a modern call in a worker; a message before its reply, or a long silence, makes its response a stream."""
+        outbox = Outbox()
+        reader = outbox.attach()
+        may_stream = "stream" in accept
+        self.run_in_worker(call, outbox.send if may_stream else None, outbox.finish)
 
         def on_close(ended: bool) -> None:
             if not ended:
                 call.cancel("the client has gone")
+                # A handler may wait for room.
+                outbox.finish()
 
-        return self.stream(environ, start_response, exchange_batches(exchange, events, keepalive_s), on_close)
+        silent_s, keepalive_s = 0.0, self.limits["keepalive_s"]
+        while not outbox.wait(reader, min(keepalive_s, self.limits["silence_s"])):
+            silent_s += keepalive_s
+            if silent_s >= self.limits["silence_s"] and may_stream:
+                break
+            if gone(environ):
+                on_close(False)
+                return self.respond(202)
+        if outbox.only_reply(reader):
+            return self.reply(outbox.reply, call.http)
+        return self.stream(environ, outbox.batches(reader, 0, keepalive_s), on_close)
 
-    def _listen(
-        self, environ: Environ, start_response: StartResponse, call: Any, accept: Collection[str]
-    ) -> Iterable[bytes]:
+    def _listen(self, environ: Environ, call: ServedCall, accept: Collection[str]) -> Response:
         """Run a long-lived handler on this thread, for as long as its stream may live."""
         if "stream" not in accept:
             raise Refused(406, "Accept must allow text/event-stream for this method")
-        leave = self.enter(environ)
-        call.ctx.deadline = time.monotonic() + (self.limits["stream_s"] if leave else 0.0)
+        leave = self.enter_stream(environ)
+        call.deadline = time.monotonic() + (self.limits["stream_s"] if leave else 0.0)
         messages = call.messages()
         first = next(messages, None)
         if first is None or "method" not in first:
             if leave:
                 leave()
-            return self.reply(environ, start_response, first)
+            return self.reply(first, call.http)
 
         def batches() -> Iterator[bytes]:
             yield sse.encode(wire.encode(first))
@@ -191,14 +194,14 @@ class HttpApp:
                 call.cancel("the client has gone")
             messages.close()
 
-        return self.stream(environ, start_response, batches(), on_close)
+        return self.stream(environ, batches(), on_close)
 
-    # What the other HTTP doors use too
+    # Used by the other HTTP transports too
 
     def accepts(self, environ: Environ) -> frozenset[str]:
-        """What the client can take: "json" and "stream".
+        """Return the kinds of response that the client takes: "json" and "stream".
 
-        :raises Refused: when it is neither.
+        :raises Refused: when it takes neither.
         """
         accept = environ.get("HTTP_ACCEPT", "*/*")
         found = _accepted.get(accept)
@@ -238,124 +241,131 @@ class HttpApp:
 
     def principal(self, environ: Environ) -> str | None:
         """The authenticated user of a request."""
-        find = self.server.principal
+        find = self.engine.principal
         name: str | None = environ.get("REMOTE_USER") if find is None else find(environ)
         return name or None
 
-    def respond(
-        self, environ: Environ, start_response: StartResponse, status: int, body: bytes, extra: Headers
-    ) -> Iterable[bytes]:
-        """Send a short response, JSON unless it is empty."""
+    def respond(self, status: int, body: bytes = b"", extra: Headers | None = None) -> Response:
+        """Build a short response, JSON unless it is empty."""
         fields: Headers = [("Content-Length", str(len(body)))] if status != 204 else []
         if body:
             fields.append(("Content-Type", "application/json"))
-        if "HTTP_ORIGIN" in environ and status != 403:
-            fields += self._guard.cors(environ)
-        start_response(_REASONS[status], fields + extra)
-        return [body] if body else []
+        return status, fields + extra if extra else fields, [body] if body else []
 
     def reply(
-        self,
-        environ: Environ,
-        start_response: StartResponse,
-        reply: Any,
-        status: int | None = None,
-        extra: Optional[Headers] = None,
-    ) -> Iterable[bytes]:
-        """Send a reply as JSON; a cancelled call's absent one is only accepted.
+        self, reply: Reply | None, http: tuple[int, Headers] | None = None, status: int | None = None
+    ) -> Response:
+        """Build the response that carries a reply; a cancelled call has none and is only accepted.
 
+        :param http: the status and headers of an error that has its own.
         :param status: None for the status that the modern era has for the reply's error code.
         """
         if reply is None:
-            return self.respond(environ, start_response, 202, b"", extra or [])
+            return self.respond(202)
+        if http is not None:
+            return self.respond(http[0], wire.encode(reply), http[1])
         if status is None:
-            status = spec.HTTP_STATUS.get(reply["error"]["code"], 200) if "error" in reply else 200
-        return self.respond(environ, start_response, status, wire.encode(reply), extra or [])
+            error = reply.get("error") if isinstance(reply, dict) else None
+            status = 200 if error is None else spec.HTTP_STATUS.get(error["code"], 200)
+        return self.respond(status, wire.encode(reply))
 
-    def stream(
-        self,
-        environ: Environ,
-        start_response: StartResponse,
-        batches: Iterator[bytes],
-        on_close: Callable[[bool], None],
-    ) -> Iterable[bytes]:
-        """Send server-sent events."""
-        start_response("200 OK", _STREAM_HEADERS + self._guard.cors(environ))
-        return EventStream(batches, environ, on_close)
+    def refuse(self, message: Any, problem: McpError) -> Response:
+        """Build the response to a request of which no call is made; `message` is None when it was not read."""
+        status, extra = problem.http or (400, [])
+        return self.respond(status, wire.encode(self.engine.refuse(message, problem)), extra)
 
-    def start(self, work: Callable[[], None]) -> None:
-        """Run something on a worker thread.
+    def stream(self, environ: Environ, batches: Iterator[bytes], on_close: Callable[[bool], None]) -> Response:
+        """Build a response of server-sent events."""
+        return 200, list(_STREAM_HEADERS), EventStream(batches, environ, on_close)
+
+    def run_in_worker(
+        self, call: ServedCall, send: Send | None, finish: Callable[[Any], None], session: S | None = None
+    ) -> None:
+        """Run a call on a worker thread, which then passes the reply, or None, to `finish`.
 
         :raises Refused: when the system has no thread to give.
         """
+
+        def work() -> None:
+            reply = None
+            try:
+                reply = call.run(send)
+            finally:
+                if session is not None:
+                    session.remove_call(call)
+                finish(reply)
+
         try:
-            self._workers.submit(work)
+            http_workers().submit(work)
         except RuntimeError:
+            if session is not None:
+                session.remove_call(call)
             raise Refused(503, "No thread is free; try again", ("Retry-After", "1")) from None
 
-    def enter(self, environ: Environ) -> Callable[[], None] | None:
-        """Take a place for a long-lived stream and return what gives it back, or None when there is no place.
+    def enter_stream(self, environ: Environ) -> Callable[[], None] | None:
+        """Count a long-lived stream and return the function that ends that, or None when there is no room for it.
 
         Another server's threads are few, and one that has a single thread has none to spare.
         """
-        own = environ.get("SERVER_SOFTWARE", "").startswith("minimcp")
-        limit = self.limits["streams" if own else "foreign_streams"]
         if not environ.get("wsgi.multithread", True):
             return None
-        with self._lock:
-            if self._pid != os.getpid():
-                self._pid, self._streams = os.getpid(), 0
-            if self._streams >= limit:
-                return None
-            self._streams += 1
-        given_back: list[bool] = []
-
-        def leave() -> None:
-            with self._lock:
-                if not given_back:
-                    given_back.append(True)
-                    self._streams -= 1
-
-        return leave
+        own = environ.get("SERVER_SOFTWARE", "").startswith("minimcp")
+        return open_streams().enter(self.limits["streams" if own else "foreign_streams"])
 
     def _warn(self) -> None:
-        """Say once that several processes serve without a common secret."""
-        with self._lock:
-            warned, self._warned = self._warned, True
-        if not warned and not self.server.sealer.shared:
+        """Log once that several processes serve without a common secret; two threads may both do so."""
+        self._warned = True
+        if not self.engine.sealer.shared:
             log.warning(
                 "Several processes serve, but Server(secret=...) is not set: a question's retry or a session that "
                 "reaches another process fails. Give all of them one secret, or set MINIMCP_SECRET."
             )
 
 
-# Accept headers are few and repeat; guards nothing but speed, and is bounded.
+def _reason(status: int) -> str:
+    found = _REASONS.get(status)
+    if found is not None:
+        return found
+    from http import HTTPStatus
+
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} Unknown"
+
+
+def _preflight(environ: Environ) -> Response:
+    """Answer the question of a browser whether a page may call; the CORS headers do."""
+    return 204, [], []
+
+
+# Accept headers are few and repeat. No lock: threads that race write the same; bounded.
 _accepted: dict[str, frozenset[str]] = {}
 
 
 def serve(
-    server: Any,
+    engine: Served[S],
     host: str,
     port: int,
     path: str,
     tls: tuple[str, str] | None,
     limits: dict[str, float] | None,
-    ready: Callable[[Any], Any] | None,
+    ready: Callable[[WsgiServer], Any] | None,
 ) -> None:
     """Serve on the embedded server until SIGTERM or Ctrl-C."""
     from ..engines.http_server.wsgi_server import serve as serve_wsgi
 
-    def on_ready(listening: Any) -> None:
-        listening.on_shutdown.append(server.close)
+    def on_ready(listening: WsgiServer) -> None:
+        listening.on_shutdown.append(engine.close)
         if ready is not None:
             ready(listening)
 
     serve_wsgi(
-        HttpApp(server, (path, path + "/")),
+        HttpApp(engine, (path, path + "/")),
         host,
         port,
         tls=tls,
-        limits={"body_bytes": server.limits["body_bytes"], **(limits or {})},
+        limits={"body_bytes": engine.limits["body_bytes"], **(limits or {})},
         ready=on_ready,
-        warn_open=server.principal is None,
+        warn_open=engine.principal is None,
     )

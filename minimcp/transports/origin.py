@@ -1,4 +1,4 @@
-"""Who may talk to an HTTP door at all: Host, Origin and CORS, before anything is read.
+"""Host, Origin and CORS checks, made before the body is read.
 
 Spec: TRN-030, TRN-034, TRN-108, TRN-109, 26:basic/transports/streamable-http#security-endpoint
 """
@@ -6,14 +6,11 @@ Spec: TRN-030, TRN-034, TRN-108, TRN-109, 26:basic/transports/streamable-http#se
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, Optional
 
-from ..engines.errors import MinimcpError
-
-Environ = dict[str, Any]
-StartResponse = Callable[..., Any]
-Headers = list[tuple[str, str]]
+from ..protocol.errors import InvalidRequest
+from .served import Environ, Headers
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?\Z")
 _ORIGIN = re.compile(r"https?://([^/?#@\s]+)\Z")
@@ -24,17 +21,24 @@ _CORS_HEADERS = (
 )
 
 
-class Refused(MinimcpError):
-    """An HTTP request that never becomes a message, with the status to refuse it with."""
+class Refused(InvalidRequest):
+    """A request that is refused for its HTTP part.
+
+    :param status: the HTTP status of the refusal.
+    :param extra: further headers of the refusal.
+    """
 
     def __init__(self, status: int, message: str, *extra: tuple[str, str]) -> None:
         super().__init__(message)
-        self.status = status
-        self.extra = list(extra)
+        self.http = (status, list(extra))
+
+    def __reduce__(self) -> Any:
+        status, extra = self.http or (400, [])
+        return type(self), (status, self.message, *extra)
 
 
-class Guard:
-    """Decides by Host and Origin.
+class OriginCheck:
+    """Decides by Host and Origin whether a request is served.
 
     A web page can have its own name resolve to this server's address, and then looks like the server's own. So without
     a list of hosts a request over a loopback connection must name a loopback host; a request from elsewhere may name
@@ -47,11 +51,11 @@ class Guard:
     def __init__(self, hosts: Collection[str] | None, origins: Collection[str]) -> None:
         self._hosts = hosts
         self._origins = origins
-        # Header values are few and repeat on every request; guards nothing but speed, and is bounded.
+        # Header values are few and repeat. No lock: threads that race write the same; bounded.
         self._known: dict[tuple[str, str, str], Optional[str]] = {}
 
     def refusal(self, environ: Environ) -> str | None:
-        """Why this request is refused, or None."""
+        """Return the reason to refuse a request, or None."""
         host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN", "")
         address = environ.get("REMOTE_ADDR", "")
         if environ.get("minimcp.host_checked"):
@@ -99,8 +103,8 @@ class Guard:
             return True
         return theirs.group(1).lower() in _LOOPBACK and ours.group(1).lower() in _LOOPBACK
 
-    def cors(self, environ: Environ) -> list[tuple[str, str]]:
-        """The CORS headers for an allowed page of another origin; none for everyone else."""
+    def cors(self, environ: Environ) -> Headers:
+        """Return the CORS headers for a page of an allowed origin, and none for everyone else."""
         origin = environ.get("HTTP_ORIGIN")
         if not origin or not self.allows_origin(origin, environ.get("HTTP_HOST", "")):
             return []

@@ -209,7 +209,7 @@ class StdioLoop:
             message = wire.loads(line, int(self._limits["depth"]), int(self._limits["elements"]))
             call = self._server.call(message, session=self._session)
         except McpError as problem:
-            self._write(wire.error(wire.readable_id(message), problem))
+            self._write(self._server.refuse(message, problem))
             return
         except Exception:
             log.exception("a message could not be taken")
@@ -227,7 +227,7 @@ class StdioLoop:
             and sum(other.streams for other in list(self._session.calls.values())) > self._limits["streams"]
         ):
             # No room for another stream: an expired one is acknowledged empty and ended.
-            call.ctx.deadline = 0.0
+            call.deadline = 0.0
             self._answer(call)
             return
         workers = self._listeners if call.streams else self._workers

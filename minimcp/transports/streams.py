@@ -1,30 +1,28 @@
-"""What flows out of a running call, and the WSGI iterables that carry it to the client as server-sent events."""
+"""Event streams: the messages of a running call, and the WSGI iterable that carries them to the client."""
 
 from __future__ import annotations
 
 import errno
-import queue
+import math
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
 
+from ..engines.fork import PerProcess
 from ..protocol import sse
 from ..protocol.wire import encode
+from .served import Environ, Message, Reply
 
-Message = dict[str, Any]
-# An encoded event, and whether it is the last one.
-Event = tuple[bytes, bool]
-
-# What a slow reader may leave unread before the sender waits, and what a legacy stream keeps for Last-Event-ID.
+# The events and bytes that a slow reader may leave unread before the sender waits; the bytes that a numbered stream
+# keeps for Last-Event-ID.
 _QUEUE_LIMIT = 1000
 _BYTES_LIMIT = 4 * 1024 * 1024
 
 
-def gone(environ: Message) -> bool:
-    """Say whether the client of a request has hung up, by a look at the socket that its server exposes.
+def gone(environ: Environ) -> bool:
+    """Say whether the client of a request has hung up, judged by the socket that its server exposes.
 
     A client that only closed its sending side looks the same, and is taken as gone.
     """
@@ -46,149 +44,185 @@ def gone(environ: Message) -> bool:
         return False
 
 
-class Exchange:
-    """The messages of one call or stream: once, in order, to one reader.
+class Outbox:
+    """The messages of one call or session, on their way to the one reader that sends them as server-sent events.
 
-    :param event: the name each event carries, if any.
+    Without a number each event is read once, and a sender waits while the reader is far behind. With a number the
+    events carry ids and are kept, so that a client can come back to where it left off; the oldest are dropped.
+    Spec: TRN-128 to TRN-136
+
+    :param event: the name that each event carries, if any.
+    :param number: the stream's number in the ids of its events.
+    :param limit: how many events are held.
     """
 
-    def __init__(self, cancelled: threading.Event, event: str | None = None) -> None:
+    def __init__(self, event: str | None = None, number: int | None = None, limit: int = _QUEUE_LIMIT) -> None:
+        self.number = number
         self._event = event
-        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._cancelled = cancelled
-        # Bytes put in and taken out; each side writes its own, so their difference needs no lock.
-        self._put = 0
-        self._taken = 0
-        self.reply: Any = None
+        self._limit = limit
+        self._changed = threading.Condition()  # guards everything below
+        self._events: deque[tuple[int, bytes]] = deque()
+        self._held = 0  # the bytes of _events
+        # The numbers of the newest event and of the newest that was handed to a reader; 0 stands for none.
+        self.newest = 0
+        self.delivered = 0
+        self.done = False
+        self.reply: Reply | None = None
+        # The newest reader; those before it leave.
+        self._reader = 0
+        self._retry_ms: int | None = None
 
-    def send(self, message: Message) -> None:
-        """Pass a message on; a reader that is far behind makes the sender wait.
+    def send(self, message: Reply) -> None:
+        """Append a message; without a number, wait for room first, and drop it once the stream has ended.
 
         :raises ValueError: when the message is not JSON.
         """
-        data = sse.encode(encode(message), self._event)
-        while self._full() and not self._cancelled.wait(0.01):
-            pass
-        self._put += len(data)
-        self._queue.put((data, False))
-
-    def offer(self, message: Message) -> None:
-        """Pass a message on that may be lost: for a reader that is far behind it is dropped."""
-        if not self._full():
-            self.send(message)
-
-    def _full(self) -> bool:
-        return self._queue.qsize() >= _QUEUE_LIMIT or self._put - self._taken >= _BYTES_LIMIT
-
-    def finish(self, reply: Any) -> None:
-        """Pass the reply on, None when there is none."""
-        self.reply = reply
-        self._queue.put((b"", True))
-
-    def take(self, timeout_s: float) -> list[Event]:
-        """What has come since the last time, after waiting at most `timeout_s` seconds for something."""
-        try:
-            events = [self._queue.get(timeout=timeout_s)]
-        except queue.Empty:
-            return []
-        while not self._queue.empty():
-            events.append(self._queue.get())
-        self._taken += sum(len(data) for data, _ in events)
-        return events
-
-
-class Log:
-    """The events of one legacy stream, numbered and kept, so that a client can come back to where it left off.
-
-    Spec: TRN-128 to TRN-136
-    """
-
-    def __init__(self, number: int, limit: int) -> None:
-        self.number = number
-        self._changed = threading.Condition()  # guards everything below
-        self._events: deque[tuple[int, bytes]] = deque()
-        self._limit = limit
-        self._held = 0
-        self._next = 1
-        self.done = False
-        # Raised to make whoever reads the log leave: the client has been told to come back.
-        self._readers = 0
-        self._retry_ms: int | None = None
-        self.reply: Any = None
-        # The number of the newest event that was handed to a reader.
-        self.delivered = 0
-
-    @property
-    def newest(self) -> int:
-        """The number of the newest event, 0 when there is none."""
-        return self._next - 1
-
-    def alone(self, ticket: int, timeout_s: float) -> bool:
-        """Wait for something to happen, and say whether it was the end, with nothing before the reply."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._left(ticket) or self._next > 1, timeout_s)
-            return self.done and self._next - 1 == (self.reply is not None) and ticket == self._readers
-
-    def send(self, message: Any) -> None:
-        """Append a message."""
         data = encode(message)
         with self._changed:
-            event = sse.encode(data, id=f"{self.number}-{self._next}")
-            self._events.append((self._next, event))
-            self._held += len(event)
-            while len(self._events) > self._limit or (self._held > _BYTES_LIMIT and len(self._events) > 1):
-                self._held -= len(self._events.popleft()[1])
-            self._next += 1
-            self._changed.notify_all()
+            if self.number is None:
+                self._changed.wait_for(lambda: self.done or not self._full())
+            self._append(data)
 
-    def finish(self, reply: Any = None) -> None:
-        """Append the reply, if there is one, and end the stream."""
+    def offer(self, message: Message) -> None:
+        """Append a message that may be lost: it is dropped while the reader is far behind."""
+        data = encode(message)
         with self._changed:
-            if reply is not None:
-                self.reply = reply
-                self.send(reply)
+            if not self._full():
+                self._append(data)
+
+    def finish(self, reply: Reply | None = None) -> None:
+        """End the stream with the reply, if there is one; a waiting sender returns."""
+        with self._changed:
+            if self.done:
+                return
+            self.reply = reply
+            if reply is not None and self.number is not None:
+                self._append(encode(reply))
             self.done = True
             self._changed.notify_all()
 
+    def _append(self, data: bytes) -> None:
+        if self.done:
+            return
+        self.newest += 1
+        id = None if self.number is None else f"{self.number}-{self.newest}"
+        event = sse.encode(data, self._event, id)
+        self._events.append((self.newest, event))
+        self._held += len(event)
+        if self.number is not None:
+            while len(self._events) > 1 and self._overfull():
+                self._held -= len(self._events.popleft()[1])
+        self._changed.notify_all()
+
+    def _full(self) -> bool:
+        return len(self._events) >= self._limit or self._held >= _BYTES_LIMIT
+
+    def _overfull(self) -> bool:
+        return len(self._events) > self._limit or self._held > _BYTES_LIMIT
+
     def attach(self) -> int:
-        """Become the reader; whoever read before leaves. Returns the ticket to `take` with."""
+        """Become the reader, whom `take` and `batches` want to know; the reader before leaves."""
         with self._changed:
-            self._readers += 1
+            self._reader += 1
             self._retry_ms = None
             self._changed.notify_all()
-            return self._readers
+            return self._reader
 
     def detach(self, retry_ms: int | None = None) -> None:
-        """Make the reader leave without ending the stream, telling it when to come back."""
+        """Make the reader leave without ending the stream, and tell it when to come back."""
         with self._changed:
-            self._readers += 1
+            self._reader += 1
             self._retry_ms = retry_ms
             self._changed.notify_all()
 
-    def take(self, ticket: int, after: int, timeout_s: float) -> tuple[list[tuple[int, bytes]], bool]:
-        """The events after number `after`, and whether the reader must leave then."""
+    def wait(self, reader: int, timeout_s: float) -> bool:
+        """Wait until something has happened, and say whether it has."""
         with self._changed:
-            if not self._left(ticket) and self._next - 1 <= after:
-                self._changed.wait(timeout_s)
+            return self._changed.wait_for(lambda: self.newest > 0 or self._over(reader), timeout_s)
+
+    def only_reply(self, reader: int) -> bool:
+        """Say whether the stream has ended, with nothing before the reply."""
+        with self._changed:
+            before = self.newest if self.number is None or self.reply is None else self.newest - 1
+            return self.done and before == 0 and reader == self._reader
+
+    def take(self, reader: int, after: int, timeout_s: float) -> tuple[list[tuple[int, bytes]], bool]:
+        """Return the events after number `after`, and whether the reader must leave then."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.newest > after or self._over(reader), timeout_s)
             events = [event for event in self._events if event[0] > after]
             if events:
                 self.delivered = max(self.delivered, events[-1][0])
-            if ticket != self._readers and self._retry_ms is not None:
+                if self.number is None:
+                    if self._full():
+                        self._changed.notify_all()
+                    self._events.clear()
+                    self._held = 0
+            if reader != self._reader and self._retry_ms is not None:
                 events.append((after, b"retry: %d\n\n" % self._retry_ms))
-            return events, self._left(ticket)
+            return events, self._over(reader)
 
-    def _left(self, ticket: int) -> bool:
-        return self.done or ticket != self._readers
+    def _over(self, reader: int) -> bool:
+        return self.done or reader != self._reader
+
+    def batches(
+        self, reader: int, after: int, keepalive_s: float, until: float = math.inf, first: bytes = b""
+    ) -> Iterator[bytes]:
+        """Yield the bytes from event `after` on, until the stream ends, another reader comes or it is `until`.
+
+        Several events that come fast are one piece; an empty piece stands for `keepalive_s` seconds of silence.
+        """
+        if first:
+            yield first
+        while True:
+            left_s = until - time.monotonic()
+            events, over = self.take(reader, after, max(0.0, min(keepalive_s, left_s)))
+            if events:
+                after = events[-1][0]
+            if events or not over:
+                yield b"".join(data for _, data in events)
+            if over or left_s <= 0:
+                break
+        if self.number is None and self.reply is not None:
+            yield sse.encode(encode(self.reply), self._event)
+
+
+class StreamCount:
+    """The number of long-lived streams in this process, each of which keeps a thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _open
+        self._open = 0
+
+    def enter(self, limit: float) -> Callable[[], None] | None:
+        """Count one more stream and return the function that ends that, or None where `limit` are open."""
+        with self._lock:
+            if self._open >= limit:
+                return None
+            self._open += 1
+        left: list[bool] = []
+
+        def leave() -> None:
+            with self._lock:
+                if not left:
+                    left.append(True)
+                    self._open -= 1
+
+        return leave
+
+
+# The streams of all HTTP applications in a process.
+open_streams = PerProcess(StreamCount)
 
 
 class EventStream:
-    """A WSGI iterable over a call's events; closing it early means that the client has gone.
+    """A WSGI iterable over a stream's events; closing it early means that the client has gone.
 
-    :param batches: yields bytes to send, empty bytes when it is time for a comment.
+    :param batches: yields the bytes to send, and empty bytes when it is time for a comment.
     :param on_close: called once, with whether the stream was sent to its end.
     """
 
-    def __init__(self, batches: Iterator[bytes], environ: Message, on_close: Callable[[bool], None]) -> None:
+    def __init__(self, batches: Iterator[bytes], environ: Environ, on_close: Callable[[bool], None]) -> None:
         self._batches = batches
         self._environ = environ
         self._on_close: Callable[[bool], None] | None = on_close
@@ -212,37 +246,7 @@ class EventStream:
         return sse.COMMENT
 
     def close(self) -> None:
-        """Release what the stream holds; WSGI servers call it however the response ended."""
+        """Release the thread or session of the stream; WSGI servers call this however the response ended."""
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
             on_close(self._ended)
-
-
-def exchange_batches(exchange: Exchange, first: list[Event], keepalive_s: float) -> Iterator[bytes]:
-    """The bytes of a modern stream, several events at a time when they come fast."""
-    events = first
-    while True:
-        yield b"".join(event for event, _ in events)
-        if events and events[-1][1]:
-            if exchange.reply is not None:
-                yield sse.encode(encode(exchange.reply))
-            return
-        events = exchange.take(keepalive_s)
-
-
-def log_batches(
-    log: Log, after: int, keepalive_s: float, until: float, prime: bytes = b"", ticket: int | None = None
-) -> Iterator[bytes]:
-    """The bytes of a legacy stream from event `after` on, until it ends, another reader comes or it is `until`."""
-    ticket = log.attach() if ticket is None else ticket
-    if prime:
-        yield prime
-    while True:
-        left_s = until - time.monotonic()
-        events, leave = log.take(ticket, after, max(0.0, min(keepalive_s, left_s)))
-        if events:
-            after = events[-1][0]
-        if events or not leave:
-            yield b"".join(data for _, data in events)
-        if leave or left_s <= 0:
-            return

@@ -1,13 +1,14 @@
-"""Threads that run handlers while a door goes on with its own work."""
+"""Worker threads, which run handlers while a transport goes on with its own work."""
 
 from __future__ import annotations
 
 import contextvars
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
+
+from ..engines.fork import PerProcess
 
 log = logging.getLogger("minimcp")
 
@@ -17,18 +18,14 @@ Job = Callable[[], None]
 
 
 class Workers:
-    """Up to `limit` daemon threads, started when needed and gone when idle; jobs beyond that wait their turn.
+    """Up to `limit` daemon threads, started when needed and ended when idle; jobs beyond that wait their turn.
 
-    A job runs in a copy of the submitting thread's context variables. Threads are made anew in a forked child.
+    A job runs in a copy of the submitting thread's context variables. A forked child needs Workers of its own.
     """
 
     def __init__(self, limit: int, name: str = "minimcp-worker") -> None:
         self._limit = limit
         self._name = name
-        self._reset()
-
-    def _reset(self) -> None:
-        self._pid = os.getpid()
         self._changed = threading.Condition()  # guards everything below
         self._jobs: deque[tuple[contextvars.Context, Job]] = deque()
         self._idle = 0
@@ -39,8 +36,6 @@ class Workers:
 
         :raises RuntimeError: when a thread is needed and the system has none to give.
         """
-        if self._pid != os.getpid():
-            self._reset()
         with self._changed:
             self._jobs.append((contextvars.copy_context(), job))
             if self._idle >= len(self._jobs):
@@ -76,3 +71,7 @@ class Workers:
                 log.exception("a worker's job failed")
             # Not kept while waiting: they may hold a whole request.
             del context, job
+
+
+# The workers of all HTTP applications in a process.
+http_workers = PerProcess(lambda: Workers(10_000))

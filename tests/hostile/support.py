@@ -136,7 +136,7 @@ def attacked(gate: Gate, secret: Any = SECRET, **options: Any) -> Server:
 
     @server.tool
     def whoami(ctx: Context) -> dict[str, Any]:
-        return {"version": ctx.version, "capabilities": ctx.capabilities, "level": ctx.log_level, "who": ctx.principal}
+        return {"version": ctx.version, "capabilities": ctx.capabilities, "level": ctx._log_level, "who": ctx.principal}
 
     @server.tool
     def book(city: str, ctx: Context) -> str:

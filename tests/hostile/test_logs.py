@@ -29,7 +29,7 @@ def clean(messages: list[str]) -> bool:
 
 def test_the_reason_of_a_cancellation_is_escaped_and_cut(lines: Any) -> None:
     server = Server("logs")
-    session = server.open_session(send=lambda message: None)
+    session = server.engine.open_session(send=lambda message: None)
 
     @server.tool
     def cancelled_by_itself(ctx: Context) -> str:

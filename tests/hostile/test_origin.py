@@ -8,7 +8,7 @@ import pytest
 import werkzeug.test
 
 from minimcp import Server
-from minimcp.transports.origin import Guard
+from minimcp.transports.origin import OriginCheck
 from tests.helpers import http_headers, modern
 from tests.hostile.support import Gate, Http, attacked
 
@@ -111,7 +111,7 @@ def test_names_of_this_machine_are_served_T079(http: Http, host: str) -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"], ids=lambda a: f"T079-{a}")
 def test_every_loopback_address_is_a_loopback_connection(address: str) -> None:
-    guard = Guard(None, ())
+    guard = OriginCheck(None, ())
     assert guard.refusal({"REMOTE_ADDR": address, "HTTP_HOST": "evil.example"}) is not None
     assert guard.refusal({"REMOTE_ADDR": address, "HTTP_HOST": "localhost:8000"}) is None
 

@@ -185,9 +185,9 @@ def test_ten_thousand_initializes_leave_a_bounded_memory(secret: str | None, clo
     def flood(count: int) -> list[str]:
         ids = []
         for _ in range(count):
-            session = server.open_session()
+            session = server.engine.open_session()
             session.version = "2025-11-25"
-            ids.append(server.keep_session(session))
+            ids.append(server.engine.keep_session(session))
         return ids[-400:]
 
     flood(300)
@@ -195,18 +195,18 @@ def test_ten_thousand_initializes_leave_a_bounded_memory(secret: str | None, clo
     try:
         before, _ = tracemalloc.get_traced_memory()
         ids = flood(10_001)
-        assert len(server.sessions.all()) == 200
+        assert len(server.engine.sessions.all()) == 200
         if secret is not None:
             # Ids that any worker can restore do not carry a worker beyond its cap either.
             for id in ids:
-                server.open_session(id=id)
-            assert len(server.sessions.all()) == 200
+                server.engine.open_session(id=id)
+            assert len(server.engine.sessions.all()) == 200
             for id in ids:
-                server.close_session(server.open_session(id=id))
+                server.engine.close_session(server.engine.open_session(id=id))
         del ids
         clock.ahead = 101
         flood(1)
-        assert len(server.sessions.all()) == 1
+        assert len(server.engine.sessions.all()) == 1
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -277,12 +277,12 @@ def test_initialize_remembers_nothing_large_T096(host: Any) -> None:
     message = handshake()
     message["params"]["clientInfo"] = {"name": "n" * 100_000, "version": ["v"] * 10_000, "extra": "e" * 100_000}
     assert http.send(message, LEGACY).status == 200
-    (session,) = server.sessions.all()
+    (session,) = server.engine.sessions.all()
     assert len(repr(session.client_info)) < 1000
     large = handshake(capabilities={"experimental": {"x": "y" * 100_000}})
     reply = http.send(large, LEGACY)
     assert (reply.status, reply.code) == (400, -32600)
-    assert len(server.sessions.all()) == 1
+    assert len(server.engine.sessions.all()) == 1
 
 
 def test_eras_interleaved_on_one_connection_do_not_mix_T097(http: Http) -> None:

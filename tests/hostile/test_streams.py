@@ -96,16 +96,16 @@ def test_a_client_that_stops_reading_is_given_up_and_others_do_not_notice_T101(h
 
 
 def test_what_a_client_leaves_unread_is_bounded_in_bytes_T101() -> None:
-    from minimcp.transports.streams import Exchange, Log
+    from minimcp.transports.streams import Outbox
 
-    gone = threading.Event()
-    exchange = Exchange(gone)
+    outbox = Outbox()
+    reader = outbox.attach()
     message = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x" * 10**6}}
     sent = threading.Semaphore(0)
 
     def send() -> None:
         for _ in range(50):
-            exchange.send(message)
+            outbox.send(message)
             sent.release()
 
     sender = threading.Thread(target=send)
@@ -113,11 +113,15 @@ def test_what_a_client_leaves_unread_is_bounded_in_bytes_T101() -> None:
     for _ in range(4):
         assert sent.acquire(timeout=5)
     assert not sent.acquire(timeout=0.3) or not sent.acquire(timeout=0.3)
-    exchange.offer(message)
-    gone.set()
+    outbox.offer(message)
+    events, _ = outbox.take(reader, 0, 0)
+    assert 4 * 1024 * 1024 < sum(len(data) for _, data in events) < 6 * 1024 * 1024
+    for _ in range(4):
+        assert sent.acquire(timeout=5), "the reader has made room, and the sender does not go on"
+    outbox.finish()
     sender.join(10)
     assert not sender.is_alive()
-    log = Log(1, 1000)
+    log = Outbox(number=1, limit=1000)
     ticket = log.attach()
     for _ in range(50):
         log.send(message)

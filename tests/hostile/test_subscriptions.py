@@ -110,16 +110,16 @@ def test_listeners_dropped_at_once_leave_nothing_behind_T112(host: Any, gate: Ga
     server = attacked(gate, limits={"keepalive_s": 0.2})
     http = host(server)
     http.alive()
-    threads, files, listeners = threading.active_count(), _files(), len(server.bus._listeners)
+    threads, files, listeners = threading.active_count(), _files(), len(server.engine.bus._listeners)
     opened = [http.open(listen(number)) for number in range(100)]
     for response in opened:
         assert response.event()["method"] == "notifications/subscriptions/acknowledged"
-    assert len(server.bus._listeners) == listeners + 100
+    assert len(server.engine.bus._listeners) == listeners + 100
     for response in opened:
         response.close()
     del opened, response
     gc.collect()
-    _until(lambda: len(server.bus._listeners) == listeners and not server._listeners)
+    _until(lambda: len(server.engine.bus._listeners) == listeners and not server.engine._listeners)
     _until(lambda: threading.active_count() <= threads and _files() <= files)
 
 
@@ -141,7 +141,7 @@ def test_a_subscriber_that_never_reads_holds_nobody_up_T113(host: Any, gate: Gat
             seen.add(eager.event()["params"]["uri"])
         http.alive()
         # What waits for the one that never reads is at most one entry for each thing it asked for.
-        assert all(len(listener._pending) <= 500 for listener in server._listeners)
+        assert all(len(listener._pending) <= 500 for listener in server.engine._listeners)
 
 
 def test_an_old_session_that_never_reads_holds_nobody_up_T113(host: Any, gate: Gate) -> None:

@@ -38,7 +38,7 @@ class MemoryTransport(Transport):
         try:
             call = self._server.call(copy, session=session)
         except McpError as problem:
-            self._receive(wire.error(wire.readable_id(message), problem))
+            self._receive(self._server.refuse(message, problem))
             return exchange
         if call is None:
             raise ProtocolError("A request needs a method and an id")

@@ -1,0 +1,200 @@
+"""The engine of a server: what transports, eras and handlers use of it; its author uses `Server`."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Optional, Union
+
+from ..protocol import headers, spec, wire
+from ..protocol.errors import InvalidRequest, McpError
+from . import hooks, legacy, makers, modern
+from .asking import Strategy
+from .batch import Batch, read_batch
+from .bus import Bus, LocalBus, Subscription
+from .catalog import Catalog, Policy
+from .context import Context
+from .dispatcher import Call
+from .registry import Registry
+from .seal import Sealer, Secret
+from .session import Session, Sessions
+
+Message = dict[str, Any]
+
+
+class Engine:
+    """The state and settings of a server, and the functions that take its messages.
+
+    :ivar methods: the method rows of each era, by its name; extensions add theirs.
+    :ivar notifications: the handlers of notifications of each era, by its name.
+    :ivar registry: the dicts that the decorators fill.
+    :ivar catalog: answers the handlers: the registry, unless the author has handed in another one.
+    :ivar serving: whether a message has been taken; before that no change is published.
+    """
+
+    def __init__(
+        self,
+        identity: Message,
+        *,
+        limits: dict[str, float] | None = None,
+        secret: Secret | Sequence[Secret] | None = None,
+        bus: Bus | None = None,
+        ttl_ms: int = 0,
+        cache_scope: str = "private",
+    ) -> None:
+        unknown = set(limits or ()) - set(spec.LIMITS)
+        if unknown:
+            raise ValueError(f"Unknown limits {sorted(unknown)}; there are {sorted(spec.LIMITS)}")
+        self.identity = identity
+        self.identity_meta = {spec.META_SERVER: identity}
+        self.instructions: str | None = None
+        self.limits = {**spec.LIMITS, **(limits or {})}
+        self.page_size: int | None = None
+        self.principal: Callable[[Message], str | None] | None = None
+        self.around_call: Callable[[Context], AbstractContextManager[Any]] | None = None
+        self.around_request: hooks.AroundRequest | None = None
+        self.strategy: Callable[[Context], Strategy | None] | None = None
+        self.allowed_hosts: frozenset[str] | None = None
+        self.allowed_origins: frozenset[str] = frozenset()
+        self.debug = False
+        self.serving = False
+        self.methods = {era.name: dict(era.methods) for era in (modern.ERA, legacy.ERA)}
+        self.notifications = {era.name: dict(era.notifications) for era in (modern.ERA, legacy.ERA)}
+        # The settings of each extension, and the extension that a result type belongs to.
+        self.extensions: dict[str, Message] = {}
+        self.result_types: dict[str, str] = {}
+        self.bus: Bus = bus or LocalBus()
+        self.registry = Registry(self._announce)
+        self.catalog: Catalog = self.registry
+        self.policy: Policy | None = None
+        self.sealer = Sealer(secret)
+        self.sessions = Sessions(
+            self.sealer, int(self.limits["sessions"]), self.limits["session_idle_s"], self.limits["session_s"]
+        )
+        self._caching = makers.caching_hints(ttl_ms, cache_scope)
+        self._lock = threading.Lock()  # guards _listeners and _streaming
+        self._listeners: set[Subscription] = set()
+        # Sessions that are one stream from beginning to end (stdio, HTTP+SSE); those of `sessions` have ids instead.
+        self._streaming: weakref.WeakSet[Session] = weakref.WeakSet()
+
+    def call(
+        self,
+        message: Any,
+        *,
+        get_header: headers.Get | None = None,
+        session: Session | None = None,
+        principal: str | None = None,
+        request: Any = None,
+    ) -> Optional[Union[Call, Batch]]:
+        """Take a parsed message: a request becomes a Call to run; notifications and responses are dealt with here.
+
+        :param get_header: looks up an HTTP header; given, the headers of a modern request are held against its body.
+        :raises McpError: when the envelope is wrong; answer it with `refuse`.
+        """
+        self.serving = True
+        if isinstance(message, list):
+            return read_batch(self, message, session, principal, request)
+        kind = wire.check(message)
+        if kind == "response":
+            if session is None:
+                raise InvalidRequest("A response was sent, but nothing was asked")
+            session.resolve(message)
+            return None
+        era = modern.ERA if headers.is_modern(message, get_header) else legacy.ERA
+        if kind == "notification":
+            handler = self.notifications[era.name].get(message["method"])
+            if handler is not None:
+                handler(self, session, message.get("params", {}))
+            return None
+        ctx = Context(self, era, message, session, principal, request)
+        return Call(ctx, get_header if era is modern.ERA else None)
+
+    def refuse(self, message: Any, problem: McpError, principal: str | None = None) -> Message:
+        """Build the reply to a message that `call` or the parser refused; None stands for one that was not read."""
+        if self.around_request is not None:
+            return hooks.refused(self.around_request, message, problem, principal)
+        return wire.error(wire.readable_id(message), problem)
+
+    def open_session(
+        self,
+        send: Callable[[Message], None] | None = None,
+        id: str | None = None,
+        principal: str | None = None,
+    ) -> Session:
+        """Open a new session, or find the one with an id.
+
+        :param send: takes messages that belong to no request.
+        :raises SessionNotFound: when the id is not a session of this principal.
+        """
+        if id is not None:
+            return self.sessions.get(id, principal)
+        session = Session(principal, send)
+        if send is not None:
+            with self._lock:
+                self._streaming.add(session)
+        return session
+
+    def keep_session(self, session: Session) -> str:
+        """Give an initialized session an id under which it can be found again, and return the id."""
+        self.sessions.add(session)
+        return session.id
+
+    def close_session(self, session: Session) -> None:
+        """End a session: its calls are cancelled and its streams end."""
+        self.sessions.remove(session)
+
+    def close(self) -> None:
+        """End every listen stream gracefully and every session; new ones may be opened afterwards."""
+        with self._lock:
+            listeners, streaming = list(self._listeners), list(self._streaming)
+        for listener in listeners:
+            listener.close()
+        for session in streaming:
+            # A stdio connection outlives this: its listen streams have ended, and it is for its client to hang up.
+            if session.ends_with_server:
+                session.close()
+        for session in self.sessions.all():
+            self.close_session(session)
+
+    def add_listener(self, subscription: Subscription) -> None:
+        """Remember an open listen stream, so that `close` can end it."""
+        with self._lock:
+            self._listeners.add(subscription)
+
+    def remove_listener(self, subscription: Subscription) -> None:
+        """Forget a listen stream that has ended."""
+        with self._lock:
+            self._listeners.discard(subscription)
+
+    def use(self, extension: Any) -> None:
+        """Add the rows, notifications and result types of an extension; see `Server.use`."""
+        self.extensions[extension.identifier] = getattr(extension, "settings", {})
+        for era in getattr(extension, "eras", (modern.ERA.name,)):
+            for method, row in getattr(extension, "methods", {}).items():
+                if not isinstance(row, spec.Method):
+                    row = spec.METHODS.get(method, spec.Method())._replace(handler=row)
+                self.methods[era][method] = row._replace(interactive=True)
+            self.notifications[era].update(getattr(extension, "notifications", {}))
+        self.result_types.update(dict.fromkeys(getattr(extension, "result_types", ()), extension.identifier))
+
+    def _announce(self, topic: str) -> None:
+        # A worker that starts has changed nothing for the clients of the other workers on its bus.
+        if self.serving:
+            self.bus.publish(topic)
+
+    def choose_strategy(self, ctx: Context) -> Strategy:
+        """Return the way in which a call asks the client: the server's choice, or else its era's."""
+        chosen = self.strategy(ctx) if self.strategy is not None else None
+        return chosen or ctx._era.strategy(ctx)
+
+    def caching(self, override: Message) -> Message:
+        """Return the caching hints of a result. Spec: FEAT-121, FEAT-123, FEAT-124"""
+        return {**self._caching, **override} if override else self._caching
+
+    def describe(self, failure: str, error: BaseException) -> str:
+        """Return the text that a client gets of an exception: only that it happened, unless debugging."""
+        if self.debug:
+            return f"{failure}: {type(error).__name__}: {error}"
+        return f"{failure}; the server's log has the details"

@@ -1,0 +1,165 @@
+"""The methods of resources, prompts and completion, and the tables that both eras share."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ..engines.errors import InvalidArguments, MinimcpError
+from ..engines.schema.hints import to_json
+from ..protocol import content, wire
+from ..protocol.errors import InternalError, InvalidParams, McpError, ResourceNotFound
+from . import methods
+from .catalog import Entry, visible
+from .methods import Params, Result, read_name, shorten
+
+if TYPE_CHECKING:
+    from .context import Context
+    from .engine import Engine
+    from .session import Session
+
+log = logging.getLogger("minimcp")
+
+MAX_COMPLETIONS = 100
+
+
+def read_resource(ctx: Context, params: Params) -> Result:
+    """Answer `resources/read`. Spec: FEAT-060 to FEAT-069
+
+    :raises ResourceNotFound: for a URI nothing is registered for, or that this caller may not read.
+    """
+    uri = params.get("uri")
+    if not isinstance(uri, str):
+        raise InvalidParams("uri must be a string")
+    entry = ctx._entry
+    if entry is None or not visible(ctx, entry):
+        raise ResourceNotFound("Resource not found", {"uri": shorten(uri)})
+    arguments = entry.template.match(uri) if entry.template else {}
+    value = _run(ctx, entry, arguments or {}, f"The resource {shorten(uri)}")
+    if value is None:
+        raise ResourceNotFound("Resource not found", {"uri": shorten(uri)})
+    if isinstance(value, content.Raw):
+        return value
+    return {"contents": _contents(uri, entry.definition.get("mimeType"), value)}
+
+
+def _contents(uri: str, mime_type: str | None, value: Any) -> list[Any]:
+    if isinstance(value, dict) and isinstance(value.get("contents"), list):
+        return list(value["contents"])
+    if content.is_media(value):
+        value, mime_type = value
+    if isinstance(value, (str, bytes)):
+        return [content.resource_contents(uri, value, mime_type)]
+    if isinstance(value, dict) and "uri" in value and ("text" in value or "blob" in value):
+        return [value]
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "uri" in item for item in value):
+        return value
+    return [content.resource_contents(uri, wire.dump_text(to_json(value)), mime_type or "application/json")]
+
+
+def get_prompt(ctx: Context, params: Params) -> Result:
+    """Answer `prompts/get`. Spec: FEAT-084 to FEAT-091
+
+    :raises InvalidParams: for an unknown prompt or arguments that do not fit.
+    """
+    name, arguments = read_name(params), params.get("arguments", {})
+    entry = ctx._entry
+    if entry is None or not visible(ctx, entry):
+        raise InvalidParams(f"Unknown prompt: {shorten(name)}")
+    if not isinstance(arguments, dict) or not all(isinstance(value, str) for value in arguments.values()):
+        raise InvalidParams("arguments must be an object of strings")
+    value = _run(ctx, entry, arguments, f"The prompt {name}")
+    if isinstance(value, dict) and (isinstance(value, content.Raw) or isinstance(value.get("messages"), list)):
+        return value
+    messages = [_message(item) for item in (value if isinstance(value, list) else [value])]
+    result: Result = {"messages": messages}
+    if "description" in entry.definition:
+        result["description"] = entry.definition["description"]
+    return result
+
+
+def _message(item: Any) -> Result:
+    if isinstance(item, dict) and "role" in item and "content" in item:
+        return {**item, "content": _as_block(item["content"])}
+    return {"role": "user", "content": _as_block(item)}
+
+
+def _as_block(item: Any) -> Any:
+    if content.is_block(item):
+        return item
+    return content.text(item if isinstance(item, str) else wire.dump_text(to_json(item)))
+
+
+def _run(ctx: Context, entry: Entry, arguments: Params, what: str) -> Any:
+    """Run a resource or prompt; its failures are JSON-RPC errors."""
+    try:
+        return entry.run_text(ctx, arguments)
+    except InvalidArguments as error:
+        raise InvalidParams(f"{what}: {error}") from None
+    except McpError:
+        raise
+    except MinimcpError as error:
+        raise InternalError(str(error)) from None
+    except Exception as error:
+        log.exception("%s failed", what)
+        raise InternalError(ctx._engine.describe(f"{what} failed", error)) from None
+
+
+def complete(ctx: Context, params: Params) -> Result:
+    """Answer `completion/complete`: at most 100 values. Spec: FEAT-093 to FEAT-098
+
+    :raises InvalidParams: for a reference to a prompt or template that is not there.
+    """
+    reference, argument, context = params.get("ref"), params.get("argument"), params.get("context", {})
+    chosen = context.get("arguments", {}) if isinstance(context, dict) else None
+    if not isinstance(reference, dict) or not isinstance(argument, dict) or not isinstance(chosen, dict):
+        raise InvalidParams("ref and argument must be objects, and so must context and its arguments")
+    name, value = argument.get("name"), argument.get("value")
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise InvalidParams("argument must have a name and a value, both strings")
+    key = reference.get({"ref/prompt": "name", "ref/resource": "uri"}.get(str(reference.get("type")), ""))
+    if not isinstance(key, str):
+        raise InvalidParams('ref must be {"type": "ref/prompt", "name": ...} or {"type": "ref/resource", "uri": ...}')
+    function = ctx._engine.catalog.completion(ctx, reference, name)
+    found = [str(item) for item in function(value, chosen)] if function is not None else []
+    completion: Result = {"values": found[:MAX_COMPLETIONS]}
+    if len(found) > MAX_COMPLETIONS:
+        completion.update(total=len(found), hasMore=True)
+    return {"completion": completion}
+
+
+def capabilities(ctx: Context) -> Result:
+    """Return the capabilities to advertise: those that are offered to this caller. Spec: BASE-080, BASE-116"""
+    offers = ctx._engine.catalog.offers(ctx)
+    found: Result = {kind: {"listChanged": True} for kind in ("tools", "prompts", "resources") if kind in offers}
+    if "resources" in offers:
+        found["resources"]["subscribe"] = True
+    found.update({kind: {} for kind in ("completions", "logging") if kind in offers})
+    if ctx._engine.extensions:
+        found["extensions"] = ctx._engine.extensions
+    return found
+
+
+def cancelled(engine: Engine, session: Session | None, params: Params) -> None:
+    """Take `notifications/cancelled`: cancel that call of the session; an unknown id is ignored.
+
+    Spec: BASE-133, BASE-134
+    """
+    id = params.get("requestId")
+    call = session.calls.get(id) if session is not None and wire.is_id(id) else None
+    if call is not None:
+        call.cancel(params.get("reason"))
+
+
+METHODS = {
+    **methods.METHODS,
+    **methods.rows(
+        {
+            "resources/read": read_resource,
+            "prompts/get": get_prompt,
+            "completion/complete": complete,
+        }
+    ),
+}
+
+NOTIFICATIONS = {"notifications/cancelled": cancelled}

@@ -1,0 +1,133 @@
+"""The two hooks of a server: around every handler, and around every request with its outcome."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, ExitStack, closing
+from typing import TYPE_CHECKING, Any, Optional
+
+from ..protocol import wire
+from ..protocol.errors import InternalError, McpError
+
+if TYPE_CHECKING:
+    from .context import Context
+    from .dispatcher import Call
+
+log = logging.getLogger("minimcp")
+
+Message = dict[str, Any]
+
+
+def around_call(hooks: Iterable[Any], ctx: Context, handler: Callable[..., Any]) -> Any:
+    """Run a handler inside the context managers that `f(ctx)` of each hook makes; None stands for no hook."""
+    result = None
+    try:
+        with ExitStack() as stack:
+            for hook in hooks:
+                if hook is not None:
+                    stack.enter_context(hook(ctx))
+            result = handler(ctx, ctx.params)
+            if ctx._error is not None:
+                # A tool that failed has a result all the same; a transaction around it must not commit.
+                raise ctx._error
+    except Exception as error:
+        if error is not ctx._error:
+            raise
+    return result
+
+
+class Outcome:
+    """One request as `Server(around_request=...)` sees it.
+
+    :ivar method: the method, or None when the message could not be read so far.
+    :ivar name: the tool's or prompt's name, the resource's URI, or None.
+    :ivar principal: the authenticated user, or None.
+    :ivar ctx: the request's Context; None when it was refused before there was one.
+    :ivar reply: the reply as it goes out, once the request has been answered; None for a call that was cancelled.
+    :ivar duration_s: the seconds from the start to the reply; for a stream, to its end.
+    """
+
+    def __init__(self, message: Any, principal: Any, ctx: Context | None = None) -> None:
+        found = message if isinstance(message, dict) else {}
+        method, params = found.get("method"), found.get("params")
+        params = params if isinstance(params, dict) else {}
+        name = params.get("name", params.get("uri"))
+        self.method: str | None = method if isinstance(method, str) else None
+        self.name: str | None = name if isinstance(name, str) else None
+        self.principal = principal
+        self.ctx = ctx
+        self.reply: Message | None = None
+        self.duration_s = 0.0
+        self._started = time.monotonic()
+
+    @property
+    def error(self) -> Message | None:
+        """The error of the reply, `{"code", "message", "data"?}`, or None; a tool that failed has a result."""
+        return self.reply.get("error") if self.reply is not None else None
+
+    def _end(self, reply: Message | None) -> None:
+        self.reply = reply
+        self.duration_s = time.monotonic() - self._started
+
+
+AroundRequest = Callable[[Outcome], "AbstractContextManager[Any]"]
+
+
+def _begin(call: Call) -> tuple[Outcome, AbstractContextManager[Any]]:
+    around, call._around = call._around, None
+    assert around is not None
+    ctx = call.ctx
+    outcome = Outcome({"method": ctx.method, "params": ctx.params}, ctx.principal, ctx)
+    return outcome, around(outcome)
+
+
+def run(call: Call, send: Callable[[Message], None] | None) -> Message | None:
+    """Run a call inside the hook, whose exception takes the reply's place."""
+    try:
+        outcome, hook = _begin(call)
+        with hook:
+            outcome._end(call.run(send))
+        return outcome.reply
+    except BaseException as error:
+        return call._failed(error)
+
+
+def messages(call: Call, send: Callable[[Message], None] | None) -> Generator[Optional[Message], None, None]:
+    """Run a long-lived call inside the hook."""
+    reply = None
+    try:
+        outcome, hook = _begin(call)
+        with hook, closing(call.messages(send)) as stream:
+            try:
+                for message in stream:
+                    if message is not None and "method" not in message:
+                        reply = message
+                    else:
+                        yield message
+            except GeneratorExit:
+                # The client has left: an end like any other to the hook, not an error in its body.
+                pass
+            finally:
+                outcome._end(reply)
+    except BaseException as error:
+        reply = call._failed(error)
+    if reply is not None:
+        yield reply
+
+
+def refused(around: AroundRequest, message: Any, problem: McpError, principal: Any) -> Message:
+    """Answer a message that was refused before a call was made of it, inside the hook."""
+    id = wire.readable_id(message)
+    outcome = Outcome(message, principal)
+    try:
+        with around(outcome):
+            outcome._end(wire.error(id, problem))
+    except McpError as other:
+        return wire.error(id, other)
+    except Exception:
+        log.exception("around_request failed")
+        return wire.error(id, InternalError("Internal error"))
+    assert outcome.reply is not None
+    return outcome.reply

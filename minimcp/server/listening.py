@@ -1,0 +1,93 @@
+"""`subscriptions/listen`: a stream of the changes that a 2026-07-28 client asks for.
+
+Spec: 26:basic/patterns/subscriptions
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from ..protocol import spec, wire
+from ..protocol.errors import InvalidParams
+from .bus import Subscription
+from .catalog import visible
+from .uris import check_uri
+
+if TYPE_CHECKING:
+    from .context import Context
+
+Message = dict[str, Any]
+
+
+def listen(ctx: Context, params: Message) -> Generator[Message | None, None, Message]:
+    """Serve `subscriptions/listen`: acknowledge, pass changes on, and answer when the server closes.
+
+    Spec: BASE-155 to BASE-172
+    """
+    kinds, uris = _filter(ctx, params.get("notifications"))
+    if ctx._deadline is not None and ctx._deadline <= time.monotonic():
+        # There is no room for another stream: the client is told so by an empty acknowledgment.
+        kinds, uris = [], None
+    tag = {spec.META_SUBSCRIPTION: ctx.request_id}
+    honoured: Message = {spec.CHANGES[kind][1]: True for kind in kinds}
+    if uris is not None:
+        honoured["resourceSubscriptions"] = uris
+    # Subscribed before the acknowledgment goes out, so that no change falls between the two.
+    with Subscription(ctx._engine.bus, kinds, uris or ()) as subscription:
+        ctx.on_cancel(subscription.close)
+        ctx._engine.add_listener(subscription)
+        try:
+            yield wire.notification(
+                "notifications/subscriptions/acknowledged", {"_meta": tag, "notifications": honoured}
+            )
+            ended = not kinds and not uris
+            idle_s = ctx._engine.limits["keepalive_s"]
+            while not ended:
+                left_s = idle_s if ctx._deadline is None else min(idle_s, ctx._deadline - time.monotonic())
+                changes = subscription.take(left_s) if left_s > 0 else None
+                ctx.check()
+                if changes is None:
+                    break
+                if not changes:
+                    yield None
+                for topic, data in changes:
+                    yield _change(topic, data, tag)
+            ctx.check()
+            # One page of the specification asks for this notification, another for the result: send both.
+            yield wire.notification("notifications/cancelled", {"_meta": tag, "requestId": ctx.request_id})
+        finally:
+            ctx._engine.remove_listener(subscription)
+    return {"_meta": tag}
+
+
+def _change(topic: str, data: Any, tag: Message) -> Message:
+    if topic == "resource":
+        return wire.notification("notifications/resources/updated", {"_meta": tag, "uri": data})
+    return wire.notification(spec.CHANGES[topic][0], {"_meta": tag})
+
+
+def _filter(ctx: Context, wanted: Any) -> tuple[list[str], list[str] | None]:
+    """Return the kinds and URIs to honour: asked for, offered here, visible to this caller. Spec: BASE-156, BASE-171"""
+    if not isinstance(wanted, dict):
+        raise InvalidParams("notifications must be an object")
+    offers = ctx._engine.catalog.offers(ctx)
+    kinds = []
+    for kind, (_, field) in spec.CHANGES.items():
+        asked = wanted.get(field, False)
+        if not isinstance(asked, bool):
+            raise InvalidParams(f"notifications.{field} must be true or false")
+        if asked and kind in offers:
+            kinds.append(kind)
+    uris = wanted.get("resourceSubscriptions")
+    if uris is None:
+        return kinds, None
+    limit = ctx._engine.limits["subscriptions"]
+    if not isinstance(uris, list) or len(uris) > limit or not all(check_uri(uri) for uri in uris):
+        raise InvalidParams(f"notifications.resourceSubscriptions must be an array of at most {limit} URIs")
+    if "resources" not in offers:
+        return kinds, None
+    # A resource that is hidden from this caller is left out just like one that is not there.
+    catalog = ctx._engine.catalog
+    return kinds, [uri for uri in uris if visible(ctx, catalog.resource(ctx, uri))]

@@ -1,0 +1,129 @@
+"""The interface that transports use of a server: its engine, the calls and the legacy sessions, as typed protocols.
+
+A transport imports nothing of `minimcp.server`; a type checker holds `Engine`, `Call` and `Session` to this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, Optional, Protocol, TypeVar, Union
+
+from ..protocol import headers
+from ..protocol.errors import McpError
+
+Message = dict[str, Any]
+# The reply to a message, or the replies to a 2025-03-26 batch.
+Reply = Union[Message, list[Message]]
+Send = Callable[[Message], None]
+Environ = dict[str, Any]
+Headers = list[tuple[str, str]]
+# The status, the headers and the body of an HTTP response; the body is a list when all of it is there.
+Response = tuple[int, Headers, Iterable[bytes]]
+Handler = Callable[[Environ], Response]
+
+
+class ClosableContext(Protocol):
+    """The part of a Context through which a handler closes the stream of its call. Spec: TRN-135"""
+
+    close_stream: Callable[..., None]
+
+
+class ServedCall(Protocol):
+    """A request or a batch, ready to run once on any thread.
+
+    :ivar interactive: whether its handler may emit or ask before it answers.
+    :ivar streams: whether its handler is long-lived, so that `messages` runs it.
+    :ivar deadline: the time on the monotonic clock at which a long-lived stream ends; None for never.
+    :ivar http: the HTTP status and headers of the error that it was answered with, where that error has them.
+    """
+
+    deadline: Optional[float]
+
+    @property
+    def interactive(self) -> bool: ...
+
+    @property
+    def streams(self) -> bool: ...
+
+    @property
+    def http(self) -> tuple[int, Headers] | None: ...
+
+    @property
+    def ctx(self) -> ClosableContext | None: ...
+
+    def run(self, send: Send | None = None) -> Reply | None: ...
+
+    def messages(self, send: Send | None = None) -> Generator[Message | None, None, None]: ...
+
+    def cancel(self, reason: str | None = None) -> None: ...
+
+
+class ServedSession(Protocol):
+    """A legacy session, or a connection that is one from beginning to end.
+
+    :ivar send: takes messages that belong to no request, or None while they cannot be delivered.
+    :ivar on_close: functions to call when the session ends.
+    :ivar listening: whether a client reads the session's own stream at this moment.
+    :ivar ends_with_server: whether `close` of the engine ends it, though it has no id.
+    """
+
+    id: str
+    version: Optional[str]
+    send: Optional[Send]
+    on_close: list[Callable[[], None]]
+    listening: bool
+    ends_with_server: bool
+
+    def add_call(self, call: ServedCall) -> None: ...
+
+    def remove_call(self, call: ServedCall) -> None: ...
+
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=ServedSession)
+
+
+class SealedStates(Protocol):
+    """The signer of states and session ids; `shared` says whether other processes can verify them."""
+
+    shared: bool
+
+
+class Served(Protocol[S]):
+    """An engine, as transports see it; `S` is its class of sessions."""
+
+    @property
+    def limits(self) -> Mapping[str, float]: ...
+
+    @property
+    def allowed_hosts(self) -> frozenset[str] | None: ...
+
+    @property
+    def allowed_origins(self) -> frozenset[str]: ...
+
+    @property
+    def principal(self) -> Callable[[Environ], str | None] | None: ...
+
+    @property
+    def sealer(self) -> SealedStates: ...
+
+    def call(
+        self,
+        message: Any,
+        *,
+        get_header: headers.Get | None = None,
+        session: S | None = None,
+        principal: str | None = None,
+        request: Environ | None = None,
+    ) -> ServedCall | None: ...
+
+    def refuse(self, message: Any, problem: McpError) -> Message: ...
+
+    def open_session(self, send: Send | None = None, id: str | None = None, principal: str | None = None) -> S: ...
+
+    def keep_session(self, session: S) -> str: ...
+
+    def close_session(self, session: S) -> None: ...
+
+    def close(self) -> None: ...
