@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -312,10 +313,13 @@ with server("forever()") as link:
     assert run(script) == ["True", "True"]
 
 
-def test_closing_frees_a_caller_that_waits_for_a_server_to_read_T203() -> None:
-    with server("say({'method': 'up'}); forever()") as link:
+@pytest.mark.parametrize("keeper", [False, True], ids=["", "a-grandchild-keeps-the-input"])
+def test_closing_frees_a_caller_that_waits_for_a_server_to_read_T203(keeper: bool) -> None:
+    code = "'sleep', '20'], start_new_session=True).pid" if keeper else "'true']).wait()"
+    with server(f"say({{'method': 'up', 'params': {{'pid': subprocess.Popen([{code}}}}}); forever()") as link:
         up = threading.Event()
-        link.on_message = lambda message: up.set()
+        pids: list[int] = []
+        link.on_message = lambda message: (pids.append(message["params"]["pid"]), up.set())
         assert up.wait(WAIT_S)
         failed: list[Any] = []
 
@@ -331,9 +335,11 @@ def test_closing_frees_a_caller_that_waits_for_a_server_to_read_T203() -> None:
         assert waiting.is_alive()
         began = time.monotonic()
         link.close()
-        waiting.join(WAIT_S)
+        waiting.join(5)
+        if keeper:
+            os.kill(pids[0], signal.SIGKILL)
         assert failed == ["The connection was closed"]
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4
 
 
 def test_a_server_that_dies_frees_a_caller_that_waits_for_it_to_read_T203() -> None:
@@ -912,6 +918,30 @@ forever()
         os.kill(pid, signal.SIGUSR1)
         calls = [link.start(request(id, text=str(id) * size), {}, 5) for id, size in ((3, 10), (4, 300_000))]
         assert [call.receive(WAIT_S)["result"]["text"] for call in calls] == ["three", "four"]
+
+
+def test_a_caller_whose_message_another_completes_does_not_wait_for_that_others_T203() -> None:
+    with server("forever()") as link:
+        child = link._connection._child
+        first, second = b"1" * 300_000 + b"\n", b"2" * 300_000 + b"\n"
+        pipe = os.open(f"/proc/{child._process.pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK)
+
+        def meanwhile(timeout_s: float) -> None:
+            """Read the first message in place of the server, and begin the second as another thread would."""
+            del child._wait_for_room
+            retry = "always"
+            while retry == "always":
+                while select.select([pipe], [], [], 0)[0]:
+                    os.read(pipe, 65536)
+                with pytest.raises(Timeout) as caught:
+                    child.write(second, 0)
+                retry = caught.value.retry
+
+        child._wait_for_room = meanwhile
+        try:
+            child.write(first, 0.5)
+        finally:
+            os.close(pipe)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals here")

@@ -208,7 +208,7 @@ class Child:
         if self._owner != os.getpid() or self._swept.is_set():
             return
         try:
-            # Not a `threading.Thread`, whose start takes a lock that the interrupted code may hold.
+            # Not a `threading.Thread`, whose start takes locks and waits.
             _thread.start_new_thread(self.end, ())
         except RuntimeError:
             self.signal(_SIGKILL)
