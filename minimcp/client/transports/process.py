@@ -67,9 +67,11 @@ class Child:
         self._swept = threading.Event()
         self._killed = False
         self._process = _spawn(command, environment(env), cwd)
-        self._input_lock = (
-            threading.Lock()
-        )  # guards the input pipe, its closing too, and _unsent; not held while waiting
+        # Guards _unsent and the input pipe, its closing too; nobody waits for room while holding it.
+        self._input_lock = threading.Lock()
+        # Held by the one caller that polls a full pipe, so that room does not wake them all. It guards nothing: the
+        # others try again after each step.
+        self._watch = threading.Lock()
         self._unsent = memoryview(b"")  # the end of the line whose beginning is written
         if hasattr(select, "poll"):
             # On other systems, such as Windows, a write waits until the server reads or ends.
@@ -116,24 +118,31 @@ class Child:
         :raises Timeout: when the line is not written in time; `retry` is "always" if none of it is.
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        begun = False
-        while True:
-            with self._input_lock:
-                if self._unsent:
-                    self._unsent = self._unsent[self._put(self._unsent) :]
-                if begun and (not self._unsent or self._unsent.obj is not line):
-                    return
-                if not begun and not self._unsent:
-                    sent = self._put(line)
-                    if sent == len(line):
+        begun = watching = False
+        try:
+            while True:
+                with self._input_lock:
+                    if self._unsent:
+                        self._unsent = self._unsent[self._put(self._unsent) :]
+                    if begun and (not self._unsent or self._unsent.obj is not line):
                         return
-                    if sent:
-                        begun = True
-                        self._unsent = memoryview(line)[sent:]
-            left = _STEP_S if until is None else min(until - time.monotonic(), _STEP_S)
-            if left <= 0:
-                raise Timeout(f"The server {self.command} did not read in time", None if begun else "always")
-            self._wait_for_room(left)
+                    if not begun and not self._unsent:
+                        sent = self._put(line)
+                        if sent == len(line):
+                            return
+                        if sent:
+                            begun = True
+                            self._unsent = memoryview(line)[sent:]
+                left = _STEP_S if until is None else min(until - time.monotonic(), _STEP_S)
+                if left <= 0:
+                    raise Timeout(f"The server {self.command} did not read in time", None if begun else "always")
+                if watching:
+                    self._wait_for_room(left)
+                else:
+                    watching = self._watch.acquire(timeout=left)
+        finally:
+            if watching:
+                self._watch.release()
 
     def _put(self, data: bytes | memoryview) -> int:
         """Write as much as the pipe has room for, and return how much that was."""
