@@ -17,11 +17,10 @@ import tracemalloc
 import pytest
 
 from minimcp.client.errors import HTTPStatus
-from minimcp.client.transports.http import HttpTransport
+from minimcp.client.transports.http import LIMITS, HttpTransport
 from minimcp.client.transports.http_sse import HttpSseTransport
 from minimcp.client.transports.transport import SessionExpired
 from minimcp.engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
-from minimcp.engines.http_client.response import LIMITS
 from tests.embedded import wait_until
 from tests.scripted import NOTE, PING, Linked, result, scripted
 

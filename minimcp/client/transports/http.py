@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ...engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
-from ...engines.http_client.pool import Pool
+from ...engines.http_client.pool import Pool, make_pool
 from ...engines.http_client.reply import Reply, excerpt
-from ...engines.http_client.response import Headers, deadline_of, with_defaults
+from ...engines.http_client.response import LIMITS as HTTP_LIMITS
+from ...engines.http_client.response import Headers, deadline_of
 from ...protocol import spec, wire
 from ..errors import HTTPStatus
 from . import legacy_http
@@ -27,6 +28,14 @@ from .transport import Exchange, Message, SessionExpired, Transport
 log = logging.getLogger("minimcp")
 
 _JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+# What a client accepts of a server by default; `limits=` changes it.
+LIMITS: dict[str, float] = {
+    **HTTP_LIMITS,
+    "body_bytes": 64 * 1024 * 1024,  # a JSON reply
+    "event_bytes": 64 * 1024 * 1024,  # one server-sent event
+    "events": 1_000_000,  # events before the response; a listen stream may have any number
+}
 
 _SERVER_ERROR = -32000
 
@@ -41,7 +50,7 @@ class HttpTransport(Transport):
     :param auth: as `requests` takes it: a tuple, or a callable that changes the prepared request.
     :param session: a requests.Session with proxies, certificates, adapters and cookies. Without one, neither .netrc
         nor the environment is looked at.
-    :param limits: overrides for `reading.LIMITS`; other keys are for other transports.
+    :param limits: overrides for `LIMITS`; other keys are for other transports.
     """
 
     kind = "http"
@@ -61,19 +70,19 @@ class HttpTransport(Transport):
         super().__init__()
         self.url = url
         self.limits = with_defaults(limits)
-        self.web = self._make_web(headers, auth, session)
+        self.pool = self._make_pool(headers, auth, session)
         self.session = LegacySession(self)
         self._lock = threading.Lock()  # guards _open and _closed
         self._pid = os.getpid()
         self._open: set[HttpExchange] = set()
         self._closed = False
 
-    def _make_web(self, headers: Optional[Headers], auth: Any, session: Any) -> Pool:
-        return Pool(self.url, headers, auth, session, self.limits)
+    def _make_pool(self, headers: Optional[Headers], auth: Any, session: Any) -> Pool:
+        return make_pool(self.url, headers, auth, session, self.limits)
 
     def open(self, timeout_s: float) -> None:
         """Make ready; a connection is made when there is something to send."""
-        self.web.setup()
+        self.pool.ready()
         with self._lock:
             self._closed = False
 
@@ -123,7 +132,7 @@ class HttpTransport(Transport):
         if self._closed:
             raise ConnectionLost("The connection is closed; open it again", "always")
         fields = {**_JSON, **self.session.fields(), **headers}
-        reply = self.web.request("POST", fields, wire.dumps(message), deadline)
+        reply = self.pool.request("POST", fields, wire.dumps(message), deadline)
         if self.record is not None:
             self.record("sent", message, method="POST", headers=reply.sent)
         return reply
@@ -145,7 +154,7 @@ class HttpTransport(Transport):
         for exchange in waiting:
             exchange.abort(ConnectionLost("The connection was closed"))
         self.session.end()
-        self.web.close()
+        self.pool.close()
 
     # What exchanges and the GET stream share
 
@@ -234,12 +243,14 @@ class HttpExchange(Exchange):
         """
         reply = self._reply
         assert reply is not None
-        status = self.status = reply.head(deadline)
+        try:
+            status = self.status = reply.head(deadline)
+        finally:
+            paused_s, self.paused_s = reply.paused_s - self.paused_s, reply.paused_s
         if deadline is not None:
-            # Time in which a hook asked a person does not count.
-            deadline += reply.paused_s - self.paused_s
-        self.paused_s = reply.paused_s
-        # A hook may have sent it again with other credentials.
+            # Time in which the auth asked a person does not count.
+            deadline += paused_s
+        # The auth may have sent it again with other credentials.
         self.identity = reply.identity()
         kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not 200 <= status < 300:
@@ -383,6 +394,11 @@ class HttpExchange(Exchange):
         if reply is not None:
             reply.close()
         self._transport.forget(self)
+
+
+def with_defaults(given: Optional[Mapping[str, float]]) -> dict[str, float]:
+    """Return `LIMITS` with those that were given; keys for other transports are left out."""
+    return {**LIMITS, **{key: value for key, value in (given or {}).items() if key in LIMITS}}
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -13,12 +13,13 @@ from typing import Any, Optional
 
 from ...engines.addresses import origin, show
 from ...engines.errors import ClientError, ConnectionLost, ProtocolError
-from ...engines.http_client.pool import Pool
+from ...engines.http_client.pool import make_pool
 from ...engines.http_client.reply import Reply, excerpt, resolve
-from ...engines.http_client.response import Headers, deadline_of, with_defaults
+from ...engines.http_client.response import Headers, deadline_of
 from ...protocol import wire
 from ..errors import HTTPStatus, UsedAfterFork
 from .events import Events, messages
+from .http import with_defaults
 from .transport import Exchange, Message, Pending, Transport
 
 log = logging.getLogger("minimcp")
@@ -49,7 +50,7 @@ class HttpSseTransport(Transport):
         super().__init__()
         self.url = url
         self.limits = with_defaults(limits)
-        self._web = Pool(url, headers, auth, session, self.limits)
+        self._pool = make_pool(url, headers, auth, session, self.limits)
         self._lock = threading.Lock()  # guards _stream
         self._stream: _SseStream | None = None
 
@@ -60,7 +61,7 @@ class HttpSseTransport(Transport):
             if stream is not None and stream.error is None and stream.pid == os.getpid():
                 return
         deadline = deadline_of(timeout_s)
-        reply = self._web.request("GET", {"Accept": "text/event-stream"}, b"", deadline)
+        reply = self._pool.request("GET", {"Accept": "text/event-stream"}, b"", deadline)
         stream = _SseStream(self, reply)
         try:
             stream.greet(deadline)
@@ -106,7 +107,7 @@ class HttpSseTransport(Transport):
             if self.record is not None:
                 self.record("sent", message, method="POST", headers=headers)
 
-        reply = self._web.request("POST", fields, wire.dumps(message), deadline, stream.endpoint, before)
+        reply = self._pool.request("POST", fields, wire.dumps(message), deadline, stream.endpoint, before)
         try:
             status = reply.head(reply.until(deadline))
             if not 200 <= status < 300:
@@ -123,7 +124,7 @@ class HttpSseTransport(Transport):
         # In a forked child it is the parent's, and goes on there.
         if stream is not None and stream.pid == os.getpid():
             stream.close()
-        self._web.close()
+        self._pool.close()
 
 
 class _SseStream:

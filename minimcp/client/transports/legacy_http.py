@@ -62,7 +62,7 @@ class LegacySession:
         """Ask for the standing stream, or for the rest of the stream that an event id names. Spec: TRN-121, TRN-131"""
         # An event id is any text, and goes out as the bytes it came in.
         more = {} if last_id is None else {"Last-Event-ID": last_id.encode("utf-8").decode("latin-1")}
-        reply: Reply = self._transport.web.request("GET", {**_STREAM, **self.fields(), **more}, b"", deadline)
+        reply: Reply = self._transport.pool.request("GET", {**_STREAM, **self.fields(), **more}, b"", deadline)
         return reply
 
     def listen(self) -> None:
@@ -76,7 +76,7 @@ class LegacySession:
         """Tell the server that the session is over, and stop listening. Spec: TRN-150, TRN-151"""
         if self.id is not None and self._pid == os.getpid():
             try:
-                reply = self._transport.web.request("DELETE", self.fields(), b"", deadline_of(_BYE_S))
+                reply = self._transport.pool.request("DELETE", self.fields(), b"", deadline_of(_BYE_S))
                 try:
                     reply.head(deadline_of(_BYE_S))
                 finally:

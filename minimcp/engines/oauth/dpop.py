@@ -78,8 +78,11 @@ class Prover:
         return proof
 
     def note(self, role: str, url: str, headers: Mapping[str, str]) -> bool:
-        """Remember the nonce a server sent, if any; True when it is a new one. Spec: AUTH-135, AUTH-136"""
-        nonce = headers.get("DPoP-Nonce")
+        """Remember the nonce a server sent, if any; True when it is a new one. Spec: AUTH-135, AUTH-136
+
+        :param headers: by lower-case name.
+        """
+        nonce = headers.get("dpop-nonce")
         if nonce is None or not _NONCE.match(nonce) or self._nonces.get((role, origin(url))) == nonce:
             return False
         self._nonces[(role, origin(url))] = nonce
