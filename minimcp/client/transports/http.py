@@ -171,7 +171,7 @@ class HttpTransport(Transport):
 
 
 class _OpenExchanges:
-    """The exchanges of one process that a closed transport has to end."""
+    """The open exchanges of one process, which `close` ends."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()  # guards exchanges

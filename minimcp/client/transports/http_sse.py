@@ -170,7 +170,7 @@ class _SseStream:
                     self.endpoint = resolve(self._reply.url, text.strip())
         if origin(self.endpoint) != origin(self._transport.url):
             there = show(self.endpoint)
-            raise ProtocolError(f"The server wants messages sent to another origin, {there}; nothing was sent there")
+            raise ProtocolError(f"The server names another origin to send messages to, {there}; nothing was sent there")
 
     def _run(self) -> None:
         error: ClientError = ConnectionLost("The server closed the stream")

@@ -1,8 +1,8 @@
 """A WSGI callable as a server: Streamable HTTP without a port, for tests of headers, authentication and middleware.
 
-The application runs on the thread that calls it, and its iterable is advanced as the reply is asked for. What runs on
-the caller's own thread cannot be interrupted, so a timeout and a cancellation take effect between two pieces of the
-answer; an event stream has one at least with every keep-alive comment.
+The application runs on the thread that calls it, and its iterable is advanced as the reply is read. It cannot be
+interrupted there, so a timeout and a cancellation take effect between two pieces of the answer; an event stream has one
+at least with every keep-alive comment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .http import HttpTransport
 class WsgiTransport(HttpTransport):
     """A way to a WSGI application.
 
-    :param url: the address the application is to think it has; its path is where the MCP endpoint is.
+    :param url: the address in the environ; its path is that of the MCP endpoint.
     :param headers: sent with every request.
     :param auth: as for `HttpTransport`; one made for `requests` is asked for headers only.
     """
@@ -110,10 +110,10 @@ class WsgiResponse:
         self._pieces: Iterator[bytes] = iter(pieces)
 
     def head(self, deadline: float | None) -> None:
-        """It is there already."""
+        """Return; the head is there already."""
 
     def read(self, deadline: float | None) -> bytes:
-        """The next piece, or b"" at the end."""
+        """Return the next piece, or b"" at the end."""
         while not self.finished:
             if deadline is not None and time.monotonic() >= deadline:
                 raise Timeout("The application did not answer in time")
@@ -127,7 +127,7 @@ class WsgiResponse:
         return b""
 
     def shutdown(self) -> None:
-        """Nothing wakes an application; whoever reads notices before the next piece."""
+        """Do nothing: an application cannot be woken, and its reader notices before the next piece."""
 
     def close(self) -> None:
         """Tell the application that nobody reads on."""

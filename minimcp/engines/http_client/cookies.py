@@ -47,7 +47,7 @@ def _jar() -> CookieJar:
 
 
 class _Answered:
-    """What a cookie jar reads of an answer."""
+    """An answer as a cookie jar reads it."""
 
     def __init__(self, headers: email.message.Message) -> None:
         self._headers = headers

@@ -259,4 +259,4 @@ def resolve(base: str, reference: str) -> str:
         parts.port  # noqa: B018
         return urlunsplit(parts._replace(fragment=""))
     except ValueError:
-        raise ProtocolError("The server names an address that is none") from None
+        raise ProtocolError("The server names an invalid address") from None

@@ -1,4 +1,4 @@
-"""Reading what a server sends over HTTP: heads and bodies, bounded and by a deadline.
+"""Responses as they come in over a socket: heads and bodies, bounded and by a deadline.
 
 Every read takes a deadline, a `time.monotonic()` or None. One that has passed raises Timeout and loses nothing: the
 same read can be made again.

@@ -75,7 +75,7 @@ class Fetcher:
                 target = urljoin(url, reply.headers.get("location", ""))
                 elsewhere = origin(target) != origin(url)
             except ValueError:
-                raise ConnectionLost(f"The {what} at {show(url)} redirects to what is no address", "always") from None
+                raise ConnectionLost(f"The {what} at {show(url)} redirects to an invalid address", "always") from None
             if elsewhere:
                 return None
             url = target

@@ -2,8 +2,8 @@
 
     requests.post("https://example.com/mcp", json=..., auth=OAuth("My program"))
 
-A request goes out with the token there is, or none. A server that answers 401 or 403 says what it wants; a token is got
-for that, and the request is sent again. Spec: 26:basic/authorization
+A request is sent with the current token, if there is one. A server that answers 401 or 403 says what it requires; a
+token is obtained for that, and the request is sent again. Spec: 26:basic/authorization
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..addresses import canonical, is_local, is_loopback, origin, show
 from ..errors import AuthorizationError
 from ..http_client.auth import Answer, attach
 from ..http_client.response import Headers
-from .access import MOST_ATTEMPTS, Access, Common, not_enough
+from .access import MOST_ATTEMPTS, ServerTokens, SharedSettings, not_enough
 from .discovery import Challenge, Choose, read_challenge
 from .dpop import Prover
 from .fetching import Fetcher
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 class OAuth:
     """Authorization by OAuth 2.1 as MCP specifies it, as `auth=` for a `Client` or for plain `requests`.
 
-    Made like this it lets the user sign in with a browser; see `client_credentials`, `enterprise` and `workload` for
-    programs without one. Several threads may share it. An object, and a store, are for one user.
+    The constructor is for programs whose user signs in with a browser; the others are made by `client_credentials`,
+    `enterprise` and `workload`. Several threads may share an object. An object, and a store, are for one user.
 
-    :param client_name: what the consent page calls this program.
+    :param client_name: the name of this program on the consent page.
     :param client_id: for a client that is registered already, with `client_secret` or `private_key` if it has one.
     :param issuer: the authorization server that `client_id` belongs to; without it the first one that a server names
         is taken, and no other later.
@@ -55,7 +55,7 @@ class OAuth:
         may take.
     :param verify: True or the path of a CA bundle, as for `requests`; for metadata and tokens.
     :param proxies: as for `requests`; for metadata and tokens.
-    :raises AuthorizationError: out of a request, when no token can be had or none is accepted.
+    :raises AuthorizationError: out of a request, when no token can be obtained or none is accepted.
     """
 
     def __init__(
@@ -105,7 +105,9 @@ class OAuth:
         self._how: Any = timeout, verify, proxies
         self._prover = Prover() if dpop else None
         self._grant = grant
-        self._common = Common(grant, store, self._fetcher, self._prover, issuer, scope or "", choose, offline_access)
+        self._common = SharedSettings(
+            grant, store, self._fetcher, self._prover, issuer, scope or "", choose, offline_access
+        )
         self._servers: dict[str, ServerAuth] = {}  # grows by setdefault, which is atomic
 
     @classmethod
@@ -120,7 +122,7 @@ class OAuth:
         audience: str | None = None,
         **options: Any,
     ) -> OAuth:
-        """For a program that acts for itself.
+        """Make one for a program that acts for itself.
 
         :param private_key: PEM text, or a key object; signs instead of `client_secret`, by `algorithm` if given.
         :param audience: what the signed assertion is addressed to, instead of the issuer.
@@ -147,7 +149,7 @@ class OAuth:
         subject_token_type: str = ID_TOKEN,
         **options: Any,
     ) -> OAuth:
-        """For a user whom an enterprise's identity provider has signed in.
+        """Make one for a user whom an enterprise's identity provider has signed in.
 
         :param id_token: the user's ID token, or a function that returns a fresh one.
         :param idp_token_endpoint: where the identity provider exchanges it, as the client `idp_client_id`.
@@ -159,7 +161,7 @@ class OAuth:
 
     @classmethod
     def workload(cls, jwt: Secret, **options: Any) -> OAuth:
-        """For a program that the platform it runs on vouches for.
+        """Make one for a program that the platform it runs on vouches for.
 
         :param jwt: the workload's JWT, or a function that is called for a fresh one each time.
         """
@@ -167,12 +169,12 @@ class OAuth:
 
     @property
     def extensions(self) -> dict[str, dict[str, Any]]:
-        """What a client declares as `capabilities.extensions` when it uses this. Spec: AUTH-111, AUTH-119"""
+        """Return what a client declares as `capabilities.extensions` when it uses this. Spec: AUTH-111, AUTH-119"""
         names = [self._grant.extension] + (["io.modelcontextprotocol/auth/dpop"] if self._prover else [])
         return {name: {} for name in names if name}
 
     def client_metadata(self) -> dict[str, Any]:
-        """The document to put at `client_metadata_url`; with a `private_key` it needs `jwks_uri` or `jwks`, too.
+        """Return the document to put at `client_metadata_url`; with a `private_key` it needs `jwks_uri` or `jwks`, too.
 
         Spec: AUTH-051
         """
@@ -188,7 +190,7 @@ class OAuth:
         key = self._resource or canonical(url)
         found = self._servers.get(key)
         if found is None:
-            found = self._servers.setdefault(key, ServerAuth(key, Access(key, self._common), self._prover))
+            found = self._servers.setdefault(key, ServerAuth(key, ServerTokens(key, self._common), self._prover))
         return found
 
     def sign(self, method: str, url: str, headers: Headers) -> Headers:
@@ -213,10 +215,10 @@ class ServerAuth:
     :param key: the name of the server: its URL, or the `resource` that was configured.
     """
 
-    def __init__(self, key: str, access: Access, prover: Prover | None) -> None:
+    def __init__(self, key: str, tokens: ServerTokens, prover: Prover | None) -> None:
         self._key = key
         self._origin = origin(key)
-        self._access = access
+        self._tokens = tokens
         self._prover = prover
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -227,7 +229,7 @@ class ServerAuth:
         """Return the headers with the token, if there is one and it may go to this URL. Spec: AUTH-009, AUTH-010"""
         if origin(url) != self._origin:
             return {}
-        token = self._access.ready()
+        token = self._tokens.ready()
         if token is None or not (self._origin.startswith("https:") or is_loopback(urlsplit(url).hostname or "")):
             return {}
         if self._prover is None:
@@ -238,29 +240,29 @@ class ServerAuth:
     def answered(self, answers: Sequence[Answer]) -> bool:
         """Get a token, or another one, if the newest answer asks for it.
 
-        :raises AuthorizationError: when there is none to be had, or none is accepted.
+        :raises AuthorizationError: when none can be obtained, or none is accepted.
         """
-        answer, attempt, access = answers[-1], len(answers) - 1, self._access
+        answer, attempt, tokens = answers[-1], len(answers) - 1, self._tokens
         if origin(answer.url) != self._origin:
-            # Somebody followed a redirect to elsewhere.
+            # The caller followed a redirect to another origin.
             return False
         nonce = self._prover is not None and self._prover.note("resource", answer.url, answer.headers)
         challenge = read_challenge(answer.headers.get("www-authenticate"))
         if not _concerns_us(answer.status, challenge):
             stepped = [earlier for earlier in answers[:-1] if earlier.status == 403]
             if stepped:
-                access.succeeded(read_challenge(stepped[-1].headers.get("www-authenticate")))
+                tokens.succeeded(read_challenge(stepped[-1].headers.get("www-authenticate")))
             return False
         sent = answer.sent.get("authorization", "").partition(" ")[2]
         more = answer.status == 403
         if attempt == MOST_ATTEMPTS and more:
             raise not_enough(challenge)
-        if attempt == MOST_ATTEMPTS or (attempt and not more and sent == access.granted and not nonce):
+        if attempt == MOST_ATTEMPTS or (attempt and not more and sent == tokens.granted and not nonce):
             raise AuthorizationError(
                 f"{show(self._key)} answers {answer.status} to a token that was just issued for it"
             )
         if not (nonce and challenge.error == "use_dpop_nonce"):
-            access.renew(challenge, sent, more, attempt > 0)
+            tokens.renew(challenge, sent, more, attempt > 0)
         return True
 
 
