@@ -6,5 +6,5 @@ made for `requests`, go through `requests` whole (`foreign`).
 
 The price of doing without it, measured per call of a tool: a bare socket takes 47 us, `http.client` 139, the pool of
 urllib3 212, `requests.post` 419; this client takes 121 with all the work of a transport. `http.client` also takes a
-truncated answer for a whole one, cannot take up a read that timed out, and cannot be cancelled before the head is there.
+truncated answer for a whole one, cannot take up a read that timed out, and cannot be cancelled before the head came.
 """
