@@ -235,6 +235,37 @@ def test_native_credentials_work_in_a_session_too():
         assert [request.headers["authorization"] for request in linked.server.requests] == ["Bearer a", "Bearer b"]
 
 
+def test_an_auth_cannot_send_a_request_to_another_origin():
+    def auth(prepared):
+        prepared.url = elsewhere.url
+        return prepared
+
+    with scripted(lambda request, peer: peer.json(result())) as elsewhere:
+        with Linked(lambda request, peer: peer.json(result()), auth=auth) as linked:
+            with pytest.raises(ProtocolError, match="another origin"):
+                linked.call()
+            assert linked.server.requests == elsewhere.requests == []
+
+
+def test_an_answer_that_came_late_in_a_session_is_not_taken_for_a_whole_one():
+    import requests
+
+    over = threading.Event()
+
+    def answer(request, peer):
+        peer.send(b"HTTP/1.1 200 x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        peer.chunk(b'{"jsonrpc":"2.0","id":1,"result":{}}')
+        over.wait(10)
+
+    with requests.Session() as session, Linked(answer, session=session) as linked:
+        exchange = linked.transport.start(PING, {}, 5)
+        with pytest.raises(Timeout):
+            exchange.receive(0.1)
+        with pytest.raises(ConnectionLost, match="silent"):
+            exchange.receive(0.1)
+        over.set()
+
+
 def test_cookies_are_kept_without_a_session():
     def answer(request, peer):
         cookies = {1: "route=a; Path=/mcp", 2: "other=b; Path=/elsewhere", 3: "route=; Max-Age=0; Path=/mcp"}

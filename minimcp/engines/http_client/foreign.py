@@ -28,6 +28,7 @@ from .response import AnyResponse, Fields, Headers
 from .settings import AGENT, fields_of, split_url
 
 _PIECE = 65536
+_TIMED_OUT = (socket.timeout, urllib3.exceptions.TimeoutError, requests.exceptions.Timeout)
 _BROKEN = (OSError, ValueError, AttributeError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 # The process in which each session was last used here.
 _used_in: weakref.WeakKeyDictionary[requests.Session, int] = weakref.WeakKeyDictionary()
@@ -182,6 +183,8 @@ class RequestsResponse:
         self.paused_s = watch.paused_s
         self._response = response
         self._begun = False
+        # A read of `requests` that timed out cannot be taken up again.
+        self._late = False
         # The raw response is that of urllib3, or what an adapter puts in its place.
         self._raw: Any = response.raw
         self._socket = getattr(getattr(self._raw, "connection", None), "sock", None)
@@ -200,13 +203,20 @@ class RequestsResponse:
         if left is not None and left <= 0:
             raise Timeout("The server did not answer in time")
         try:
+            if self._late:
+                raise socket.timeout
             if self._pump is not None:
                 data = self._pump.take(left)
             else:
                 self._limit_silence(left)
                 data = self._piece()
-        except (socket.timeout, queue.Empty, urllib3.exceptions.TimeoutError, requests.exceptions.Timeout):
+        except queue.Empty:
             raise Timeout("The server did not answer in time") from None
+        except _TIMED_OUT:
+            if self._pump is None and not self._late:
+                self._late = True
+                raise Timeout("The server did not answer in time") from None
+            raise ConnectionLost("The server was silent for longer than the request had time") from None
         except _BROKEN as problem:
             raise ConnectionLost(f"The connection to the server broke: {problem}") from None
         self.finished = not data
@@ -262,7 +272,7 @@ class RequestsResponse:
 
 
 class _Pump:
-    """Reads a stream on a thread, one piece ahead: a read of `requests` that timed out cannot be taken up again.
+    """Reads a stream on a thread, one piece ahead, so that its reader may stop waiting and come back.
 
     The queue, which has a lock of its own, holds one piece or the error that the stream ended with.
     """
@@ -290,6 +300,9 @@ class _Pump:
         :raises queue.Empty: when there is none in time.
         """
         found = self._pieces.get(timeout=timeout_s)
+        if not found or isinstance(found, Exception):
+            # The last one is for everybody who asks.
+            self._pieces.put(found)
         if isinstance(found, Exception):
             raise found
         return found

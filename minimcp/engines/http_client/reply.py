@@ -80,7 +80,7 @@ class Reply:
             pause = time.monotonic() - began
             self.paused_s += pause
             deadline = None if deadline is None else deadline + pause
-        self._fields = outgoing.fields
+        self.url, self._fields = outgoing.url, outgoing.fields
         if before is not None:
             before(self.sent)
         source = self._pool.open(outgoing, deadline)
