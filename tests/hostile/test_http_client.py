@@ -17,8 +17,9 @@ import tracemalloc
 import pytest
 
 from minimcp.client.errors import HTTPStatus
-from minimcp.client.transports.http import LIMITS, HttpTransport
+from minimcp.client.transports.http import HttpTransport
 from minimcp.client.transports.http_sse import HttpSseTransport
+from minimcp.client.transports.messages import LIMITS
 from minimcp.client.transports.transport import SessionExpired
 from minimcp.engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from tests.embedded import wait_until

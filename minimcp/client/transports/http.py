@@ -16,27 +16,18 @@ from ...engines.errors import ClientError, ConnectionLost, ProtocolError, Timeou
 from ...engines.fork import PerProcess
 from ...engines.http_client.pool import Pool, make_pool
 from ...engines.http_client.reply import Reply, excerpt
-from ...engines.http_client.response import LIMITS as HTTP_LIMITS
 from ...engines.http_client.response import Headers, deadline_of
 from ...protocol import spec, wire
 from ...protocol.sse import EventReader
 from ..errors import HTTPStatus
 from . import legacy_http
 from .legacy_http import LegacySession, is_stream
-from .messages import in_event, is_message, parse
+from .messages import in_event, is_message, parse, with_defaults
 from .transport import Exchange, Message, SessionExpired, Transport
 
 log = logging.getLogger("minimcp")
 
 _JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-
-# What a client accepts of a server by default; `limits=` changes it.
-LIMITS: dict[str, float] = {
-    **HTTP_LIMITS,
-    "body_bytes": 64 * 1024 * 1024,  # a JSON reply
-    "event_bytes": 64 * 1024 * 1024,  # one server-sent event
-    "events": 1_000_000,  # events before the response; a listen stream may have any number
-}
 
 _SERVER_ERROR = -32000
 
@@ -52,7 +43,7 @@ class HttpTransport(Transport):
         `OAuth`, or what `requests` takes; the last is slower, since `requests` then sends every request.
     :param session: a requests.Session with proxies, certificates, adapters and cookies, which sends every request.
         Without one, neither .netrc nor the environment is looked at.
-    :param limits: overrides for `LIMITS`; other keys are for other transports.
+    :param limits: overrides for `messages.LIMITS`; other keys are for other transports.
     """
 
     kind = "http"
@@ -405,11 +396,6 @@ class HttpExchange(Exchange):
         if reply is not None:
             reply.close()
         self._transport.forget(self)
-
-
-def with_defaults(given: Optional[Mapping[str, float]]) -> dict[str, float]:
-    """Return `LIMITS` with those that were given; keys for other transports are left out."""
-    return {**LIMITS, **{key: value for key, value in (given or {}).items() if key in LIMITS}}
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -20,8 +20,7 @@ from ...engines.http_client.response import Headers, deadline_of
 from ...protocol import wire
 from ...protocol.sse import EventReader
 from ..errors import HTTPStatus, UsedAfterFork
-from .http import with_defaults
-from .messages import in_event
+from .messages import in_event, with_defaults
 from .transport import Exchange, Message, Pending, Transport
 
 log = logging.getLogger("minimcp")

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Optional
 
 from ...engines.errors import ProtocolError
+from ...engines.http_client.response import LIMITS as HTTP_LIMITS
 from ...protocol import wire
 from ...protocol.errors import McpError
 from .transport import Message
 
 log = logging.getLogger("minimcp")
 
+# What a client accepts of a server by default; `limits=` changes it.
+LIMITS: dict[str, float] = {
+    **HTTP_LIMITS,
+    "body_bytes": 64 * 1024 * 1024,  # a JSON reply
+    "event_bytes": 64 * 1024 * 1024,  # one server-sent event
+    "events": 1_000_000,  # events before the response; a listen stream may have any number
+}
 _MAX_DEPTH = 200
 _MAX_ELEMENTS = 10_000_000
+
+
+def with_defaults(given: Optional[Mapping[str, float]]) -> dict[str, float]:
+    """Return `LIMITS` with those that were given; keys for other transports are left out."""
+    return {**LIMITS, **{key: value for key, value in (given or {}).items() if key in LIMITS}}
 
 
 def in_event(name: str, text: str) -> list[Message]:

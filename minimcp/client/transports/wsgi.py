@@ -13,7 +13,7 @@ from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from ...engines.errors import ConnectionLost, Timeout
-from ...engines.http_client.auth import Answer, is_native
+from ...engines.http_client.auth import SignedAnswer, is_native
 from ...engines.http_client.pool import Outgoing, Pool
 from ...engines.http_client.response import Fields, Headers
 from ...engines.http_client.settings import text_of
@@ -60,7 +60,7 @@ class _Prepared:
         prepared = requests.Request(method, url, headers=headers, auth=self._auth).prepare()
         return {name: text_of(value) for name, value in prepared.headers.items() if name.lower() != "content-length"}
 
-    def answered(self, answers: Sequence[Answer]) -> bool:
+    def answered(self, answers: Sequence[SignedAnswer]) -> bool:
         return False
 
 

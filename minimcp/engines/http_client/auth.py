@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import requests
 
 
-class Answer(NamedTuple):
+class SignedAnswer(NamedTuple):
     """An answer to a request.
 
     :ivar headers: of the answer, by lower-case name.
@@ -35,7 +35,7 @@ class Auth(Protocol):
         The time this takes is not the server's: it may ask a person.
         """
 
-    def answered(self, answers: Sequence[Answer]) -> bool:
+    def answered(self, answers: Sequence[SignedAnswer]) -> bool:
         """Take note of an answer, and say whether to sign the request and send it again.
 
         :param answers: all answers to this request, the newest last.
@@ -56,13 +56,13 @@ def attach(auth: Auth, request: requests.PreparedRequest) -> requests.PreparedRe
 
 def _answered(auth: Auth, response: requests.Response, **how: Any) -> requests.Response:
     """Replace an answer by that to a second request, as often as the credentials say so."""
-    answers: list[Answer] = []
+    answers: list[SignedAnswer] = []
     try:
         while True:
             request = response.request
             sent = {name.lower(): str(value) for name, value in request.headers.items()}
             headers = {name.lower(): value for name, value in response.headers.items()}
-            answers.append(Answer(request.method or "", request.url or "", response.status_code, headers, sent))
+            answers.append(SignedAnswer(request.method or "", request.url or "", response.status_code, headers, sent))
             if not auth.answered(answers):
                 return response
             response = _again(auth, response, how)

@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from ..addresses import origin, show
 from ..errors import ClientError, ConnectionLost, ProtocolError
-from .auth import Answer
+from .auth import SignedAnswer
 from .response import AnyResponse, Fields, Headers
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Reply:
         self._base_url = base_url
         self._raw = raw
         self._hops = 0
-        self._answers: list[Answer] = []
+        self._answers: list[SignedAnswer] = []
         self._source: Optional[AnyResponse] = None
         self._lock = threading.Lock()  # guards _source, _busy and _closed
         self._busy = False
@@ -138,7 +138,7 @@ class Reply:
             return False
         began = time.monotonic()
         sent = {name: value for name, (_, value) in self._fields.items()}
-        self._answers.append(Answer(self._method, self.url, source.status, source.headers, sent))
+        self._answers.append(SignedAnswer(self._method, self.url, source.status, source.headers, sent))
         again = auth.answered(self._answers)
         self.paused_s += time.monotonic() - began
         return again

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from ..addresses import canonical, is_local, is_loopback, origin, show
 from ..errors import AuthorizationError
-from ..http_client.auth import Answer, attach
+from ..http_client.auth import SignedAnswer, attach
 from ..http_client.response import Headers
 from .access import MOST_ATTEMPTS, ServerTokens, SharedSettings, not_enough
 from .discovery import Challenge, Choose, read_challenge
@@ -197,7 +197,7 @@ class OAuth:
         """Return the headers with the token there is; see `http_client.auth.Auth`."""
         return self.for_server(url).sign(method, url, headers)
 
-    def answered(self, answers: Sequence[Answer]) -> bool:
+    def answered(self, answers: Sequence[SignedAnswer]) -> bool:
         """Get a token if an answer asks for one; see `http_client.auth.Auth`."""
         return self.for_server(answers[0].url).answered(answers)
 
@@ -237,7 +237,7 @@ class ServerAuth:
         proof = self._prover.proof("resource", method, url, token["access_token"])
         return {"Authorization": f"DPoP {token['access_token']}", "DPoP": proof}
 
-    def answered(self, answers: Sequence[Answer]) -> bool:
+    def answered(self, answers: Sequence[SignedAnswer]) -> bool:
         """Get a token, or another one, if the newest answer asks for it.
 
         :raises AuthorizationError: when none can be obtained, or none is accepted.
