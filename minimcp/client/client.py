@@ -41,7 +41,7 @@ class Client(Methods):
     :param on_notification: takes every other notification; it runs on a thread of its own.
     :param approve: `f(proposal)` is asked before every tool call; see `consent`.
     :param trusted: whether to believe what the server says about its tools. Spec: FEAT-012
-    :param auth: a `requests.auth.AuthBase` such as `OAuth`, for HTTP.
+    :param auth: credentials for HTTP: `OAuth`, a user and a password, or what `requests` takes.
     :param session: a `requests.Session` with proxies, certificates or adapters of your own.
     :param env: variables for the process, beside a few harmless ones of this one; `cwd` its folder.
     :param stderr: takes the lines a process writes there: a callable or a file.
