@@ -109,7 +109,7 @@ class LegacyHttp:
         def work() -> None:
             reply = None
             try:
-                reply = call.run(stream.send)
+                reply = self._app.run_apart(environ, call, stream.send)
             finally:
                 session.remove_call(call)
                 stream.finish(reply)

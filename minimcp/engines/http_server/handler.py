@@ -66,7 +66,7 @@ class ConnectionHandler(WSGIRequestHandler):
         """Answer requests until the client, a limit or a mistake ends the connection."""
         self._buffer = b""
         self._deadline = 0.0
-        self._ticket = Ticket()
+        self._ticket = Ticket(self.server.gate)
         self._tls = False
         self.requests = 0
         self.waiting_since = time.monotonic()
@@ -100,6 +100,7 @@ class ConnectionHandler(WSGIRequestHandler):
             "REMOTE_ADDR": self.client_address[0],
             "REMOTE_PORT": str(self.client_address[1]),
             "werkzeug.socket": exposed,
+            "minimcp.work": self._ticket,
         }
 
     def _set_timeout(self, which: int, seconds: float) -> None:
@@ -146,7 +147,9 @@ class ConnectionHandler(WSGIRequestHandler):
         if head.length is None:
             environ["CONTENT_LENGTH"] = str(len(body))
         close = head.close or server.stopping or self.requests >= server.limits["requests"]
-        response = ResponseWriter(head, close, self.request.sendall, self._before_stream)
+        ticket = self._ticket
+        response = ResponseWriter(head, close, self.request.sendall, ticket.end, self._before_stream)
+        ticket.begin(environ["PATH_INFO"])
         response.run(server.app, environ)
         if self._tls or not _KERNEL_TIMEOUTS:
             self._set_timeout(socket.SO_RCVTIMEO, server.limits["idle_s"])

@@ -62,18 +62,36 @@ class ResponseWriter:
     """The answer to one request.
 
     :param send: sends bytes, or raises OSError.
+    :param returned: called when the application has returned.
     :param before_stream: called before a response of unknown length is sent, which may take for ever.
     :ivar close: whether the connection ends with this response.
     """
 
-    __slots__ = ("close", "_before_stream", "_chunked", "_fields", "_left", "_request", "_send", "_sent", "_status")
+    __slots__ = (
+        "close",
+        "_before_stream",
+        "_chunked",
+        "_fields",
+        "_left",
+        "_request",
+        "_returned",
+        "_send",
+        "_sent",
+        "_status",
+    )
 
     def __init__(
-        self, request: Head, close: bool, send: Callable[[bytes], Any], before_stream: Callable[[], None]
+        self,
+        request: Head,
+        close: bool,
+        send: Callable[[bytes], Any],
+        returned: Callable[[], None],
+        before_stream: Callable[[], None],
     ) -> None:
         self.close = close
         self._request = request
         self._send = send
+        self._returned = returned
         self._before_stream = before_stream
         self._status: str | None = None
         self._fields: list[tuple[str, str]] = []
@@ -102,6 +120,7 @@ class ResponseWriter:
         result: Any = None
         try:
             result = application(environ, self.start)
+            self._returned()
             if type(result) is list and not self._sent:
                 self._send_whole(result[0] if len(result) == 1 else b"".join(result))
             else:
