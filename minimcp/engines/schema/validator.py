@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import islice, product
 from typing import Any
 
+from .. import bounds
 from ..errors import InvalidArguments
 from . import fast_check
 from .patterns import compile_pattern
@@ -23,6 +24,14 @@ MAX_DEPTH = 64
 MAX_NODES = 10_000
 MAX_TEXT = 2_000_000  # characters of all strings of one schema
 MAX_SECONDS = 1.0  # processor time of one validation
+
+_TOO_LARGE = f"{{}} is too large: at most {MAX_NODES} values and {MAX_TEXT} characters"
+_BROKEN = {
+    "depth": f"{{}} is nested deeper than {MAX_DEPTH} levels, or contains itself",
+    "values": _TOO_LARGE,
+    "text": _TOO_LARGE,
+    "keys": "{}: the keys of a JSON object are strings",
+}
 
 DEFAULT_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _DIALECTS = {
@@ -46,7 +55,9 @@ def check_schema(schema: Any, what: str = "inputSchema") -> None:
     """
     if not isinstance(schema, dict):
         raise ValueError(f"{what} must be a JSON object (a dict), not {type(schema).__name__}")
-    _check_bounds(schema, what)
+    broken = bounds.exceeded(schema, MAX_DEPTH, MAX_NODES, MAX_TEXT)
+    if broken is not None:
+        raise ValueError(_BROKEN[broken].format(what))
     dialect = _dialect(schema, what)
     if _fast_check(schema, dialect) is not None:
         return
@@ -140,27 +151,6 @@ def _fast_check(schema: dict[str, Any], dialect: str) -> Callable[[Any], bool] |
         return fast_check.accepts(schema)
     except fast_check.Unsupported:
         return None
-
-
-def _check_bounds(schema: dict[str, Any], what: str) -> None:
-    level: list[Any] = [schema]
-    nodes = text = 0
-    for _ in range(MAX_DEPTH):
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                if not all(isinstance(key, str) for key in item):
-                    raise ValueError(f"{what}: the keys of a JSON object are strings")
-                text += sum(map(len, item))
-            below.extend(item.values() if isinstance(item, dict) else item)
-        nodes += len(below)
-        text += sum(len(child) for child in below if isinstance(child, str))
-        if nodes > MAX_NODES or text > MAX_TEXT:
-            raise ValueError(f"{what} is too large: at most {MAX_NODES} values and {MAX_TEXT} characters")
-        level = [child for child in below if isinstance(child, (dict, list, tuple))]
-        if not level:
-            return
-    raise ValueError(f"{what} is nested deeper than {MAX_DEPTH} levels, or contains itself")
 
 
 def _check_subschemas(schema: dict[str, Any], dialect: str, what: str) -> None:
