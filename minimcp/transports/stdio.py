@@ -23,6 +23,7 @@ from ..protocol import wire
 from ..protocol.errors import InternalError, InvalidRequest, McpError
 from ..protocol.lines import LineSplitter
 from ..protocol.wire import encode
+from .served import Served
 from .workers import Workers
 
 log = logging.getLogger("minimcp")

@@ -1,4 +1,4 @@
-"""A function's signature as the schema of its arguments, and return hints as output schemas."""
+"""Function signatures as schemas of their arguments, and return hints as output schemas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Bind = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Signature(NamedTuple):
-    """What a handler's signature says about its arguments."""
+    """The signature of a handler: the schema of its arguments and how they are passed."""
 
     schema: Schema  # of the arguments
     context: str | None  # the name of the parameter that receives the Context
@@ -28,7 +28,7 @@ class Signature(NamedTuple):
 
 
 class _Read:
-    """The parameters of a function, told apart."""
+    """The parameters of a function, sorted by how they are filled."""
 
     def __init__(self, function: Any, context_type: type | None) -> None:
         import inspect
@@ -107,7 +107,10 @@ def raw_signature(function: Any, context_type: type | None, schema: Schema) -> S
 
 
 def _plain(function: Any, name: str) -> Any:
-    """Return the function behind a callable; refuse what cannot be called with keywords, or does not block."""
+    """Return the function behind a callable.
+
+    :raises TypeError: when it cannot be called with keywords, or does not block.
+    """
     import functools
     import inspect
 
@@ -154,7 +157,7 @@ def binder(loads: dict[str, Load]) -> Bind:
 
 
 def _openbinder(loads: dict[str, Load], others: Load, context: str | None) -> Bind:
-    """A binder for a function with `**kwargs`, which receive what has no parameter of its own."""
+    """Return a binder for a function with `**kwargs`, which receive arguments without a parameter."""
 
     def bind(arguments: dict[str, Any]) -> dict[str, Any]:
         if context in arguments:
