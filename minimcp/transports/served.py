@@ -40,6 +40,9 @@ class ServedCall(Protocol):
     deadline: Optional[float]
 
     @property
+    def id(self) -> Any: ...
+
+    @property
     def interactive(self) -> bool: ...
 
     @property
