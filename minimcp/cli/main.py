@@ -21,6 +21,7 @@ _TARGET = (
     "the server: a URL, a Python file with a minimcp Server (FILE.py or FILE.py:OBJECT), a .json file of the "
     "mcpServers form, or a command in quotes; a command without quotes comes last, after --, in place of TARGET"
 )
+_TRACE = "--trace shows all messages on standard error, --trace=FILE appends them to a file"
 _CODES = "exit codes: 0 done, 1 no connection or an error of the server, 2 wrong usage, 3 the tool failed"
 
 
@@ -72,6 +73,7 @@ def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, argp
     run = commands.add_parser("run", help="serve a server from a Python file, over stdio or HTTP")
     run.add_argument("target", metavar="FILE[:OBJECT]", help="the file, and its Server if there are several")
     run.add_argument("--http", type=int, metavar="PORT", help="serve Streamable HTTP on this port instead of stdio")
+    run.add_argument("--trace", metavar="FILE", help=_TRACE)
     run.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -119,7 +121,7 @@ def _add_options(parser: Any) -> None:
     parser.add_argument(
         "--trace",
         metavar="FILE",
-        help="--trace shows all messages on standard error, --trace=FILE appends them to a file",
+        help=_TRACE,
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="show what the server logs, and its standard error"

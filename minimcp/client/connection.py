@@ -21,7 +21,7 @@ from .tools import Tools
 from .transports.transport import Clock, Exchange, Steps, Transport
 
 if TYPE_CHECKING:
-    from .trace import Recorder
+    from ..engines.trace import Recorder
 
 log = logging.getLogger("minimcp")
 

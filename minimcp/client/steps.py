@@ -87,9 +87,10 @@ class Steps:
         self._given = target
         self._recorder: Any = None
         if trace:
-            from .trace import recorder
+            from ..engines.trace import recorder
+            from ..protocol.redaction import NAMES
 
-            self._recorder = recorder(trace)
+            self._recorder = recorder(trace, NAMES)
         self._awaited: int | None = None  # the id of a step's own request, whose answer is not for `receive`
         self._lock = threading.Lock()  # guards the next two, and `state` against what other threads find out
         self._newest_id = 0

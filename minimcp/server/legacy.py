@@ -121,9 +121,14 @@ def watch(session: Session, bus: Any) -> None:
         if send is None or session.version is None:
             return
         if uri is None:
-            send(wire.notification(spec.CHANGES[kind][0]))
+            message = wire.notification(spec.CHANGES[kind][0])
         elif uri in session.uris:
-            send(wire.notification("notifications/resources/updated", {"uri": uri}))
+            message = wire.notification("notifications/resources/updated", {"uri": uri})
+        else:
+            return
+        if session.record is not None:
+            session.record("sent", message)
+        send(message)
 
     session.on_close.append(bus.subscribe(on_change))
 

@@ -20,6 +20,7 @@ from .session import Session, Sessions
 
 if TYPE_CHECKING:
     from ..protocol import types
+    from .tracing import TracedCall, Tracing
 
 Message = dict[str, Any]
 
@@ -39,6 +40,7 @@ class Server(Registration):
     :param allowed_hosts: values of Host that are served; default: on a loopback connection only loopback names.
     :param allowed_origins: origins, beside the server's own, whose pages may call it.
     :param limits: overrides of `minimcp.protocol.spec.LIMITS`.
+    :param trace: True, a path, a file or a callable that takes every message; see `minimcp.engines.trace`.
     :param debug: tell clients what exception a handler raised; never on a server that others can reach.
     """
 
@@ -62,6 +64,7 @@ class Server(Registration):
         allowed_origins: Iterable[str] | None = None,
         limits: dict[str, float] | None = None,
         bus: BusLike | None = None,
+        trace: Any = None,
         debug: bool = False,
     ) -> None:
         super().__init__(bus or Bus(), ttl_ms, cache_scope)
@@ -80,6 +83,9 @@ class Server(Registration):
         self.allowed_origins = frozenset(allowed_origins or ())
         self.limits = {**spec.LIMITS, **(limits or {})}
         self.debug = debug
+        self.tracing: Tracing | None = None
+        if trace:
+            self.trace(trace)
         self.sealer = Sealer(secret)
         self.sessions = Sessions(
             self.sealer, int(self.limits["sessions"]), self.limits["session_idle_s"], self.limits["session_s"]
@@ -100,12 +106,19 @@ class Server(Registration):
         session: Session | None = None,
         principal: str | None = None,
         request: Any = None,
-    ) -> Optional[Union[Call, Batch]]:
+    ) -> Optional[Union[Call, Batch, TracedCall]]:
         """Take a parsed message: a request becomes a Call to run; notifications and responses are dealt with here.
 
         :param get_header: looks up an HTTP header; given, the headers of a modern request are held against its body.
         :raises McpError: when the envelope is wrong; answer it under `wire.readable_id(message)`.
         """
+        if self.tracing is not None:
+            return self.tracing.call(self._call, message, session, request, get_header=get_header, principal=principal)
+        return self._call(message, get_header, session, principal, request)
+
+    def _call(
+        self, message: Any, get_header: headers.Get | None, session: Session | None, principal: str | None, request: Any
+    ) -> Optional[Union[Call, Batch]]:
         if isinstance(message, list):
             return self._batch(message, session, principal, request)
         kind = wire.check(message)
@@ -137,7 +150,7 @@ class Server(Registration):
                     raise InvalidRequest("A message is a JSON object")
                 if headers.is_modern(message, None):
                     raise InvalidRequest("A 2026-07-28 request is never part of a batch")
-                call = self.call(message, session=session, principal=principal, request=request)
+                call = self._call(message, None, session, principal, request)
             except McpError as problem:
                 refused.append(wire.error(wire.readable_id(message), problem))
             else:
@@ -190,6 +203,8 @@ class Server(Registration):
         else:
             session = self.sessions.get(id, principal)
         session.door.setdefault("bus", self.bus)
+        if self.tracing is not None and session.record is None:
+            session.record = self.tracing.of(session)
         return session
 
     def keep_session(self, session: Session) -> str:
@@ -213,6 +228,12 @@ class Server(Registration):
                 session.close()
         for session in self.sessions.all():
             self.close_session(session)
+
+    def trace(self, trace: Any) -> None:
+        """Record every message from now on; see the parameter `trace`."""
+        from .tracing import Tracing
+
+        self.tracing = Tracing(trace)
 
     # What the eras and features use
 

@@ -93,8 +93,9 @@ class HttpApp:
                 raise Refused(405, "This endpoint does not take this method", ("Allow", ", ".join(route)))
             return handle(environ, start_response)  # type: ignore[no-any-return]
         except Refused as refused:
-            body = wire.dumps(wire.error(None, InvalidRequest(str(refused))))
-            return self.respond(environ, start_response, refused.status, body, refused.extra)
+            error = wire.error(None, InvalidRequest(str(refused)))
+            self.trace_refusal(environ, None, error, refused.status)
+            return self.respond(environ, start_response, refused.status, wire.dumps(error), refused.extra)
 
     def _post(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         accept = self.accepts(environ)
@@ -116,10 +117,13 @@ class HttpApp:
                 message, get_header=get_header, session=session, principal=principal, request=environ
             )
         except McpError as problem:
-            return self.reply(environ, start_response, wire.error(wire.readable_id(message), problem), 400)
+            error = wire.error(wire.readable_id(message), problem)
+            self.trace_refusal(environ, message, error, 400)
+            return self.reply(environ, start_response, error, 400)
         except SessionNotFound as problem:
             # The status tells a legacy client to start over. Spec: TRN-149
             gone_error = wire.error(wire.readable_id(message), InvalidRequest(str(problem)))
+            self.trace_refusal(environ, message, gone_error, 404)
             return self.reply(environ, start_response, gone_error, 404)
         if call is None:
             return self.respond(environ, start_response, 202, b"", [])
@@ -235,6 +239,11 @@ class HttpApp:
         if len(body) > limit or (length and int(length) > limit):
             raise Refused(413, f"The body is larger than {limit} bytes")
         return wire.loads(body, int(self.limits["depth"]), int(self.limits["elements"]))
+
+    def trace_refusal(self, environ: Environ, message: Any, reply: Any, status: int) -> None:
+        """Record a request that is refused before the server has taken its message."""
+        if self.server.tracing is not None:
+            self.server.tracing.refused("http", message, reply, environ, status)
 
     def principal(self, environ: Environ) -> str | None:
         """The authenticated user of a request."""

@@ -43,6 +43,7 @@ class HttpSse:
         with self._lock:
             self._sessions[id] = (session, exchange, principal)
         session.door["ends_with_server"] = True
+        session.transport = "sse"
         session.on_close.append(lambda: exchange.finish(None))
 
         def on_close(ended: bool) -> None:
@@ -79,6 +80,7 @@ class HttpSse:
             call = self._app.server.call(message, session=session, principal=principal, request=environ)
         except McpError as problem:
             error = wire.error(wire.readable_id(message), problem)
+            self._app.trace_refusal(environ, message, error, 400)
             return self._app.reply(environ, start_response, error, 400)  # type: ignore[no-any-return]
         if call is not None:
             session.add_call(call)

@@ -112,6 +112,7 @@ class StdioLoop:
         self._fd_out = fd_out
         self._write_lock = threading.Lock()  # held while one line is written
         self._session = server.open_session(self._send)
+        self._session.transport = "stdio"
         self._workers = Workers(int(self._limits["calls"]))
         self._listeners = Workers(int(self._limits["streams"]))
         self._ended = threading.Event()
@@ -209,7 +210,10 @@ class StdioLoop:
             message = wire.loads(line, int(self._limits["depth"]), int(self._limits["elements"]))
             call = self._server.call(message, session=self._session)
         except McpError as problem:
-            self._write(wire.error(wire.readable_id(message), problem))
+            reply = wire.error(wire.readable_id(message), problem)
+            if self._server.tracing is not None and message is None:
+                self._server.tracing.refused("stdio", None, reply)
+            self._write(reply)
             return
         except Exception:
             log.exception("a message could not be taken")

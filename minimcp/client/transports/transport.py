@@ -20,7 +20,7 @@ Message = dict[str, Any]
 # Yields what arrives before the result, and returns the result.
 Steps = Generator[Message, None, Any]
 OnMessage = Callable[[Message], None]
-# Called as `record(direction, message, **what the transport knows)`; see `trace`.
+# Called as `record(direction, message, **what the transport knows)`; see `engines.trace`.
 Record = Callable[..., None]
 
 MOST_WAITING = 1000
