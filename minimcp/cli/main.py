@@ -1,9 +1,9 @@
-"""What is typed: commands, options, and exit codes.
+"""The command line: commands, options, and exit codes.
 
-0    it worked
+0    success
 1    no connection, or the server answered with an error
-2    what was typed makes no sense
-3    the tool was called and says that it failed
+2    wrong usage
+3    the tool failed
 130  Ctrl-C
 """
 
@@ -48,14 +48,14 @@ def main(arguments: Optional[list[str]] = None) -> int:
         from .run import run
 
         return run(options)
-    from .commands import talk
+    from .commands import run_command
 
     try:
-        code = talk(options)
+        code = run_command(options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever read the output has seen enough; at exit it is flushed once more.
+        # The reader of the output has closed it; at exit it is flushed once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:

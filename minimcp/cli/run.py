@@ -1,4 +1,4 @@
-"""`run`: serve a Server that stands in a Python file."""
+"""The command `run`: serves a Server from a Python file."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..engines.schema import hints, validator
+from ..engines.schema import hints, text, validator
 from ..protocol import content, headers
 from ..protocol.errors import InvalidParams
 from .uris import Template, check_uri, is_template
@@ -78,11 +78,11 @@ class Entry:
         return self.function(**{**values, self.context: ctx})
 
     def run_text(self, ctx: Any, arguments: dict[str, str]) -> Any:
-        """Run with arguments that arrived as text; those of other types are read as JSON.
+        """Run with arguments that arrived as text, converted by the schema.
 
         :raises InvalidArguments: when an argument does not fit.
         """
-        return self.run(ctx, hints.from_strings(self.schema, arguments))
+        return self.run(ctx, text.from_texts(self.schema, arguments))
 
 
 class Registry:
