@@ -43,6 +43,7 @@ class HttpSse(Generic[S]):
         outbox = Outbox(event="message")
         session = self._app.engine.open_session(outbox.offer, principal=principal)
         session.ends_with_server = True
+        session.transport = "sse"
         session.on_close.append(outbox.finish)
         id = secrets.token_urlsafe(24)
         with self._lock:

@@ -64,6 +64,7 @@ class ServedCall(Protocol):
 class ServedSession(Protocol):
     """A legacy session, or a connection that is one from beginning to end.
 
+    :ivar transport: "stdio", "http", "sse" or "memory", for the trace.
     :ivar send: takes messages that belong to no request, or None while they cannot be delivered.
     :ivar on_close: functions to call when the session ends.
     :ivar listening: whether a client reads the session's own stream at this moment.
@@ -71,6 +72,7 @@ class ServedSession(Protocol):
     """
 
     id: str
+    transport: str
     version: Optional[str]
     send: Optional[Send]
     on_close: list[Callable[[], None]]

@@ -114,6 +114,7 @@ class StdioLoop:
         self._fd_out = fd_out
         self._write_lock = threading.Lock()  # held while one line is written
         self._session = engine.open_session(self._send)
+        self._session.transport = "stdio"
         self._workers = Workers(int(self._limits["calls"]))
         self._listeners = Workers(int(self._limits["streams"]))
         self._ended = threading.Event()

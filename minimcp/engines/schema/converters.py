@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Union
 
 from . import docstrings, values
-from .fast_check import TYPES
 from .validator import Validator
 from .values import ConversionError, Converter, Load, Schema, to_json
 
@@ -127,7 +126,7 @@ class Converters:
                 judges[:] = [Validator({**schema, "$defs": self.defs}).is_valid for schema, _ in branches]
             reason = ConversionError("fits none of the forms that it may have")
             for (schema, load), fits in zip(branches, judges):
-                if type(value) in TYPES.get(schema.get("type", ""), (type(value),)) and fits(value):
+                if values.is_of(value, schema.get("type", "")) and fits(value):
                     try:
                         return value if load is None else load(value)
                     except ConversionError as error:

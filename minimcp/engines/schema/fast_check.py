@@ -12,12 +12,12 @@ import sys
 from collections.abc import Callable
 from typing import Any, Optional
 
+from .values import KINDS
+
 Test = Optional[Callable[[Any], bool]]
 Table = dict[type, Test]
 
 _NULL = type(None)
-TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "boolean": (bool,), "null": (_NULL,)}
-TYPES.update({"integer": (int, float), "number": (int, float), "array": (list,), "object": (dict,)})
 _ANNOTATIONS = {"title": str, "description": str, "format": str, "contentEncoding": str, "deprecated": bool}
 _ANNOTATIONS.update({"examples": list, "default": object})
 
@@ -113,7 +113,7 @@ class _Document:
         if name == "object":
             return {dict: self.members(schema)}
         if name == "boolean" or name == "null":
-            return dict.fromkeys(TYPES[name])
+            return {KINDS[name][0]: None}
         raise Unsupported("type")
 
     def members(self, schema: dict[str, Any]) -> Test:

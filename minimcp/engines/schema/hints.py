@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -209,29 +208,3 @@ def _is_data(hint: Any, is_content: Callable[[Any], bool]) -> bool:
         # It says nothing of the members, and a content block is such a dict too.
         return False
     return hint not in (None, _NULL, Any, object, str, bytes, bytearray)
-
-
-def from_strings(schema: Schema, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return arguments that came as strings (of a prompt or a URI) as the JSON values that a schema asks for.
-
-    A string that cannot be read as what is asked for stays a string, for the validation to refuse.
-    """
-    properties, defs = schema.get("properties", {}), schema.get("$defs", {})
-    result = dict(arguments)
-    for name, value in arguments.items():
-        if isinstance(value, str) and not _takes_text(properties.get(name, {}), defs):
-            try:
-                result[name] = json.loads(value)
-            except (ValueError, RecursionError):
-                pass
-    return result
-
-
-def _takes_text(schema: Schema, defs: dict[str, Schema]) -> bool:
-    if "$ref" in schema:
-        return _takes_text(defs.get(schema["$ref"].rpartition("/")[2], {}), {})
-    if "anyOf" in schema:
-        return any(_takes_text(branch, defs) for branch in schema["anyOf"])
-    if "enum" in schema:
-        return any(isinstance(value, str) for value in schema["enum"])
-    return "string" in schema.get("type", "string")

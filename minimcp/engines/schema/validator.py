@@ -19,6 +19,7 @@ from .. import bounds
 from ..errors import InvalidArguments
 from . import fast_check
 from .patterns import compile_pattern
+from .values import KINDS
 
 MAX_DEPTH = 64
 MAX_NODES = 10_000
@@ -258,15 +259,6 @@ def _identity(value: Any) -> Any:
     return (bool, value) if isinstance(value, bool) else value
 
 
-_KINDS = {
-    "string": (str, "a string"),
-    "boolean": (bool, "true or false"),
-    "integer": (int, "an integer"),
-    "number": (float, "a number"),
-    "null": (type(None), "null"),
-    "array": (list, "an array"),
-    "object": (dict, "an object"),
-}
 _RULES = {
     "type": "must be {expected}, not {kind}",
     "enum": "must be {expected}, not {value}",
@@ -319,14 +311,14 @@ def _expected(schema: Any) -> str:
         choices = ", ".join(_show(item, 40) for item in schema.get("enum", ())[:10])
         return f"one of {choices}" if choices else _show(schema.get("const"))
     names = schema.get("type", "object" if "$ref" in schema or "properties" in schema else ())
-    found = " or ".join(_KINDS[name][1] for name in ([names] if isinstance(names, str) else names) if name in _KINDS)
+    found = " or ".join(KINDS[name][1] for name in ([names] if isinstance(names, str) else names) if name in KINDS)
     if found and isinstance(schema.get("format"), str):
         found += f" ({schema['format'][:40]})"
     return found or "another form"
 
 
 def _kind(value: Any) -> str:
-    return next((words for kind, words in _KINDS.values() if type(value) is kind), "another value")
+    return next((words for kind, words in KINDS.values() if type(value) is kind), "another value")
 
 
 def _show(value: Any, limit: int = 60) -> str:

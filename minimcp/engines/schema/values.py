@@ -15,6 +15,26 @@ Load = Optional[Callable[[Any], Any]]
 Converter = tuple[Schema, Load]
 
 
+# The JSON types: the class of a parsed value, and the words for it in messages.
+KINDS: dict[str, tuple[type, str]] = {
+    "string": (str, "a string"),
+    "boolean": (bool, "true or false"),
+    "integer": (int, "an integer"),
+    "number": (float, "a number"),
+    "null": (type(None), "null"),
+    "array": (list, "an array"),
+    "object": (dict, "an object"),
+}
+NAMES = {kind: name for name, (kind, _) in KINDS.items()}
+
+
+def is_of(value: Any, name: str) -> bool:
+    """Say whether a value has the class of a JSON type; every value does for a name that is none."""
+    kind = KINDS[name][0] if name in KINDS else type(value)
+    # JSON has one kind of number.
+    return type(value) is kind or (kind in (int, float) and type(value) in (int, float))
+
+
 class ConversionError(ValueError):
     """A value fits its schema but not its type; the message continues a sentence that begins with its place."""
 
@@ -33,9 +53,8 @@ def converter(cls: Any) -> Converter | None:
     if hasattr(cls, "__members__"):
         values = enum_values(cls)
         return {**type_of(values), "enum": values}, lookup(zip(values, cls))
-    if full_name(cls) in _PLAIN:
-        name, plain = _PLAIN[full_name(cls)]
-        return {"type": name}, plain
+    if cls in _LOADS:
+        return {"type": NAMES[cls]}, _LOADS[cls]
     if full_name(cls) not in _TEXTS:
         return None
     text, make, _, words = _TEXTS[full_name(cls)]
@@ -131,14 +150,7 @@ def _base64(value: Any) -> str:
     return base64.b64encode(value).decode("ascii")
 
 
-_PLAIN: dict[str, tuple[str, Load]] = {
-    "builtins.str": ("string", None),
-    "builtins.bool": ("boolean", None),
-    "builtins.int": ("integer", to_int),
-    "builtins.float": ("number", to_float),
-}
-
-
+_LOADS: dict[Any, Load] = {str: None, bool: None, int: to_int, float: to_float}
 _PATH = ({"format": "path"}, _path, str, "path: it contains a NUL character")
 _UUID = "UUID: write it like 123e4567-e89b-12d3-a456-426614174000"
 _TEXTS: dict[str, tuple[Schema, Callable[[Any, Any], Any], Callable[[Any], str], str]] = {
@@ -164,9 +176,8 @@ def enum_values(cls: Any) -> list[Any]:
 
 def type_of(values: Iterable[Any]) -> Schema:
     """Return `{"type": ...}` if all values have one JSON type, otherwise an empty schema."""
-    names = {str: "string", int: "integer", bool: "boolean"}
     kinds = {type(value) for value in values}
-    return {"type": names[kinds.pop()]} if len(kinds) == 1 and kinds <= set(names) else {}
+    return {"type": NAMES[kinds.pop()]} if len(kinds) == 1 and kinds <= {str, int, bool} else {}
 
 
 def lookup(pairs: Iterable[tuple[Any, Any]]) -> Callable[[Any], Any]:
