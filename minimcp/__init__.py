@@ -30,11 +30,13 @@ _HOMES = {
     "McpError": "protocol.errors",
     "MinimcpError": "engines.errors",
     "NotApproved": "client.errors",
+    "Principal": "protocol.principal",
     "ProtocolError": "engines.errors",
     "RemoteError": "client.errors",
     "Timeout": "engines.errors",
     "ToolError": "protocol.errors",
     "ToolFailed": "client.errors",
+    "Unauthorized": "protocol.errors",
     "UsedAfterFork": "client.errors",
     "audio": "protocol.content",
     "image": "protocol.content",
@@ -59,12 +61,14 @@ __all__ = [
     "MinimcpError",
     "NotApproved",
     "OAuth",
+    "Principal",
     "ProtocolError",
     "RemoteError",
     "Server",
     "Timeout",
     "ToolError",
     "ToolFailed",
+    "Unauthorized",
     "UsedAfterFork",
     "__version__",
     "audio",
@@ -86,7 +90,8 @@ if TYPE_CHECKING:
     from .engines.oauth.oauth import OAuth
     from .engines.oauth.tokens import FileStore
     from .protocol.content import audio, image, link, resource, text
-    from .protocol.errors import Cancelled, McpError, ToolError
+    from .protocol.errors import Cancelled, McpError, ToolError, Unauthorized
+    from .protocol.principal import Principal
     from .server.asking import Answer
     from .server.context import Context
     from .server.server import Server

@@ -55,7 +55,7 @@ def mcp_http_server(_mcp_opened: contextlib.ExitStack) -> Callable[..., str]:
         from .engines.http_server.wsgi_server import make_server
         from .transports.http import HttpApp
 
-        is_server = hasattr(server, "engine")
+        is_server = hasattr(server, "engine") and not callable(server)
         app = HttpApp(server.engine, (path, path + "/")) if is_server else server
         listening = make_server(app, port=0, limits={"grace_s": 1.0, **limits})
         if is_server:

@@ -153,7 +153,7 @@ class Site:
     def __init__(self, flask: Any, database: Any = ":memory:", **options: Any) -> None:
         g, self.log = flask.g, []  # type: ignore[var-annotated]
         self.torn_down = threading.Event()
-        self.server = Server("site", principal=lambda environ: g.user, **options)
+        self.server = Server("site", authenticate=lambda environ: g.user, **options)
         self.app = app = flask.Flask("site")
 
         @app.before_request
@@ -231,7 +231,7 @@ def test_a_handler_on_a_worker_has_a_flask_context_of_its_own(flask: Any) -> Non
     @site.server.tool
     def talks(ctx: Context) -> dict:
         site.note("handler")
-        return {"user": flask.g.user, "me": ctx.principal, "db": flask.g.db.execute("select 1").fetchone()[0]}
+        return {"user": flask.g.user, "me": ctx.principal.id, "db": flask.g.db.execute("select 1").fetchone()[0]}
 
     with site.serve() as url:
         assert call(url, "talks", Test_User="ann") == {"user": "ann", "me": "ann", "db": 1}

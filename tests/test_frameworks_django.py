@@ -90,7 +90,7 @@ def whoami() -> Server:
 
     @server.tool
     def me(ctx: Context) -> dict:
-        return {"principal": ctx.principal, "user": str(ctx.request["django.request"].user)}
+        return {"principal": ctx.principal and ctx.principal.id, "user": str(ctx.request["django.request"].user)}
 
     return server
 
@@ -111,7 +111,7 @@ def test_a_front_servers_user_counts_only_where_django_has_no_users(django: Any)
 
     @server.tool
     def me(ctx: Context) -> dict:
-        return {"principal": ctx.principal}
+        return {"principal": ctx.principal and ctx.principal.id}
 
     class Front:
         def __init__(self, get_response: Any) -> None:
@@ -139,7 +139,7 @@ def test_where_django_requires_a_login_nobody_gets_in_and_nobody_is_redirected(d
             assert json.load(response)["error"]["code"] == -32600
         assert call(url, "me", Cookie=ann) == {"principal": "ann", "user": "ann"}
     server = Server(
-        "tokens", principal=lambda environ: {"Bearer x": "xenia"}.get(environ.get("HTTP_AUTHORIZATION", ""))
+        "tokens", authenticate=lambda environ: {"Bearer x": "xenia"}.get(environ.get("HTTP_AUTHORIZATION", ""))
     )
     server.tool(lambda: {"fine": True}, "plain")
     with django_site(server, middleware) as url:
@@ -274,11 +274,11 @@ def test_a_django_view_streams_changes_and_holds_no_database_connection(django: 
 
     used = []
 
-    def principal(environ: Any) -> Any:
+    def authenticate(environ: Any) -> Any:
         used.append(connections["default"])
         return environ["django.request"].user.get_username()
 
-    server = Server("changes", principal=principal)
+    server = Server("changes", authenticate=authenticate)
     server.tool(lambda: "x", "first")
     message = modern("subscriptions/listen", notifications={"toolsListChanged": True})
     headers = http_headers(message, Cookie=ann)

@@ -99,12 +99,12 @@ def test_a_server_listens_on_the_loopback_address_by_default():
 
 def test_the_principal_comes_from_the_environment_or_a_function_of_it():
     seen = []
-    for options in ({}, {"principal": lambda environ: environ["HTTP_X_USER"]}):
+    for options in ({}, {"authenticate": lambda environ: environ["HTTP_X_USER"]}):
         server = Server("s", **options)
 
         @server.tool
         def who(ctx: Context) -> str:
-            seen.append((ctx.principal, ctx.request["HTTP_X_USER"]))
+            seen.append((ctx.principal.id, ctx.request["HTTP_X_USER"]))
             return "x"
 
         message = modern("tools/call", name="who")

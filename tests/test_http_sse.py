@@ -75,7 +75,7 @@ def test_origins_are_checked_on_both_endpoints(server):
 
 
 def test_a_session_belongs_to_who_opened_its_stream(server):
-    server.engine.principal = lambda environ: environ.get("HTTP_X_USER")
+    server.engine.authenticate = lambda environ: environ.get("HTTP_X_USER")
     with serving(server.wsgi) as url, exchange(url + "/sse", None, {"X-User": "ann"}, "GET") as response:
         response.readline()
         target = response.readline()[6:].decode().strip()

@@ -41,7 +41,7 @@ def read(target: Any, server: Optional[str], options: Message) -> Target:
     :raises ValueError: when the target is none of what is supported.
     :raises TypeError: likewise, by type.
     """
-    if hasattr(target, "engine"):
+    if hasattr(target, "engine") and not callable(target):
         from .transports.memory import MemoryTransport
 
         return Target([lambda: MemoryTransport(target.engine)], f"memory:{id(target)}", target.engine.identity["name"])

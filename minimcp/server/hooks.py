@@ -12,6 +12,7 @@ from ..protocol import wire
 from ..protocol.errors import InternalError, McpError
 
 if TYPE_CHECKING:
+    from ..protocol.principal import Principal
     from .context import Context
     from .dispatcher import Call
 
@@ -43,13 +44,13 @@ class Outcome:
 
     :ivar method: the method, or None when the message could not be read so far.
     :ivar name: the tool's or prompt's name, the resource's URI, or None.
-    :ivar principal: the authenticated user, or None.
+    :ivar principal: the `Principal` of the authenticated caller, or None.
     :ivar ctx: the request's Context; None when it was refused before there was one.
     :ivar reply: the reply as it goes out, once the request has been answered; None for a call that was cancelled.
     :ivar duration_s: the seconds from the start to the reply; for a stream, to its end.
     """
 
-    def __init__(self, message: Any, principal: Any, ctx: Context | None = None) -> None:
+    def __init__(self, message: Any, principal: Principal | None, ctx: Context | None = None) -> None:
         found = message if isinstance(message, dict) else {}
         method, params = found.get("method"), found.get("params")
         params = params if isinstance(params, dict) else {}
@@ -117,7 +118,7 @@ def messages(call: Call, send: Callable[[Message], None] | None) -> Generator[Op
         yield reply
 
 
-def refused(around: AroundRequest, message: Any, problem: McpError, principal: Any) -> Message:
+def refused(around: AroundRequest, message: Any, problem: McpError, principal: Principal | None) -> Message:
     """Answer a message that was refused before a call was made of it, inside the hook."""
     id = wire.readable_id(message)
     outcome = Outcome(message, principal)

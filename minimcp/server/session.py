@@ -16,7 +16,8 @@ from typing import Any
 
 from ..protocol import wire
 from ..protocol.errors import Cancelled, InvalidParams, SessionNotFound, ToolError, TooManySessions
-from .seal import BadSeal, Sealer
+from ..protocol.principal import Principal, key_of
+from .seal import BadSeal, Sealer, digest
 
 Message = dict[str, Any]
 
@@ -32,7 +33,7 @@ class Session:
     :ivar watched: whether changes are passed on to it.
     """
 
-    def __init__(self, principal: str | None = None, send: Callable[[Message], None] | None = None) -> None:
+    def __init__(self, principal: Principal | None = None, send: Callable[[Message], None] | None = None) -> None:
         self.id = ""
         self.principal = principal
         self.send = send
@@ -141,7 +142,8 @@ class Sessions:
 
         :raises TooManySessions: when `cap` sessions are in use.
         """
-        payload = {"v": session.version, "c": session.capabilities, "p": session.principal, "n": os.urandom(16).hex()}
+        owner, nonce = _mark(session.principal), os.urandom(16).hex()
+        payload = {"v": session.version, "c": session.capabilities, "p": owner, "n": nonce}
         session.id = self._sealer.seal("session", payload, self._lifetime_s)
         if len(session.id) > 4096:
             raise InvalidParams("The client's capabilities are too large for a session")
@@ -174,7 +176,7 @@ class Sessions:
             del self._sessions[session.id]
         return dropped
 
-    def get(self, id: str, principal: str | None) -> Session:
+    def get(self, id: str, principal: Principal | None) -> Session:
         """Find a session, or restore it from its id.
 
         :raises SessionNotFound: when the id is unknown, ended, expired or another principal's.
@@ -194,12 +196,12 @@ class Sessions:
             raise SessionNotFound("Session not found; start again with initialize")
         return session
 
-    def _restore(self, id: str, principal: str | None) -> Session | None:
+    def _restore(self, id: str, principal: Principal | None) -> Session | None:
         try:
             payload = self._sealer.unseal("session", id)
         except BadSeal:
             return None
-        if payload["p"] != principal:
+        if payload["p"] != _mark(principal):
             return None
         session = Session(principal)
         session.id, session.version, session.capabilities = id, payload["v"], payload["c"]
@@ -229,3 +231,8 @@ class Sessions:
 def _busy(session: Session) -> bool:
     """Say whether a client waits for this session at this moment."""
     return bool(session.calls) or session.listening
+
+
+def _mark(principal: Principal | None) -> str | None:
+    """Return a fingerprint of a principal, since a session id can be read by its holder."""
+    return None if principal is None else digest(key_of(principal))

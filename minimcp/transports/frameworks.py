@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ..protocol import wire
 from ..protocol.errors import InvalidRequest
 from .origin import Refused
 from .served import Environ, Headers
@@ -25,8 +24,8 @@ _METHODS = ["GET", "POST", "DELETE", "OPTIONS"]
 def flask_view(app: Any) -> Callable[..., Any]:
     """Make a view function for `add_url_rule("/mcp", view_func=..., strict_slashes=False)` of a Flask app or blueprint.
 
-    `Server(principal=...)` is called in the request context, so `lambda environ: g.user.name` will do. A handler on a
-    worker has a request context of its own, in which the `before_request` hooks run once more, so that what they put
+    `Server(authenticate=...)` is called in the request context, so `lambda environ: g.user.name` will do. A handler on
+    a worker has a request context of its own, in which the `before_request` hooks run once more, so that what they put
     into `g` (user, database session) belongs to that thread; names that only `g` of the request has, say from a
     decorator of the view, are copied, except those with a leading underscore. Teardown functions run there as well.
 
@@ -93,7 +92,7 @@ def _flask_body(size: int) -> bytes:
 def django_view(app: Any) -> Callable[..., Any]:
     """Make a view for `path("mcp", server.django_view())`; under ASGI a stream arrives all at once, when it ends.
 
-    The principal is the name of the user whom Django has logged in, and nobody else, unless `Server(principal=...)`
+    The principal is the name of the user whom Django has logged in, and nobody else, unless `Server(authenticate=...)`
     decides; `ctx.request["django.request"]` is the request. Where LoginRequiredMiddleware is installed, a request
     without a principal gets 401 instead of the redirect. Every call runs in a transaction of its own for each database
     with ATOMIC_REQUESTS, rolled back when the call fails or ends with a question.
@@ -106,14 +105,10 @@ def django_view(app: Any) -> Callable[..., Any]:
         if not login_required:
             login_required.append(_login_required())
         environ = _django_environ(request)
-        if login_required[0] and app.principal(environ) is None:
-            refusal = wire.dumps(wire.error(None, InvalidRequest("Authentication is required here")))
-            response: Any = HttpResponse(refusal, status=401, content_type="application/json")
-            response["WWW-Authenticate"] = "Bearer"
-            return response
+        environ["minimcp.login_required"] = login_required[0]
         status, headers, body = _call(app, environ)
         if isinstance(body, list):
-            response = HttpResponse(body, status=int(status[:3]))
+            response: Any = HttpResponse(body, status=int(status[:3]))
         else:
             response = StreamingHttpResponse(body, status=int(status[:3]))
             _let_go()

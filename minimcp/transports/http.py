@@ -1,6 +1,6 @@
 """Streamable HTTP of both eras as one WSGI callable. Spec: TRN-029 to TRN-106
 
-A request is refused in this order: Host and Origin, path and method, media type and size, the message itself.
+A request is refused in this order: Host and Origin, path and method, authentication, media type and size, the message.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic
 
 from ..protocol import headers, spec, sse, wire
-from ..protocol.errors import McpError, SessionNotFound, TooManySessions
+from ..protocol.errors import InternalError, McpError, SessionNotFound, TooManySessions, Unauthorized
+from ..protocol.principal import Principal, as_principal
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
 from .origin import OriginCheck, Refused
@@ -34,6 +35,7 @@ _REASONS = {
     202: "202 Accepted",
     204: "204 No Content",
     400: "400 Bad Request",
+    401: "401 Unauthorized",
     403: "403 Forbidden",
     404: "404 Not Found",
     405: "405 Method Not Allowed",
@@ -41,6 +43,7 @@ _REASONS = {
     409: "409 Conflict",
     413: "413 Content Too Large",
     415: "415 Unsupported Media Type",
+    500: "500 Internal Server Error",
     503: "503 Service Unavailable",
 }
 _STREAM_HEADERS: Headers = [
@@ -111,6 +114,7 @@ class HttpApp(Generic[S]):
         return handler
 
     def _post(self, environ: Environ) -> Response:
+        principal = self.authenticate(environ)
         accept = self.accepts(environ)
         if environ.get("wsgi.multiprocess") and not self._warned:
             self._warn()
@@ -123,17 +127,16 @@ class HttpApp(Generic[S]):
 
         try:
             message = self.read_message(environ)
-            principal = self.principal(environ)
             if not headers.is_modern(message, get_header):
                 session = self._legacy.find(environ, message, principal, get_header)
             call = self.engine.call(
                 message, get_header=get_header, session=session, principal=principal, request=environ
             )
         except McpError as problem:
-            return self.refuse(message, problem)
+            return self.refuse(message, problem, principal)
         except SessionNotFound as problem:
             # The status tells a legacy client to start over. Spec: TRN-149
-            return self.refuse(message, Refused(404, str(problem)))
+            return self.refuse(message, Refused(404, str(problem)), principal)
         if call is None:
             return self.respond(202)
         if session is not None:
@@ -239,11 +242,22 @@ class HttpApp(Generic[S]):
             raise Refused(413, f"The body is larger than {limit} bytes")
         return wire.loads(body, int(self.limits["depth"]), int(self.limits["elements"]))
 
-    def principal(self, environ: Environ) -> str | None:
-        """The authenticated user of a request."""
-        find = self.engine.principal
-        name: str | None = environ.get("REMOTE_USER") if find is None else find(environ)
-        return name or None
+    def authenticate(self, environ: Environ) -> Principal | None:
+        """Return the principal of a request; None for an anonymous one.
+
+        :raises McpError: when the request is refused, with status 500 when the author's function fails.
+        """
+        find = self.engine.authenticate
+        try:
+            found = environ.get("REMOTE_USER") if find is None else find(environ)
+            principal = as_principal(found) if found else None
+        except McpError:
+            raise
+        except Exception:
+            raise _failed("authenticate") from None
+        if principal is None and environ.get("minimcp.login_required"):
+            raise Unauthorized("Authentication is required here")
+        return principal
 
     def respond(self, status: int, body: bytes = b"", extra: Headers | None = None) -> Response:
         """Build a short response, JSON unless it is empty."""
@@ -269,10 +283,10 @@ class HttpApp(Generic[S]):
             status = 200 if error is None else spec.HTTP_STATUS.get(error["code"], 200)
         return self.respond(status, wire.encode(reply))
 
-    def refuse(self, message: Any, problem: McpError) -> Response:
+    def refuse(self, message: Any, problem: McpError, principal: Principal | None = None) -> Response:
         """Build the response to a request of which no call is made; `message` is None when it was not read."""
         status, extra = problem.http or (400, [])
-        return self.respond(status, wire.encode(self.engine.refuse(message, problem)), extra)
+        return self.respond(status, wire.encode(self.engine.refuse(message, problem, principal)), extra)
 
     def stream(self, environ: Environ, batches: Iterator[bytes], on_close: Callable[[bool], None]) -> Response:
         """Build a response of server-sent events."""
@@ -322,6 +336,14 @@ class HttpApp(Generic[S]):
             )
 
 
+def _failed(function: str) -> McpError:
+    """Log the exception of an author's function and return the error to answer with."""
+    log.exception("%s failed", function)
+    problem = InternalError("Internal error")
+    problem.http = (500, [])
+    return problem
+
+
 def _reason(status: int) -> str:
     found = _REASONS.get(status)
     if found is not None:
@@ -367,5 +389,5 @@ def serve(
         tls=tls,
         limits={"body_bytes": engine.limits["body_bytes"], **(limits or {})},
         ready=on_ready,
-        warn_open=engine.principal is None,
+        warn_open=engine.authenticate is None,
     )

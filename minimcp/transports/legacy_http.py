@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from ..protocol import headers, spec, sse
 from ..protocol.errors import InvalidParams, InvalidRequest, SessionNotFound
+from ..protocol.principal import Principal
 from .origin import Refused
 from .served import Environ, Headers, Reply, Response, S, ServedCall, ServedSession
 from .streams import Outbox, gone
@@ -60,7 +61,7 @@ class LegacyHttp(Generic[S]):
         self._lock = threading.Lock()  # guards _streams and every LegacyStreams in it
         self._streams: WeakKeyDictionary[S, LegacyStreams] = WeakKeyDictionary()
 
-    def find(self, environ: Environ, message: Any, principal: str | None, get_header: headers.Get) -> S:
+    def find(self, environ: Environ, message: Any, principal: Principal | None, get_header: headers.Get) -> S:
         """Return the session that a message belongs to, a new one for `initialize`.
 
         :raises SessionNotFound: for an id that is not a session of this principal.
@@ -73,7 +74,7 @@ class LegacyHttp(Generic[S]):
             return self._app.engine.open_session(principal=principal)
         return self._known(environ, principal)
 
-    def _known(self, environ: Environ, principal: str | None) -> S:
+    def _known(self, environ: Environ, principal: Principal | None) -> S:
         id = environ.get("HTTP_MCP_SESSION_ID")
         if not id:
             raise InvalidRequest("The Mcp-Session-Id header is missing: send initialize first, or a 2026-07-28 request")
@@ -144,9 +145,10 @@ class LegacyHttp(Generic[S]):
         """Open the standing stream, or go on with a stream after `Last-Event-ID`. Spec: TRN-121 to TRN-133"""
         if not environ.get("HTTP_MCP_SESSION_ID"):
             raise Refused(405, "This endpoint takes POST; GET needs an Mcp-Session-Id", ("Allow", "POST"))
+        principal = self._app.authenticate(environ)
         if "stream" not in self._app.accepts(environ):
             raise Refused(406, "Accept must allow text/event-stream")
-        session = self._known_or_404(environ)
+        session = self._known_or_404(environ, principal)
         with self._lock:
             streams = self._streams_of(session)
         stream, after = _position(streams, environ.get("HTTP_LAST_EVENT_ID"))
@@ -177,12 +179,12 @@ class LegacyHttp(Generic[S]):
         """End a session. Spec: TRN-150"""
         if not environ.get("HTTP_MCP_SESSION_ID"):
             raise Refused(405, "DELETE needs an Mcp-Session-Id", ("Allow", "POST"))
-        self._app.engine.close_session(self._known_or_404(environ))
+        self._app.engine.close_session(self._known_or_404(environ, self._app.authenticate(environ)))
         return self._app.respond(204)
 
-    def _known_or_404(self, environ: Environ) -> S:
+    def _known_or_404(self, environ: Environ, principal: Principal | None) -> S:
         try:
-            return self._known(environ, self._app.principal(environ))
+            return self._known(environ, principal)
         except SessionNotFound as problem:
             raise Refused(404, str(problem)) from None
 

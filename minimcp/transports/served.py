@@ -10,6 +10,7 @@ from typing import Any, Optional, Protocol, TypeVar, Union
 
 from ..protocol import headers
 from ..protocol.errors import McpError
+from ..protocol.principal import Authenticated, Principal
 
 Message = dict[str, Any]
 # The reply to a message, or the replies to a 2025-03-26 batch.
@@ -103,7 +104,7 @@ class Served(Protocol[S]):
     def allowed_origins(self) -> frozenset[str]: ...
 
     @property
-    def principal(self) -> Callable[[Environ], str | None] | None: ...
+    def authenticate(self) -> Callable[[Environ], Authenticated] | None: ...
 
     @property
     def sealer(self) -> SealedStates: ...
@@ -114,13 +115,15 @@ class Served(Protocol[S]):
         *,
         get_header: headers.Get | None = None,
         session: S | None = None,
-        principal: str | None = None,
+        principal: Principal | None = None,
         request: Environ | None = None,
     ) -> ServedCall | None: ...
 
-    def refuse(self, message: Any, problem: McpError) -> Message: ...
+    def refuse(self, message: Any, problem: McpError, principal: Principal | None = None) -> Reply: ...
 
-    def open_session(self, send: Send | None = None, id: str | None = None, principal: str | None = None) -> S: ...
+    def open_session(
+        self, send: Send | None = None, id: str | None = None, principal: Principal | None = None
+    ) -> S: ...
 
     def keep_session(self, session: S) -> str: ...
 
