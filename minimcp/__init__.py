@@ -17,6 +17,7 @@ _HOMES = {
     "safe_join": "server.uris",
     "Client": "client.client",
     "clients": "client.client",
+    "Steps": "client.steps",
     "Cache": "client.cache",
     "consent": "client.consent",
     "FileStore": "engines.oauth.tokens",
@@ -65,6 +66,7 @@ __all__ = [
     "ProtocolError",
     "RemoteError",
     "Server",
+    "Steps",
     "Timeout",
     "ToolError",
     "ToolFailed",
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
     from .client.cache import Cache
     from .client.client import Client, clients
     from .client.errors import CallCancelled, HTTPStatus, NotApproved, RemoteError, ToolFailed, UsedAfterFork
+    from .client.steps import Steps
     from .engines.errors import AuthorizationError, ClientError, ConnectionLost, MinimcpError, ProtocolError, Timeout
     from .engines.oauth.oauth import OAuth
     from .engines.oauth.tokens import FileStore

@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 from minimcp.client import connection
-from minimcp.client.steps import ByHand
+from minimcp.client.steps import ByHand, Steps
 from tests import official
 
 MODERN = "2026-07-28"
@@ -94,9 +94,9 @@ def by_hand(message: Any) -> bool:
 
 def watch() -> None:
     """Put a check where every message of a client passes: its link's `start` and `send`."""
-    use, answer = connection.Connection.use, connection.Connection._answer
+    answer = connection.Connection._answer
+    uses = {cls: cls.use for cls in (connection.Connection, Steps)}
 
-    @functools.wraps(use)
     def checked_use(self: Any, make: Any) -> Any:
         def checked_make() -> Any:
             link = make()
@@ -115,7 +115,7 @@ def watch() -> None:
             link.start, link.send = checked_start, checked_send
             return link
 
-        return use(self, checked_make)
+        return uses[type(self)](self, checked_make)
 
     @functools.wraps(answer)
     def checked_answer(self: Any, request: Any) -> None:
@@ -125,5 +125,6 @@ def watch() -> None:
         finally:
             _answering.method = ""
 
-    connection.Connection.use = checked_use  # type: ignore[method-assign]
+    for cls in uses:
+        cls.use = checked_use
     connection.Connection._answer = checked_answer  # type: ignore[method-assign]

@@ -8,7 +8,7 @@ from minimcp import Context, Principal, Server
 from minimcp.server.catalog import Catalog, Entry
 from minimcp.server.makers import make_prompt, make_resource, make_tool
 from minimcp.server.registry import Registry
-from tests.helpers import modern
+from tests.helpers import Legacy, modern
 
 
 class PerPrincipal:
@@ -143,20 +143,20 @@ def test_a_policy_and_the_rule_of_an_entry_must_both_agree(who, shown):
 def test_listen_and_subscribe_go_by_the_same_rule(who, kept):
     server, heard = guarded(lambda ctx, entry: True), []
     wanted = {"resourceSubscriptions": ["a://open", "a://ruled", "a://nowhere"]}
-    call = server.engine.call(modern("subscriptions/listen", notifications=wanted), principal=Principal(who))
-    messages = call.messages(heard.append)
-    assert next(messages)["params"]["notifications"] == {"resourceSubscriptions": kept}
-    messages.close()
-    session = server.engine.open_session(heard.append, principal=who)
 
-    def legacy(method, **params):
-        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        return server.handle(request, session=session, principal=who)
+    def hear(message):
+        heard.append(message["params"])
+        server.close()
 
-    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
-    legacy("initialize", **hello)
-    replies = {uri: legacy("resources/subscribe", uri=uri) for uri in wanted["resourceSubscriptions"]}
-    assert [uri for uri, reply in replies.items() if "result" in reply] == kept
+    assert "result" in server.handle(modern("subscriptions/listen", notifications=wanted), hear, principal=who)
+    assert heard[0]["notifications"] == {"resourceSubscriptions": kept}
+    session = Legacy(server).session
+
+    def subscribed(uri):
+        request = {"jsonrpc": "2.0", "id": 1, "method": "resources/subscribe", "params": {"uri": uri}}
+        return "result" in server.handle(request, session=session, principal=who)
+
+    assert [uri for uri in wanted["resourceSubscriptions"] if subscribed(uri)] == kept
     session.close()
 
 

@@ -18,7 +18,7 @@ PROGRAMS = ("typed_program.py", "mistaken_program.py")
 
 
 def found(*command: str, cwd: Path) -> str:
-    """What a type checker prints; it ends with 1 since it has found something."""
+    """Run a type checker and return what it prints; it ends with 1 since it has found something."""
     env = {**os.environ, "MYPYPATH": str(TESTS.parent)}
     done = subprocess.run(
         [sys.executable, "-m", *command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300

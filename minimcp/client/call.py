@@ -1,4 +1,4 @@
-"""One call of the client, from its params to its result: rounds of questions, progress, retries, cancellation.
+"""Calls of the client, from their params to their result: rounds of questions, progress, retries, cancellation.
 
 Spec: 26:basic/patterns/mrtr, 26:basic/patterns/cancellation
 """
@@ -8,16 +8,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..engines.errors import ProtocolError, Timeout
+from ..engines.fork import PerProcess
 from ..protocol import spec, wire
 from ..protocol.errors import McpError
 from . import negotiation, tasks
 from .errors import CallCancelled, RemoteError
 from .results import Result
-from .transports.transport import Clock, Exchange, SessionExpired, Steps, drain
+from .transports.transport import Exchange, SessionExpired
+from .transports.waiting import Deadline, Mailbox
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -31,18 +34,17 @@ MAX_ROUNDS = 10
 _BACKOFF_S = 0.1
 
 
-class Call:
-    """A request in flight: iterate over it for its progress, ask it for its `result()`, or `cancel()` it.
-
-    It runs on the threads that iterate it or wait for its result, one at a time; `cancel` may come from any thread.
-    As a context it is given up at the end, if it has not ended by then.
+class ClientCall:
+    """A request and all that follows from it; `run` blocks until the result is there.
 
     :param connect: returns the connection to use.
-    :param options: `timeout_s` without a sign of life, `max_timeout_s` in all, `meta` for the request's `_meta`,
-        `progress` whether progress is asked for.
-    :param finish: `f(connection, result) -> what result() returns`.
+    :param timeout_s: seconds without a sign of life; `max_timeout_s` in all.
+    :param meta: further members of the request's `_meta`.
+    :param progress: whether progress is asked for.
+    :param finish: `f(connection, result) -> outcome of the call`.
     :param on_log: takes the params of the log messages that come with this call.
     :ivar asked: whether the server asked something, so that the result is for this call alone. Spec: FEAT-129
+    :ivar on_progress: takes the params of each progress notification, on the thread that runs the call.
     """
 
     def __init__(
@@ -61,111 +63,55 @@ class Call:
     ) -> None:
         self.method = method
         self.params = params
+        self.asked = False
+        self.on_progress: Callable[[Message], Any] = _ignore
         self._connect = connect
-        self._clock = Clock(timeout_s, max_timeout_s)
+        self._deadline = Deadline(timeout_s, max_timeout_s)
         self._meta = meta
         self._progress = progress
         self._needs = needs
         self._finish = finish
         self._on_log = on_log
-        self.asked = False
         self._cancelled = threading.Event()
         self._exchange: Optional[Exchange] = None
-        self._steps = self._run()
-        self._outcome: Any = None
-        self._error: BaseException | None = None
-        self._done = False
 
-    def __enter__(self) -> Call:
-        return self
+    def run(self, on_progress: Callable[[Message], Any] | None = None) -> Any:
+        """Send the request on this thread and return its outcome.
 
-    def __exit__(self, *_: Any) -> None:
-        if not self._done:
-            self.close()
-
-    def __iter__(self) -> Iterator[Message]:
-        """Yield `{"progress": number, "total"?: number, "message"?: str}` until the answer is there."""
-        return self
-
-    def __next__(self) -> Message:
-        if self._done:
-            raise StopIteration
-        try:
-            return next(self._steps)
-        except StopIteration as stop:
-            self._done = True
-            self._outcome = stop.value
-            if stop.value is not None:
-                raise
-            self._error = self._cancellation()
-        except BaseException as error:
-            self._done = True
-            self._error = error
-            # What `cancel` is ending on another thread cannot be gone on with.
-            if not (isinstance(error, ValueError) and self._cancelled.is_set()):
-                raise
-            self._error = self._cancellation()
-        raise self._error
-
-    def result(self, on_progress: Callable[[Message], Any] | None = None) -> Any:
-        """Wait for the answer.
-
-        :param on_progress: called with each progress on this thread; what it raises ends the call.
-        :raises ClientError: whatever went wrong.
+        :param on_progress: called with each progress on this thread; an exception of it ends the call.
+        :raises ClientError: when there is no answer, or a wrong one.
         """
-        try:
-            for progress in self:
-                if on_progress is not None:
-                    on_progress(progress)
-        except BaseException:
-            # An interrupt may come anywhere.
-            if not self._done:
-                self.close()
-            raise
-        if self._error is not None:
-            raise self._error
-        return self._outcome
-
-    def cancel(self) -> None:
-        """Stop waiting and tell the server; whoever waits for the result gets `CallCancelled`. From any thread."""
-        self._cancelled.set()
-        exchange = self._exchange
-        if exchange is not None:
-            exchange.abort(self._cancellation())
-        try:
-            # A call that no thread waits for has nobody else to tell the server.
-            self._steps.close()
-        except ValueError:
-            pass  # A thread waits inside, and does.
-
-    def _cancellation(self) -> CallCancelled:
-        return CallCancelled(f"{self.method} was cancelled")
-
-    def close(self) -> None:
-        """Give the call up, as `cancel` does, on the thread that runs it."""
-        self._done = True
-        self._steps.close()
-
-    def _run(self) -> Steps:
+        if on_progress is not None:
+            self.on_progress = on_progress
         conn = self._connect()
         peer = conn.ready()
         peer.need(self.method, *self._needs)
         for attempt in (1, 2):
             try:
-                result = yield from self._rounds(conn, peer)
+                result = self._rounds(conn, peer)
                 break
             except SessionExpired:
                 if attempt == 2:
                     raise
                 peer = conn.renew(peer)
             except RemoteError as problem:
-                if attempt == 2 or not self._mended(conn, peer, problem):
+                if attempt == 2 or not self._recover(conn, peer, problem):
                     raise
                 peer = conn.ready()
         return result if self._finish is None else self._finish(conn, result)
 
-    def _mended(self, conn: Connection, peer: Peer, problem: RemoteError) -> bool:
-        """Do what makes a second try worth while; False when nothing does."""
+    def cancel(self) -> None:
+        """End the call from any thread: `run` raises CallCancelled, after it has told the server."""
+        self._cancelled.set()
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.abort(self._cancellation())
+
+    def _cancellation(self) -> CallCancelled:
+        return CallCancelled(f"{self.method} was cancelled")
+
+    def _recover(self, conn: Connection, peer: Peer, problem: RemoteError) -> bool:
+        """Repair what the error names and say whether to send the request again."""
         if problem.code == spec.HEADER_MISMATCH and self.method == "tools/call":
             # The tool's annotations are not those we know. Spec: TRN-092
             conn.relist()
@@ -190,16 +136,16 @@ class Call:
             return False
         return all(answer.get("action") == "accept" for answer in found)
 
-    def _rounds(self, conn: Connection, peer: Peer) -> Steps:
+    def _rounds(self, conn: Connection, peer: Peer) -> Result:
         """Send the request as often as the server has questions, and return the result. Spec: BASE-188 to BASE-195"""
         more: Message = {}
         for number in range(MAX_ROUNDS + 1):
-            result = yield from self._round(conn, peer, {**self.params, **more})
+            result = self._round(conn, peer, {**self.params, **more})
             outcome = peer.era.outcome(self.method, result, spec.TASKS in conn.extensions)
             if outcome == "complete":
                 return Result(result)
             if outcome == "task":
-                return Result((yield from tasks.drive(self, conn, peer, result)))
+                return Result(tasks.drive(self, conn, peer, result))
             if number == MAX_ROUNDS:
                 break
             more = {}
@@ -213,48 +159,41 @@ class Call:
                 more["requestState"] = result["requestState"]
         raise ProtocolError(f"The server asked for input more than {MAX_ROUNDS} times in one call")
 
-    def _round(self, conn: Connection, peer: Peer, params: Message) -> Steps:
+    def _round(self, conn: Connection, peer: Peer, params: Message) -> Message:
         message = wire.request(conn.next_id(), self.method, params)
         peer.era.dress(conn, message, peer.version, self._meta, self._progress)
         if self._cancelled.is_set():
             raise self._cancellation()
-        return (yield from self.exchange(conn, peer, message))
+        return self._send(conn, peer, message)
 
-    def exchange(self, conn: Connection, peer: Peer, message: Message) -> Steps:
-        """Send one request of this call, yield the progress that comes with it, and return its result."""
-        steps = conn.exchange(peer, message, self._clock, self._started)
-        try:
-            while True:
-                try:
-                    incoming = next(steps)
-                except StopIteration as stop:
-                    return stop.value
-                progress = self._sort(conn, message["id"], incoming)
-                if progress is not None:
-                    self._clock.progress()
-                    yield progress
-        finally:
-            steps.close()
+    def _send(self, conn: Connection, peer: Peer, message: Message) -> Message:
+        """Send one request of this call and return its result."""
+        id = message["id"]
+
+        def take(incoming: Message) -> None:
+            self._sort(conn, id, incoming)
+
+        return conn.exchange(peer, message, self._deadline, take, self._started)
 
     def _started(self, exchange: Exchange) -> None:
         self._exchange = exchange
         if self._cancelled.is_set():
             exchange.abort(self._cancellation())
 
-    def _sort(self, conn: Connection, id: Any, incoming: Message) -> Message | None:
-        """The progress in a message that came with this call, or None after it was dealt with otherwise."""
+    def _sort(self, conn: Connection, id: Any, incoming: Message) -> None:
+        """Take a message that came with this call before its answer."""
         params = incoming.get("params")
         method = incoming["method"]
         if "id" in incoming:
             conn.inbox.put(incoming)
         elif method == "notifications/progress":
             if isinstance(params, dict) and params.get("progressToken") == id and _is_number(params.get("progress")):
-                return params
+                self._deadline.restart()
+                self.on_progress(params)
         elif method == "notifications/message" and self._on_log is not None and isinstance(params, dict):
             self._on_log(params)
         else:
             conn.inbox.put(incoming)
-        return None
 
     def answers(self, conn: Connection, peer: Peer, questions: Any) -> Message:
         """Put each of the server's questions to the callback for it, on this thread. Spec: BASE-188, BASE-190
@@ -269,7 +208,7 @@ class Call:
         except McpError as problem:
             raise ProtocolError(f"The server's question cannot be answered: {problem}") from problem
         finally:
-            self._clock.stop(time.monotonic() - began)
+            self._deadline.extend(time.monotonic() - began)
 
     def _put(self, conn: Connection, peer: Peer, question: Any) -> Message:
         if not isinstance(question, dict) or not isinstance(question.get("method"), str):
@@ -282,9 +221,9 @@ class Call:
         :raises CallCancelled: when the call was cancelled.
         :raises Timeout: when its time is up.
         """
-        if not self._clock.extendable():
+        if not self._deadline.can_extend():
             raise Timeout(f"{self.method} took too long")
-        left = self._clock.left()
+        left = self._deadline.left()
         if self._cancelled.wait(seconds if left is None else min(seconds, left)):
             raise self._cancellation()
 
@@ -292,9 +231,130 @@ class Call:
         """Send another request on behalf of this call, such as a poll for its task, and return the result."""
         message = wire.request(conn.next_id(), method, params)
         peer.era.dress(conn, message, peer.version, None, False)
-        self._clock.progress()
-        return drain(self.exchange(conn, peer, message), lambda progress: None)  # type: ignore[no-any-return]
+        self._deadline.restart()
+        return self._send(conn, peer, message)
+
+
+class RunningCall:
+    """A call on a thread of its own: iterate over it for its progress, take its `result()`, or `cancel()` it.
+
+    As a context it is cancelled at the end, if it has not ended by then; so is one that nobody refers to any more.
+    """
+
+    def __init__(self, call: ClientCall) -> None:
+        self._call = call
+        # The thread knows the call and this box, never the handle, so that a handle nobody holds is noticed.
+        self._box = _Box()
+        self._told = False
+        weakref.finalize(self, _started().dropped.put, call).atexit = False
+        _started().run(call, self._box)
+
+    def __enter__(self) -> RunningCall:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.cancel()
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yield `{"progress": number, "total"?: number, "message"?: str}` until the call has ended."""
+        return self
+
+    def __next__(self) -> Message:
+        progress: Message | None = self._box.progress.get(None)
+        if progress is not None:
+            return progress
+        self._box.progress.put(None)  # for the next one that asks
+        error, self._told = None if self._told else self._box.error, True
+        raise error or StopIteration
+
+    def result(self, on_progress: Callable[[Message], Any] | None = None) -> Any:
+        """Wait for the answer.
+
+        :param on_progress: called with each progress on this thread; an exception of it ends the call.
+        :raises ClientError: when there is no answer, or a wrong one.
+        """
+        try:
+            for progress in self:
+                if on_progress is not None:
+                    on_progress(progress)
+        except BaseException:
+            self.cancel()
+            raise
+        if self._box.error is not None:
+            raise self._box.error
+        return self._box.outcome
+
+    def cancel(self) -> None:
+        """End the call from any thread: `result` raises CallCancelled, and the server is told."""
+        if not self._box.over:
+            self._call.cancel()
+
+
+class _Box:
+    """The progress of a running call, None at its end, and what came of it."""
+
+    __slots__ = ("error", "outcome", "over", "progress")
+
+    def __init__(self) -> None:
+        self.progress = Mailbox()
+        self.outcome: Any = None
+        self.error: BaseException | None = None
+        self.over = False
+
+
+class _Started:
+    """The calls on threads of their own in this process, and the thread that cancels those that were dropped.
+
+    A finalizer may run inside the collector, at any point of any thread. So it only puts the call into a box, which
+    takes no lock; the cancelling, which takes locks and uses the network, is done by a thread that lives as long as any
+    such call runs.
+    """
+
+    def __init__(self) -> None:
+        self.dropped = Mailbox()
+        self._lock = threading.Lock()  # guards _running and _cancelling
+        self._running = 0
+        self._cancelling = False
+
+    def run(self, call: ClientCall, box: _Box) -> None:
+        """Run a call on a new thread."""
+        with self._lock:
+            self._running += 1
+            cancelling, self._cancelling = self._cancelling, True
+        if not cancelling:
+            threading.Thread(target=self._cancel_dropped, name="minimcp-dropped", daemon=True).start()
+        threading.Thread(target=self._work, args=(call, box), name="minimcp-call", daemon=True).start()
+
+    def _work(self, call: ClientCall, box: _Box) -> None:
+        try:
+            box.outcome = call.run(box.progress.put)
+        except BaseException as error:
+            box.error = error
+        box.over = True
+        box.progress.put(None)
+        with self._lock:
+            self._running -= 1
+            if self._running == 0:
+                self.dropped.put(None)
+
+    def _cancel_dropped(self) -> None:
+        while True:
+            call: ClientCall | None = self.dropped.get(None)
+            if call is not None:
+                call.cancel()
+                continue
+            with self._lock:
+                if self._running == 0:
+                    self._cancelling = False
+                    return
+
+
+_started = PerProcess(_Started)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _ignore(progress: Message) -> None:
+    pass

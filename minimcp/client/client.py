@@ -16,7 +16,6 @@ from .connection import Connection
 from .errors import UsedAfterFork
 from .methods import Methods, OnMessage
 from .negotiation import MODES, negotiate
-from .steps import Manual, StepByStep
 
 if TYPE_CHECKING:
     from .trace import Recorder
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 
-class Client(Methods, StepByStep):
+class Client(Methods):
     """A connection to a Model Context Protocol server of any revision.
 
     It opens on first use, or with `open()` or `with`; `close()` ends it. Both may be called from any thread.
@@ -55,7 +54,6 @@ class Client(Methods, StepByStep):
     :param tasks: whether a server may answer a call with a task, which is then followed to its end.
     :param extensions: further extensions to declare, `{identifier: settings}`.
     :param trace: True, a file, a path or a callable that takes every message; see `trace`.
-    :param auto: False for going step by step; see `steps`.
     """
 
     def __init__(
@@ -91,7 +89,6 @@ class Client(Methods, StepByStep):
         tasks: bool = False,
         extensions: Message | None = None,
         trace: Any = None,
-        auto: bool = True,
         limits: dict[str, float] | None = None,
     ) -> None:
         if mode not in MODES:
@@ -125,7 +122,6 @@ class Client(Methods, StepByStep):
             from .trace import recorder
 
             self._record = recorder(trace)
-        self._auto = auto
         self._connections: dict[int, Connection] = {}  # by process id
         self._locks: dict[int, threading.Lock] = {}
 
@@ -154,7 +150,7 @@ class Client(Methods, StepByStep):
             found.close()
 
     def __enter__(self) -> Client:
-        return self.open() if self._auto else self
+        return self.open()
 
     def __exit__(self, *_: Any) -> None:
         self.close()
@@ -164,10 +160,8 @@ class Client(Methods, StepByStep):
 
     @property
     def state(self) -> str:
-        """ "new", "open", "lost" or "closed"; step by step also "started", "discovered", "initializing", "ready"."""
+        """ "new", "open", "lost" or "closed"."""
         found = self._connections.get(os.getpid())
-        if isinstance(found, Manual):
-            return found.state
         if found is None or (found.peer is None and not found.closed):
             return "new"
         return "closed" if found.closed else "open" if found.lost is None else "lost"
@@ -198,7 +192,7 @@ class Client(Methods, StepByStep):
             )
 
     def _make(self) -> Connection:
-        conn = (Connection if self._auto else Manual)(
+        conn = Connection(
             self.target.transports,
             self.target.key,
             negotiate,

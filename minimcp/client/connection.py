@@ -18,7 +18,8 @@ from .errors import HTTPStatus
 from .inbox import Inbox
 from .peer import Peer, result_of
 from .tools import Tools
-from .transports.transport import Clock, Exchange, Steps, Transport
+from .transports.transport import Exchange, OnMessage, Transport
+from .transports.waiting import Deadline
 
 if TYPE_CHECKING:
     from .trace import Recorder
@@ -28,7 +29,7 @@ log = logging.getLogger("minimcp")
 Message = dict[str, Any]
 
 UNAUTHORIZED = "The server wants authorization (HTTP 401), and none was given or it was not accepted; see auth="
-_HANG_UP_S = 2.0  # for a last word to a server that may not be listening
+HANG_UP_S = 2.0  # for a last word to a server that may not be listening
 
 
 class Connection:
@@ -134,6 +135,15 @@ class Connection:
         transport.open(self.timeout_s)
         return transport
 
+    def adopt(self, transport: Transport, peer: Peer, newest_id: int) -> None:
+        """Go on with a transport that is open, to a server that is known.
+
+        :param newest_id: the highest request id that was used on it.
+        """
+        self._ids = itertools.count(newest_id + 1)
+        self.use(lambda: transport)
+        self.peer = peer
+
     def _lose(self, transport: Transport, error: ClientError) -> None:
         if transport is self.transport and not self.closed:
             self.lost = error
@@ -162,41 +172,46 @@ class Connection:
         self,
         peer: Peer,
         message: Message,
-        clock: Clock,
+        deadline: Deadline,
+        on_message: OnMessage | None = None,
         started: Callable[[Exchange], None] | None = None,
-    ) -> Steps:
-        """Send a request, yield what arrives for it before its answer, and return the result.
+    ) -> Message:
+        """Send a request, give what arrives for it before its answer to `on_message`, and return the result.
 
         When it ends in any other way the server is told that the answer is no longer awaited.
+
+        :param on_message: by default the inbox takes these messages.
+        :param started: takes the exchange once the request is sent.
 
         :raises ClientError: whatever went wrong.
         """
         answered = False
         headers = peer.era.headers(self, message)
         exchange = None
+        take = on_message or self.inbox.put
         try:
-            exchange = self.transport.start(message, headers, clock.left())
+            exchange = self.transport.start(message, headers, deadline.left())
             if started is not None:
                 started(exchange)
             paused_s = 0.0
             while True:
                 asked = self.inbox.answered
-                left = clock.left()
+                left = deadline.left()
                 try:
                     incoming = exchange.receive(left)
                 except Timeout:
                     # While a person is asked, a legacy server cannot answer.
-                    if (self.inbox.busy or self.inbox.answered != asked) and clock.extendable():
-                        clock.progress()
+                    if (self.inbox.busy or self.inbox.answered != asked) and deadline.can_extend():
+                        deadline.restart()
                         continue
-                    raise Timeout(f"The server did not answer {message['method']} in {clock.timeout_s} s") from None
+                    raise Timeout(f"The server did not answer {message['method']} in {deadline.timeout_s} s") from None
                 if exchange.paused_s > paused_s:
-                    clock.stop(exchange.paused_s - paused_s)
+                    deadline.extend(exchange.paused_s - paused_s)
                     paused_s = exchange.paused_s
                 if "method" in incoming:
                     if left == 0:
                         raise Timeout(f"The server sent much, but no answer to {message['method']}")
-                    yield incoming
+                    take(incoming)
                     continue
                 answered = True
                 if exchange.identity:
@@ -216,12 +231,21 @@ class Connection:
                 if not answered and message["method"] != "initialize":
                     self._cancel(message["id"])
 
+    def ask(self, peer: Peer, method: str, params: Message | None = None, timeout_s: float | None = None) -> Message:
+        """Send a request of the client's own, outside any call, and return its result.
+
+        :raises ClientError: when there is no answer, or an error.
+        """
+        message = wire.request(self.next_id(), method, params)
+        peer.era.dress(self, message, peer.version, None, False)
+        return self.exchange(peer, message, Deadline(timeout_s or self.timeout_s, None))
+
     def _cancel(self, id: Any) -> None:
         """Tell the server that an answer is no longer awaited. Spec: BASE-125, BASE-126"""
         if self.transport.closing_cancels:
             return
         try:
-            self.notify("notifications/cancelled", {"requestId": id, "reason": "no longer awaited"}, _HANG_UP_S)
+            self.notify("notifications/cancelled", {"requestId": id, "reason": "no longer awaited"}, HANG_UP_S)
         except ClientError as problem:
             log.debug("the server could not be told of a cancellation: %s", problem)
 
@@ -260,7 +284,7 @@ class Connection:
     def _refuse(self, request: Message, problem: InternalError) -> None:
         if self.peer is not None and not self.peer.era.answers:
             return
-        self.transport.send(wire.error(request["id"], problem), {}, _HANG_UP_S)
+        self.transport.send(wire.error(request["id"], problem), {}, HANG_UP_S)
 
     def notice(self, message: Message) -> None:
         """Take a notification that belongs to no call."""

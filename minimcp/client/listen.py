@@ -16,7 +16,7 @@ from ..engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from ..protocol import spec, wire
 from . import modern
 from .peer import result_of
-from .transports.transport import Clock, Mailbox, drain
+from .transports.waiting import Deadline, Mailbox
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -124,17 +124,17 @@ class _ModernListen:
         peer.era.dress(conn, message, peer.version, None, False)
         self._id = message["id"]
         self._ended = False
-        clock = Clock(conn.timeout_s, None)
-        self._exchange = conn.transport.start(message, peer.era.headers(conn, message), clock.left())
+        deadline = Deadline(conn.timeout_s, None)
+        self._exchange = conn.transport.start(message, peer.era.headers(conn, message), deadline.left())
         try:
-            self.accepted = self._acknowledgement(clock)
+            self.accepted = self._acknowledgement(deadline)
         except BaseException:
             self.close()
             raise
 
-    def _acknowledgement(self, clock: Clock) -> Message:
+    def _acknowledgement(self, deadline: Deadline) -> Message:
         while True:
-            first = self._exchange.receive(clock.left())
+            first = self._exchange.receive(deadline.left())
             if "method" not in first:
                 self._ended = True
                 result_of(first)
@@ -191,16 +191,12 @@ class _LegacyListen:
         try:
             conn.transport.listen()
             for uri in self._uris:
-                self._request("resources/subscribe", uri)
+                conn.ask(peer, "resources/subscribe", {"uri": uri})
         except BaseException:
             conn.listeners.discard(self)
             raise
         if self._uris:
             self.accepted["resourceSubscriptions"] = self._uris
-
-    def _request(self, method: str, uri: str) -> None:
-        message = wire.request(self._conn.next_id(), method, {"uri": uri})
-        drain(self._conn.exchange(self._peer, message, Clock(self._conn.timeout_s, None)), self._conn.inbox.put)
 
     def put(self, message: Message) -> None:
         """Take a notification, if it is wanted."""
@@ -231,7 +227,7 @@ class _LegacyListen:
         self._messages.put(None)
         try:
             for uri in self._uris:
-                self._request("resources/unsubscribe", uri)
+                self._conn.ask(self._peer, "resources/unsubscribe", {"uri": uri})
         except ClientError:
             pass
 

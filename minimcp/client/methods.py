@@ -10,7 +10,7 @@ from ..protocol import spec, wire
 from . import listen as listening
 from .answers import Answers, Roots
 from .cache import Cache
-from .call import Call
+from .call import ClientCall, RunningCall
 from .connection import Connection
 from .errors import ToolFailed
 from .peer import Peer
@@ -57,7 +57,7 @@ class Methods:
         :param options: `timeout`, `max_timeout` (s), `meta` (a dict for `_meta`), `progress` (a callback).
         """
         progress = options.pop("progress", None)
-        return self._call(method, params or {}, progress=progress is not None, **options).result(progress)  # type: ignore[no-any-return]
+        return self._call(method, params or {}, progress=progress is not None, **options).run(progress)  # type: ignore[no-any-return]
 
     def _call(
         self,
@@ -69,8 +69,8 @@ class Methods:
         max_timeout: Any = ...,
         meta: Message | None = None,
         progress: bool = False,
-    ) -> Call:
-        return Call(
+    ) -> ClientCall:
+        return ClientCall(
             self._connect,
             method,
             params,
@@ -95,14 +95,17 @@ class Methods:
         arguments, options = _split(arguments, more)
         progress = options.pop("progress", None)
         call = self._tool_call(name, arguments, {**options, "progress": progress is not None})
-        return call.result(progress)  # type: ignore[no-any-return]
+        return call.run(progress)  # type: ignore[no-any-return]
 
-    def start_tool(self, name: str, arguments: Message | None = None, /, **more: Any) -> Call:
-        """Like `call_tool`, but return the call: iterate over it for its progress, then take its `result()`."""
+    def start_tool(self, name: str, arguments: Message | None = None, /, **more: Any) -> RunningCall:
+        """Start a call of a tool and return it at once: iterate over it for its progress, then take its `result()`.
+
+        The call runs on a thread of its own. Arguments and options are those of `call_tool`.
+        """
         arguments, options = _split(arguments, more)
-        return self._tool_call(name, arguments, {**options, "progress": True})
+        return RunningCall(self._tool_call(name, arguments, {**options, "progress": True}))
 
-    def _tool_call(self, name: str, arguments: Message, options: Message) -> Call:
+    def _tool_call(self, name: str, arguments: Message, options: Message) -> ClientCall:
         check = options.pop("check", self._check)
         if self._approve is not None:
             from .consent import ask
@@ -188,7 +191,7 @@ class Methods:
                 return Result(found)
         progress = options.pop("progress", None)
         call = self._call(method, params, progress=progress is not None, **options)
-        result: Result = call.result(progress)
+        result: Result = call.run(progress)
         if cache is not None and not options and not call.asked and conn.ready().era.caches:
             cache.put(self.target.key, method, params, conn.identity, result)
         return result

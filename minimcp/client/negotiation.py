@@ -17,7 +17,8 @@ from . import legacy, modern
 from .connection import UNAUTHORIZED, Connection
 from .errors import HTTPStatus, RemoteError
 from .peer import Peer
-from .transports.transport import Clock, Exchange, drain
+from .transports.transport import Exchange
+from .transports.waiting import Deadline
 
 log = logging.getLogger("minimcp")
 
@@ -79,16 +80,11 @@ def _settle(conn: Connection, peer: Peer) -> Peer:
         if conn.watch:
             conn.transport.listen()
         if conn.log_level is not None and peer.offers("logging"):
-            _set_log_level(conn, peer, conn.log_level)
+            try:
+                conn.ask(peer, "logging/setLevel", {"level": conn.log_level})
+            except RemoteError as problem:
+                log.warning("the server does not set its log level: %s", problem)
     return peer
-
-
-def _set_log_level(conn: Connection, peer: Peer, level: str) -> None:
-    message = wire.request(conn.next_id(), "logging/setLevel", {"level": level})
-    try:
-        drain(conn.exchange(peer, message, Clock(conn.timeout_s, None)), conn.inbox.put)
-    except RemoteError as problem:
-        log.warning("the server does not set its log level: %s", problem)
 
 
 def _greet(conn: Connection, mode: str) -> Peer:
@@ -165,15 +161,15 @@ def discover(conn: Connection, version: str, again: bool = False) -> Peer:
     modern.ERA.dress(conn, message, version, None, False)
     headers = modern.ERA.headers(conn, message)
     probing = conn.transport.kind != "http" and conn.mode == "auto"
-    clock = Clock(conn.probe_timeout_s if probing else conn.timeout_s, None)
+    deadline = Deadline(conn.probe_timeout_s if probing else conn.timeout_s, None)
     exchange = None
     keep = False
     try:
-        exchange = conn.transport.start(message, headers, clock.left())
-        answer = exchange.receive(clock.left())
+        exchange = conn.transport.start(message, headers, deadline.left())
+        answer = exchange.receive(deadline.left())
         while "method" in answer:
             conn.inbox.put(answer)
-            answer = exchange.receive(clock.left())
+            answer = exchange.receive(deadline.left())
         status = exchange.status
         conn.identity = exchange.identity
     except Timeout:
@@ -232,9 +228,8 @@ def initialize(conn: Connection, version: str) -> Peer:
 
     :raises ClientError: when the server refuses, or answers with a revision this client does not speak. Spec: BASE-105
     """
-    message = wire.request(conn.next_id(), "initialize", legacy.initialize_params(conn, version))
-    steps = conn.exchange(Peer(legacy.ERA, version, {}), message, Clock(conn.timeout_s, None))
-    greeting = drain(steps, conn.inbox.put)
+    peer = Peer(legacy.ERA, version, {})
+    greeting = conn.ask(peer, "initialize", legacy.initialize_params(conn, version))
     found = greeting.get("protocolVersion")
     if found not in spec.LEGACY_VERSIONS:
         raise ProtocolError(f"The server answered initialize with the revision {str(found)[:50]!r}, which is not known")

@@ -1,342 +1,364 @@
-"""Going step by step, to see and to say everything oneself: `Client(target, auto=False)`.
+"""Step-by-step mode: `Steps(target)` sends and receives one message at a time, so that a learner sees and says it all.
 
-    client = Client(["python", "server.py"], auto=False, trace=True)
-    client.start()                                            # state "started"
-    client.initialize("2025-11-25")                           # "initializing"
-    client.initialized()                                      # "ready"
-    client.send({"jsonrpc": "2.0", "id": "mine", "method": "tools/list"})
-    client.receive()
-    client.list_tools()
+    steps = Steps(["python", "server.py"], trace=True)
+    steps.start()                                            # state "started"
+    steps.initialize("2025-11-25")                           # "initializing"
+    steps.initialized()                                      # "ready"
+    steps.send({"jsonrpc": "2.0", "id": "mine", "method": "tools/list"})
+    steps.receive()
+    client = steps.client()                                  # "handed over": a Client on the same connection
 
-With a modern server `client.discover()` takes the place of the two: "discovered". From then on the methods of every
-client work too. What is sent by hand goes out as it is, however wrong, and changes no state. What comes in goes to
-`receive`, in order, unless one of the other methods is waiting for it.
+With a modern server `discover()` takes the place of the two: "discovered". A message sent by hand goes out as it is,
+even if it is wrong, and changes no state.
 """
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
-from ..protocol import spec
+from ..protocol import headers as mirrored
+from ..protocol import spec, wire
 from ..protocol.errors import InvalidRequest
-from ..protocol.wire import check
-from . import modern, negotiation
-from .connection import Connection
-from .inbox import Inbox
-from .peer import Peer
+from . import legacy, modern, targets
+from .errors import HTTPStatus
+from .peer import Peer, result_of
 from .results import Result
-from .transports.transport import MOST_WAITING, Clock, Exchange, Mailbox, Steps, Transport
+from .transports.transport import Exchange, SessionExpired, Transport
 
 if TYPE_CHECKING:
-    from .trace import Recorder
+    from .client import Client
 
 Message = dict[str, Any]
 
-# Their exchanges are read on a thread; what the others receive comes by itself.
+MOST_WAITING = 1000  # notifications that nobody has received yet
+# The replies of these transports are read by whoever waits; the others have a reader of their own.
 _READ_BY_CALLER = ("http", "wsgi")
-
-
-class StepByStep:
-    """The steps of a client made with `auto=False`; any other client takes them by itself.
-
-    In the wrong order they raise `ProtocolError` with the rule that forbids it.
-    """
-
-    _timeout: float | None
-
-    def _connect(self) -> Connection:
-        raise NotImplementedError
-
-    def _discard_closed(self) -> None:
-        raise NotImplementedError
-
-    def _manual(self) -> Manual:
-        conn = self._connect()
-        if not isinstance(conn, Manual):
-            raise ProtocolError(
-                "This client takes the steps by itself; make it with auto=False to take them one by one"
-            )
-        return conn
-
-    def start(self) -> None:
-        """Start the process, or make ready for HTTP; nothing is said yet."""
-        self._discard_closed()
-        self._manual().begin()
-
-    def send(self, message: Any, headers: dict[str, str] | None = None) -> None:
-        """Send a message exactly as it is, be it wrong.
-
-        :param headers: for HTTP, beside or in place of those of the transport and those that mirror a modern message.
-        :raises ClientError: when it could not be sent, or, for what is no request, HTTP did not accept it.
-        """
-        self._manual().send(message, headers or {})
-
-    def receive(self, timeout: Any = ...) -> Message:
-        """Return the next message of the server: responses to what was sent, its own requests and notifications.
-
-        :param timeout: in seconds, by default that of the client.
-        :raises Timeout: when none came in time.
-        :raises ClientError: when a message that was sent has no response, or the connection is lost.
-        """
-        return self._manual().receive(self._timeout if timeout is ... else timeout)
-
-    def discover(self, version: str = spec.MODERN_VERSIONS[-1]) -> Result:
-        """Ask a modern server what it is, and return its answer. Spec: BASE-073, BASE-087
-
-        :raises ProtocolError: when it is of the legacy era; `initialize` is the next step then.
-        """
-        return self._manual().discover(version)
-
-    def initialize(self, version: str = spec.LATEST_LEGACY) -> Result:
-        """Begin a legacy session, and return the server's answer. Spec: BASE-096"""
-        return self._manual().initialize(version)
-
-    def initialized(self) -> None:
-        """Tell a legacy server that the session has begun. Spec: BASE-098"""
-        self._manual().initialized()
+# Errors that only a modern server sends. Spec: BASE-087 to BASE-092
+_MODERN_CODES = (spec.HEADER_MISMATCH, spec.MISSING_CAPABILITY, spec.UNSUPPORTED_VERSION)
 
 
 class ByHand(dict):  # type: ignore[type-arg]
-    """A message as someone wrote it; a transport may ask it for members it does not have."""
+    """A message as someone wrote it; a transport that looks for a missing member finds None."""
 
     def __missing__(self, key: str) -> None:
         return None
 
 
-class Manual(Connection):
-    """A connection that does nothing by itself.
+class Steps:
+    """A connection that does nothing by itself; a step in the wrong order raises `ProtocolError` with the rule.
 
-    :ivar stage: "new", "started", "discovered", "initializing" or "ready".
+    :param target: as of `Client`, and so are `server headers auth session env cwd stderr limits trace`.
+    :param info: the client's own name and version, `{"name": ..., "version": ...}`.
+    :param capabilities: what `discover` and `initialize` declare, such as `{"elicitation": {}}`.
+    :param timeout: seconds to wait for an answer; `probe_timeout` for that to `discover`, except over HTTP.
+    :ivar state: "new", "started", "discovered", "initializing", "ready", "handed over", "lost" or "closed".
     """
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.stage = "new"
-        self._trace: Recorder | None = self._record
-        self._record = self  # type: ignore[assignment]  # to see what comes in before it is handed out
-        self.inbox = _WhileWaiting(self, self._answer, self._refuse, self.notice)
-        self._heard = Mailbox()
-        self._greeted: Peer | None = None
-        self._lock = threading.Lock()  # guards the two below
-        self._mine: set[int] = set()  # ids of requests that were not sent by hand and have no response yet
-        self.waiting = 0  # methods that wait for an answer
+    def __init__(
+        self,
+        target: Any,
+        *,
+        server: str | None = None,
+        info: Message | None = None,
+        capabilities: Message | None = None,
+        timeout: float = 60.0,
+        probe_timeout: float = 5.0,
+        trace: Any = None,
+        **options: Any,
+    ) -> None:
+        unknown = options.keys() - {"headers", "auth", "session", "env", "cwd", "stderr", "limits"}
+        if unknown:
+            raise TypeError(f"Steps has no option {sorted(unknown)[0]!r}")
+        self.target = targets.read(target, server, options)
+        self.state = "new"
+        self.transport = Transport()
+        self._info = {"name": "minimcp", "version": __version__} if info is None else info
+        self._capabilities = capabilities or {}
+        self._timeout = timeout
+        self._probe_timeout = probe_timeout
+        self._for_client = {**options, "server": server, "info": info, "trace": trace}
+        self._client: Client | None = None
+        self._given = target
+        self._recorder: Any = None
+        if trace:
+            from .trace import recorder
 
-    @property
-    def state(self) -> str:
-        """The stage, or "lost" or "closed"."""
-        return "closed" if self.closed else self.stage if self.lost is None else "lost"
+            self._recorder = recorder(trace)
+        self._awaited: int | None = None  # the id of a step's own request, whose answer is not for `receive`
+        self._lock = threading.Lock()  # guards the next two, and `state` against what other threads find out
+        self._newest_id = 0
+        self._over: ClientError | None = None  # why nothing can be sent any more
+        self._heard: queue.Queue[Message | ClientError] = queue.Queue()
+        self._peer = Peer(legacy.ERA, "", {})
 
-    def bind(self, kind: str) -> Callable[..., None]:
-        """Make what a transport calls with every message; it gives to `receive` what no method waits for."""
-        record = None if self._trace is None else self._trace.bind(kind)
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Steps to {self.target.name!r}: {self.state}>"
+
+    def start(self) -> None:
+        """Start the process, or get ready for HTTP; no message is sent. After `close` it starts again."""
+        if self.state != "closed":
+            self._expect("start", "new")
+        with self._lock:
+            self._newest_id, self._over = 0, None
+        self._heard = queue.Queue()
+        self.use(self.target.transports[0])
+        self.state = "started"
+
+    def use(self, make: Callable[[], Transport]) -> Transport:
+        """Make a transport and open it."""
+        transport = self.transport = make()
+        record = None if self._recorder is None else self._recorder.bind(transport.kind)
 
         def hear(direction: str, message: Any, **facts: Any) -> None:
+            # Messages pass here in the order of their arrival, whatever they belong to.
             if record is not None:
                 record(direction, message, **facts)
-            if direction != "received" or not isinstance(message, dict) or self._is_awaited(message):
-                return
-            if "method" not in message or "id" in message or len(self._heard) < MOST_WAITING:
-                self._heard.put(message)
+            if direction == "received" and isinstance(message, dict):
+                self._hear(message)
 
-        return hear
+        transport.record = hear
+        transport.on_lost = lambda error: self._end("lost", error) if transport is self.transport else None
+        transport.open(self._timeout)
+        return transport
 
-    def _is_awaited(self, message: Message) -> bool:
-        """Whether one of the client's other methods waits for this."""
+    def _hear(self, message: Message) -> None:
         if "method" in message:
-            return bool(self.waiting or self.listeners)
-        id = message.get("id")
+            if "id" in message or self._heard.qsize() < MOST_WAITING:
+                self._heard.put(message)
+        elif type(message.get("id")) is not int or message["id"] != self._awaited:
+            self._heard.put(message)
+
+    def _end(self, state: str, error: ClientError) -> None:
         with self._lock:
-            if type(id) is not int or id not in self._mine:
-                return False
-            self._mine.discard(id)
-            return True
-
-    def receive(self, timeout_s: float | None) -> Message:
-        """See `StepByStep`."""
-        self._expect("receive", "started", "discovered", "initializing", "ready")
-        try:
-            found = self._heard.get(timeout_s)
-        except queue.Empty:
-            raise Timeout(f"The server sent nothing in {timeout_s} s") from None
-        if isinstance(found, ClientError):
-            if self.closed or self.lost is not None:
-                self._heard.put(found)
-            raise found
-        return found  # type: ignore[no-any-return]
-
-    def _lose(self, transport: Transport, error: ClientError) -> None:
-        super()._lose(transport, error)
-        if self.lost is error:
-            self._heard.put(error)
+            if self._over is not None and state == "lost":
+                return
+            self.state, self._over = state, error
+        self._heard.put(error)
 
     def close(self) -> None:
-        """Hang up."""
-        super().close()
-        self._heard.put(ConnectionLost("The client was closed"))
+        """Close the connection, and the client that it was handed over to; `receive` raises. From any thread."""
+        client, self._client = self._client, None
+        if self.state not in ("new", "closed"):
+            self._end("closed", ConnectionLost("The connection was closed"))
+        if client is not None:
+            client.close()
+        self.transport.close()
 
-    def send(self, message: Any, headers: dict[str, str]) -> None:
-        """See `StepByStep`."""
+    def send(self, message: Any, headers: dict[str, str] | None = None) -> None:
+        """Send a message exactly as it is, even if it is wrong.
+
+        :param headers: for HTTP, beside or in place of those of the transport and those that mirror a modern message.
+        :raises ClientError: when it could not be sent, or when HTTP refused a notification or a response.
+        """
         self._expect("send", "started", "discovered", "initializing", "ready")
         if not isinstance(message, dict):
-            self.transport.send(message, headers, self.timeout_s)
+            self._deliver(message, headers or {})
             return
         message = ByHand(message)
+        headers = {**_mirrored(message), **(headers or {})}
         try:
-            kind = check(message)
+            if wire.check(message) in ("notification", "response"):
+                self._deliver(message, headers)
+                return
         except InvalidRequest:
-            kind = "wrong"  # which may be answered
-        headers = {**self._mirrored(message), **headers}
-        if kind in ("notification", "response"):
-            self.transport.send(message, headers, self.timeout_s)
-            return
-        if type(message["id"]) is int:
-            # So that it is not used again. Spec: BASE-004
-            self._ids = itertools.count(max(next(self._ids), message["id"] + 1))
-        exchange = self.transport.start(message, headers, self.timeout_s)
+            pass  # It may be answered like a request.
+        self._newest(message["id"])
+        exchange = self.transport.start(message, headers, self._timeout)
         if self.transport.kind in _READ_BY_CALLER:
             threading.Thread(target=self._read, args=(exchange,), name="minimcp-steps", daemon=True).start()
         else:
             exchange.close()
 
-    def _mirrored(self, message: Message) -> dict[str, str]:
-        params = message.get("params")
-        meta = params.get("_meta") if isinstance(params, dict) else None
-        if not isinstance(meta, dict) or not isinstance(meta.get(spec.META_VERSION), str):
-            return {}
+    def _deliver(self, message: Any, headers: dict[str, str]) -> None:
         try:
-            return modern.ERA.headers(self, message)
-        except (AttributeError, TypeError, ValueError):
-            return {}
+            self.transport.send(message, headers, self._timeout)
+        except SessionExpired:
+            self._expire()
+            raise
 
     def _read(self, exchange: Exchange) -> None:
         try:
             while "method" in exchange.receive(None):
                 pass
         except ClientError as error:
-            if not self.closed:
+            if isinstance(error, SessionExpired):
+                self._expire()
+            if self._over is None:
                 self._heard.put(error)
         finally:
             exchange.close()
 
-    def next_id(self) -> int:
-        """An id that was never used, by hand or otherwise."""
+    def _expire(self) -> None:
+        """Go back to where a new session can begin. Spec: TRN-149"""
         with self._lock:
-            id = super().next_id()
-            self._mine.add(id)
-            return id
+            if self._over is None:
+                self.state = "started"
 
-    def exchange(
-        self, peer: Peer, message: Message, clock: Clock, started: Callable[[Exchange], None] | None = None
-    ) -> Steps:
-        """See `Connection`."""
-        with self._waits():
-            return (yield from super().exchange(peer, message, clock, started))
+    def receive(self, timeout: Any = ...) -> Message:
+        """Return the next message of the server: a response to what was sent by hand, a request or a notification.
 
-    @contextmanager
-    def _waits(self) -> Iterator[None]:
-        with self._lock:
-            self.waiting += 1
+        :param timeout: in seconds, None for no limit; default: that of the constructor.
+        :raises Timeout: when none came in time.
+        :raises ClientError: when a message that was sent has no response, or the connection is lost.
+        """
+        if self.state not in ("lost", "closed"):
+            self._expect("receive", "started", "discovered", "initializing", "ready")
+        timeout = self._timeout if timeout is ... else timeout
+        heard = self._heard
         try:
-            yield
-        finally:
-            with self._lock:
-                self.waiting -= 1
+            found = heard.get(timeout != 0, timeout)
+        except queue.Empty:
+            raise Timeout(f"The server sent nothing in {timeout} s") from None
+        if isinstance(found, ClientError):
+            if found is self._over:
+                heard.put(found)
+            raise found
+        return found
 
-    # The steps
+    def discover(self, version: str = spec.MODERN_VERSIONS[-1]) -> Result:
+        """Ask a modern server for its identity and capabilities, and return its answer. Spec: BASE-073, BASE-087
 
-    def begin(self) -> None:
-        """Open the transport."""
-        self._expect("start", "new")
-        self.use(self.transports[0])
-        self.stage = "started"
-
-    def discover(self, version: str) -> Result:
-        """See `StepByStep`."""
+        :raises ProtocolError: when it is of the legacy era; `initialize` is the next step then.
+        """
         self._expect("discover", "started")
+        meta = {spec.META_VERSION: version, spec.META_CAPABILITIES: self._capabilities, spec.META_CLIENT: self._info}
+        probing = self.transport.kind != "http"
         try:
-            with self._waits():
-                peer = negotiation.discover(self, version)
-        except negotiation.SpeaksLegacy as verdict:
-            if verdict.probe is not None:
-                verdict.probe.close()
-            raise ProtocolError(
-                'The server is of the legacy era, call initialize(): "any other error, or no answer within a '
-                'reasonable timeout: the server is legacy; send initialize" (BASE-089)'
-            ) from None
-        self.transport.settle(peer.version)
-        self.peer, self.stage = peer, "discovered"
-        return Result(peer.greeting)
+            answer, status = self._ask("server/discover", {"_meta": meta}, probing)
+        except (Timeout, HTTPStatus) as problem:
+            status = problem.status if isinstance(problem, HTTPStatus) else 400 if probing else 0
+            if not 400 <= status < 500 or status in (401, 403, 429):
+                raise
+            answer = {}
+        result, error = answer.get("result"), answer.get("error")
+        code = error.get("code") if isinstance(error, dict) else None
+        supported = result.get("supportedVersions") if isinstance(result, dict) else None
+        if code in _MODERN_CODES:
+            result_of(answer)
+        if code == spec.METHOD_NOT_FOUND and status == 404:
+            # A modern server that has no discovery. Spec: TRN-103
+            result, supported = {}, [version]
+        mutual = [each for each in spec.MODERN_VERSIONS if isinstance(supported, list) and each in supported]
+        if result is None or not mutual:
+            raise ProtocolError(f"The server is of the legacy era, call initialize(): {_LEGACY}")
+        self._peer = Peer(modern.ERA, mutual[-1], result)
+        self.transport.settle(mutual[-1])
+        self.state = "discovered"
+        return Result(result)
 
-    def initialize(self, version: str) -> Result:
-        """See `StepByStep`."""
+    def initialize(self, version: str = spec.LATEST_LEGACY) -> Result:
+        """Begin a legacy session, and return the server's answer. Spec: BASE-096"""
         self._expect("initialize", "started")
-        self._greeted = negotiation.initialize(self, version)
-        self.transport.settle(self._greeted.version)
-        self.stage = "initializing"
-        return Result(self._greeted.greeting)
+        params = {"protocolVersion": version, "capabilities": self._capabilities, "clientInfo": self._info}
+        result = result_of(self._ask("initialize", params, False)[0])
+        found = result.get("protocolVersion")
+        if found not in spec.LEGACY_VERSIONS:
+            raise ProtocolError(f"The server answered initialize with an unknown revision: {str(found)[:50]!r}")
+        self._peer = Peer(legacy.ERA, found, result)
+        self.transport.settle(found)
+        self.state = "initializing"
+        return Result(result)
 
     def initialized(self) -> None:
-        """See `StepByStep`."""
+        """Tell a legacy server that the session has begun. Spec: BASE-098"""
         self._expect("initialized", "initializing")
-        self.peer = self._greeted
-        self.notify("notifications/initialized")
-        self.stage = "ready"
+        self._deliver(wire.notification("notifications/initialized"), {})
+        self.state = "ready"
         self.transport.listen()
 
-    def ready(self) -> Peer:
-        """The server, once the steps to it were taken."""
-        if not self.closed and self.lost is None:
-            self._expect("This", "discovered", "ready")
-        return super().ready()
+    def _ask(self, method: str, params: Message, probing: bool) -> tuple[Message, int | None]:
+        """Send the request of a step, and return its response and HTTP status; other messages go to `receive`."""
+        message = wire.request(self._newest(), method, params)
+        timeout_s = self._probe_timeout if probing else self._timeout
+        end = time.monotonic() + timeout_s
+        self._awaited = message["id"]
+        exchange = self.transport.start(message, _mirrored(message), timeout_s)
+        try:
+            while True:
+                answer = exchange.receive(max(0.0, end - time.monotonic()))
+                if "method" not in answer:
+                    return answer, exchange.status
+        finally:
+            self._awaited = None
+            exchange.close()
 
-    def renew(self, stale: Peer) -> Peer:
-        """The session is over, and a new one is begun by hand. Spec: TRN-149"""
-        self.peer, self.stage = None, "started"
-        return self.ready()
+    def _newest(self, used: Any = None) -> int:
+        """Return a new request id, or take note of one used by hand, so that no id is used twice. Spec: BASE-004"""
+        with self._lock:
+            self._newest_id = max(self._newest_id, used) if type(used) is int else self._newest_id + (used is None)
+            return self._newest_id
 
-    def _expect(self, step: str, *stages: str) -> None:
-        """Refuse a step that does not come at this stage, with the rule."""
-        if self.stage not in stages:
-            name = step if step == "This" else f"{step}()"
-            rule = _RULES.get((step, self.stage)) or _RULES.get(("", self.stage)) or _RULES[(step, "")]
-            raise ProtocolError(f"{name} cannot come while the client is {self.stage!r}: {rule}")
+    def client(self, **options: Any) -> Client:
+        """Hand the connection over to a `Client`, whose callbacks get the requests that nobody received yet.
+
+        :param options: those of `Client`, such as `elicit` or `approve`.
+        """
+        from .client import Client
+
+        self._expect("client", "discovered", "ready")
+        client = self._client = Client(self._given, **{"timeout": self._timeout, **self._for_client, **options})
+        connection = client._connect()
+        connection.adopt(self.transport, self._peer, self._newest_id)
+        self.state = "handed over"
+        while not self._heard.empty():
+            message = self._heard.get()
+            if isinstance(message, dict) and "method" in message:
+                connection.inbox.put(message)
+        return client
+
+    def _expect(self, step: str, *states: str) -> None:
+        """Refuse a step that does not come in this state, with the rule."""
+        if self._over is not None:
+            raise self._over
+        if self.state not in states:
+            rule = _RULES.get((step, self.state)) or _RULES.get(("", self.state)) or _RULES[(step, "")]
+            raise ProtocolError(f"{step}() cannot come while the client is {self.state!r}: {rule}")
 
 
-class _WhileWaiting(Inbox):
-    """The inbox for what comes while a method waits; at other times `receive` has it."""
-
-    def __init__(self, conn: Manual, *args: Any) -> None:
-        super().__init__(*args)
-        self._conn = conn
-
-    def put(self, message: Message) -> None:
-        """Take a message."""
-        if self._conn.waiting or self._conn.listeners:
-            super().put(message)
+def _mirrored(message: Message) -> dict[str, str]:
+    """The headers that mirror a modern message, as far as it is well formed."""
+    params: Any = message.get("params")
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    if not isinstance(meta, dict) or not isinstance(meta.get(spec.META_VERSION), str):
+        return {}
+    try:
+        name = spec.METHODS[message["method"]].name_param if message["method"] in spec.METHODS else None
+        return mirrored.mirror(message, name if name in params else None, [])
+    except (AttributeError, TypeError, ValueError):
+        return {}
 
 
 _FIRST = '"after a successful answer send notifications/initialized" (BASE-098)'
 _PROBE = '"probe with server/discover before any other request" (TRN-028)'
-# By step and stage; then by stage for any step, then by step at any other stage.
+_LEGACY = (
+    '"any other error, or no answer within a reasonable timeout: the server is legacy; send initialize" (BASE-089)'
+)
+_MODERN = 'the server is modern, and "modern revisions have no handshake" (BASE-106)'
+# By step and state; then by state for any step, then by step in any other state.
 _RULES = {
-    ("start", "started"): "it was started already; close() ends it",
-    ("start", ""): "it was started already; close() ends it",
     ("", "new"): 'call start() first, "launch the server as a subprocess and exchange messages over it" (TRN-009)',
-    ("initialized", "started"): f"call initialize() first, {_FIRST}",
-    ("discover", "initializing"): f"{_PROBE}; close() it to begin anew",
-    ("discover", "ready"): f"{_PROBE}; close() it to begin anew",
-    ("discover", "discovered"): f"{_PROBE}; close() it to begin anew",
-    ("", "discovered"): 'the server is modern, and "modern revisions have no handshake" (BASE-106)',
+    ("", "handed over"): "client() handed the connection to a Client; close() ends it",
+    ("start", ""): "it was started already; close() ends it",
+    ("discover", ""): f"{_PROBE}; close() and start() again",
+    ("initialize", "discovered"): _MODERN,
     ("initialize", ""): '"initialize is the first interaction" (BASE-096), and it took place',
-    ("initialized", "ready"): f"{_FIRST[:-1]}, and it was sent)",
-    ("This", "initializing"): f"call initialized() first, {_FIRST}",
-    ("This", ""): (
+    ("initialized", "started"): f"call initialize() first, {_FIRST}",
+    ("initialized", "discovered"): _MODERN,
+    ("initialized", ""): f"{_FIRST[:-1]}, and it was sent)",
+    ("client", "initializing"): f"call initialized() first, {_FIRST}",
+    ("client", ""): (
         f'call discover(), or initialize() and initialized(), first: {_PROBE}, and send no "request other than ping '
         'before the initialize answer" (BASE-099)'
     ),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..engines.errors import ClientError, ProtocolError, Timeout
-from ..protocol import wire
-from .connection import Connection
+from .connection import HANG_UP_S, Connection
 from .errors import CallCancelled
 from .peer import Peer, result_of
-from .transports.transport import Steps
 
 log = logging.getLogger("minimcp")
 
@@ -22,7 +21,9 @@ _MOST_POLL_S = 60.0
 
 
 class Caller(Protocol):
-    """What a task needs of the call that it stands for; see `calls.Call`."""
+    """The part of a `call.ClientCall` that a task uses."""
+
+    on_progress: Callable[[Message], Any]
 
     def wait(self, seconds: float) -> None:
         """Wait before asking again."""
@@ -34,10 +35,11 @@ class Caller(Protocol):
         """Send a request and return its result."""
 
 
-def drive(call: Caller, conn: Connection, peer: Peer, task: Message) -> Steps:
+def drive(call: Caller, conn: Connection, peer: Peer, task: Message) -> Message:
     """Follow a task to its end and return the result of the call it stands for.
 
-    Status messages are yielded as progress without a number: `{"message": ...}`. Giving the call up cancels the task.
+    Status messages are told as progress without a number: `{"message": ...}`. When the call is given up, the task is
+    cancelled.
 
     :raises RemoteError: when the task failed.
     :raises ClientError: when it was cancelled, vanished or took too long.
@@ -53,7 +55,7 @@ def drive(call: Caller, conn: Connection, peer: Peer, task: Message) -> Steps:
             status = task.get("status")
             if task.get("statusMessage") != told and isinstance(task.get("statusMessage"), str):
                 told = task["statusMessage"]
-                yield {"message": told}
+                call.on_progress({"message": told})
             if status in ("completed", "failed", "cancelled"):
                 ended = True
                 return _outcome(task)
@@ -102,13 +104,7 @@ def _outcome(task: Message) -> Message:
 
 def _cancel(call: Caller, conn: Connection, peer: Peer, id: str) -> None:
     """Tell the server that the task is no longer wanted; it may end otherwise. Spec: EXT-044 to EXT-046"""
-    message = wire.request(conn.next_id(), "tasks/cancel", {"taskId": id})
-    peer.era.dress(conn, message, peer.version, None, False)
     try:
-        exchange = conn.transport.start(message, peer.era.headers(conn, message), 2.0)
-        try:
-            exchange.receive(2.0)
-        finally:
-            exchange.close()
+        conn.ask(peer, "tasks/cancel", {"taskId": id}, HANG_UP_S)
     except ClientError as problem:
         log.debug("the task could not be cancelled: %s", problem)

@@ -1,4 +1,4 @@
-"""Signed tokens: what the server hands out and must recognise when it comes back.
+"""Signed tokens, which a server gives to its clients and verifies when they come back.
 
 Used for `requestState` (Spec: BASE-180 to BASE-183) and for legacy session ids (Spec: TRN-142, TRN-154). The standard
 library's cryptography is imported where it is used: most servers on stdio never sign anything.
@@ -24,11 +24,11 @@ MAX_TOKEN = 2 * 1024 * 1024
 
 
 class BadSeal(MinimcpError):
-    """A token does not verify; the text is for the log and never for the wire."""
+    """The error for a token that does not verify; its text is for the log and never for the wire."""
 
 
 class Sealer:
-    """Signs with the first key and verifies with all of them, so that keys can be rotated.
+    """Signs tokens with the first key and verifies with all of them, so that keys can be rotated.
 
     :param secret: one key or several; without any the environment variable MINIMCP_SECRET (keys separated by
         white space), and without that a key of this process.
@@ -81,7 +81,7 @@ class Sealer:
 
 
 def digest(value: Any) -> str:
-    """A short fingerprint of a JSON value, the same for equal values."""
+    """Return a short fingerprint of a JSON value, the same for equal values."""
     from hashlib import sha256
 
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode("ascii")

@@ -15,7 +15,7 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:[^\s\x00-\x1f\x7f\\]*\Z")
 
 
 def check_uri(uri: Any) -> bool:
-    """Say whether a value is an absolute URI in form: a scheme, no white space, not too long.
+    """Say whether a value has the form of an absolute URI: a scheme, no white space, at most `MAX_URI` characters.
 
     Spec: FEAT-076, FEAT-078
     """
@@ -35,7 +35,7 @@ class Template:
     def __init__(self, template: str) -> None:
         self.text = template
         self.names: list[str] = []
-        # (literal before, variable name, may hold slashes, may be empty)
+        # (literal before, variable name or "" for none, may hold slashes)
         self._parts: list[tuple[str, str, bool]] = []
         self._query: list[str] = []
         rest, self._tail = template, ""
@@ -75,7 +75,7 @@ class Template:
             self._parts.append((before, variable, kind == "+" or bool(star)))
 
     def match(self, uri: str) -> dict[str, str] | None:
-        """The variables of a URI that fits, percent-decoded, or None."""
+        """Return the variables of a URI that fits, percent-decoded, or None."""
         if len(uri) > MAX_URI:
             return None
         values: dict[str, str] = {}
@@ -134,7 +134,7 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|c
 
 
 def safe_join(root: str | os.PathLike[str], path: str) -> str:
-    """Join a path a client named below a root, following links, and return the real path.
+    """Join a root and a path that a client named, following links, and return the real path.
 
     :raises ValueError: when it is absolute, names a device, or leaves the root by `..` or by a link. Spec: FEAT-079
     """

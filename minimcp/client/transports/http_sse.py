@@ -19,7 +19,8 @@ from ...engines.http_client.response import Headers, deadline_of, with_defaults
 from ...protocol import wire
 from ..errors import HTTPStatus, UsedAfterFork
 from .events import Events, messages
-from .transport import Exchange, Message, Pending, Transport
+from .transport import Exchange, Message, Transport
+from .waiting import Pending
 
 log = logging.getLogger("minimcp")
 

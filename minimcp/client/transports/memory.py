@@ -8,7 +8,8 @@ from typing import Any
 from ...engines.errors import ConnectionLost, ProtocolError
 from ...protocol import wire
 from ...protocol.errors import McpError
-from .transport import Exchange, Message, Pending, Transport
+from .transport import Exchange, Message, Transport
+from .waiting import Pending
 
 
 class MemoryTransport(Transport):

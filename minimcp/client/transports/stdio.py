@@ -19,7 +19,8 @@ from ...protocol.errors import McpError
 from ..errors import UsedAfterFork
 from .pipes import CAN_POLL, QUEUE_BYTES, Lines
 from .process import PATIENCE_S, Child, Sink
-from .transport import Exchange, Message, Pending, Queued, Transport
+from .transport import Exchange, Message, Transport
+from .waiting import Pending, Queued
 
 log = logging.getLogger("minimcp")
 

@@ -1,0 +1,224 @@
+"""Queues and deadlines of the client's transports."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Optional
+
+from ...engines.errors import ClientError, ConnectionLost, Timeout
+from ...protocol import spec
+from .transport import Exchange, Message
+
+MOST_WAITING = 1000
+
+
+class Mailbox:
+    """A queue between threads. That of the standard library may wait for ever where there is little time left.
+
+    `queue.SimpleQueue.get`, up to Python 3.12, takes a timeout that has just passed for none at all.
+    """
+
+    __slots__ = ("_items", "_signal")
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._signal = threading.Lock()  # released when something was put; guards nothing
+        self._signal.acquire()
+
+    def put(self, item: Any) -> None:
+        """Add something."""
+        self._items.append(item)
+        self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._signal.release()
+        except RuntimeError:
+            pass  # It is released already.
+
+    def get(self, timeout_s: float | None) -> Any:
+        """Take the oldest thing in it.
+
+        :raises queue.Empty: when there is none in time.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            try:
+                item = self._items.popleft()
+            except IndexError:
+                left = -1 if end is None else end - time.monotonic()
+                if end is not None and left <= 0:
+                    raise queue.Empty from None
+                self._signal.acquire(timeout=left)
+                continue
+            if self._items:
+                self._wake()  # for the next one that waits
+            return item
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class Queued(Exchange):
+    """An exchange whose messages are put by a reader thread; at most `MOST_WAITING` of them wait.
+
+    :param forget: called by `close`.
+    """
+
+    __slots__ = ("_error", "_forget", "_messages")
+
+    def __init__(self, forget: Callable[[], None]) -> None:
+        self._messages = Mailbox()
+        self._forget = forget
+        self._error: ClientError | None = None
+
+    def put(self, message: Message) -> None:
+        """Give the exchange a message; a flood of notifications loses those that nobody takes in time."""
+        if "method" not in message or "id" in message or len(self._messages) < MOST_WAITING:
+            self._messages.put(message)
+
+    def receive(self, timeout_s: float | None) -> Message:
+        """Return the next message, or raise; see `Exchange`."""
+        try:
+            message: Optional[Message] = self._messages.get(timeout_s)
+        except queue.Empty:
+            raise Timeout("The server did not answer in time") from None
+        if message is None:
+            self._messages.put(None)
+            raise self._error or ConnectionLost("The connection is closed")
+        return message
+
+    def ready(self) -> bool:
+        """Whether `receive` returns or raises at once."""
+        return len(self._messages) > 0
+
+    def abort(self, error: ClientError) -> None:
+        """End the exchange with an error; what arrived before is still received."""
+        if self._error is None:
+            self._error = error
+            self._messages.put(None)
+
+    def close(self) -> None:
+        """Forget the exchange."""
+        self._forget()
+
+
+class Deadline:
+    """The time a request has left: `timeout_s` since the last sign of life, `max_timeout_s` in all.
+
+    Spec: BASE-138, BASE-141
+    """
+
+    __slots__ = ("_end", "_quiet", "timeout_s")
+
+    def __init__(self, timeout_s: float | None, max_timeout_s: float | None) -> None:
+        now = time.monotonic()
+        self.timeout_s = timeout_s
+        self._quiet = None if timeout_s is None else now + timeout_s
+        self._end = None if max_timeout_s is None else now + max_timeout_s
+
+    def left(self) -> float | None:
+        """Seconds until the next limit, never below zero; None for no limit."""
+        nearest = self._quiet
+        if nearest is None or (self._end is not None and self._end < nearest):
+            nearest = self._end
+        return None if nearest is None else max(0.0, nearest - time.monotonic())
+
+    def restart(self) -> None:
+        """Start the shorter time anew. Spec: BASE-140"""
+        if self.timeout_s is not None:
+            self._quiet = time.monotonic() + self.timeout_s
+
+    def can_extend(self) -> bool:
+        """Whether the longer time is not up yet."""
+        return self._end is None or time.monotonic() < self._end
+
+    def extend(self, seconds: float) -> None:
+        """Do not count these seconds, in which a person was asked."""
+        self.restart()
+        if self._end is not None:
+            self._end += seconds
+
+
+class Pending:
+    """The open exchanges of a transport with one channel, by request id and by progress token."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _open
+        self._open: dict[Any, Queued] = {}
+        self._gone: ClientError | None = None
+
+    def add(self, message: Message) -> Queued:
+        """Make the exchange of a request that is about to be sent.
+
+        :raises ClientError: when the connection is already gone.
+        """
+        key = _key(message["id"])
+        exchange = Queued(lambda: self.drop(key))
+        with self._lock:
+            if self._gone is not None:
+                raise self._gone
+            self._open[key] = exchange
+        return exchange
+
+    def drop(self, key: Any) -> None:
+        """Forget an exchange."""
+        with self._lock:
+            self._open.pop(key, None)
+
+    def take(self, message: Message) -> bool:
+        """Give a message to the exchange it belongs to; False when it belongs to none.
+
+        A response goes by its id with its JSON type; progress by its token; what a listen stream says by the
+        subscription. Spec: BASE-006, TRN-019
+        """
+        if "method" not in message:
+            key = _key(message.get("id"))
+        else:
+            key = _related(message)
+        with self._lock:
+            exchange = self._open.get(key) if key is not None else None
+            if exchange is None:
+                # A response that nobody waits for is late or made up: dropped, never given to another.
+                return "method" not in message
+            if "method" not in message:
+                del self._open[key]
+        exchange.put(message)
+        return True
+
+    def fail(self, error: ClientError, for_good: bool = True) -> None:
+        """End every exchange with an error, and with `for_good` refuse new ones."""
+        with self._lock:
+            waiting, self._open = list(self._open.values()), {}
+            if for_good:
+                self._gone = error
+        for exchange in waiting:
+            exchange.abort(error)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+
+def _key(id: Any) -> Any:
+    """A request id as a dict key that keeps 1, 1.0, true and "1" apart."""
+    return (type(id), id) if isinstance(id, (int, str)) and not isinstance(id, bool) else None
+
+
+def _related(message: Message) -> Any:
+    """The key of the exchange a notification belongs to, if it says so."""
+    params = message.get("params")
+    if not isinstance(params, dict) or "id" in message:
+        return None
+    if message["method"] == "notifications/progress":
+        return _key(params.get("progressToken"))
+    meta = params.get("_meta")
+    if isinstance(meta, dict) and spec.META_SUBSCRIPTION in meta:
+        return _key(meta[spec.META_SUBSCRIPTION])
+    if message["method"] == "notifications/cancelled":
+        # A server ends a listen stream with it.
+        return _key(params.get("requestId"))
+    return None
