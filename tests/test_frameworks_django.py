@@ -14,7 +14,7 @@ import pytest
 
 from minimcp import Context, Server, ToolError
 from tests.helpers import events, exchange, http_headers, modern, post, serving
-from tests.test_frameworks import TIMEOUT_S, YES, call, leave_a_running_call, tool
+from tests.test_frameworks import TIMEOUT_S, YES, call, check_routes, leave_a_running_call, tool
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,9 @@ def django_site(server: Server, middleware: Any = (), **settings: Any) -> Iterat
     from django.urls import path
 
     urls = types.ModuleType("urls")
-    urls.urlpatterns = [path("mcp", server.django_view())]  # type: ignore[attr-defined]
+    view = server.django_view()
+    places = ("mcp", "mcp/<path:rest>", ".well-known/<path:rest>")
+    urls.urlpatterns = [path(place, view) for place in places]  # type: ignore[attr-defined]
     with override_settings(ROOT_URLCONF=urls, MIDDLEWARE=list(middleware), **settings), serving(WSGIHandler()) as url:
         yield url + "/mcp"
 
@@ -98,6 +100,12 @@ def whoami() -> Server:
 def test_a_django_view_needs_no_csrf_token(django: Any) -> None:
     with django_site(whoami(), SESSION) as url:
         assert call(url, "plain") == {"fine": True}
+
+
+def test_further_paths_are_reached_through_a_django_view(django: Any) -> None:
+    server = whoami()
+    with django_site(server, SESSION) as url:
+        check_routes(url[: -len("/mcp")], server)
 
 
 def test_the_principal_is_the_user_whom_django_logged_in(django: Any, ann: str) -> None:

@@ -32,6 +32,7 @@ class Engine:
     :ivar notifications: the handlers of notifications of each era, by its name.
     :ivar registry: the dicts that the decorators fill.
     :ivar catalog: answers the handlers: the registry, unless the author has handed in another one.
+    :ivar routes: the handlers of further paths over HTTP, by path and HTTP method; see `Server.route`.
     :ivar serving: whether a message has been taken; before that no change is published.
     """
 
@@ -54,6 +55,7 @@ class Engine:
         self.limits = {**spec.LIMITS, **(limits or {})}
         self.page_size: int | None = None
         self.authenticate: Callable[[Message], Authenticated] | None = None
+        self.routes: dict[str, dict[str, hooks.Route]] = {}
         self.around_call: Callable[[Context], AbstractContextManager[Any]] | None = None
         self.around_request: hooks.AroundRequest | None = None
         self.strategy: Callable[[Context], Strategy | None] | None = None

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
+# The handler of a further path: from a WSGI environ to the status, the headers and the body of a response.
+Route = Callable[[Message], tuple[int, list[tuple[str, str]], Iterable[bytes]]]
 
 
 def around_call(hooks: Iterable[Any], ctx: Context, handler: Callable[..., Any]) -> Any:

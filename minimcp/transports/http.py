@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
 from ..protocol import headers, spec, sse, wire
@@ -102,7 +102,12 @@ class HttpApp(Generic[S]):
 
         :raises Refused: when there is none at its path, or none for its HTTP method.
         """
-        route = self.routes.get(environ.get("PATH_INFO", ""))
+        path, further = environ.get("PATH_INFO", ""), self.engine.routes
+        # The author's route at the whole path, or ours below the mount, or the author's below the mount.
+        added = further.get(environ.get("SCRIPT_NAME", "") + path) if further else None
+        route: Mapping[str, Handler] | None = None if added else self.routes.get(path)
+        if route is None:
+            route = added = added or further.get(path)
         if route is None:
             raise Refused(404, "There is no MCP endpoint at this path")
         method = environ["REQUEST_METHOD"]
@@ -111,7 +116,7 @@ class HttpApp(Generic[S]):
             if method == "OPTIONS" and environ.get("HTTP_ORIGIN"):
                 return _preflight
             raise Refused(405, "This endpoint does not take this method", ("Allow", ", ".join(route)))
-        return handler
+        return _guarded(handler) if added else handler
 
     def _post(self, environ: Environ) -> Response:
         principal = self.authenticate(environ)
@@ -334,6 +339,21 @@ class HttpApp(Generic[S]):
                 "Several processes serve, but Server(secret=...) is not set: a question's retry or a session that "
                 "reaches another process fails. Give all of them one secret, or set MINIMCP_SECRET."
             )
+
+
+def _guarded(handler: Handler) -> Handler:
+    """Wrap the handler of an author's route, so that its failure is answered."""
+
+    def run(environ: Environ) -> Response:
+        try:
+            status, fields, body = handler(environ)
+            return status, list(fields), body
+        except McpError:
+            raise
+        except Exception:
+            raise _failed(f"the route {environ.get('PATH_INFO')}") from None
+
+    return run
 
 
 def _failed(function: str) -> McpError:

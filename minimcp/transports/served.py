@@ -104,6 +104,9 @@ class Served(Protocol[S]):
     def allowed_origins(self) -> frozenset[str]: ...
 
     @property
+    def routes(self) -> Mapping[str, Mapping[str, Handler]]: ...
+
+    @property
     def authenticate(self) -> Callable[[Environ], Authenticated] | None: ...
 
     @property
