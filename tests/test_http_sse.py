@@ -8,7 +8,7 @@ import pytest
 from werkzeug.test import Client
 
 from minimcp import Context, Server
-from tests import doors
+from tests import transports
 from tests.helpers import exchange, serving
 
 HELLO = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
@@ -48,7 +48,7 @@ def test_the_first_event_tells_where_to_post(server):
 
 
 def test_everything_comes_on_the_stream(server):
-    with doors.Sse(server) as talk:
+    with transports.Sse(server) as talk:
         talk.send({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO})
         assert talk.receive()["result"]["protocolVersion"] == "2024-11-05"
         talk.send({"jsonrpc": "2.0", "method": "notifications/initialized"})

@@ -1,7 +1,7 @@
-"""Legacy sessions: what a client said in `initialize`, and where to keep it.
+"""Legacy sessions: the results of `initialize`, and the sessions of HTTP clients by their ids.
 
-A stdio connection has one session for its whole life. Over HTTP a session is found by its id, which is itself a
-sealed copy of what `initialize` settled: a worker that shares the secret can restore a session it has never seen.
+A stdio connection has one session for its whole life. Over HTTP a session is found by its id, which is itself a sealed
+copy of the results of `initialize`: a worker that shares the secret can restore a session that it has never seen.
 Spec: TRN-141 to TRN-155
 """
 
@@ -23,7 +23,7 @@ Message = dict[str, Any]
 
 
 class Session:
-    """One client's connection, as far as the legacy era remembers it.
+    """The legacy era's state of one client.
 
     :ivar version: the negotiated revision, None before `initialize`.
     :ivar send: takes messages that belong to no request, or None while there is no way to deliver them.
@@ -102,7 +102,7 @@ class Session:
         return True
 
     def resolve(self, response: Message) -> bool:
-        """Give a response to whoever waits for it; one that nobody asked for is ignored."""
+        """Pass a response to the call that waits for it; one that no call has asked for is ignored."""
         problem = response.get("error")
         if problem is None:
             return self._settle(response["id"], response["result"])
@@ -125,7 +125,7 @@ class Session:
 
 
 class Sessions:
-    """The sessions of an HTTP door: at most `cap` of them, each forgotten after `idle_s` seconds without use."""
+    """The sessions of HTTP clients: at most `cap`, each forgotten after `idle_s` seconds without use."""
 
     def __init__(self, sealer: Sealer, cap: int, idle_s: float, lifetime_s: float) -> None:
         self._sealer = sealer
@@ -154,7 +154,7 @@ class Sessions:
             other.close()
 
     def _make_room(self) -> list[Session]:
-        """Take out what has been idle too long, or else, at the cap, what was used least recently."""
+        """Take out the sessions that have been idle too long, or else, at the cap, the one used least recently."""
         dropped = self._expire()
         if len(self._sessions) >= self._cap:
             oldest = next((other for other in self._sessions.values() if not _busy(other)), None)
@@ -164,7 +164,7 @@ class Sessions:
         return dropped
 
     def _expire(self) -> list[Session]:
-        """Take out what has been idle too long. They are in order of use, so this looks only at those."""
+        """Take out the sessions that have been idle too long; they are in order of use, so no others are looked at."""
         dropped = []
         oldest = time.monotonic() - self._idle_s
         for session in self._sessions.values():
@@ -223,7 +223,7 @@ class Sessions:
         session.close()
 
     def all(self) -> list[Session]:
-        """A snapshot of the sessions."""
+        """Return a snapshot of the sessions."""
         with self._lock:
             return list(self._sessions.values())
 
