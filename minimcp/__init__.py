@@ -21,18 +21,22 @@ _HOMES = {
     "ConnectionLost": "engines.errors",
     "Context": "server.context",
     "FileStore": "engines.oauth.tokens",
+    "Forbidden": "protocol.errors",
     "HTTPStatus": "client.errors",
     "McpError": "protocol.errors",
     "MinimcpError": "engines.errors",
     "NotApproved": "client.errors",
     "OAuth": "engines.oauth.oauth",
+    "Principal": "protocol.principal",
     "ProtocolError": "engines.errors",
+    "Raw": "protocol.content",
     "RemoteError": "client.errors",
     "Server": "server.server",
     "Steps": "client.steps",
     "Timeout": "engines.errors",
     "ToolError": "protocol.errors",
     "ToolFailed": "client.errors",
+    "Unauthorized": "protocol.errors",
     "UsedAfterFork": "client.errors",
     "audio": "protocol.content",
     "clients": "client.client",
@@ -55,18 +59,22 @@ __all__ = [
     "ConnectionLost",
     "Context",
     "FileStore",
+    "Forbidden",
     "HTTPStatus",
     "McpError",
     "MinimcpError",
     "NotApproved",
     "OAuth",
+    "Principal",
     "ProtocolError",
+    "Raw",
     "RemoteError",
     "Server",
     "Steps",
     "Timeout",
     "ToolError",
     "ToolFailed",
+    "Unauthorized",
     "UsedAfterFork",
     "__version__",
     "audio",
@@ -88,8 +96,9 @@ if TYPE_CHECKING:
     from .engines.errors import AuthorizationError, ClientError, ConnectionLost, MinimcpError, ProtocolError, Timeout
     from .engines.oauth.oauth import OAuth
     from .engines.oauth.tokens import FileStore
-    from .protocol.content import audio, image, link, resource, text
-    from .protocol.errors import Cancelled, McpError, ToolError
+    from .protocol.content import Raw, audio, image, link, resource, text
+    from .protocol.errors import Cancelled, Forbidden, McpError, ToolError, Unauthorized
+    from .protocol.principal import Principal
     from .server.asking import Answer
     from .server.context import Context
     from .server.server import Server

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.doors import ROOT
 from tests.fake_llm import FakeLLM, calls
 from tests.helpers import serving
+from tests.transports import ROOT
 
 
 def run(model: FakeLLM, server: str, *options: str, stdin: Any = subprocess.DEVNULL) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.doors import ROOT
+from tests.transports import ROOT
 
 pytest.importorskip("alembic", reason="alembic is not installed")
 

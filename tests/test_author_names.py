@@ -7,7 +7,7 @@ from tests.helpers import Legacy, result
 
 SERVER = {
     # Registering.
-    *("tool", "resource", "prompt", "completion", "remove_tool", "remove_resource", "remove_prompt", "use"),
+    *("tool", "resource", "prompt", "completion", "remove_tool", "remove_resource", "remove_prompt", "use", "route"),
     # Telling clients.
     *("changed", "updated"),
     # Serving.

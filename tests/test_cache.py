@@ -113,11 +113,13 @@ def test_private_answers_are_of_one_user_and_public_ones_of_all():
 
 
 def test_a_list_under_a_rule_is_never_shown_to_somebody_else():
-    server = Server("s", ttl_ms=60_000, cache_scope="public", principal=lambda environ: environ["HTTP_AUTHORIZATION"])
+    server = Server(
+        "s", ttl_ms=60_000, cache_scope="public", authenticate=lambda environ: environ["HTTP_AUTHORIZATION"]
+    )
     seen = []
     server.tool(lambda: "x", "everybodys")
-    server.tool(lambda: "x", "roots", allow=lambda ctx: seen.append(ctx.principal) or ctx.principal == "root")
-    server.resource("root://1", allow=lambda ctx: ctx.principal == "root")(lambda: "x")
+    server.tool(lambda: "x", "roots", allow=lambda ctx: seen.append(ctx.principal.id) or ctx.principal.id == "root")
+    server.resource("root://1", allow=lambda ctx: ctx.principal.id == "root")(lambda: "x")
     shared, shown = Cache(), {}
     for who in ("root", "guest", "root"):
         with Client(server.wsgi, headers={"Authorization": who}, cache=shared) as client:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minimcp import Context, Server
+from minimcp import Context, Principal, Server
 from minimcp.server.catalog import Catalog, Entry
 from minimcp.server.makers import make_prompt, make_resource, make_tool
 from minimcp.server.registry import Registry
@@ -23,7 +23,7 @@ class PerPrincipal:
 
     def _mine(self, ctx: Context) -> Registry:
         ctx.private = True
-        return self.registries.get(ctx.principal or "", self._empty)
+        return self.registries.get(ctx.principal.id if ctx.principal else "", self._empty)
 
     def find(self, ctx):
         return self._mine(ctx).find(ctx)
@@ -92,7 +92,7 @@ def test_capabilities_too_are_the_callers_own(shelves):
 def guarded(policy, **options):
     """A server of one open entry of each kind and one that asks `allow` too."""
     server = Server("s", policy=policy, ttl_ms=1000, cache_scope="public", **options)
-    for name, more in (("open", {}), ("ruled", {"allow": lambda ctx: ctx.principal != "eve"})):
+    for name, more in (("open", {}), ("ruled", {"allow": lambda ctx: ctx.principal != Principal("eve")})):
         server.tool(lambda: "x", name, **more)
         server.prompt(lambda city: city, name, **more)
         server.resource(f"a://{name}", name=name, **more)(lambda: "x")

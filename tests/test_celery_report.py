@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.doors import ROOT
 from tests.embedded import embedded
 from tests.helpers import Process
+from tests.transports import ROOT
 
 pytest.importorskip("celery", reason="celery is not installed")
 if not os.path.isdir("/proc/self/task"):

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from minimcp import Client
-from tests.doors import ROOT
 from tests.embedded import embedded
+from tests.transports import ROOT
 
 COMMAND = [sys.executable, "-m", "minimcp", "run", "examples/ask.py"]
 
 
 @pytest.fixture(params=["stdio", "http"])
 def target(request: Any, monkeypatch: Any) -> Iterator[Any]:
-    """The server of `examples/ask.py`, at two doors."""
+    """The server of `examples/ask.py`, over two transports."""
     monkeypatch.chdir(ROOT)
     if request.param == "stdio":
         yield COMMAND

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from minimcp import Server
-from tests.doors import ROOT
 from tests.embedded import embedded
+from tests.transports import ROOT
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 

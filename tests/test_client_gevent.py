@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from minimcp import Client, ConnectionLost, Context, Server
-from tests.doors import ROOT
 from tests.embedded import embedded
+from tests.transports import ROOT
 
 pytest.importorskip("gevent", reason="gevent is not installed")
 

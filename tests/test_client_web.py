@@ -17,8 +17,8 @@ import pytest
 from minimcp.client.errors import HTTPStatus
 from minimcp.client.transports.http import HttpTransport
 from minimcp.engines.errors import ConnectionLost, ProtocolError, Timeout
-from tests.doors import ROOT
 from tests.scripted import NOTE, PING, Linked, received, result, scripted
+from tests.transports import ROOT
 
 # Redirects
 

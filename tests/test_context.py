@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minimcp import Cancelled, Context, Server
+from minimcp import Cancelled, Context, Principal, Server
 from tests.helpers import Legacy, modern, result
 
 LEVEL = "io.modelcontextprotocol/logLevel"
@@ -142,7 +142,7 @@ def test_the_context_knows_its_call():
         "tools/call", name="tool", arguments={"x": 1}, capabilities={"sampling": {}}, meta={**trace, **info}
     )
     server.handle(message, principal="ann")
-    assert seen["method"] == "tools/call" and seen["version"] == "2026-07-28" and seen["principal"] == "ann"
+    assert seen["method"] == "tools/call" and seen["version"] == "2026-07-28" and seen["principal"] == Principal("ann")
     assert seen["client_info"] == {"name": "c", "version": "2"} and seen["capabilities"] == {"sampling": {}}
     assert {name: seen["meta"][name] for name in trace} == trace
     assert seen["request"] is None and seen["session"] is None

@@ -8,17 +8,17 @@ import sys
 
 import pytest
 
-from tests import doors
+from tests import transports
 from tests.helpers import Process, modern, post
 
-ROOT = doors.ROOT
+ROOT = transports.ROOT
 FORMS = {"elicitation": {"form": {}, "url": {}}, "sampling": {}}
 
 
 @pytest.fixture
 def example(request):
     """A conversation with the example that the test's parameter names."""
-    with doors.Stdio(str(ROOT / "examples" / request.param)) as talk:
+    with transports.Stdio(str(ROOT / "examples" / request.param)) as talk:
 
         def ask(method, id=1, **params):
             talk.send(modern(method, id, **params))
@@ -54,7 +54,7 @@ def test_hello_serves_http_and_prints_how_to_connect():
         config = json.loads(process.wait_for(r'^ *(\{"mcpServers".*"command".*\})').group(1))
         assert process.terminate() == 0
     hello = config["mcpServers"]["hello"]
-    with doors.Stdio(*hello["args"]) as talk:
+    with transports.Stdio(*hello["args"]) as talk:
         talk.send(modern("tools/call", name="weekday", arguments={"day": "2026-07-28"}))
         assert talk.receive()["result"]["content"][0]["text"] == "Tuesday"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import socket
 import sqlite3
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 from minimcp import Context, Server
+from minimcp.transports.http import HttpApp
+from tests.embedded import embedded
 from tests.helpers import BOTH, events, exchange, http_headers, modern, post, serving
 
 FORMS = {"elicitation": {}}
@@ -57,7 +60,73 @@ def leave_a_running_call(url: str, server: Server, talk: bool) -> bool:
     return cancelled.wait(TIMEOUT_S)
 
 
+def check_routes(root: str, server: Server, headers: dict[str, str] | None = None) -> None:
+    """Reach every further path of a server that `root`/mcp is the endpoint of, HTTP+SSE too."""
+    metadata = "/.well-known/oauth-protected-resource/mcp"
+    server.route(metadata, lambda environ: (200, [("Content-Type", "application/json")], [b"{}"]))
+    server.route("/status/\u00fc", lambda environ: (203, [("Content-Type", "text/html")], [b"<p>", b"fine"]))
+    server.route(
+        "/status/\u00fc",
+        lambda environ: (202, [], [environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))]),
+        "POST",
+    )
+    server.route("/broken", lambda environ: 1 / 0)  # type: ignore[arg-type, return-value]
+    headers = headers or {}
+    with exchange(root + metadata, None, headers, "GET") as response:
+        assert (response.status, response.headers["Content-Type"], response.read()) == (200, "application/json", b"{}")
+    for method, status, body in (("GET", 203, b"<p>fine"), ("POST", 202, b'"said"'), ("DELETE", 405, None)):
+        said = "said" if method == "POST" else None
+        with exchange(root + "/mcp/status/%C3%BC", said, headers, method) as response:
+            assert response.status == status
+            assert response.read() == body or body is None
+    with exchange(root + "/mcp/broken", None, headers, "GET") as response:
+        assert (response.status, json.load(response)["error"]["code"]) == (500, -32603)
+    with exchange(root + "/mcp/nowhere", None, headers, "GET") as response:
+        assert response.status == 404
+    assert post(root + "/mcp", modern("tools/list"), **headers)[0] == 200
+    with exchange(root + "/mcp/sse", None, headers, "GET") as stream:
+        assert stream.readline() == b"event: endpoint\n"
+        target = stream.readline()[6:].decode().strip()
+        assert target.startswith("/mcp/messages?session_id=")
+        ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+        host, _, port = root[len("http://") :].partition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_S)
+        connection.request("POST", target, json.dumps(ping), {"Content-Type": "application/json", **headers})
+        assert connection.getresponse().status == 202
+        connection.close()
+        assert next(events(stream))["result"] == {}
+
+
 # Plain WSGI
+
+
+def test_further_paths_are_reached_where_the_callable_is_mounted() -> None:
+    from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+    server = Server("routes")
+    server.tool(lambda: "x", "plain")
+    app = DispatcherMiddleware(lambda *_: [], {"/mcp": server.wsgi, "/.well-known": server.wsgi})
+    with serving(app) as url:
+        check_routes(url, server)
+
+
+def test_further_paths_are_reached_on_the_embedded_server() -> None:
+    server = Server("routes")
+    server.route("/", lambda environ: (200, [("Content-Length", "4")], [b"home"]))
+    server.route("/deep/path", lambda environ: (200, [], iter([b"a", b"b"])))
+    with embedded(HttpApp(server.engine, ("/mcp",))) as listening:
+        url = listening.url
+        for path, body in (("/", b"home"), ("/deep/path", b"ab")):
+            with exchange(url + path, None, {}, "GET") as response:
+                assert response.read() == body
+        assert post(url + "/mcp", modern("server/discover"))[0] == 200
+        # Host and Origin are checked here too.
+        with exchange(url + "/", None, {"Host": "evil.example"}, "GET") as response:
+            assert response.status == 403
+        with exchange(url + "/", None, {"Origin": "http://localhost:1"}, "GET") as response:
+            assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:1"
+    with pytest.raises(ValueError, match="begins with a slash"):
+        server.route("status", lambda environ: (200, [], []))
 
 
 def test_the_callable_keeps_the_rules_of_wsgi() -> None:
@@ -153,7 +222,7 @@ class Site:
     def __init__(self, flask: Any, database: Any = ":memory:", **options: Any) -> None:
         g, self.log = flask.g, []  # type: ignore[var-annotated]
         self.torn_down = threading.Event()
-        self.server = Server("site", principal=lambda environ: g.user, **options)
+        self.server = Server("site", authenticate=lambda environ: g.user, **options)
         self.app = app = flask.Flask("site")
 
         @app.before_request
@@ -211,6 +280,16 @@ def test_a_flask_view_serves_both_paths_and_every_method(flask: Any) -> None:
             assert (response.status, response.headers["Content-Type"], response.read()) == (202, None, b"")
 
 
+def test_further_paths_are_reached_through_a_flask_view(flask: Any) -> None:
+    server, app = Server("routes"), flask.Flask("site")
+    server.tool(lambda: "x", "plain")
+    view = server.flask_view()
+    for rule in ("/mcp", "/mcp/<path:rest>", "/.well-known/<path:rest>"):
+        app.add_url_rule(rule, view_func=view)
+    with serving(app) as url:
+        check_routes(url, server)
+
+
 def test_a_handler_in_a_flask_view_sees_what_a_view_sees(flask: Any) -> None:
     site = Site(flask)
 
@@ -231,7 +310,7 @@ def test_a_handler_on_a_worker_has_a_flask_context_of_its_own(flask: Any) -> Non
     @site.server.tool
     def talks(ctx: Context) -> dict:
         site.note("handler")
-        return {"user": flask.g.user, "me": ctx.principal, "db": flask.g.db.execute("select 1").fetchone()[0]}
+        return {"user": flask.g.user, "me": ctx.principal.id, "db": flask.g.db.execute("select 1").fetchone()[0]}
 
     with site.serve() as url:
         assert call(url, "talks", Test_User="ann") == {"user": "ann", "me": "ann", "db": 1}

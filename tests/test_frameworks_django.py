@@ -14,7 +14,7 @@ import pytest
 
 from minimcp import Context, Server, ToolError
 from tests.helpers import events, exchange, http_headers, modern, post, serving
-from tests.test_frameworks import TIMEOUT_S, YES, call, leave_a_running_call, tool
+from tests.test_frameworks import TIMEOUT_S, YES, call, check_routes, leave_a_running_call, tool
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,9 @@ def django_site(server: Server, middleware: Any = (), **settings: Any) -> Iterat
     from django.urls import path
 
     urls = types.ModuleType("urls")
-    urls.urlpatterns = [path("mcp", server.django_view())]  # type: ignore[attr-defined]
+    view = server.django_view()
+    places = ("mcp", "mcp/<path:rest>", ".well-known/<path:rest>")
+    urls.urlpatterns = [path(place, view) for place in places]  # type: ignore[attr-defined]
     with override_settings(ROOT_URLCONF=urls, MIDDLEWARE=list(middleware), **settings), serving(WSGIHandler()) as url:
         yield url + "/mcp"
 
@@ -90,7 +92,7 @@ def whoami() -> Server:
 
     @server.tool
     def me(ctx: Context) -> dict:
-        return {"principal": ctx.principal, "user": str(ctx.request["django.request"].user)}
+        return {"principal": ctx.principal and ctx.principal.id, "user": str(ctx.request["django.request"].user)}
 
     return server
 
@@ -98,6 +100,12 @@ def whoami() -> Server:
 def test_a_django_view_needs_no_csrf_token(django: Any) -> None:
     with django_site(whoami(), SESSION) as url:
         assert call(url, "plain") == {"fine": True}
+
+
+def test_further_paths_are_reached_through_a_django_view(django: Any) -> None:
+    server = whoami()
+    with django_site(server, SESSION) as url:
+        check_routes(url[: -len("/mcp")], server)
 
 
 def test_the_principal_is_the_user_whom_django_logged_in(django: Any, ann: str) -> None:
@@ -111,7 +119,7 @@ def test_a_front_servers_user_counts_only_where_django_has_no_users(django: Any)
 
     @server.tool
     def me(ctx: Context) -> dict:
-        return {"principal": ctx.principal}
+        return {"principal": ctx.principal and ctx.principal.id}
 
     class Front:
         def __init__(self, get_response: Any) -> None:
@@ -139,7 +147,7 @@ def test_where_django_requires_a_login_nobody_gets_in_and_nobody_is_redirected(d
             assert json.load(response)["error"]["code"] == -32600
         assert call(url, "me", Cookie=ann) == {"principal": "ann", "user": "ann"}
     server = Server(
-        "tokens", principal=lambda environ: {"Bearer x": "xenia"}.get(environ.get("HTTP_AUTHORIZATION", ""))
+        "tokens", authenticate=lambda environ: {"Bearer x": "xenia"}.get(environ.get("HTTP_AUTHORIZATION", ""))
     )
     server.tool(lambda: {"fine": True}, "plain")
     with django_site(server, middleware) as url:
@@ -274,11 +282,11 @@ def test_a_django_view_streams_changes_and_holds_no_database_connection(django: 
 
     used = []
 
-    def principal(environ: Any) -> Any:
+    def authenticate(environ: Any) -> Any:
         used.append(connections["default"])
         return environ["django.request"].user.get_username()
 
-    server = Server("changes", principal=principal)
+    server = Server("changes", authenticate=authenticate)
     server.tool(lambda: "x", "first")
     message = modern("subscriptions/listen", notifications={"toolsListChanged": True})
     headers = http_headers(message, Cookie=ann)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from minimcp import Context, McpError, Server, ToolError
+from minimcp import Context, McpError, Principal, Server, ToolError
 from minimcp.protocol import errors
 from tests.helpers import Legacy, modern, problem, result
 
@@ -44,7 +44,8 @@ def watched():
 
 def test_a_request_is_seen_with_its_reply(watched):
     outcome = watched(modern("tools/call", name="t"), principal="ann")
-    assert (outcome.method, outcome.name, outcome.principal, outcome.error) == ("tools/call", "t", "ann", None)
+    assert (outcome.method, outcome.name, outcome.error) == ("tools/call", "t", None)
+    assert outcome.principal == Principal("ann")
     assert outcome.reply["result"]["content"][0]["text"] == "x"
     assert outcome.ctx.version == "2026-07-28"
     watched.server.resource("a://1")(lambda: "x")

@@ -12,6 +12,7 @@ import pytest
 from werkzeug.test import Client
 
 from minimcp import Context, Server
+from minimcp.transports.streams import open_streams
 from tests.held import META, Steps, held_server, post, streaming
 from tests.helpers import exchange, http_headers, modern, serving
 from tests.official import check_emitted
@@ -99,12 +100,12 @@ def test_a_server_listens_on_the_loopback_address_by_default():
 
 def test_the_principal_comes_from_the_environment_or_a_function_of_it():
     seen = []
-    for options in ({}, {"principal": lambda environ: environ["HTTP_X_USER"]}):
+    for options in ({}, {"authenticate": lambda environ: environ["HTTP_X_USER"]}):
         server = Server("s", **options)
 
         @server.tool
         def who(ctx: Context) -> str:
-            seen.append((ctx.principal, ctx.request["HTTP_X_USER"]))
+            seen.append((ctx.principal.id, ctx.request["HTTP_X_USER"]))
             return "x"
 
         message = modern("tools/call", name="who")
@@ -283,3 +284,22 @@ def test_without_room_for_a_stream_listening_is_acknowledged_empty_and_ended():
     assert [each.get("method", "result") for each in events[1:]] == ["notifications/cancelled", "result"]
     refused = modern("subscriptions/listen", notifications=5)
     assert send(Client(server.wsgi), refused).status_code == 400
+
+
+def test_the_limit_of_streams_is_the_processs_and_not_an_applications():
+    servers = [Server(name, limits={"foreign_streams": 1, "keepalive_s": 0.1}) for name in ("one", "other")]
+    for each in servers:
+        each.tool(lambda: "x", "t")
+    message = modern("subscriptions/listen", notifications={"toolsListChanged": True})
+    with serving(servers[0].wsgi) as url, streaming(url + "/mcp", message, http_headers(message)) as (_, event):
+        assert json.loads(event()["data"])["params"]["notifications"] == {"toolsListChanged": True}
+        assert b'"notifications":{}' in send(Client(servers[1].wsgi), message).data
+        assert Client(servers[1].wsgi).get("/sse").status_code == 503
+    leave = open_streams().enter(1)
+    assert leave is not None
+    assert open_streams().enter(1) is None
+    leave()
+    leave = open_streams().enter(1)
+    assert leave is not None
+    assert open_streams().enter(1) is None
+    leave()

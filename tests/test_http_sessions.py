@@ -8,6 +8,7 @@ import json
 import pytest
 from werkzeug.test import Client
 
+from minimcp.transports.http import HttpApp
 from tests.held import HELLO, META, Steps, held_server, legacy, opened, post, streaming
 from tests.helpers import BOTH, exchange, serving
 
@@ -190,6 +191,19 @@ def test_a_legacy_client_that_disconnects_has_not_cancelled_and_may_come_back(se
             while (each := event()) is not None:
                 messages += [json.loads(each["data"])] if each.get("data") else []
     assert messages[-1]["result"]["content"][0]["text"] == "held"
+
+
+def test_a_session_and_its_streams_are_reached_through_another_application_of_the_server(server, steps):
+    with session(server) as (url, headers), serving(HttpApp(server.engine)) as other:
+        get = {**headers, "Accept": "text/event-stream"}
+        with streaming(url, called("held"), headers) as (_, event):
+            event()
+            first = event()
+        steps.go.set()
+        with streaming(other + "/mcp", None, {**get, "Last-Event-ID": first["id"]}, "GET") as (_, event):
+            assert any('"text":"held"' in each["data"] for each in iter(event, None))
+        with streaming(other + "/mcp", None, get, "GET"), exchange(url, None, get, "GET") as second:
+            assert second.status == 409
 
 
 def test_the_get_stream_carries_notifications_and_no_responses_and_there_is_one(server):

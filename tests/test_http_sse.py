@@ -8,7 +8,7 @@ import pytest
 from werkzeug.test import Client
 
 from minimcp import Context, Server
-from tests import doors
+from tests import transports
 from tests.helpers import exchange, serving
 
 HELLO = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
@@ -48,7 +48,7 @@ def test_the_first_event_tells_where_to_post(server):
 
 
 def test_everything_comes_on_the_stream(server):
-    with doors.Sse(server) as talk:
+    with transports.Sse(server) as talk:
         talk.send({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO})
         assert talk.receive()["result"]["protocolVersion"] == "2024-11-05"
         talk.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
@@ -75,7 +75,7 @@ def test_origins_are_checked_on_both_endpoints(server):
 
 
 def test_a_session_belongs_to_who_opened_its_stream(server):
-    server.engine.principal = lambda environ: environ.get("HTTP_X_USER")
+    server.engine.authenticate = lambda environ: environ.get("HTTP_X_USER")
     with serving(server.wsgi) as url, exchange(url + "/sse", None, {"X-User": "ann"}, "GET") as response:
         response.readline()
         target = response.readline()[6:].decode().strip()

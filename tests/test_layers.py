@@ -26,8 +26,8 @@ BELOW = {
     "cli": {"engines", "protocol", "server", "client", "transports", "auth", "extensions", "gateway"},
     "inspector": {"engines", "protocol", "server", "client", "transports", "auth", "extensions", "gateway"},
 }
-# A Server's own doors load on first use, inside the method that opens them.
-DOORS = {("server/server.py", "transports")}
+# A Server's own transports load on first use, inside the method that opens them.
+OPENED_BY = {("server/server.py", "transports")}
 STRANGERS = {("modern", "legacy"), ("legacy", "modern")}
 THIRD_PARTIES = {
     "jsonschema": ("engines/schema/validator.py",),
@@ -89,7 +89,7 @@ def test_imports_point_down_and_third_parties_stay_in_their_places(path):
         parts = name.split(".")
         if parts[0] == "minimcp" and len(parts) > 1 and folder in BELOW and parts[1] in BELOW:
             allowed = parts[1] == folder or parts[1] in BELOW[folder]
-            assert allowed or (not eager and (inside(path), parts[1]) in DOORS), f"{path.name} imports {name}"
+            assert allowed or (not eager and (inside(path), parts[1]) in OPENED_BY), f"{path.name} imports {name}"
             assert (path.stem, parts[-1]) not in STRANGERS, f"{path.name} imports {name}"
             first_use = "/".join(parts[1:]) + ".py" in ON_FIRST_USE and inside(path) not in ON_FIRST_USE
             assert not (eager and first_use), f"{path.name} imports {name}"

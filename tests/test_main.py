@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from minimcp.__main__ import load, main
-from tests.doors import ROOT, Stdio
 from tests.helpers import Process, modern, post
+from tests.transports import ROOT, Stdio
 
 ONE = "from minimcp import Server\nserver = Server('one', '1')\nserver.tool(lambda: 'x', 't')\n"
 TWO = ONE + "other = Server('two', '1')\n"

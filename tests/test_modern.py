@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from minimcp import Context, McpError, Server
+from minimcp import Context, McpError, Principal, Server
 from tests.helpers import Legacy, modern, problem, result
 
 VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -259,7 +259,7 @@ def test_a_filter_that_is_none_is_refused(server, notifications):
 
 
 def test_a_hidden_resource_is_left_out_like_one_that_is_not_there(server):
-    server.resource("secret://1", allow=lambda ctx: ctx.principal == "ann")(lambda: "x")
+    server.resource("secret://1", allow=lambda ctx: ctx.principal == Principal("ann"))(lambda: "x")
     stream = Listening(server, 1, resourceSubscriptions=["secret://1", "a://1"])
     assert stream.wait(1)["params"]["notifications"] == {"resourceSubscriptions": ["a://1"]}
     server.close()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from minimcp import Server
-from tests.doors import ROOT
 from tests.helpers import serving
+from tests.transports import ROOT
 
 
 @pytest.fixture

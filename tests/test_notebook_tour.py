@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from minimcp import Client
-from tests.doors import ROOT
+from tests.transports import ROOT
 
 NOTEBOOK = ROOT / "examples" / "notebook_tour.ipynb"
 

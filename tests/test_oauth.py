@@ -14,8 +14,8 @@ import requests
 
 from minimcp import AuthorizationError, ConnectionLost, FileStore, OAuth, Timeout
 from tests.authority import Authority, Browser, Resource
-from tests.doors import ROOT
 from tests.embedded import wait_until
+from tests.transports import ROOT
 
 
 @pytest.fixture

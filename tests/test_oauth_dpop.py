@@ -16,7 +16,7 @@ from minimcp import OAuth
 from minimcp.engines.errors import AuthorizationError
 from minimcp.engines.oauth.dpop import Prover
 from tests.authority import Authority, Browser, Resource
-from tests.doors import ROOT
+from tests.transports import ROOT
 
 jwt = pytest.importorskip("jwt")
 

@@ -10,7 +10,7 @@ import requests
 
 from minimcp import Server
 from tests.authority import Authority, Resource
-from tests.doors import ROOT
+from tests.transports import ROOT
 
 BROWSER = """
 import sys, urllib.request

@@ -14,7 +14,7 @@ import pytest
 from minimcp import FileStore
 from minimcp.engines.errors import AuthorizationError
 from minimcp.engines.oauth.tokens import has_expired, read_token
-from tests.doors import ROOT
+from tests.transports import ROOT
 
 GOOD = {"access_token": "a-b.c~d+e/f==", "token_type": "bearer"}
 

@@ -120,7 +120,7 @@ def refused(call) -> RemoteError:
     return caught.value
 
 
-# The server that has everything, through each of its doors.
+# The server that has everything, through each of its transports.
 
 TEXT = "demo://resource/dynamic/text/1"
 

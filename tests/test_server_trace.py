@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from minimcp import Client, Context, Server, Steps
-from tests.doors import ROOT
 from tests.embedded import wait_until
 from tests.helpers import BOTH, exchange, http_headers, modern, post, serving
+from tests.transports import ROOT
 
 SECRET = "hunter2-hunter2-hunter2"
 SOURCE = """
@@ -214,7 +214,7 @@ def test_bytes_that_are_no_message_are_recorded_without_one(tmp_path):
         steps.send(["x" * 10])
         assert steps.receive(20)["error"]["code"] == -32600
     lines = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
-    assert [line["message"] if "error" not in line["message"] else "error" for line in lines] == ["x" * 10, "error"]
+    assert [line["message"] if "error" not in line["message"] else "error" for line in lines] == [["x" * 10], "error"]
 
 
 def test_each_message_of_a_batch_has_its_record():

@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from tests.doors import ROOT, Stdio
 from tests.helpers import modern
+from tests.transports import ROOT, Stdio
 
 SERVER = """
 import os, subprocess, sys, threading, time

@@ -7,7 +7,7 @@ from typing import Optional
 
 import pytest
 
-from minimcp import McpError, Server, ToolError, audio, image, link, resource, text
+from minimcp import McpError, Principal, Server, ToolError, audio, image, link, resource, text
 from tests.helpers import Legacy, problem, result
 
 
@@ -304,7 +304,7 @@ def test_arguments_that_do_not_fit_are_a_result_since_2025_11_25_and_an_error_be
 
 
 def test_who_may_not_see_a_tool_may_not_call_it(server):
-    @server.tool(allow=lambda ctx: ctx.principal == "ann")
+    @server.tool(allow=lambda ctx: ctx.principal == Principal("ann"))
     def private() -> str:
         return "for ann"
 

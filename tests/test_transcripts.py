@@ -2,7 +2,7 @@
 
 A transcript has one statement a line, which indented lines continue:
 
-    over memory stdio http sse      the doors it is held over
+    over memory stdio http sse      the transports it is held over
     # why                           a comment
     let name {...}                  JSON that `"$name"` stands for
     -> {...}                        what the client says; text that is not JSON goes out as it is
@@ -23,15 +23,15 @@ from typing import Any
 
 import pytest
 
-from tests import doors
+from tests import transports
 from tests.transcripts.server import build
 
 FOLDER = Path(__file__).resolve().parent / "transcripts"
 OPENERS = {
-    "memory": lambda: doors.Memory(build()),
-    "stdio": lambda: doors.Stdio("-m", "minimcp", "run", str(FOLDER / "server.py")),
-    "http": lambda: doors.Http(build()),
-    "sse": lambda: doors.Sse(build()),
+    "memory": lambda: transports.Memory(build()),
+    "stdio": lambda: transports.Stdio("-m", "minimcp", "run", str(FOLDER / "server.py")),
+    "http": lambda: transports.Http(build()),
+    "sse": lambda: transports.Sse(build()),
 }
 
 

@@ -48,4 +48,4 @@ def vote(question: int, choice: str, ctx: Context) -> dict:
             Vote.objects.create(user=user, question=chosen.question, choice=chosen)
     except IntegrityError:
         raise ToolError(f"{user} has voted on this question already") from None
-    return {"voted": True, "user": ctx.principal, "choice": chosen.text}
+    return {"voted": True, "user": ctx.principal.id, "choice": chosen.text}

@@ -58,7 +58,9 @@ def load(target: str) -> Any:
 def _load(target: str, trace: Optional[str]) -> Any:
     server = load(target)
     if trace is not None:
-        server.trace(True if trace == "-" else trace)
+        from ..server.tracing import Tracing
+
+        Tracing(server.engine, True if trace == "-" else trace)
     return server
 
 

@@ -18,6 +18,7 @@ from ..engines.errors import InvalidArguments
 from ..engines.schema import validator
 from ..protocol import forms, revisions
 from ..protocol.errors import InputRequired, InternalError, InvalidParams, MissingCapability, ToolError
+from ..protocol.principal import key_of
 from .seal import MAX_TOKEN, BadSeal, Sealer, digest
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ class Replay:
         params = ctx.params
         self._bound = [
             digest([ctx.method, params.get("name"), params.get("uri"), params.get("arguments")]),
-            ctx.principal,
+            key_of(ctx.principal),
         ]
         responses = params.get("inputResponses")
         if "inputResponses" in params:

@@ -10,6 +10,7 @@ from ..protocol.errors import InvalidRequest, McpError
 from .dispatcher import Call, Message, Send
 
 if TYPE_CHECKING:
+    from ..protocol.principal import Principal
     from .engine import Engine
     from .session import Session
 
@@ -44,7 +45,7 @@ class Batch:
 
 
 def read_batch(
-    engine: Engine, messages: list[Any], session: Session | None, principal: Any, request: Any
+    engine: Engine, messages: list[Any], session: Session | None, principal: Principal | None, request: Any
 ) -> Batch | None:
     """Make the calls of a batch; None for one that has only notifications and responses.
 

@@ -14,11 +14,11 @@ from . import hooks
 
 if TYPE_CHECKING:
     from ..protocol import types
+    from ..protocol.principal import Principal
     from .asking import Strategy
     from .catalog import Entry
     from .context import Context
     from .engine import Engine
-    from .session import Session
 
 log = logging.getLogger("minimcp")
 
@@ -67,7 +67,7 @@ class RequestContext:
     :ivar version: the protocol revision in force.
     :ivar capabilities: the capabilities that the client declared.
     :ivar client_info: the name and version that the client claims; unverified, decide nothing by it. Spec: BASE-047
-    :ivar principal: the authenticated user, or None.
+    :ivar principal: the `Principal` of the authenticated caller, or None.
     :ivar private: set it where a result depends on the caller: shared caches do not keep it for others. Spec: FEAT-226
     :ivar request: the WSGI environ of an HTTP request, else None.
     :ivar session: the legacy session or stdio connection, else None.
@@ -84,11 +84,11 @@ class RequestContext:
     # fmt: on
 
     def __init__(
-        self, engine: Engine, era: Era, message: Message, session: Session | None, principal: Any, request: Any
+        self, engine: Engine, era: Era, message: Message, session: Any, principal: Principal | None, request: Any
     ) -> None:
         self._engine = engine
         self._era = era
-        self.session: Any = session
+        self.session = session
         self.principal = principal
         self.private = False
         self.request = request

@@ -10,6 +10,7 @@ from typing import Any, Optional, Union
 
 from ..protocol import headers, spec, wire
 from ..protocol.errors import InvalidRequest, McpError
+from ..protocol.principal import Authenticated, Principal, as_principal
 from . import hooks, legacy, makers, modern
 from .asking import Strategy
 from .batch import Batch, read_batch
@@ -31,6 +32,7 @@ class Engine:
     :ivar notifications: the handlers of notifications of each era, by its name.
     :ivar registry: the dicts that the decorators fill.
     :ivar catalog: answers the handlers: the registry, unless the author has handed in another one.
+    :ivar routes: the handlers of further paths over HTTP, by path and HTTP method; see `Server.route`.
     :ivar serving: whether a message has been taken; before that no change is published.
     """
 
@@ -52,7 +54,8 @@ class Engine:
         self.instructions: str | None = None
         self.limits = {**spec.LIMITS, **(limits or {})}
         self.page_size: int | None = None
-        self.principal: Callable[[Message], str | None] | None = None
+        self.authenticate: Callable[[Message], Authenticated] | None = None
+        self.routes: dict[str, dict[str, hooks.Route]] = {}
         self.around_call: Callable[[Context], AbstractContextManager[Any]] | None = None
         self.around_request: hooks.AroundRequest | None = None
         self.strategy: Callable[[Context], Strategy | None] | None = None
@@ -85,7 +88,7 @@ class Engine:
         *,
         get_header: headers.Get | None = None,
         session: Session | None = None,
-        principal: str | None = None,
+        principal: Principal | None = None,
         request: Any = None,
     ) -> Optional[Union[Call, Batch]]:
         """Take a parsed message: a request becomes a Call to run; notifications and responses are dealt with here.
@@ -112,7 +115,7 @@ class Engine:
         return Call(ctx, get_header if era is modern.ERA else None)
 
     def refuse(
-        self, message: Any, problem: McpError, principal: str | None = None, request: Message | None = None
+        self, message: Any, problem: McpError, principal: Principal | None = None, request: Message | None = None
     ) -> Message:
         """Build the reply to a message that `call` or the parser refused; None stands for one that was not read."""
         if self.around_request is not None:
@@ -123,16 +126,17 @@ class Engine:
         self,
         send: Callable[[Message], None] | None = None,
         id: str | None = None,
-        principal: str | None = None,
+        principal: Authenticated = None,
     ) -> Session:
         """Open a new session, or find the one with an id.
 
         :param send: takes messages that belong to no request.
         :raises SessionNotFound: when the id is not a session of this principal.
         """
+        caller = as_principal(principal)
         if id is not None:
-            return self.sessions.get(id, principal)
-        session = Session(principal, send)
+            return self.sessions.get(id, caller)
+        session = Session(caller, send)
         if send is not None:
             with self._lock:
                 self._streaming.add(session)

@@ -12,12 +12,15 @@ from ..protocol import wire
 from ..protocol.errors import InternalError, McpError
 
 if TYPE_CHECKING:
+    from ..protocol.principal import Principal
     from .context import Context
     from .dispatcher import Call
 
 log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
+# The handler of a further path: from a WSGI environ to the status, the headers and the body of a response.
+Route = Callable[[Message], tuple[int, list[tuple[str, str]], Iterable[bytes]]]
 
 
 def around_call(hooks: Iterable[Any], ctx: Context, handler: Callable[..., Any]) -> Any:
@@ -43,13 +46,13 @@ class Outcome:
 
     :ivar method: the method, or None when the message could not be read so far.
     :ivar name: the tool's or prompt's name, the resource's URI, or None.
-    :ivar principal: the authenticated user, or None.
+    :ivar principal: the `Principal` of the authenticated caller, or None.
     :ivar ctx: the request's Context; None when it was refused before there was one.
     :ivar reply: the reply as it goes out, once the request has been answered; None for a call that was cancelled.
     :ivar duration_s: the seconds from the start to the reply; for a stream, to its end.
     """
 
-    def __init__(self, message: Any, principal: Any, ctx: Context | None = None) -> None:
+    def __init__(self, message: Any, principal: Principal | None, ctx: Context | None = None) -> None:
         found = message if isinstance(message, dict) else {}
         method, params = found.get("method"), found.get("params")
         params = params if isinstance(params, dict) else {}
@@ -117,7 +120,7 @@ def messages(call: Call, send: Callable[[Message], None] | None) -> Generator[Op
         yield reply
 
 
-def refused(around: AroundRequest, message: Any, problem: McpError, principal: Any) -> Message:
+def refused(around: AroundRequest, message: Any, problem: McpError, principal: Principal | None) -> Message:
     """Answer a message that was refused before a call was made of it, inside the hook."""
     id = wire.readable_id(message)
     outcome = Outcome(message, principal)

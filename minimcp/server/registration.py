@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .engine import Engine
+    from .hooks import Route
     from .options import PromptOptions, ResourceOptions, ToolOptions
 
 Message = dict[str, Any]
@@ -104,6 +105,21 @@ class Registration:
             return function
 
         return register
+
+    def route(self, path: str, handler: Route, method: str = "GET") -> None:
+        """Serve a further path beside the endpoint over HTTP, to every caller that Host and Origin let in.
+
+        :param path: the whole path, such as "/.well-known/oauth-protected-resource/mcp", or the path below the place
+            where the server is mounted.
+        :param handler: `f(environ) -> (status, headers, body)`, where the body is an iterable of bytes; it may raise
+            `Unauthorized` or another McpError with `http`.
+        :raises ValueError: for a path without a leading slash.
+        """
+        if not path.startswith("/"):
+            raise ValueError(f"A path begins with a slash, unlike {path!r}")
+        # As in PATH_INFO.
+        path = path.encode("utf-8").decode("latin-1")
+        self.engine.routes.setdefault(path, {})[method] = handler
 
     def changed(self, kind: str) -> None:
         """Tell clients that the list of "tools", "prompts" or "resources" changed; registration does so by itself."""

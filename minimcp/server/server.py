@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.errors import McpError
+from ..protocol.principal import Authenticated, as_principal
 from .engine import Engine
 from .registration import Registration
 
@@ -34,7 +35,8 @@ class Server(Registration):
     :param page_size: how many items a list page has; None for all.
     :param ttl_ms: how long clients may cache lists and resources, in milliseconds.
     :param cache_scope: "private" or "public", see `ttl_ms`.
-    :param principal: `f(environ)` names the authenticated user of an HTTP request; default: REMOTE_USER.
+    :param authenticate: `f(environ)` returns the `Principal` of an HTTP request, its id as a string, or None for an
+        anonymous one; it may raise `Unauthorized`. It is called before the body is read; default: REMOTE_USER.
     :param around_call: `f(ctx)` makes a context manager in which every handler runs; exceptions pass through it.
     :param around_request: `f(outcome)` makes a context manager around every request, refused ones too. At its end
         `outcome` has the reply and the duration; an McpError that it raises takes the reply's place.
@@ -63,7 +65,7 @@ class Server(Registration):
         page_size: int | None = None,
         ttl_ms: int = 0,
         cache_scope: str = "private",
-        principal: Callable[[Message], str | None] | None = None,
+        authenticate: Callable[[Message], Authenticated] | None = None,
         around_call: Callable[[Context], AbstractContextManager[Any]] | None = None,
         around_request: AroundRequest | None = None,
         strategy: Callable[[Context], Strategy | None] | None = None,
@@ -83,7 +85,7 @@ class Server(Registration):
         super().__init__(engine)
         engine.instructions = instructions
         engine.page_size = page_size
-        engine.principal = principal
+        engine.authenticate = authenticate
         engine.around_call = around_call
         engine.around_request = around_request
         engine.strategy = strategy
@@ -96,30 +98,27 @@ class Server(Registration):
         self._lock = threading.Lock()  # guards _wsgi
         self._wsgi: Any = None
         if trace:
-            self.trace(trace)
+            from .tracing import Tracing
 
-    def trace(self, trace: Any) -> None:
-        """Record every message from now on; see the parameter `trace`."""
-        from .tracing import Tracing
-
-        Tracing(self.engine, trace)
+            Tracing(engine, trace)
 
     def handle(
         self,
         message: Any,
         send: Callable[[Message], None] | None = None,
         session: Session | None = None,
-        principal: str | None = None,
+        principal: Authenticated = None,
     ) -> Any:
         """Take a message as a dict and return its reply as a dict, or None: the whole protocol in one call.
 
         :param send: takes what a handler emits before its reply.
         :param session: from `engine.open_session`; a 2026-07-28 request needs none.
         """
+        caller = as_principal(principal) if principal else None
         try:
-            call = self.engine.call(message, session=session, principal=principal)
+            call = self.engine.call(message, session=session, principal=caller)
         except McpError as problem:
-            return self.engine.refuse(message, problem, principal)
+            return self.engine.refuse(message, problem, caller)
         if call is None:
             return None
         if session is None:
@@ -192,7 +191,7 @@ class Server(Registration):
     def flask_view(self) -> Callable[..., Any]:
         """A view function: `app.add_url_rule("/mcp", view_func=server.flask_view(), strict_slashes=False)`.
 
-        Handlers and `principal` run inside the application's own context: `g`, the login and the database session hold.
+        Handlers and `authenticate` run in the application's own context: `g`, the login and the database session hold.
         """
         from ..transports.frameworks import flask_view
 

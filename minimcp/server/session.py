@@ -1,7 +1,7 @@
-"""Legacy sessions: what a client said in `initialize`, and where to keep it.
+"""Legacy sessions: the results of `initialize`, and the sessions of HTTP clients by their ids.
 
-A stdio connection has one session for its whole life. Over HTTP a session is found by its id, which is itself a
-sealed copy of what `initialize` settled: a worker that shares the secret can restore a session it has never seen.
+A stdio connection has one session for its whole life. Over HTTP a session is found by its id, which is itself a sealed
+copy of the results of `initialize`: a worker that shares the secret can restore a session that it has never seen.
 Spec: TRN-141 to TRN-155
 """
 
@@ -16,13 +16,14 @@ from typing import Any
 
 from ..protocol import wire
 from ..protocol.errors import Cancelled, InvalidParams, SessionNotFound, ToolError, TooManySessions
-from .seal import BadSeal, Sealer
+from ..protocol.principal import Principal, key_of
+from .seal import BadSeal, Sealer, digest
 
 Message = dict[str, Any]
 
 
 class Session:
-    """One client's connection, as far as the legacy era remembers it.
+    """The legacy era's state of one client.
 
     :ivar version: the negotiated revision, None before `initialize`.
     :ivar send: takes messages that belong to no request, or None while there is no way to deliver them.
@@ -34,7 +35,7 @@ class Session:
     :ivar watched: whether changes are passed on to it.
     """
 
-    def __init__(self, principal: str | None = None, send: Callable[[Message], None] | None = None) -> None:
+    def __init__(self, principal: Principal | None = None, send: Callable[[Message], None] | None = None) -> None:
         self.id = ""
         self.principal = principal
         self.send = send
@@ -105,7 +106,7 @@ class Session:
         return True
 
     def resolve(self, response: Message) -> bool:
-        """Give a response to whoever waits for it; one that nobody asked for is ignored."""
+        """Pass a response to the call that waits for it; one that no call has asked for is ignored."""
         problem = response.get("error")
         if problem is None:
             return self._settle(response["id"], response["result"])
@@ -128,7 +129,7 @@ class Session:
 
 
 class Sessions:
-    """The sessions of an HTTP door: at most `cap` of them, each forgotten after `idle_s` seconds without use."""
+    """The sessions of HTTP clients: at most `cap`, each forgotten after `idle_s` seconds without use."""
 
     def __init__(self, sealer: Sealer, cap: int, idle_s: float, lifetime_s: float) -> None:
         self._sealer = sealer
@@ -145,7 +146,8 @@ class Sessions:
 
         :raises TooManySessions: when `cap` sessions are in use.
         """
-        payload = {"v": session.version, "c": session.capabilities, "p": session.principal, "n": os.urandom(16).hex()}
+        owner, nonce = _mark(session.principal), os.urandom(16).hex()
+        payload = {"v": session.version, "c": session.capabilities, "p": owner, "n": nonce}
         session.id = self._sealer.seal("session", payload, self._lifetime_s)
         if len(session.id) > 4096:
             raise InvalidParams("The client's capabilities are too large for a session")
@@ -156,7 +158,7 @@ class Sessions:
             other.close()
 
     def _make_room(self) -> list[Session]:
-        """Take out what has been idle too long, or else, at the cap, what was used least recently."""
+        """Take out the sessions that have been idle too long, or else, at the cap, the one used least recently."""
         dropped = self._expire()
         if len(self._sessions) >= self._cap:
             oldest = next((other for other in self._sessions.values() if not _busy(other)), None)
@@ -166,7 +168,7 @@ class Sessions:
         return dropped
 
     def _expire(self) -> list[Session]:
-        """Take out what has been idle too long. They are in order of use, so this looks only at those."""
+        """Take out the sessions that have been idle too long; they are in order of use, so no others are looked at."""
         dropped = []
         oldest = time.monotonic() - self._idle_s
         for session in self._sessions.values():
@@ -178,7 +180,7 @@ class Sessions:
             del self._sessions[session.id]
         return dropped
 
-    def get(self, id: str, principal: str | None) -> Session:
+    def get(self, id: str, principal: Principal | None) -> Session:
         """Find a session, or restore it from its id.
 
         :raises SessionNotFound: when the id is unknown, ended, expired or another principal's.
@@ -198,12 +200,12 @@ class Sessions:
             raise SessionNotFound("Session not found; start again with initialize")
         return session
 
-    def _restore(self, id: str, principal: str | None) -> Session | None:
+    def _restore(self, id: str, principal: Principal | None) -> Session | None:
         try:
             payload = self._sealer.unseal("session", id)
         except BadSeal:
             return None
-        if payload["p"] != principal:
+        if payload["p"] != _mark(principal):
             return None
         session = Session(principal)
         session.id, session.version, session.capabilities = id, payload["v"], payload["c"]
@@ -225,7 +227,7 @@ class Sessions:
         session.close()
 
     def all(self) -> list[Session]:
-        """A snapshot of the sessions."""
+        """Return a snapshot of the sessions."""
         with self._lock:
             return list(self._sessions.values())
 
@@ -233,3 +235,8 @@ class Sessions:
 def _busy(session: Session) -> bool:
     """Say whether a client waits for this session at this moment."""
     return bool(session.calls) or session.listening
+
+
+def _mark(principal: Principal | None) -> str | None:
+    """Return a fingerprint of a principal, since a session id can be read by its holder."""
+    return None if principal is None else digest(key_of(principal))

@@ -1,1 +1,1 @@
-"""The doors of a server: stdio, Streamable HTTP, HTTP+SSE and the embedded HTTP server."""
+"""The transports of a server: stdio, Streamable HTTP, HTTP+SSE, and views for Flask and Django."""

@@ -12,28 +12,33 @@ import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..protocol import wire
 from ..protocol.errors import InvalidRequest
 from .origin import Refused
 from .served import Environ, Headers
 
+if TYPE_CHECKING:
+    from .http import HttpApp
+
 _METHODS = ["GET", "POST", "DELETE", "OPTIONS"]
 
 
-def flask_view(app: Any) -> Callable[..., Any]:
+def flask_view(app: HttpApp[Any]) -> Callable[..., Any]:
     """Make a view function for `add_url_rule("/mcp", view_func=..., strict_slashes=False)` of a Flask app or blueprint.
 
-    `Server(principal=...)` is called in the request context, so `lambda environ: g.user.name` will do. A handler on a
-    worker has a request context of its own, in which the `before_request` hooks run once more, so that what they put
+    The same view serves further paths: `add_url_rule("/mcp/<path:rest>", view_func=view)` those below the endpoint
+    (`Server.route`, HTTP+SSE), `add_url_rule("/.well-known/<path:rest>", view_func=view)` those of another place.
+
+    `Server(authenticate=...)` is called in the request context, so `lambda environ: g.user.name` will do. A handler on
+    a worker has a request context of its own, in which the `before_request` hooks run once more, so that what they put
     into `g` (user, database session) belongs to that thread; names that only `g` of the request has, say from a
     decorator of the view, are copied, except those with a leading underscore. Teardown functions run there as well.
 
     Where Flask-WTF protects every view, exempt this one: `csrf.exempt(view)`. A foreign form cannot send JSON.
     """
 
-    def mcp(*_: Any, **__: Any) -> Any:
+    def mcp(rest: str = "", **_: Any) -> Any:
         from flask import Response, current_app, g, request
 
         flask_app, thread = current_app._get_current_object(), threading.get_ident()  # type: ignore[attr-defined]
@@ -44,13 +49,13 @@ def flask_view(app: Any) -> Callable[..., Any]:
 
         environ = {**request.environ, "wsgi.input": _FrameworkBody(_flask_body), "minimcp.around_call": around_call}
         environ["minimcp.host_checked"] = current_app.config.get("TRUSTED_HOSTS") is not None
-        status, headers, body = _call(app, environ)
+        status, headers, body = _call(app, environ, request.script_root + request.path, rest)
         response = Response(body, status, headers, direct_passthrough=not isinstance(body, list))
         if body == []:
             del response.headers["Content-Type"]
         return response
 
-    # What `add_url_rule` looks for.
+    # Read by `add_url_rule`.
     mcp.methods = _METHODS  # type: ignore[attr-defined]
     mcp.provide_automatic_options = False  # type: ignore[attr-defined]
     return mcp
@@ -58,7 +63,7 @@ def flask_view(app: Any) -> Callable[..., Any]:
 
 @contextmanager
 def _flask_context(app: Any, held: dict[str, Any]) -> Iterator[None]:
-    """A second context for the request at hand, on a thread that has a copy of its context variables."""
+    """Enter a second context for the request, on a thread that has a copy of its context variables."""
     from flask import g, globals
     from werkzeug.exceptions import HTTPException
 
@@ -90,30 +95,29 @@ def _flask_body(size: int) -> bytes:
         raise Refused(413, "The body is larger than the application's MAX_CONTENT_LENGTH") from None
 
 
-def django_view(app: Any) -> Callable[..., Any]:
+def django_view(app: HttpApp[Any]) -> Callable[..., Any]:
     """Make a view for `path("mcp", server.django_view())`; under ASGI a stream arrives all at once, when it ends.
 
-    The principal is the name of the user whom Django has logged in, and nobody else, unless `Server(principal=...)`
+    The same view serves further paths: `path("mcp/<path:rest>", view)` those below the endpoint (`Server.route`,
+    HTTP+SSE), `path(".well-known/<path:rest>", view)` those of another place.
+
+    The principal is the name of the user whom Django has logged in, and nobody else, unless `Server(authenticate=...)`
     decides; `ctx.request["django.request"]` is the request. Where LoginRequiredMiddleware is installed, a request
     without a principal gets 401 instead of the redirect. Every call runs in a transaction of its own for each database
     with ATOMIC_REQUESTS, rolled back when the call fails or ends with a question.
     """
     login_required: list[bool] = []
 
-    def mcp(request: Any, *_: Any, **__: Any) -> Any:
+    def mcp(request: Any, rest: str = "", **_: Any) -> Any:
         from django.http import HttpResponse, StreamingHttpResponse
 
         if not login_required:
             login_required.append(_login_required())
         environ = _django_environ(request)
-        if login_required[0] and app.principal(environ) is None:
-            refusal = wire.dumps(wire.error(None, InvalidRequest("Authentication is required here")))
-            response: Any = HttpResponse(refusal, status=401, content_type="application/json")
-            response["WWW-Authenticate"] = "Bearer"
-            return response
-        status, headers, body = _call(app, environ)
+        environ["minimcp.login_required"] = login_required[0]
+        status, headers, body = _call(app, environ, request.path, rest)
         if isinstance(body, list):
-            response = HttpResponse(body, status=int(status[:3]))
+            response: Any = HttpResponse(body, status=int(status[:3]))
         else:
             response = StreamingHttpResponse(body, status=int(status[:3]))
             _let_go()
@@ -170,7 +174,7 @@ def _let_go() -> None:
 
 @contextmanager
 def _django_context(worker: bool) -> Iterator[None]:
-    """Database connections and transactions as a request has them."""
+    """Enter the transactions of a request, with database connections that are not stale."""
     from django.db import close_old_connections, connections, transaction
 
     if worker:
@@ -212,19 +216,25 @@ def _login_required() -> bool:
 
 
 class _FrameworkBody:
-    """What `wsgi.input` is for us: the body as the framework has it, read when it is known not to be too large."""
+    """A `wsgi.input` that reads the body as the framework has it, once its length is known not to be too large."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self.read = read
 
 
-def _call(app: Any, environ: Environ) -> tuple[str, Headers, Iterable[bytes]]:
-    """Call the WSGI app as its endpoint, wherever the framework routed it."""
-    started: list[Any] = []
+def _call(app: HttpApp[Any], environ: Environ, path: str, rest: str) -> tuple[str, Headers, Iterable[bytes]]:
+    """Call the WSGI app as mounted where the framework has routed it.
 
-    def start_response(status: str, headers: Headers, exc_info: Any = None) -> None:
-        started[:] = [status, headers]
+    :param path: the whole path of the request.
+    :param rest: the part of it that is below the mount.
+    """
+    started: list[tuple[str, Headers]] = []
 
-    environ["PATH_INFO"] = ""
+    def start_response(status: str, headers: Headers) -> None:
+        started.append((status, headers))
+
+    mount = path[: -len(rest)] if rest else path
+    environ["SCRIPT_NAME"] = mount.rstrip("/").encode("utf-8").decode("latin-1")
+    environ["PATH_INFO"] = f"/{rest}".encode().decode("latin-1") if rest else ""
     body = app(environ, start_response)
-    return started[0], started[1], body
+    return (*started[0], body)

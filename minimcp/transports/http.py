@@ -1,17 +1,18 @@
 """Streamable HTTP of both eras as one WSGI callable. Spec: TRN-029 to TRN-106
 
-A request is refused in this order: Host and Origin, path and method, media type and size, the message itself.
+A request is refused in this order: Host and Origin, path and method, authentication, media type and size, the message.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
 from ..protocol import headers, spec, sse, wire
-from ..protocol.errors import McpError, SessionNotFound, TooManySessions
+from ..protocol.errors import InternalError, McpError, SessionNotFound, TooManySessions, Unauthorized
+from ..protocol.principal import Principal, as_principal
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
 from .origin import OriginCheck, Refused
@@ -34,6 +35,7 @@ _REASONS = {
     202: "202 Accepted",
     204: "204 No Content",
     400: "400 Bad Request",
+    401: "401 Unauthorized",
     403: "403 Forbidden",
     404: "404 Not Found",
     405: "405 Method Not Allowed",
@@ -41,6 +43,7 @@ _REASONS = {
     409: "409 Conflict",
     413: "413 Content Too Large",
     415: "415 Unsupported Media Type",
+    500: "500 Internal Server Error",
     503: "503 Service Unavailable",
 }
 _STREAM_HEADERS: Headers = [
@@ -81,14 +84,14 @@ class HttpApp(Generic[S]):
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         refusal = self._origins.refusal(environ)
         if refusal is not None:
-            status, fields, body = self.refuse(None, Refused(403, refusal))
+            status, fields, body = self.refuse(environ, None, Refused(403, refusal))
         else:
             try:
                 status, fields, body = self._route(environ)(environ)
             except McpError as problem:
-                status, fields, body = self.refuse(None, problem)
+                status, fields, body = self.refuse(environ, None, problem)
             except TooManySessions as problem:
-                status, fields, body = self.refuse(None, Refused(503, str(problem), ("Retry-After", "10")))
+                status, fields, body = self.refuse(environ, None, Refused(503, str(problem), ("Retry-After", "10")))
             if "HTTP_ORIGIN" in environ:
                 fields = fields + self._origins.cors(environ)
         start_response(_reason(status), fields)
@@ -99,7 +102,12 @@ class HttpApp(Generic[S]):
 
         :raises Refused: when there is none at its path, or none for its HTTP method.
         """
-        route = self.routes.get(environ.get("PATH_INFO", ""))
+        path, further = environ.get("PATH_INFO", ""), self.engine.routes
+        # The author's route at the whole path, or ours below the mount, or the author's below the mount.
+        added = further.get(environ.get("SCRIPT_NAME", "") + path) if further else None
+        route: Mapping[str, Handler] | None = None if added else self.routes.get(path)
+        if route is None:
+            route = added = added or further.get(path)
         if route is None:
             raise Refused(404, "There is no MCP endpoint at this path")
         method = environ["REQUEST_METHOD"]
@@ -108,9 +116,10 @@ class HttpApp(Generic[S]):
             if method == "OPTIONS" and environ.get("HTTP_ORIGIN"):
                 return _preflight
             raise Refused(405, "This endpoint does not take this method", ("Allow", ", ".join(route)))
-        return handler
+        return _guarded(handler) if added else handler
 
     def _post(self, environ: Environ) -> Response:
+        principal = self.authenticate(environ)
         accept = self.accepts(environ)
         if environ.get("wsgi.multiprocess") and not self._warned:
             self._warn()
@@ -123,19 +132,21 @@ class HttpApp(Generic[S]):
 
         try:
             message = self.read_message(environ)
-            principal = self.principal(environ)
             if not headers.is_modern(message, get_header):
                 session = self._legacy.find(environ, message, principal, get_header)
             call = self.engine.call(
                 message, get_header=get_header, session=session, principal=principal, request=environ
             )
         except McpError as problem:
-            return self.refuse(message, problem)
+            return self.refuse(environ, message, problem, principal)
         except SessionNotFound as problem:
             # The status tells a legacy client to start over. Spec: TRN-149
-            return self.refuse(message, Refused(404, str(problem)))
+            return self.refuse(environ, message, Refused(404, str(problem)), principal)
         if call is None:
             return self.respond(202)
+        work = environ.get("minimcp.work")
+        if work is not None:
+            work.name(_kind_of(message))
         if session is not None:
             return self._legacy.answer(environ, call, session, accept)
         if call.streams:
@@ -149,7 +160,7 @@ class HttpApp(Generic[S]):
         outbox = Outbox()
         reader = outbox.attach()
         may_stream = "stream" in accept
-        self.run_in_worker(call, outbox.send if may_stream else None, outbox.finish)
+        self.run_in_worker(environ, call, outbox.send if may_stream else None, outbox.finish)
 
         def on_close(ended: bool) -> None:
             if not ended:
@@ -239,11 +250,22 @@ class HttpApp(Generic[S]):
             raise Refused(413, f"The body is larger than {limit} bytes")
         return wire.loads(body, int(self.limits["depth"]), int(self.limits["elements"]))
 
-    def principal(self, environ: Environ) -> str | None:
-        """The authenticated user of a request."""
-        find = self.engine.principal
-        name: str | None = environ.get("REMOTE_USER") if find is None else find(environ)
-        return name or None
+    def authenticate(self, environ: Environ) -> Principal | None:
+        """Return the principal of a request; None for an anonymous one.
+
+        :raises McpError: when the request is refused, with status 500 when the author's function fails.
+        """
+        find = self.engine.authenticate
+        try:
+            found = environ.get("REMOTE_USER") if find is None else find(environ)
+            principal = as_principal(found) if found else None
+        except McpError:
+            raise
+        except Exception:
+            raise _failed("authenticate") from None
+        if principal is None and environ.get("minimcp.login_required"):
+            raise Unauthorized("Authentication is required here")
+        return principal
 
     def respond(self, status: int, body: bytes = b"", extra: Headers | None = None) -> Response:
         """Build a short response, JSON unless it is empty."""
@@ -269,28 +291,41 @@ class HttpApp(Generic[S]):
             status = 200 if error is None else spec.HTTP_STATUS.get(error["code"], 200)
         return self.respond(status, wire.encode(reply))
 
-    def refuse(self, message: Any, problem: McpError) -> Response:
+    def refuse(self, environ: Environ, message: Any, problem: McpError, principal: Principal | None = None) -> Response:
         """Build the response to a request of which no call is made; `message` is None when it was not read."""
-        status, extra = problem.http or (400, [])
-        return self.respond(status, wire.encode(self.engine.refuse(message, problem)), extra)
+        if problem.http is None:
+            problem.http = (400, [])
+        status, extra = problem.http
+        reply = self.engine.refuse(message, problem, principal, environ)
+        return self.respond(status, wire.encode(reply), extra)
 
     def stream(self, environ: Environ, batches: Iterator[bytes], on_close: Callable[[bool], None]) -> Response:
         """Build a response of server-sent events."""
         return 200, list(_STREAM_HEADERS), EventStream(batches, environ, on_close)
 
     def run_in_worker(
-        self, call: ServedCall, send: Send | None, finish: Callable[[Any], None], session: S | None = None
+        self,
+        environ: Environ,
+        call: ServedCall,
+        send: Send | None,
+        finish: Callable[[Any], None],
+        session: S | None = None,
     ) -> None:
         """Run a call on a worker thread, which then passes the reply, or None, to `finish`.
 
         :raises Refused: when the system has no thread to give.
         """
 
+        counted = environ.get("minimcp.work")
+
         def work() -> None:
             reply = None
+            began_s = 0.0 if counted is None else time.thread_time()
             try:
                 reply = call.run(send)
             finally:
+                if counted is not None:
+                    counted.add_cpu(time.thread_time() - began_s)
                 if session is not None:
                     session.remove_call(call)
                 finish(reply)
@@ -320,6 +355,37 @@ class HttpApp(Generic[S]):
                 "Several processes serve, but Server(secret=...) is not set: a question's retry or a session that "
                 "reaches another process fails. Give all of them one secret, or set MINIMCP_SECRET."
             )
+
+
+def _kind_of(message: Any) -> tuple[Any, ...] | None:
+    """Name the kind of work a message asks for: the embedded server lets kinds that mostly wait run at once."""
+    if not isinstance(message, dict):
+        return None
+    name = message.get("params", {}).get("name")
+    return message["method"], name if isinstance(name, str) else None
+
+
+def _guarded(handler: Handler) -> Handler:
+    """Wrap the handler of an author's route, so that its failure is answered."""
+
+    def run(environ: Environ) -> Response:
+        try:
+            status, fields, body = handler(environ)
+            return status, list(fields), body
+        except McpError:
+            raise
+        except Exception:
+            raise _failed(f"the route {environ.get('PATH_INFO')}") from None
+
+    return run
+
+
+def _failed(function: str) -> McpError:
+    """Log the exception of an author's function and return the error to answer with."""
+    log.exception("%s failed", function)
+    problem = InternalError("Internal error")
+    problem.http = (500, [])
+    return problem
 
 
 def _reason(status: int) -> str:
@@ -367,5 +433,5 @@ def serve(
         tls=tls,
         limits={"body_bytes": engine.limits["body_bytes"], **(limits or {})},
         ready=on_ready,
-        warn_open=engine.principal is None,
+        warn_open=engine.authenticate is None,
     )

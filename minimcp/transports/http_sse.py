@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 from ..protocol import sse
 from ..protocol.errors import McpError
+from ..protocol.principal import Principal
 from .origin import Refused
 from .served import Environ, Reply, Response, S
 from .streams import Outbox
@@ -32,11 +33,11 @@ class HttpSse(Generic[S]):
         self._app = app
         self._lock = threading.Lock()  # guards _sessions
         # The session, its stream and its principal, by the id in the stream's first event.
-        self._sessions: dict[str, tuple[S, Outbox, str | None]] = {}
+        self._sessions: dict[str, tuple[S, Outbox, Principal | None]] = {}
 
     def get(self, environ: Environ) -> Response:
         """Open the stream; its first event is the URL to POST to."""
-        principal = self._app.principal(environ)
+        principal = self._app.authenticate(environ)
         leave = self._app.enter_stream(environ)
         if leave is None:
             raise Refused(503, "No further stream can be held open here", ("Retry-After", "10"))
@@ -64,7 +65,7 @@ class HttpSse(Generic[S]):
 
     def post(self, environ: Environ) -> Response:
         """Take a message for a session; its reply comes on the session's stream."""
-        principal = self._app.principal(environ)
+        principal = self._app.authenticate(environ)
         id = parse_qs(environ.get("QUERY_STRING", "")).get("session_id", [""])[0]
         with self._lock:
             found = self._sessions.get(id)
@@ -76,7 +77,7 @@ class HttpSse(Generic[S]):
             message = self._app.read_message(environ)
             call = self._app.engine.call(message, session=session, principal=principal, request=environ)
         except McpError as problem:
-            return self._app.refuse(message, problem)
+            return self._app.refuse(environ, message, problem, principal)
 
         def finish(reply: Reply | None) -> None:
             if reply is not None:
@@ -84,5 +85,5 @@ class HttpSse(Generic[S]):
 
         if call is not None:
             session.add_call(call)
-            self._app.run_in_worker(call, outbox.send, finish, session)
+            self._app.run_in_worker(environ, call, outbox.send, finish, session)
         return self._app.respond(202)

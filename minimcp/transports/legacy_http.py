@@ -11,8 +11,10 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Generic
 from weakref import WeakKeyDictionary
 
+from ..engines.fork import PerProcess
 from ..protocol import headers, spec, sse
 from ..protocol.errors import InvalidParams, InvalidRequest, SessionNotFound
+from ..protocol.principal import Principal
 from .origin import Refused
 from .served import Environ, Headers, Reply, Response, S, ServedCall, ServedSession
 from .streams import Outbox, gone
@@ -25,27 +27,88 @@ _KEPT_STREAMS = 4
 
 
 class LegacyStreams:
-    """The streams of one session, guarded by the lock of `LegacyHttp`.
+    """The streams of one session.
 
     :ivar standing: the stream, with number 0, of messages that belong to no request.
-    :ivar calls: the streams of calls, by number; a few that have ended are kept for clients that come back.
-    :ivar live: the environ of the request that reads the standing stream.
     """
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
+        self._lock = threading.Lock()  # guards everything below
         self._newest = 0
+        # The streams of calls, by number; a few that have ended are kept for clients that come back.
+        self._calls: dict[int, Outbox] = {}
+        # The environ of the request that reads the standing stream; `listening` of the session goes with it.
+        self._live: Environ | None = None
         self.standing = Outbox(number=0, limit=kept)
-        self.calls: dict[int, Outbox] = {}
-        self.live: Environ | None = None
 
     def add(self) -> Outbox:
         """Make the stream of a call, and forget the oldest of those that have ended."""
-        for number in [number for number, old in self.calls.items() if old.done][:-_KEPT_STREAMS]:
-            del self.calls[number]
-        self._newest += 1
-        stream = self.calls[self._newest] = Outbox(number=self._newest, limit=self._kept)
-        return stream
+        with self._lock:
+            for number in [number for number, old in self._calls.items() if old.done][:-_KEPT_STREAMS]:
+                del self._calls[number]
+            self._newest += 1
+            stream = self._calls[self._newest] = Outbox(number=self._newest, limit=self._kept)
+            return stream
+
+    def remove(self, stream: Outbox) -> None:
+        """Forget a stream that no client has seen."""
+        with self._lock:
+            self._calls.pop(stream.number or 0, None)
+
+    def take(self, session: ServedSession, environ: Environ) -> bool:
+        """Give the standing stream to a request, unless another one reads it whose client is still there."""
+        with self._lock:
+            if self._live is not None and not gone(self._live):
+                return False
+            self._live, session.listening = environ, True
+            return True
+
+    def release(self, session: ServedSession, environ: Environ) -> None:
+        """Take the standing stream from a request, if it still has it."""
+        with self._lock:
+            if self._live is environ:
+                self._live, session.listening = None, False
+
+    def position(self, event_id: str | None) -> tuple[Outbox, int]:
+        """Return the stream that an event id names, and the number of the event in it.
+
+        :raises Refused: when it names none.
+        """
+        if event_id is None:
+            return self.standing, self.standing.delivered
+        number, _, event = event_id.partition("-")
+        if number.isascii() and number.isdigit() and event.isascii() and event.isdigit() and len(event_id) < 30:
+            with self._lock:
+                stream = self._calls.get(int(number)) if int(number) else self.standing
+            if stream is not None:
+                # A worker that has never seen this session has no events that the client could be ahead of.
+                return stream, min(int(event), stream.newest)
+        raise Refused(400, "Last-Event-ID names no stream of this session")
+
+
+class SessionStreams:
+    """The streams of every session in this process: a session may be met through several HTTP applications."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _streams
+        self._streams: WeakKeyDictionary[ServedSession, LegacyStreams] = WeakKeyDictionary()
+
+    def of(self, session: ServedSession, kept: int) -> LegacyStreams:
+        """Return the streams of a session, made on first use.
+
+        :param kept: how many events each of them keeps.
+        """
+        with self._lock:
+            streams = self._streams.get(session)
+            if streams is None:
+                streams = self._streams[session] = LegacyStreams(kept)
+                session.send = streams.standing.send
+                session.on_close.append(streams.standing.finish)
+            return streams
+
+
+session_streams = PerProcess(SessionStreams)
 
 
 class LegacyHttp(Generic[S]):
@@ -57,10 +120,8 @@ class LegacyHttp(Generic[S]):
     def __init__(self, app: HttpApp[S]) -> None:
         self._app = app
         self._limits = app.limits
-        self._lock = threading.Lock()  # guards _streams and every LegacyStreams in it
-        self._streams: WeakKeyDictionary[S, LegacyStreams] = WeakKeyDictionary()
 
-    def find(self, environ: Environ, message: Any, principal: str | None, get_header: headers.Get) -> S:
+    def find(self, environ: Environ, message: Any, principal: Principal | None, get_header: headers.Get) -> S:
         """Return the session that a message belongs to, a new one for `initialize`.
 
         :raises SessionNotFound: for an id that is not a session of this principal.
@@ -73,24 +134,17 @@ class LegacyHttp(Generic[S]):
             return self._app.engine.open_session(principal=principal)
         return self._known(environ, principal)
 
-    def _known(self, environ: Environ, principal: str | None) -> S:
+    def _known(self, environ: Environ, principal: Principal | None) -> S:
         id = environ.get("HTTP_MCP_SESSION_ID")
         if not id:
             raise InvalidRequest("The Mcp-Session-Id header is missing: send initialize first, or a 2026-07-28 request")
         session = self._app.engine.open_session(id=id, principal=principal)
         if session.send is None:
-            with self._lock:
-                self._streams_of(session)
+            self._streams_of(session)
         return session
 
     def _streams_of(self, session: S) -> LegacyStreams:
-        """Return the streams of a session, made on first use. Called under the lock."""
-        streams = self._streams.get(session)
-        if streams is None:
-            streams = self._streams[session] = LegacyStreams(int(self._limits["events"]))
-            session.send = streams.standing.send
-            session.on_close.append(streams.standing.finish)
-        return streams
+        return session_streams().of(session, int(self._limits["events"]))
 
     def answer(self, environ: Environ, call: ServedCall, session: S, accept: Collection[str]) -> Response:
         """Run a call and build its response: a stream when a message precedes the reply, else JSON."""
@@ -115,19 +169,17 @@ class LegacyHttp(Generic[S]):
 
     def _answer_from_worker(self, environ: Environ, call: ServedCall, session: S) -> Response:
         """Run a call in a worker; its events are kept, so that the client may leave and come back for them."""
-        with self._lock:
-            streams = self._streams_of(session)
-            stream = streams.add()
+        streams = self._streams_of(session)
+        stream = streams.add()
         # Before the call runs: it may close the stream at once.
         reader = stream.attach()
         if _polls(session) and call.ctx is not None:
             call.ctx.close_stream = stream.detach
-        self._app.run_in_worker(call, stream.send, stream.finish, session)
+        self._app.run_in_worker(environ, call, stream.send, stream.finish, session)
         stream.wait(reader, self._limits["silence_s"])
         if stream.only_reply(reader):
             # It never was a stream: there is nothing that a client could come back for.
-            with self._lock:
-                streams.calls.pop(stream.number or 0, None)
+            streams.remove(stream)
             return self._app.reply(stream.reply, call.http, 200)
         return self._follow(environ, session, stream, reader, 0, _ignore)
 
@@ -144,22 +196,18 @@ class LegacyHttp(Generic[S]):
         """Open the standing stream, or go on with a stream after `Last-Event-ID`. Spec: TRN-121 to TRN-133"""
         if not environ.get("HTTP_MCP_SESSION_ID"):
             raise Refused(405, "This endpoint takes POST; GET needs an Mcp-Session-Id", ("Allow", "POST"))
+        principal = self._app.authenticate(environ)
         if "stream" not in self._app.accepts(environ):
             raise Refused(406, "Accept must allow text/event-stream")
-        session = self._known_or_404(environ)
-        with self._lock:
-            streams = self._streams_of(session)
-        stream, after = _position(streams, environ.get("HTTP_LAST_EVENT_ID"))
+        session = self._known_or_404(environ, principal)
+        streams = self._streams_of(session)
+        stream, after = streams.position(environ.get("HTTP_LAST_EVENT_ID"))
         if stream is not streams.standing:
             return self._follow(environ, session, stream, stream.attach(), after, _ignore)
         leave = self._app.enter_stream(environ)
         if leave is None:
             raise Refused(405, "No further stream can be held open here", ("Allow", "POST, DELETE"))
-        with self._lock:
-            taken = streams.live is not None and not gone(streams.live)
-            if not taken:
-                streams.live, session.listening = environ, True
-        if taken:
+        if not streams.take(session, environ):
             leave()
             raise Refused(409, "This session has a GET stream already")
         # A session restored from its id has not been told that it may speak.
@@ -167,9 +215,7 @@ class LegacyHttp(Generic[S]):
 
         def on_close(ended: bool) -> None:
             leave()
-            with self._lock:
-                if streams.live is environ:
-                    streams.live, session.listening = None, False
+            streams.release(session, environ)
 
         return self._follow(environ, session, stream, stream.attach(), after, on_close)
 
@@ -177,28 +223,14 @@ class LegacyHttp(Generic[S]):
         """End a session. Spec: TRN-150"""
         if not environ.get("HTTP_MCP_SESSION_ID"):
             raise Refused(405, "DELETE needs an Mcp-Session-Id", ("Allow", "POST"))
-        self._app.engine.close_session(self._known_or_404(environ))
+        self._app.engine.close_session(self._known_or_404(environ, self._app.authenticate(environ)))
         return self._app.respond(204)
 
-    def _known_or_404(self, environ: Environ) -> S:
+    def _known_or_404(self, environ: Environ, principal: Principal | None) -> S:
         try:
-            return self._known(environ, self._app.principal(environ))
+            return self._known(environ, principal)
         except SessionNotFound as problem:
             raise Refused(404, str(problem)) from None
-
-
-def _position(streams: LegacyStreams, event_id: str | None) -> tuple[Outbox, int]:
-    """Return the stream that an event id names, and the number of the event in it."""
-    standing = streams.standing
-    if event_id is None:
-        return standing, standing.delivered
-    number, _, event = event_id.partition("-")
-    if number.isascii() and number.isdigit() and event.isascii() and event.isdigit() and len(event_id) < 30:
-        stream = streams.calls.get(int(number)) if int(number) else standing
-        if stream is not None:
-            # A worker that has never seen this session has no events that the client could be ahead of.
-            return stream, min(int(event), stream.newest)
-    raise Refused(400, "Last-Event-ID names no stream of this session")
 
 
 def _polls(session: ServedSession) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Optional, Protocol, TypeVar, Union
 
 from ..protocol import headers
 from ..protocol.errors import McpError
+from ..protocol.principal import Authenticated, Principal
 
 Message = dict[str, Any]
 # The reply to a message, or the replies to a 2025-03-26 batch.
@@ -108,7 +109,10 @@ class Served(Protocol[S]):
     def allowed_origins(self) -> frozenset[str]: ...
 
     @property
-    def principal(self) -> Callable[[Environ], str | None] | None: ...
+    def routes(self) -> Mapping[str, Mapping[str, Handler]]: ...
+
+    @property
+    def authenticate(self) -> Callable[[Environ], Authenticated] | None: ...
 
     @property
     def sealer(self) -> SealedStates: ...
@@ -119,13 +123,21 @@ class Served(Protocol[S]):
         *,
         get_header: headers.Get | None = None,
         session: S | None = None,
-        principal: str | None = None,
+        principal: Principal | None = None,
         request: Environ | None = None,
     ) -> ServedCall | None: ...
 
-    def refuse(self, message: Any, problem: McpError) -> Message: ...
+    def refuse(
+        self,
+        message: Any,
+        problem: McpError,
+        principal: Principal | None = None,
+        request: Environ | None = None,
+    ) -> Reply: ...
 
-    def open_session(self, send: Send | None = None, id: str | None = None, principal: str | None = None) -> S: ...
+    def open_session(
+        self, send: Send | None = None, id: str | None = None, principal: Principal | None = None
+    ) -> S: ...
 
     def keep_session(self, session: S) -> str: ...
 

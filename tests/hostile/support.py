@@ -136,7 +136,8 @@ def attacked(gate: Gate, secret: Any = SECRET, **options: Any) -> Server:
 
     @server.tool
     def whoami(ctx: Context) -> dict[str, Any]:
-        return {"version": ctx.version, "capabilities": ctx.capabilities, "level": ctx._log_level, "who": ctx.principal}
+        who = ctx.principal and ctx.principal.id
+        return {"version": ctx.version, "capabilities": ctx.capabilities, "level": ctx._log_level, "who": who}
 
     @server.tool
     def book(city: str, ctx: Context) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from minimcp import Server
+from minimcp import Principal, Server
 from tests.helpers import modern
 from tests.hostile.support import Gate, Http, attacked, handshake
 
@@ -204,7 +204,9 @@ def test_at_shutdown_each_listen_gets_its_result_T115(host: Any, gate: Gate) -> 
 
 
 def test_a_resource_one_may_not_read_looks_like_none_T116(host: Any) -> None:
-    server = Server("secrets", "1", principal=lambda environ: environ.get("HTTP_X_USER"), limits={"keepalive_s": 0.2})
+    server = Server(
+        "secrets", "1", authenticate=lambda environ: environ.get("HTTP_X_USER"), limits={"keepalive_s": 0.2}
+    )
 
     @server.tool
     def add(a: int, b: int) -> int:
@@ -214,7 +216,7 @@ def test_a_resource_one_may_not_read_looks_like_none_T116(host: Any) -> None:
     def everybody() -> str:
         return "open"
 
-    @server.resource("secret://ann", allow=lambda ctx: ctx.principal == "ann")
+    @server.resource("secret://ann", allow=lambda ctx: ctx.principal == Principal("ann"))
     def anns() -> str:
         return "hidden"
 

@@ -15,7 +15,7 @@ from ..addresses import origin
 from ..errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from ..fork import PerProcess
 from .auth import Auth, attach, is_native
-from .connection import Check, RawConnection
+from .raw_connection import Check, RawConnection
 from .reply import Reply
 from .response import LIMITS, AnyResponse, Fields, Headers, Response
 from .settings import HttpSettings

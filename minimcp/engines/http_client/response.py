@@ -12,7 +12,7 @@ import time
 from typing import Optional, Protocol
 
 from ..errors import ConnectionLost, ProtocolError, Timeout
-from .connection import RawConnection
+from .raw_connection import RawConnection
 
 Headers = dict[str, str]
 # By lower-case name: the name to send and the value.

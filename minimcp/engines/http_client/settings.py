@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..errors import ProtocolError
-from .connection import Check, RawConnection, tls_context
 from .cookies import Cookies
+from .raw_connection import Check, RawConnection, tls_context
 from .response import Fields, Response
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ def meta_version(message: Any) -> Any:
     return meta.get(VERSION) if isinstance(meta, dict) else None
 
 
-class Door:
+class Conversation:
     """What the four have in common: a queue of what the server said, held against the official schema."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Door:
         self.close()
 
 
-class Memory(Door):
+class Memory(Conversation):
     """`Server.handle`, with a session."""
 
     def __init__(self, server: Server) -> None:
@@ -126,7 +126,7 @@ class Memory(Door):
         self._session.close()
 
 
-class Stdio(Door):
+class Stdio(Conversation):
     """A child process that serves a file.
 
     :param arguments: of the Python interpreter.
@@ -178,7 +178,7 @@ class Stdio(Door):
         assert self.child.returncode == 0, self.errors.decode("utf-8", "replace")
 
 
-class Http(Door):
+class Http(Conversation):
     """Streamable HTTP: with a session after `initialize`, without one for what is modern."""
 
     def __init__(self, server: Server) -> None:
@@ -264,7 +264,7 @@ class Http(Door):
         self._serving.__exit__(None, None, None)
 
 
-class Sse(Door):
+class Sse(Conversation):
     """HTTP+SSE: everything is heard on one stream."""
 
     def __init__(self, server: Server) -> None:

@@ -1,0 +1,84 @@
+"""The principal: the authenticated caller of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Optional, Union
+
+# The result of `Server(authenticate=...)`: a string is the id of a principal.
+Authenticated = Union["Principal", str, None]
+
+
+class Principal:
+    """An authenticated caller; two are equal when `key` is. It cannot be changed.
+
+    :param id: the identifier of the user or the program, unique for its issuer.
+    :param issuer: the authority that says so, such as the URL of an authorization server.
+    :param scopes: the scopes that were granted to this request.
+    :param roles: the caller's roles.
+    :param claims: further statements of the issuer, such as the claims of a token.
+    :param via: the program that acts for the caller, such as the client id of a token.
+    """
+
+    __slots__ = ("claims", "id", "issuer", "roles", "scopes", "via")
+
+    id: str
+    issuer: str
+    scopes: tuple[str, ...]
+    roles: tuple[str, ...]
+    claims: Mapping[str, Any]
+    via: str
+
+    def __init__(
+        self,
+        id: str,
+        issuer: str = "",
+        scopes: Sequence[str] = (),
+        roles: Sequence[str] = (),
+        claims: Optional[Mapping[str, Any]] = None,
+        via: str = "",
+    ) -> None:
+        values = (MappingProxyType(dict(claims or {})), id, issuer, tuple(roles), tuple(scopes), via)
+        for name, value in zip(self.__slots__, values):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"A principal cannot be changed; make another one with the {name} you need")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("A principal cannot be changed")
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The issuer and the id, by which sessions and states are bound to a principal."""
+        return self.issuer, self.id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Principal) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        return f"Principal({self.id!r}, {self.issuer!r})" if self.issuer else f"Principal({self.id!r})"
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.id, self.issuer, self.scopes, self.roles, dict(self.claims), self.via)
+
+
+def as_principal(found: Authenticated) -> Principal | None:
+    """Return the principal that a string names; None and an empty string stand for an anonymous caller.
+
+    :raises TypeError: for a value of another type.
+    """
+    if found is None or isinstance(found, Principal):
+        return found
+    if not isinstance(found, str):
+        raise TypeError(f"authenticate returns a Principal, a string or None, not {type(found).__name__}")
+    return Principal(found) if found else None
+
+
+def key_of(principal: Principal | None) -> list[str] | None:
+    """Return the key of a principal in the form in which states and session ids hold it."""
+    return None if principal is None else list(principal.key)
