@@ -327,7 +327,7 @@ def test_a_call_that_is_dropped_half_way_is_cancelled():
     with Client(server) as client:
         call = client.start_tool("x")
         assert next(call)["progress"] == 1
-        call.close()
+        del call
         server.wait_for("notifications/cancelled")
         done.set()
 

@@ -5,27 +5,27 @@ Spec: 26:basic/patterns/mrtr, 26:basic/patterns/cancellation
 
 from __future__ import annotations
 
-import logging
+import contextvars
+import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..engines.errors import ProtocolError, Timeout
+from ..engines.errors import ConnectionLost, ProtocolError, Timeout
 from ..protocol import spec, wire
 from ..protocol.errors import McpError
 from . import negotiation, tasks
-from .errors import CallCancelled, RemoteError
+from .connection import HANG_UP_S, LOOK_S
+from .errors import CallCancelled, RemoteError, UsedAfterFork
 from .results import Result
 from .transports.transport import Exchange, SessionExpired
-from .transports.waiting import Deadline, Mailbox, Signal
+from .transports.waiting import MOST_WAITING, Deadline, Mailbox
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .peer import Peer
-
-log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 
@@ -44,6 +44,7 @@ class ClientCall:
     :param on_log: takes the params of the log messages that come with this call.
     :ivar asked: whether the server asked something, so that the result is for this call alone. Spec: FEAT-129
     :ivar on_progress: takes the params of each progress notification, on the thread that runs the call.
+    :ivar handle: the `RunningCall` of a call on a thread of its own, or None; without a handle nobody waits any more.
     """
 
     def __init__(
@@ -71,7 +72,8 @@ class ClientCall:
         self._needs = needs
         self._finish = finish
         self._on_log = on_log
-        self._cancelled = Signal()
+        self.handle: Optional[weakref.ref[RunningCall]] = None
+        self._cancelled = threading.Event()
         self._exchange: Optional[Exchange] = None
 
     def run(self, on_progress: Callable[[Message], Any] | None = None) -> Any:
@@ -106,12 +108,12 @@ class ClientCall:
         if exchange is not None:
             exchange.abort(self._cancellation())
 
-    def interrupt(self) -> None:
-        """Do what `cancel` does without a lock and without the network, so that a finalizer may call it."""
-        self._cancelled.set()
-        exchange = self._exchange
-        if exchange is not None:
-            exchange.interrupt(self._cancellation())
+    def abandoned(self) -> bool:
+        """Whether the call has a thread of its own and its handle was dropped, so that its outcome is of no interest.
+
+        The thread looks for itself, at least every `LOOK_S` seconds: nothing runs inside the collector.
+        """
+        return self.handle is not None and self.handle() is None
 
     def _cancellation(self) -> CallCancelled:
         return CallCancelled(f"{self.method} was cancelled")
@@ -159,8 +161,8 @@ class ClientCall:
             questions = result.get("inputRequests")
             if questions is not None:
                 more["inputResponses"] = self.answers(conn, peer, questions)
-            elif self._cancelled.wait(_BACKOFF_S * 2**number):
-                raise self._cancellation()
+            else:
+                self._pause(_BACKOFF_S * 2**number)
             if "requestState" in result:
                 more["requestState"] = result["requestState"]
         raise ProtocolError(f"The server asked for input more than {MAX_ROUNDS} times in one call")
@@ -174,20 +176,16 @@ class ClientCall:
 
     def _send(self, conn: Connection, peer: Peer, message: Message) -> Message:
         """Send one request of this call and return its result."""
-        id = message["id"]
+        return conn.exchange(peer, message, self._deadline, self)
 
-        def take(incoming: Message) -> None:
-            self._sort(conn, id, incoming)
-
-        return conn.exchange(peer, message, self._deadline, take, self._started)
-
-    def _started(self, exchange: Exchange) -> None:
+    def started(self, exchange: Exchange) -> None:
+        """Take note of the exchange, for `cancel`."""
         self._exchange = exchange
         if self._cancelled.is_set():
             exchange.abort(self._cancellation())
 
-    def _sort(self, conn: Connection, id: Any, incoming: Message) -> None:
-        """Take a message that came with this call before its answer."""
+    def take(self, conn: Connection, id: Any, incoming: Message) -> None:
+        """Take a message that came before the answer to the request with this id."""
         params = incoming.get("params")
         method = incoming["method"]
         if "id" in incoming:
@@ -230,8 +228,14 @@ class ClientCall:
         if not self._deadline.can_extend():
             raise Timeout(f"{self.method} took too long")
         left = self._deadline.left()
-        if self._cancelled.wait(seconds if left is None else min(seconds, left)):
-            raise self._cancellation()
+        self._pause(seconds if left is None else min(seconds, left))
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while seconds > 0:
+            if self._cancelled.wait(min(seconds, LOOK_S)) or self.abandoned():
+                raise self._cancellation()
+            seconds = end - time.monotonic()
 
     def request(self, conn: Connection, peer: Peer, method: str, params: Message) -> Message:
         """Send another request on behalf of this call, such as a poll for its task, and return the result."""
@@ -244,34 +248,51 @@ class ClientCall:
 class RunningCall:
     """A call on a thread of its own: iterate over it for its progress, take its `result()`, or `cancel()` it.
 
-    As a context it is cancelled at the end, if it has not ended by then; so is one that nobody refers to any more.
+    As a context it is cancelled at the end, if it has not ended by then. A handle that is simply dropped is cancelled
+    too, though only within a second or two, when its thread finds that nobody holds it.
     """
 
     def __init__(self, call: ClientCall) -> None:
         self._call = call
-        # The thread knows the call and this box, never the handle, so that a handle nobody holds is noticed.
-        self._box = _Box()
-        # Runs wherever the last reference goes, perhaps inside the collector: it takes no lock and sends nothing.
-        self._dropped = weakref.finalize(self, call.interrupt)
-        self._dropped.atexit = False
-        threading.Thread(target=_work, args=(call, self._box), name="minimcp-call", daemon=True).start()
+        self._work = work = _Work(call)
+        self._pid = os.getpid()
+        self._raised = False
+        call.handle = weakref.ref(self)
+        # The thread must not refer to the handle, or it would never be found dropped.
+        run = contextvars.copy_context().run
+        self._thread = threading.Thread(target=run, args=(work.run,), name="minimcp-call", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as problem:
+            raise ConnectionLost(f"Nothing was sent: {problem}", "always") from None
 
     def __enter__(self) -> RunningCall:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.cancel()
+        if not self._work.over:
+            self.cancel()
+            if self._thread is not threading.current_thread():
+                self._thread.join(HANG_UP_S)  # it tells the server
 
     def __iter__(self) -> Iterator[Message]:
         """Yield `{"progress": number, "total"?: number, "message"?: str}` until the call has ended."""
         return self
 
     def __next__(self) -> Message:
-        progress: Message | None = self._box.progress.get(None)
-        if progress is not None:
-            return progress
-        self._box.progress.put(None)  # for the next one that asks
-        raise self._box.error or StopIteration
+        work = self._work
+        # An interrupt may have come between taking the None that marks the end and acting on it.
+        if not work.over or len(work.progress):
+            if self._pid != os.getpid():
+                raise UsedAfterFork("The call runs in the parent process; start another one here")
+            progress: Optional[Message] = work.progress.get(None)
+            if progress is not None:
+                return progress
+            work.progress.put(None)  # for other threads that wait
+        if work.error is not None and not self._raised:
+            self._raised = True
+            raise work.error
+        raise StopIteration
 
     def result(self, on_progress: Callable[[Message], Any] | None = None) -> Any:
         """Wait for the answer.
@@ -286,33 +307,40 @@ class RunningCall:
         except BaseException:
             self.cancel()
             raise
-        return self._box.outcome
+        if self._work.error is not None:
+            raise self._work.error
+        return self._work.outcome
 
     def cancel(self) -> None:
         """End the call from any thread: `result` raises CallCancelled, and the server is told."""
-        if not self._box.over:
+        if not self._work.over:
             self._call.cancel()
 
 
-class _Box:
-    """The progress of a running call, None at its end, and what came of it."""
+class _Work:
+    """A call, its progress so far, None at its end, and its outcome; no lock, since one thread writes it."""
 
-    __slots__ = ("error", "outcome", "over", "progress")
+    __slots__ = ("call", "error", "outcome", "over", "progress")
 
-    def __init__(self) -> None:
+    def __init__(self, call: ClientCall) -> None:
+        self.call = call
         self.progress = Mailbox()
         self.outcome: Any = None
-        self.error: BaseException | None = None
+        self.error: Optional[BaseException] = None
         self.over = False
 
+    def run(self) -> None:
+        try:
+            self.outcome = self.call.run(self.hear)
+        except BaseException as error:
+            self.error = error
+        self.over = True
+        self.progress.put(None)
 
-def _work(call: ClientCall, box: _Box) -> None:
-    try:
-        box.outcome = call.run(box.progress.put)
-    except BaseException as error:
-        box.error = error
-    box.over = True
-    box.progress.put(None)
+    def hear(self, progress: Message) -> None:
+        """Keep progress for the handle; a flood that nobody reads is lost."""
+        if len(self.progress) < MOST_WAITING:
+            self.progress.put(progress)
 
 
 def _is_number(value: Any) -> bool:

@@ -7,18 +7,18 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..engines.errors import AuthorizationError, ClientError, ConnectionLost, Timeout
 from ..protocol import spec, wire
 from ..protocol.errors import InternalError, McpError
 from .answers import Answers
 from .cache import Cache
-from .errors import HTTPStatus
+from .errors import CallCancelled, HTTPStatus
 from .inbox import Inbox
 from .peer import Peer, result_of
 from .tools import Tools
-from .transports.transport import Exchange, OnMessage, Transport
+from .transports.transport import Exchange, Transport
 from .transports.waiting import Deadline
 
 if TYPE_CHECKING:
@@ -29,7 +29,25 @@ log = logging.getLogger("minimcp")
 Message = dict[str, Any]
 
 UNAUTHORIZED = "The server wants authorization (HTTP 401), and none was given or it was not accepted; see auth="
-HANG_UP_S = 2.0  # for a last word to a server that may not be listening
+HANG_UP_S = 2.0  # for a last message to a server that may not be listening
+LOOK_S = 1.0  # between two looks of a thread whether anybody still waits for its call
+
+
+class Waiting(Protocol):
+    """The part of a call that its exchange tells of messages; see `call.ClientCall`."""
+
+    def started(self, exchange: Exchange) -> None:
+        """Take the exchange, once the request is sent."""
+
+    def take(self, conn: Connection, id: Any, incoming: Message) -> None:
+        """Take a message that came before the answer to the request with this id."""
+
+    @property
+    def handle(self) -> Any:
+        """None unless the call can be dropped."""
+
+    def abandoned(self) -> bool:
+        """Whether the call was dropped."""
 
 
 class Connection:
@@ -168,41 +186,37 @@ class Connection:
         """A request id that was never used on this connection. Spec: BASE-004"""
         return next(self._ids)
 
-    def exchange(
-        self,
-        peer: Peer,
-        message: Message,
-        deadline: Deadline,
-        on_message: OnMessage | None = None,
-        started: Callable[[Exchange], None] | None = None,
-    ) -> Message:
-        """Send a request, give what arrives for it before its answer to `on_message`, and return the result.
+    def exchange(self, peer: Peer, message: Message, deadline: Deadline, call: Waiting | None = None) -> Message:
+        """Send a request and return its result.
 
         When it ends in any other way the server is told that the answer is no longer awaited.
 
-        :param on_message: by default the inbox takes these messages.
-        :param started: takes the exchange once the request is sent.
-
-        :raises ClientError: whatever went wrong.
+        :param call: takes the messages that come before the answer; without one they go to the inbox.
+        :raises ClientError: when there is no answer, or an error.
         """
         answered = False
         headers = peer.era.headers(self, message)
         exchange = None
-        take = on_message or self.inbox.put
+        watched = call is not None and call.handle is not None
         try:
             exchange = self.transport.start(message, headers, deadline.left())
-            if started is not None:
-                started(exchange)
+            if call is not None:
+                call.started(exchange)
             paused_s = 0.0
+            asked = self.inbox.answered
             while True:
-                asked = self.inbox.answered
                 left = deadline.left()
                 try:
-                    incoming = exchange.receive(left)
+                    incoming = exchange.receive(left if not watched else LOOK_S if left is None else min(left, LOOK_S))
                 except Timeout:
+                    if call is not None and call.abandoned():
+                        raise CallCancelled(f"{message['method']} was dropped") from None
+                    if deadline.left() != 0:
+                        continue
                     # While a person is asked, a legacy server cannot answer.
                     if (self.inbox.busy or self.inbox.answered != asked) and deadline.can_extend():
                         deadline.restart()
+                        asked = self.inbox.answered
                         continue
                     raise Timeout(f"The server did not answer {message['method']} in {deadline.timeout_s} s") from None
                 if exchange.paused_s > paused_s:
@@ -211,7 +225,13 @@ class Connection:
                 if "method" in incoming:
                     if left == 0:
                         raise Timeout(f"The server sent much, but no answer to {message['method']}")
-                    take(incoming)
+                    if call is None:
+                        self.inbox.put(incoming)
+                    elif call.abandoned():
+                        raise CallCancelled(f"{message['method']} was dropped")
+                    else:
+                        call.take(self, message["id"], incoming)
+                    asked = self.inbox.answered
                     continue
                 answered = True
                 if exchange.identity:

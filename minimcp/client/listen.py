@@ -64,11 +64,13 @@ class Listen:
         self.close()
 
     def __iter__(self) -> Iterator[Message]:
-        while True:
-            event = self.receive()
-            if event is None:
-                return
-            yield event
+        return self
+
+    def __next__(self) -> Message:
+        event = self.receive()
+        if event is None:
+            raise StopIteration
+        return event
 
     def receive(self, timeout: Optional[float] = None) -> Message | None:
         """Return the next notification, or None at the end.

@@ -47,9 +47,6 @@ class Exchange:
         """Make `receive` raise this error, now and from then on; called from any thread."""
         raise NotImplementedError
 
-    def interrupt(self, error: ClientError) -> None:
-        """Do what `abort` does as far as it can be done without a lock: the collector may call it at any point."""
-
     def close(self) -> None:
         """Let go of the exchange: later messages are dropped, a response stream is closed. Never blocks."""
 

@@ -63,34 +63,6 @@ class Mailbox:
         return len(self._items)
 
 
-class Signal:
-    """A flag that threads wait for; unlike `threading.Event` it is set without a lock, so a finalizer may set it."""
-
-    __slots__ = ("_set", "_wake")
-
-    def __init__(self) -> None:
-        self._set = False
-        self._wake = Mailbox()
-
-    def is_set(self) -> bool:
-        """Say whether it was set."""
-        return self._set
-
-    def set(self) -> None:
-        """Set it and wake all that wait."""
-        self._set = True
-        self._wake.put(None)
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait at most `timeout_s` seconds and say whether it is set."""
-        if not self._set:
-            try:
-                self._wake.put(self._wake.get(timeout_s))  # back, for the next one that waits
-            except queue.Empty:
-                pass
-        return self._set
-
-
 class Queued(Exchange):
     """An exchange whose messages are put by a reader thread; at most `MOST_WAITING` of them wait.
 
@@ -129,8 +101,6 @@ class Queued(Exchange):
         if self._error is None:
             self._error = error
             self._messages.put(None)
-
-    interrupt = abort
 
     def close(self) -> None:
         """Forget the exchange."""
