@@ -24,8 +24,9 @@ from .transports.transport import Exchange, SessionExpired
 from .transports.waiting import MOST_WAITING, Deadline, Mailbox
 
 if TYPE_CHECKING:
-    from .connection import Connection
-    from .peer import Peer
+    from .connection import Connection, Reply
+    from .eras import Peer
+    from .options import Settings
 
 Message = dict[str, Any]
 
@@ -37,42 +38,44 @@ class ClientCall:
     """A request and all that follows from it; `run` blocks until the result is there.
 
     :param connect: returns the connection to use.
-    :param timeout_s: seconds without a sign of life; `max_timeout_s` in all.
+    :param timeout: seconds without a sign of life, `max_timeout` in all; by default those of the settings.
     :param meta: further members of the request's `_meta`.
     :param progress: whether progress is asked for.
+    :param needs: the capability that the server must have declared.
     :param finish: `f(connection, result) -> outcome of the call`.
-    :param on_log: takes the params of the log messages that come with this call.
     :ivar asked: whether the server asked something, so that the result is for this call alone. Spec: FEAT-129
     :ivar on_progress: takes the params of each progress notification, on the thread that runs the call.
-    :ivar handle: the `RunningCall` of a call on a thread of its own, or None; without a handle nobody waits any more.
     """
 
     def __init__(
         self,
         connect: Callable[[], Connection],
+        settings: Settings,
         method: str,
         params: Message,
         *,
-        timeout_s: float | None,
-        max_timeout_s: float | None,
+        timeout: Any = ...,
+        max_timeout: Any = ...,
         meta: Message | None = None,
         progress: bool = False,
         needs: tuple[str, ...] = (),
         finish: Callable[[Connection, Result], Any] | None = None,
-        on_log: Callable[[Message], None] | None = None,
     ) -> None:
         self.method = method
         self.params = params
         self.asked = False
         self.on_progress: Callable[[Message], Any] = _ignore
         self._connect = connect
-        self._deadline = Deadline(timeout_s, max_timeout_s)
+        self._deadline = Deadline(
+            settings.timeout_s if timeout is ... else timeout,
+            settings.max_timeout_s if max_timeout is ... else max_timeout,
+        )
+        self._on_log = settings.on_log
         self._meta = meta
         self._progress = progress
         self._needs = needs
         self._finish = finish
-        self._on_log = on_log
-        self.handle: Optional[weakref.ref[RunningCall]] = None
+        self._handle: Optional[weakref.ref[RunningCall]] = None
         self._cancelled = threading.Event()
         self._exchange: Optional[Exchange] = None
 
@@ -86,7 +89,7 @@ class ClientCall:
             self.on_progress = on_progress
         conn = self._connect()
         peer = conn.ready()
-        peer.need(self.method, *self._needs)
+        peer.require(self.method, *self._needs)
         for attempt in (1, 2):
             try:
                 result = self._rounds(conn, peer)
@@ -108,12 +111,22 @@ class ClientCall:
         if exchange is not None:
             exchange.abort(self._cancellation())
 
-    def abandoned(self) -> bool:
-        """Whether the call has a thread of its own and its handle was dropped, so that its outcome is of no interest.
+    def watch(self, handle: RunningCall) -> None:
+        """Give the call up once this handle is dropped.
 
-        The thread looks for itself, at least every `LOOK_S` seconds: nothing runs inside the collector.
+        The thread that runs the call looks for that at least every `LOOK_S` seconds. A finalizer would be quicker, but
+        the collector may run it inside any lock, so it could neither take one nor send anything.
         """
-        return self.handle is not None and self.handle() is None
+        self._handle = weakref.ref(handle)
+
+    @property
+    def watched(self) -> bool:
+        """Whether the call has a handle that may be dropped."""
+        return self._handle is not None
+
+    def abandoned(self) -> bool:
+        """Whether its handle was dropped."""
+        return self._handle is not None and self._handle() is None
 
     def _cancellation(self) -> CallCancelled:
         return CallCancelled(f"{self.method} was cancelled")
@@ -126,20 +139,23 @@ class ClientCall:
             return True
         if problem.code == spec.UNSUPPORTED_VERSION:
             # The server was exchanged for one of another revision. Spec: BASE-076
-            negotiation.forget(conn.key)
+            negotiation.forget(conn.settings.target.key)
             conn.renew(peer)
             return True
         if problem.code == spec.URL_ELICITATION_REQUIRED:
-            return self._visited(conn, peer, problem.data)
+            return self._visited(conn, problem.data)
         return False
 
-    def _visited(self, conn: Connection, peer: Peer, data: Any) -> bool:
-        """Put the pages a 2025-11-25 server requires to the callback; True when it consented to all. Spec: FEAT-208"""
+    def _visited(self, conn: Connection, data: Any) -> bool:
+        """Put the pages that a 2025-11-25 server requires to the callback, and say whether it consented to all.
+
+        Spec: FEAT-208
+        """
         pages = data.get("elicitations") if isinstance(data, dict) else None
         if not isinstance(pages, list) or not pages or len(pages) > MAX_ROUNDS:
             return False
         try:
-            found = [self._put(conn, peer, {"method": "elicitation/create", "params": page}) for page in pages]
+            found = [self._put(conn, {"method": "elicitation/create", "params": page}) for page in pages]
         except McpError:
             return False
         return all(answer.get("action") == "accept" for answer in found)
@@ -149,7 +165,7 @@ class ClientCall:
         more: Message = {}
         for number in range(MAX_ROUNDS + 1):
             result = self._round(conn, peer, {**self.params, **more})
-            outcome = peer.era.outcome(self.method, result, spec.TASKS in conn.extensions)
+            outcome = peer.era.outcome(self.method, result, spec.TASKS in conn.settings.extensions)
             if outcome == "complete":
                 return Result(result)
             if outcome == "task":
@@ -169,7 +185,7 @@ class ClientCall:
 
     def _round(self, conn: Connection, peer: Peer, params: Message) -> Message:
         message = wire.request(conn.next_id(), self.method, params)
-        peer.era.dress(conn, message, peer.version, self._meta, self._progress)
+        peer.era.write_meta(conn, message, peer.version, self._meta, self._progress)
         if self._cancelled.is_set():
             raise self._cancellation()
         return self._send(conn, peer, message)
@@ -189,7 +205,7 @@ class ClientCall:
         params = incoming.get("params")
         method = incoming["method"]
         if "id" in incoming:
-            conn.inbox.put(incoming)
+            conn.inbox.put(incoming, self)
         elif method == "notifications/progress":
             if isinstance(params, dict) and params.get("progressToken") == id and _is_number(params.get("progress")):
                 self._deadline.restart()
@@ -198,6 +214,10 @@ class ClientCall:
             self._on_log(params)
         else:
             conn.inbox.put(incoming)
+
+    def answer(self, conn: Connection, request: Message, reply: Reply) -> None:
+        """Answer a request of the server that came with this call, through the client's callbacks."""
+        reply({"result": conn.result_for(request, {"method": self.method, "params": self.params})})
 
     def answers(self, conn: Connection, peer: Peer, questions: Any) -> Message:
         """Put each of the server's questions to the callback for it, on this thread. Spec: BASE-188, BASE-190
@@ -208,16 +228,16 @@ class ClientCall:
             raise ProtocolError("inputRequests must be an object of questions, at most 100 at once")
         began = time.monotonic()
         try:
-            return {key: self._put(conn, peer, question) for key, question in questions.items()}
+            return {key: self._put(conn, question) for key, question in questions.items()}
         except McpError as problem:
             raise ProtocolError(f"The server's question cannot be answered: {problem}") from problem
         finally:
             self._deadline.extend(time.monotonic() - began)
 
-    def _put(self, conn: Connection, peer: Peer, question: Any) -> Message:
+    def _put(self, conn: Connection, question: Any) -> Message:
         if not isinstance(question, dict) or not isinstance(question.get("method"), str):
             raise ProtocolError("A question of the server has no method")
-        return conn.answers.answer(question["method"], question.get("params"), peer.name)
+        return conn.result_for(question, {"method": self.method, "params": self.params})
 
     def wait(self, seconds: float) -> None:
         """Wait before asking again; a cancellation ends it.
@@ -240,7 +260,7 @@ class ClientCall:
     def request(self, conn: Connection, peer: Peer, method: str, params: Message) -> Message:
         """Send another request on behalf of this call, such as a poll for its task, and return the result."""
         message = wire.request(conn.next_id(), method, params)
-        peer.era.dress(conn, message, peer.version, None, False)
+        peer.era.write_meta(conn, message, peer.version, None, False)
         self._deadline.restart()
         return self._send(conn, peer, message)
 
@@ -257,7 +277,7 @@ class RunningCall:
         self._work = work = _Work(call)
         self._pid = os.getpid()
         self._raised = False
-        call.handle = weakref.ref(self)
+        call.watch(self)
         # The thread must not refer to the handle, or it would never be found dropped.
         run = contextvars.copy_context().run
         self._thread = threading.Thread(target=run, args=(work.run,), name="minimcp-call", daemon=True)

@@ -170,8 +170,10 @@ class Pending:
         with self._lock:
             self._open.pop(key, None)
 
-    def take(self, message: Message) -> bool:
+    def take(self, message: Message, request_id: Any = None) -> bool:
         """Give a message to the exchange it belongs to; False when it belongs to none.
+
+        :param request_id: that of the request on whose stream it came, where the transport knows it.
 
         A response goes by its id with its JSON type; progress by its token; what a listen stream says by the
         subscription. Spec: BASE-006, TRN-019
@@ -179,7 +181,7 @@ class Pending:
         if "method" not in message:
             key = _key(message.get("id"))
         else:
-            key = _related(message)
+            key = _related(message) if request_id is None else _key(request_id)
         with self._lock:
             exchange = self._open.get(key) if key is not None else None
             if exchange is None:
