@@ -216,17 +216,19 @@ def test_an_error_of_the_server_keeps_its_data():
     assert len(server.all("tools/call")) == 1
 
 
-def test_a_callback_knows_the_call_its_question_came_with(target):
-    seen = []
+@pytest.mark.parametrize("mode", ERAS)
+def test_callbacks_know_the_calls_their_questions_came_with(target, mode):
+    both = threading.Barrier(2, timeout=10)
 
-    def elicit(question):
-        seen.append(question.call)
-        return {"nights": 1}
+    def elicit(question: Any) -> Any:
+        both.wait()
+        assert question.call["method"] == "tools/call"
+        return {"nights": len(question.call["params"]["arguments"]["city"])}
 
-    for mode in ERAS:
-        with Client(target, mode=mode, elicit=elicit) as client:
-            client.call_tool("book", city="Oslo")
-    assert seen == [{"method": "tools/call", "params": {"name": "book", "arguments": {"city": "Oslo"}}}] * 2
+    with Client(target, mode=mode, elicit=elicit) as client:
+        calls = [client.start_tool("book", city=city) for city in ("Oslo", "Tromsø")]
+        found = [call.result().text for call in calls]
+    assert found == ["4 nights in Oslo", "6 nights in Tromsø"]
 
 
 def test_a_timeout_of_its_own_and_the_cancellation_are_those_of_any_call():
