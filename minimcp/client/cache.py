@@ -27,10 +27,10 @@ _STALE = {
 
 
 class Cache:
-    """Results by server, method, params and credentials; at most `MOST_ENTRIES`, the longest unused go first.
+    """Results by server, method, params and credentials; beyond `MOST_ENTRIES` the longest unused are dropped.
 
-    One cache may serve many clients and threads: what a server marks "public" is shared by all of them, everything else
-    only by those with the same credentials. Spec: FEAT-135, FEAT-136
+    One cache may serve many clients and threads: results that a server marks "public" are shared by all of them, others
+    only by clients with the same credentials. Spec: FEAT-135, FEAT-136
     """
 
     def __init__(self) -> None:

@@ -35,7 +35,7 @@ _BACKOFF_S = 0.1
 
 
 class ClientCall:
-    """A request and all that follows from it; `run` blocks until the result is there.
+    """A request with its rounds, retries and tasks; `run` blocks until the result is there.
 
     :param connect: returns the connection to use.
     :param timeout: seconds without a sign of life, `max_timeout` in all; by default those of the settings.
@@ -121,11 +121,11 @@ class ClientCall:
 
     @property
     def watched(self) -> bool:
-        """Whether the call has a handle that may be dropped."""
+        """Say whether the call has a handle that may be dropped."""
         return self._handle is not None
 
     def abandoned(self) -> bool:
-        """Whether its handle was dropped."""
+        """Say whether the handle was dropped."""
         return self._handle is not None and self._handle() is None
 
     def _cancellation(self) -> CallCancelled:
@@ -269,7 +269,7 @@ class RunningCall:
     """A call on a thread of its own: iterate over it for its progress, take its `result()`, or `cancel()` it.
 
     As a context it is cancelled at the end, if it has not ended by then. A handle that is simply dropped is cancelled
-    too, though only within a second or two, when its thread finds that nobody holds it.
+    too, within a second or two, when its thread finds that nobody holds it.
     """
 
     def __init__(self, call: ClientCall) -> None:
@@ -358,7 +358,7 @@ class _Work:
         self.progress.put(None)
 
     def hear(self, progress: Message) -> None:
-        """Keep progress for the handle; a flood that nobody reads is lost."""
+        """Keep progress for the handle; beyond `MOST_WAITING` it is lost."""
         if len(self.progress) < MOST_WAITING:
             self.progress.put(progress)
 

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Optional, Protocol
 
@@ -44,10 +45,10 @@ class OpenCall(Protocol):
 
     @property
     def watched(self) -> bool:
-        """Whether the call can be dropped, so that its thread has to look for that."""
+        """Say whether the call can be dropped, so that its thread has to look for that."""
 
     def abandoned(self) -> bool:
-        """Whether the call was dropped."""
+        """Say whether the call was dropped."""
 
 
 class Listener(Protocol):
@@ -214,12 +215,15 @@ class Connection:
         asked = self.inbox.answered
         while True:
             left = deadline.left()
+            looks = watched and (left is None or left > LOOK_S)
+            began = time.monotonic()
             try:
-                incoming = exchange.receive(left if not watched else LOOK_S if left is None else min(left, LOOK_S))
+                incoming = exchange.receive(LOOK_S if looks else left)
             except Timeout:
                 if call is not None and call.abandoned():
                     raise CallCancelled(f"{message['method']} was dropped") from None
-                if deadline.left() != 0:
+                # One that comes at once is that of an auth, which ends the call.
+                if looks and time.monotonic() - began > LOOK_S / 2:
                     continue
                 # While a person is asked, a legacy server cannot answer.
                 if (self.inbox.busy or self.inbox.answered != asked) and deadline.can_extend():
@@ -271,7 +275,7 @@ class Connection:
         headers = self.peer.era.headers(self, message) if self.peer is not None else {}
         self.transport.send(message, headers, timeout_s or self.settings.own_timeout_s)
 
-    # Messages of the server's own accord
+    # Unasked messages of the server
 
     def _answer(self, request: Message, call: OpenCall | None) -> None:
         """Answer a legacy server's request. Spec: BASE-018, BASE-117
@@ -337,7 +341,7 @@ class Connection:
             settings.on_notification(message)
 
     def note(self, message: Message) -> None:
-        """Act on what a notification says of the server: withdrawn questions, changed lists and resources."""
+        """Act on a notification: drop withdrawn questions, changed lists and resources, and tell the listeners."""
         settings = self.settings
         if message["method"] == "notifications/cancelled":
             # Spec: BASE-131

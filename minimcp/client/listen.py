@@ -113,7 +113,7 @@ class Listen:
                     raise
 
     def close(self) -> None:
-        """End the subscription. From any thread, any number of times."""
+        """End the subscription; any thread may call it, any number of times."""
         self._closed.set()
         self._stream.close()
 

@@ -82,7 +82,7 @@ class Methods:
         Keywords are the tool's arguments; with a dict of arguments they are options: `timeout`, `max_timeout` (s),
         `progress` (called with each), `check`, `meta`.
 
-        :raises ToolFailed: when the tool says so and `check` is set.
+        :raises ToolFailed: when the result has `isError` and `check` is set.
         :raises ClientError: when there is no answer, or a wrong one.
         """
         arguments, options = split(arguments, more)

@@ -117,7 +117,7 @@ def _entry(entry: Message, options: Message) -> Target:
         env = {**(entry.get("env") or {}), **(options.get("env") or {})}
         cwd = options.get("cwd") or entry.get("cwd")
         return _command([entry["command"], *map(str, arguments)], {**options, "env": env, "cwd": cwd})
-    raise ValueError(f"This is no server entry: {_ENTRY}")
+    raise ValueError(f"This is not a server entry: {_ENTRY}")
 
 
 def _expand(value: Any) -> Any:

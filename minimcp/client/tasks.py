@@ -1,4 +1,4 @@
-"""The tasks extension, driven to its end: poll, answer questions, cancel. Spec: EXT-013 to EXT-046"""
+"""Tasks extension: poll a task to its end, answer its questions, cancel it. Spec: EXT-013 to EXT-046"""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _outcome(task: Message) -> Message:
 
 
 def _cancel(conn: Connection, peer: Peer, id: str) -> None:
-    """Tell the server that the task is no longer wanted; it may end otherwise. Spec: EXT-044 to EXT-046"""
+    """Cancel the task on the server, which may end otherwise. Spec: EXT-044 to EXT-046"""
     try:
         conn.ask("tasks/cancel", {"taskId": id}, HANG_UP_S, peer)
     except ClientError as problem:

@@ -14,7 +14,8 @@ import threading
 
 import pytest
 
-from minimcp import CallCancelled, Client
+from minimcp import CallCancelled, Client, Timeout
+from minimcp.client.transports.memory import MemoryTransport
 from tests.doors import ROOT
 from tests.embedded import embedded, wait_until
 from tests.hostile.dropping import server
@@ -186,3 +187,24 @@ def test_a_call_that_is_dropped_while_it_opens_the_connection_is_given_up():
     wait_until(lambda: not running())
     client.close()
     done.set()
+
+
+def test_a_timeout_of_an_auth_ends_a_started_call_at_once(scripted):
+    """It is not taken for the moment at which the call's thread looks whether it is held."""
+    with Client(scripted) as client:
+        transport, tries = client._connect().transport, []
+
+        def start(*request):
+            exchange = MemoryTransport.start(transport, *request)
+
+            def receive(timeout_s):
+                tries.append(timeout_s)
+                raise Timeout("no token came in time")
+
+            exchange.receive = receive
+            return exchange
+
+        transport.start = start
+        with pytest.raises(Timeout):
+            client.start_tool("x").result()
+        assert len(tries) == 1
