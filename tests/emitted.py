@@ -118,10 +118,10 @@ def watch() -> None:
         return uses[type(self)](self, checked_make)
 
     @functools.wraps(answer)
-    def checked_answer(self: Any, request: Any) -> None:
+    def checked_answer(self: Any, request: Any, call: Any) -> None:
         _answering.method = request["method"]
         try:
-            answer(self, request)
+            answer(self, request, call)
         finally:
             _answering.method = ""
 

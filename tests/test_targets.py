@@ -74,7 +74,7 @@ def test_an_entry_and_a_file_of_the_form_hosts_use(file, tmp_path):
         assert client.server_info["name"] == "from-a-file"
     with pytest.raises(ValueError, match="mcpServers"):
         clients({"one": entry})
-    with pytest.raises(ValueError, match="'wrong': This is no server entry"):
+    with pytest.raises(ValueError, match="'wrong': This is not a server entry"):
         clients({"mcpServers": {"one": entry, "wrong": {}}})
 
 

@@ -1,6 +1,6 @@
-"""What the server may ask of the client: forms and pages for a person, a model's words, and root folders.
+"""Callbacks for the questions of a server: forms and pages for a person, a model's completion, and root folders.
 
-The same three callbacks serve both eras; only how the question travels differs. Spec: 26:client/elicitation,
+The same three callbacks serve both eras; only the way of the question differs. Spec: 26:client/elicitation,
 26:client/sampling, 26:client/roots
 """
 
@@ -28,17 +28,19 @@ _ACTIONS = ("accept", "decline", "cancel")
 class Question(dict):  # type: ignore[type-arg]
     """The params of an elicitation, for the callback that puts it to a person.
 
-    :ivar server: what the server calls itself; show it, it is not verified. Spec: FEAT-200
+    :ivar server: the server's own name for itself, not verified; show it. Spec: FEAT-200
+    :ivar call: `{"method": str, "params": {...}}` of the call that the question came with, or None if that is unknown.
     """
 
-    def __init__(self, params: Message, server: str) -> None:
+    def __init__(self, params: Message, server: str, call: Optional[Message] = None) -> None:
         super().__init__(params)
         self.setdefault("mode", "form")  # Spec: FEAT-183
         self.server = server
+        self.call = call
 
     @property
     def message(self) -> str:
-        """What the server wants to know, or why the page is to be visited."""
+        """The server's text for the person: the request for data, or the reason to visit the page."""
         return str(self.get("message", ""))
 
     @property
@@ -60,7 +62,7 @@ class Question(dict):  # type: ignore[type-arg]
 
 
 class Answers:
-    """The three callbacks, and what may be declared because of them.
+    """The three callbacks, and the capabilities that the client declares because of them.
 
     :param elicit: gets a `Question`; returns the fields of a form as a dict (those left out take their defaults), True
         for consent to a page or to a form as it is, False or None to decline, "cancel" to dismiss it, or a whole
@@ -81,7 +83,7 @@ class Answers:
         self._sample = sample
         self._sample_tools = sample_tools
         self.roots = roots
-        self._methods: dict[str, Callable[[Message, str], Message]] = {}
+        self._methods: dict[str, Callable[[Message, str, Optional[Message]], Message]] = {}
         if elicit is not None:
             self._methods["elicitation/create"] = self._answer_elicitation
         if sample is not None:
@@ -93,7 +95,7 @@ class Answers:
         return bool(self._methods)
 
     def capabilities(self, legacy: bool) -> Message:
-        """The ClientCapabilities these callbacks allow. Spec: FEAT-146, FEAT-155, FEAT-179"""
+        """Return the ClientCapabilities that these callbacks allow. Spec: FEAT-146, FEAT-155, FEAT-179"""
         found: Message = {}
         if self.roots is not None:
             found["roots"] = {"listChanged": True} if legacy else {}
@@ -103,9 +105,10 @@ class Answers:
             found["elicitation"] = {"form": {}, "url": {}}
         return found
 
-    def answer(self, method: str, params: Any, server: str) -> Message:
-        """Return the result for a question; what the callback raises passes through.
+    def answer(self, method: str, params: Any, server: str, call: Optional[Message] = None) -> Message:
+        """Return the result for a question; an exception of the callback passes through.
 
+        :param server: the server's name for messages to people; `call` as in `Question`.
         :raises MethodNotFound: when there is no callback for it. Spec: FEAT-150
         :raises InvalidParams: when the question is not well formed, or of a kind that was not declared.
         :raises InternalError: when the callback's answer does not fit the question.
@@ -115,10 +118,10 @@ class Answers:
             raise MethodNotFound(f"Method not found: {method[:100]}")
         if params is not None and not isinstance(params, dict):
             raise InvalidParams("params must be an object")
-        return handler(params or {}, server)
+        return handler(params or {}, server, call)
 
-    def _answer_elicitation(self, params: Message, server: str) -> Message:
-        question = Question(params, server)
+    def _answer_elicitation(self, params: Message, server: str, call: Optional[Message]) -> Message:
+        question = Question(params, server, call)
         if question["mode"] not in ("form", "url"):
             raise InvalidParams(f"The elicitation mode {str(question['mode'])[:50]!r} was not declared")
         if question["mode"] == "url" and not isinstance(question.get("url"), str):
@@ -128,7 +131,7 @@ class Answers:
         assert self._elicit is not None
         return _elicit_result(question, self._elicit(question))
 
-    def _answer_sampling(self, params: Message, server: str) -> Message:
+    def _answer_sampling(self, params: Message, server: str, call: Optional[Message]) -> Message:
         if not self._sample_tools and ("tools" in params or "toolChoice" in params):
             raise InvalidParams("sampling.tools was not declared")  # Spec: FEAT-165
         _check_tool_results(params.get("messages"))
@@ -143,7 +146,7 @@ class Answers:
             raise InternalError("sample= must return text, or a dict with role, content and model")
         return {"model": "unknown", **reply}
 
-    def _answer_roots(self, params: Message, server: str) -> Message:
+    def _answer_roots(self, params: Message, server: str, call: Optional[Message]) -> Message:
         found = self.roots() if callable(self.roots) else self.roots
         return {"roots": [_root(item) for item in found or ()]}
 
@@ -172,7 +175,7 @@ def _elicit_result(question: Question, reply: Any) -> Message:
 
 
 def _is_result(question: Question, reply: Any) -> bool:
-    """Whether the callback returned a whole ElicitResult rather than fields, one of which might be named action."""
+    """Say whether the callback returned an ElicitResult rather than fields, one of which might be named action."""
     if not isinstance(reply, dict) or reply.get("action") not in _ACTIONS or "action" in question.fields:
         return False
     return reply.keys() <= {"action", "content", "_meta"}
@@ -190,7 +193,7 @@ def _check_tool_results(messages: Any) -> None:
 
 
 def _root(item: Any) -> Message:
-    """A Root of a folder's path, a `file://` URI or a ready dict. Spec: FEAT-148"""
+    """Make a Root of a folder's path, a `file://` URI or a ready dict. Spec: FEAT-148"""
     if isinstance(item, dict):
         uri = item.get("uri")
     else:

@@ -1,4 +1,4 @@
-"""Answers a server allows to be kept: fresh for their `ttlMs`, dropped when a notification says they changed.
+"""Cache of results: fresh for their `ttlMs`, dropped when a notification says that they changed.
 
 Spec: FEAT-121 to FEAT-138, 26:server/utilities/caching
 """
@@ -6,18 +6,19 @@ Spec: FEAT-121 to FEAT-138, 26:server/utilities/caching
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections import OrderedDict
 from typing import Any, Optional
+
+from ..engines.fork import PerProcess
 
 Message = dict[str, Any]
 
 MOST_ENTRIES = 1000
 LONGEST_S = 86_400.0
 
-# The methods whose kept answers a notification makes worthless.
+# The methods whose kept results a notification makes stale.
 _STALE = {
     "notifications/tools/list_changed": ("tools/list",),
     "notifications/prompts/list_changed": ("prompts/list",),
@@ -26,19 +27,15 @@ _STALE = {
 
 
 class Cache:
-    """Results by server, method, params and credentials; at most `MOST_ENTRIES`, the longest unused go first.
+    """Results by server, method, params and credentials; beyond `MOST_ENTRIES` the longest unused are dropped.
 
-    One cache may serve many clients and threads: what a server marks "public" is shared by all of them, everything else
-    only by those with the same credentials. Spec: FEAT-135, FEAT-136
+    One cache may serve many clients and threads: results that a server marks "public" are shared by all of them, others
+    only by clients with the same credentials. Spec: FEAT-135, FEAT-136
     """
 
     def __init__(self) -> None:
-        self._locks: dict[int, threading.Lock] = {}
+        self._lock = PerProcess(threading.Lock)  # guards _entries
         self._entries: OrderedDict[tuple[str, str, str, str], tuple[float, str]] = OrderedDict()
-
-    def _lock(self) -> threading.Lock:
-        """Guards `_entries`; one for each process, since a thread that a fork left behind may hold it."""
-        return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def get(self, server: str, method: str, params: Message, identity: str) -> Optional[Message]:
         """Return a fresh result, or None.
@@ -55,7 +52,7 @@ class Cache:
                     continue
                 if found[0] > time.monotonic():
                     self._entries.move_to_end(key)
-                    # Kept as text, so that what one caller does with a result is not seen by the next.
+                    # Kept as text, so that a caller that changes its result changes nobody else's.
                     return json.loads(found[1])  # type: ignore[no-any-return]
                 del self._entries[key]
         return None
@@ -73,7 +70,7 @@ class Cache:
                 self._entries.popitem(last=False)
 
     def changed(self, server: str, notification: Message) -> None:
-        """Drop what a notification of the server makes worthless. Spec: FEAT-137"""
+        """Drop the results that a notification of the server makes stale. Spec: FEAT-137"""
         method = notification["method"]
         stale = _STALE.get(method, ())
         uri = (notification.get("params") or {}).get("uri") if method == "notifications/resources/updated" else None

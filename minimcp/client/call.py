@@ -5,28 +5,29 @@ Spec: 26:basic/patterns/mrtr, 26:basic/patterns/cancellation
 
 from __future__ import annotations
 
-import logging
+import contextvars
+import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..engines.errors import ProtocolError, Timeout
+from ..engines.errors import ConnectionLost, ProtocolError, Timeout
 from ..engines.fork import PerProcess
 from ..protocol import spec, wire
 from ..protocol.errors import McpError
 from . import negotiation, tasks
-from .errors import CallCancelled, RemoteError
+from .connection import HANG_UP_S
+from .errors import CallCancelled, RemoteError, UsedAfterFork
 from .results import Result
 from .transports.transport import Exchange, SessionExpired
-from .transports.waiting import Deadline, Mailbox
+from .transports.waiting import MOST_WAITING, Deadline, Mailbox
 
 if TYPE_CHECKING:
-    from .connection import Connection
-    from .peer import Peer
-
-log = logging.getLogger("minimcp")
+    from .connection import Connection, Reply
+    from .eras import Peer
+    from .options import Settings
 
 Message = dict[str, Any]
 
@@ -35,14 +36,14 @@ _BACKOFF_S = 0.1
 
 
 class ClientCall:
-    """A request and all that follows from it; `run` blocks until the result is there.
+    """A request with its rounds, retries and tasks; `run` blocks until the result is there.
 
     :param connect: returns the connection to use.
-    :param timeout_s: seconds without a sign of life; `max_timeout_s` in all.
+    :param timeout: seconds without a sign of life, `max_timeout` in all; by default those of the settings.
     :param meta: further members of the request's `_meta`.
     :param progress: whether progress is asked for.
+    :param needs: the capability that the server must have declared.
     :param finish: `f(connection, result) -> outcome of the call`.
-    :param on_log: takes the params of the log messages that come with this call.
     :ivar asked: whether the server asked something, so that the result is for this call alone. Spec: FEAT-129
     :ivar on_progress: takes the params of each progress notification, on the thread that runs the call.
     """
@@ -50,28 +51,31 @@ class ClientCall:
     def __init__(
         self,
         connect: Callable[[], Connection],
+        settings: Settings,
         method: str,
         params: Message,
         *,
-        timeout_s: float | None,
-        max_timeout_s: float | None,
+        timeout: Any = ...,
+        max_timeout: Any = ...,
         meta: Message | None = None,
         progress: bool = False,
         needs: tuple[str, ...] = (),
         finish: Callable[[Connection, Result], Any] | None = None,
-        on_log: Callable[[Message], None] | None = None,
     ) -> None:
         self.method = method
         self.params = params
         self.asked = False
         self.on_progress: Callable[[Message], Any] = _ignore
         self._connect = connect
-        self._deadline = Deadline(timeout_s, max_timeout_s)
+        self._deadline = Deadline(
+            settings.timeout_s if timeout is ... else timeout,
+            settings.max_timeout_s if max_timeout is ... else max_timeout,
+        )
+        self._on_log = settings.on_log
         self._meta = meta
         self._progress = progress
         self._needs = needs
         self._finish = finish
-        self._on_log = on_log
         self._cancelled = threading.Event()
         self._exchange: Optional[Exchange] = None
 
@@ -85,7 +89,7 @@ class ClientCall:
             self.on_progress = on_progress
         conn = self._connect()
         peer = conn.ready()
-        peer.need(self.method, *self._needs)
+        peer.require(self.method, *self._needs)
         for attempt in (1, 2):
             try:
                 result = self._rounds(conn, peer)
@@ -118,20 +122,23 @@ class ClientCall:
             return True
         if problem.code == spec.UNSUPPORTED_VERSION:
             # The server was exchanged for one of another revision. Spec: BASE-076
-            negotiation.forget(conn.key)
+            negotiation.forget(conn.settings.target.key)
             conn.renew(peer)
             return True
         if problem.code == spec.URL_ELICITATION_REQUIRED:
-            return self._visited(conn, peer, problem.data)
+            return self._visited(conn, problem.data)
         return False
 
-    def _visited(self, conn: Connection, peer: Peer, data: Any) -> bool:
-        """Put the pages a 2025-11-25 server requires to the callback; True when it consented to all. Spec: FEAT-208"""
+    def _visited(self, conn: Connection, data: Any) -> bool:
+        """Put the pages that a 2025-11-25 server requires to the callback, and say whether it consented to all.
+
+        Spec: FEAT-208
+        """
         pages = data.get("elicitations") if isinstance(data, dict) else None
         if not isinstance(pages, list) or not pages or len(pages) > MAX_ROUNDS:
             return False
         try:
-            found = [self._put(conn, peer, {"method": "elicitation/create", "params": page}) for page in pages]
+            found = [self._put(conn, {"method": "elicitation/create", "params": page}) for page in pages]
         except McpError:
             return False
         return all(answer.get("action") == "accept" for answer in found)
@@ -141,7 +148,7 @@ class ClientCall:
         more: Message = {}
         for number in range(MAX_ROUNDS + 1):
             result = self._round(conn, peer, {**self.params, **more})
-            outcome = peer.era.outcome(self.method, result, spec.TASKS in conn.extensions)
+            outcome = peer.era.outcome(self.method, result, spec.TASKS in conn.settings.extensions)
             if outcome == "complete":
                 return Result(result)
             if outcome == "task":
@@ -153,39 +160,35 @@ class ClientCall:
             questions = result.get("inputRequests")
             if questions is not None:
                 more["inputResponses"] = self.answers(conn, peer, questions)
-            elif self._cancelled.wait(_BACKOFF_S * 2**number):
-                raise self._cancellation()
+            else:
+                self._pause(_BACKOFF_S * 2**number)
             if "requestState" in result:
                 more["requestState"] = result["requestState"]
         raise ProtocolError(f"The server asked for input more than {MAX_ROUNDS} times in one call")
 
     def _round(self, conn: Connection, peer: Peer, params: Message) -> Message:
         message = wire.request(conn.next_id(), self.method, params)
-        peer.era.dress(conn, message, peer.version, self._meta, self._progress)
+        peer.era.write_meta(conn, message, peer.version, self._meta, self._progress)
         if self._cancelled.is_set():
             raise self._cancellation()
         return self._send(conn, peer, message)
 
     def _send(self, conn: Connection, peer: Peer, message: Message) -> Message:
         """Send one request of this call and return its result."""
-        id = message["id"]
+        return conn.exchange(peer, message, self._deadline, self)
 
-        def take(incoming: Message) -> None:
-            self._sort(conn, id, incoming)
-
-        return conn.exchange(peer, message, self._deadline, take, self._started)
-
-    def _started(self, exchange: Exchange) -> None:
+    def started(self, exchange: Exchange) -> None:
+        """Take note of the exchange, for `cancel`."""
         self._exchange = exchange
         if self._cancelled.is_set():
             exchange.abort(self._cancellation())
 
-    def _sort(self, conn: Connection, id: Any, incoming: Message) -> None:
-        """Take a message that came with this call before its answer."""
+    def take(self, conn: Connection, id: Any, incoming: Message) -> None:
+        """Take a message that came before the answer to the request with this id."""
         params = incoming.get("params")
         method = incoming["method"]
         if "id" in incoming:
-            conn.inbox.put(incoming)
+            conn.inbox.put(incoming, self)
         elif method == "notifications/progress":
             if isinstance(params, dict) and params.get("progressToken") == id and _is_number(params.get("progress")):
                 self._deadline.restart()
@@ -194,6 +197,10 @@ class ClientCall:
             self._on_log(params)
         else:
             conn.inbox.put(incoming)
+
+    def answer(self, conn: Connection, request: Message, reply: Reply) -> None:
+        """Answer a request of the server that came with this call, through the client's callbacks."""
+        reply({"result": conn.result_for(request, {"method": self.method, "params": self.params})})
 
     def answers(self, conn: Connection, peer: Peer, questions: Any) -> Message:
         """Put each of the server's questions to the callback for it, on this thread. Spec: BASE-188, BASE-190
@@ -204,16 +211,16 @@ class ClientCall:
             raise ProtocolError("inputRequests must be an object of questions, at most 100 at once")
         began = time.monotonic()
         try:
-            return {key: self._put(conn, peer, question) for key, question in questions.items()}
+            return {key: self._put(conn, question) for key, question in questions.items()}
         except McpError as problem:
             raise ProtocolError(f"The server's question cannot be answered: {problem}") from problem
         finally:
             self._deadline.extend(time.monotonic() - began)
 
-    def _put(self, conn: Connection, peer: Peer, question: Any) -> Message:
+    def _put(self, conn: Connection, question: Any) -> Message:
         if not isinstance(question, dict) or not isinstance(question.get("method"), str):
             raise ProtocolError("A question of the server has no method")
-        return conn.answers.answer(question["method"], question.get("params"), peer.name)
+        return conn.result_for(question, {"method": self.method, "params": self.params})
 
     def wait(self, seconds: float) -> None:
         """Wait before asking again; a cancellation ends it.
@@ -224,13 +231,16 @@ class ClientCall:
         if not self._deadline.can_extend():
             raise Timeout(f"{self.method} took too long")
         left = self._deadline.left()
-        if self._cancelled.wait(seconds if left is None else min(seconds, left)):
+        self._pause(seconds if left is None else min(seconds, left))
+
+    def _pause(self, seconds: float) -> None:
+        if self._cancelled.wait(seconds):
             raise self._cancellation()
 
     def request(self, conn: Connection, peer: Peer, method: str, params: Message) -> Message:
         """Send another request on behalf of this call, such as a poll for its task, and return the result."""
         message = wire.request(conn.next_id(), method, params)
-        peer.era.dress(conn, message, peer.version, None, False)
+        peer.era.write_meta(conn, message, peer.version, None, False)
         self._deadline.restart()
         return self._send(conn, peer, message)
 
@@ -243,29 +253,47 @@ class RunningCall:
 
     def __init__(self, call: ClientCall) -> None:
         self._call = call
-        # The thread knows the call and this box, never the handle, so that a handle nobody holds is noticed.
-        self._box = _Box()
-        self._told = False
-        weakref.finalize(self, _started().dropped.put, call).atexit = False
-        _started().run(call, self._box)
+        self._work = work = _Work(call)
+        self._pid = os.getpid()
+        self._raised = False
+        # The thread knows the call and never the handle, which would not be found dropped otherwise.
+        weakref.finalize(self, _dropped().calls.put, call).atexit = False
+        _dropped().begin()
+        run = contextvars.copy_context().run
+        self._thread = threading.Thread(target=run, args=(work.run,), name="minimcp-call", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as problem:
+            _dropped().end()
+            raise ConnectionLost(f"Nothing was sent: {problem}", "always") from None
 
     def __enter__(self) -> RunningCall:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.cancel()
+        if not self._work.over:
+            self.cancel()
+            if self._thread is not threading.current_thread():
+                self._thread.join(HANG_UP_S)  # it tells the server
 
     def __iter__(self) -> Iterator[Message]:
         """Yield `{"progress": number, "total"?: number, "message"?: str}` until the call has ended."""
         return self
 
     def __next__(self) -> Message:
-        progress: Message | None = self._box.progress.get(None)
-        if progress is not None:
-            return progress
-        self._box.progress.put(None)  # for the next one that asks
-        error, self._told = None if self._told else self._box.error, True
-        raise error or StopIteration
+        work = self._work
+        # An interrupt may have come between taking the None that marks the end and acting on it.
+        if not work.over or len(work.progress):
+            if self._pid != os.getpid():
+                raise UsedAfterFork("The call runs in the parent process; start another one here")
+            progress: Optional[Message] = work.progress.get(None)
+            if progress is not None:
+                return progress
+            work.progress.put(None)  # for other threads that wait
+        if work.error is not None and not self._raised:
+            self._raised = True
+            raise work.error
+        raise StopIteration
 
     def result(self, on_progress: Callable[[Message], Any] | None = None) -> Any:
         """Wait for the answer.
@@ -280,76 +308,84 @@ class RunningCall:
         except BaseException:
             self.cancel()
             raise
-        if self._box.error is not None:
-            raise self._box.error
-        return self._box.outcome
+        if self._work.error is not None:
+            raise self._work.error
+        return self._work.outcome
 
     def cancel(self) -> None:
         """End the call from any thread: `result` raises CallCancelled, and the server is told."""
-        if not self._box.over:
+        if not self._work.over:
             self._call.cancel()
 
 
-class _Box:
-    """The progress of a running call, None at its end, and what came of it."""
+class _Work:
+    """A call, its progress so far, None at its end, and its outcome; no lock, since one thread writes it."""
 
-    __slots__ = ("error", "outcome", "over", "progress")
+    __slots__ = ("call", "error", "outcome", "over", "progress")
 
-    def __init__(self) -> None:
+    def __init__(self, call: ClientCall) -> None:
+        self.call = call
         self.progress = Mailbox()
         self.outcome: Any = None
-        self.error: BaseException | None = None
+        self.error: Optional[BaseException] = None
         self.over = False
 
+    def run(self) -> None:
+        try:
+            self.outcome = self.call.run(self.hear)
+        except BaseException as error:
+            self.error = error
+        self.over = True
+        self.progress.put(None)
+        _dropped().end()
 
-class _Started:
-    """The calls on threads of their own in this process, and the thread that cancels those that were dropped.
+    def hear(self, progress: Message) -> None:
+        """Keep progress for the handle; beyond `MOST_WAITING` it is lost."""
+        if len(self.progress) < MOST_WAITING:
+            self.progress.put(progress)
 
-    A finalizer may run inside the collector, at any point of any thread. So it only puts the call into a box, which
-    takes no lock; the cancelling, which takes locks and uses the network, is done by a thread that lives as long as any
-    such call runs.
+
+class _Dropped:
+    """Cancels the calls whose handle was dropped, on a thread that lives as long as calls have threads of their own.
+
+    A finalizer may run inside the collector, at any point of any thread. So it only puts the call into a mailbox, which
+    takes no lock; cancelling takes locks and uses the network.
     """
 
     def __init__(self) -> None:
-        self.dropped = Mailbox()
-        self._lock = threading.Lock()  # guards _running and _cancelling
+        self.calls = Mailbox()
+        self._lock = threading.Lock()  # guards _running and _watching
         self._running = 0
-        self._cancelling = False
+        self._watching = False
 
-    def run(self, call: ClientCall, box: _Box) -> None:
-        """Run a call on a new thread."""
+    def begin(self) -> None:
+        """Count a call that begins."""
         with self._lock:
             self._running += 1
-            cancelling, self._cancelling = self._cancelling, True
-        if not cancelling:
-            threading.Thread(target=self._cancel_dropped, name="minimcp-dropped", daemon=True).start()
-        threading.Thread(target=self._work, args=(call, box), name="minimcp-call", daemon=True).start()
+            watching, self._watching = self._watching, True
+        if not watching:
+            threading.Thread(target=self._cancel, name="minimcp-dropped", daemon=True).start()
 
-    def _work(self, call: ClientCall, box: _Box) -> None:
-        try:
-            box.outcome = call.run(box.progress.put)
-        except BaseException as error:
-            box.error = error
-        box.over = True
-        box.progress.put(None)
+    def end(self) -> None:
+        """Count a call that has ended."""
         with self._lock:
             self._running -= 1
             if self._running == 0:
-                self.dropped.put(None)
+                self.calls.put(None)
 
-    def _cancel_dropped(self) -> None:
+    def _cancel(self) -> None:
         while True:
-            call: ClientCall | None = self.dropped.get(None)
+            call: Optional[ClientCall] = self.calls.get(None)
             if call is not None:
                 call.cancel()
                 continue
             with self._lock:
                 if self._running == 0:
-                    self._cancelling = False
+                    self._watching = False
                     return
 
 
-_started = PerProcess(_Started)
+_dropped = PerProcess(_Dropped)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,24 +1,23 @@
-"""The face of the client: an object that blocks, usable from any thread for the life of the process."""
+"""`Client`: blocking calls of a server, from any thread, for the life of the process."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 from .. import __version__
+from ..engines.fork import PerProcess
 from ..protocol import spec
 from . import targets
 from .answers import Answers, Elicit, Roots, Sample
 from .cache import Cache
 from .connection import Connection
 from .errors import UsedAfterFork
-from .methods import Methods, OnMessage
+from .methods import Methods
 from .negotiation import MODES, negotiate
-
-if TYPE_CHECKING:
-    from ..engines.trace import Recorder
+from .options import OnMessage, Settings
 
 Message = dict[str, Any]
 
@@ -32,25 +31,25 @@ class Client(Methods):
         file of the `mcpServers` form; a `Server`; or a WSGI callable.
     :param server: the name of the entry, when the form has several.
     :param mode: "auto" finds out; "legacy", "modern" or one revision allows nothing else.
-    :param discovery: what `discovery` of an earlier client said, to save the question.
-    :param info: what the client calls itself, `{"name": ..., "version": ...}`.
-    :param elicit: `f(question)` puts a form or a page to a person; see `answers.Answers` for what it returns.
+    :param discovery: `discovery` of an earlier client, to save the probe.
+    :param info: the client's own name and version, `{"name": ..., "version": ...}`.
+    :param elicit: `f(question)` puts a form or a page to a person; see `answers.Answers` for its result.
     :param sample: `f(params)` asks a model; `sample_tools=True` when it can use tools.
     :param roots: folders the server may know of, or a function that returns them.
     :param on_log: takes the params of log messages; `log_level` asks for them.
     :param on_notification: takes every other notification; it runs on a thread of its own.
     :param approve: `f(proposal)` is asked before every tool call; see `consent`.
-    :param trusted: whether to believe what the server says about its tools. Spec: FEAT-012
+    :param trusted: whether to believe the server's annotations of its tools. Spec: FEAT-012
     :param auth: credentials for HTTP: `OAuth`, a user and a password, or what `requests` takes.
     :param session: a `requests.Session` with proxies, certificates or adapters of your own.
     :param env: variables for the process, beside a few harmless ones of this one; `cwd` its folder.
     :param stderr: takes the lines a process writes there: a callable or a file.
-    :param restart: start a process anew that died, or that belongs to the parent of a fork.
+    :param restart: start a process again that died, or that belongs to the parent of a fork.
     :param timeout: seconds without a sign of life after which a call is given up; None waits for ever.
     :param max_timeout: seconds after which it is given up in any case.
     :param check: whether a tool's `isError` raises `ToolFailed`.
-    :param validate: whether structured results are held against the tool's output schema.
-    :param cache: keep what the server allows to be kept: True, False, or a `Cache` shared with other clients.
+    :param validate: whether structured results are checked against the tool's output schema.
+    :param cache: keep results as the server allows: True, False, or a `Cache` shared with other clients.
     :param tasks: whether a server may answer a call with a task, which is then followed to its end.
     :param extensions: further extensions to declare, `{identifier: settings}`.
     :param trace: True, a file, a path or a callable that takes every message; see `minimcp.engines.trace`.
@@ -97,58 +96,58 @@ class Client(Methods):
             raise ValueError(f"log_level must be one of {', '.join(spec.LOG_LEVELS)}")
         options = {"headers": headers, "auth": auth, "session": session, "env": env, "cwd": cwd}
         options.update(stderr=stderr, limits=limits)
-        self.target = targets.read(target, server, options)
-        self.trusted = trusted
-        self._mode = mode
-        self._discovery = discovery
-        self._info = {"name": "minimcp", "version": __version__} if info is None else info
-        self._answers = Answers(elicit, sample, roots, sample_tools)
-        self._on_log = on_log
-        self._log_level = log_level
-        self._on_notification = on_notification
-        self._approve = approve
-        self._restart = restart
-        self._timeout = timeout
-        self._max_timeout = max_timeout
-        self._probe_timeout = probe_timeout
-        self._check = check
-        self._validate = validate
-        self._cache = Cache() if cache is True else cache or None
-        self._extensions = {**(getattr(auth, "extensions", None) or {}), **(extensions or {})}
+        declared = {**(getattr(auth, "extensions", None) or {}), **(extensions or {})}
         if tasks:
-            self._extensions.setdefault(spec.TASKS, {})
-        self._record: Recorder | None = None
+            declared.setdefault(spec.TASKS, {})
+        record = None
         if trace:
             from ..engines.trace import recorder
             from ..protocol.redaction import NAMES
 
-            self._record = recorder(trace, NAMES)
-        self._connections: dict[int, Connection] = {}  # by process id
-        self._locks: dict[int, threading.Lock] = {}
+            record = recorder(trace, NAMES)
+        self.settings = Settings(
+            target=targets.read(target, server, options),
+            mode=mode,
+            discovery=discovery,
+            info={"name": "minimcp", "version": __version__} if info is None else info or None,
+            answers=Answers(elicit, sample, roots, sample_tools),
+            on_log=on_log,
+            log_level=log_level,
+            on_notification=on_notification,
+            approve=approve,
+            trusted=trusted,
+            restart=restart,
+            timeout_s=timeout,
+            max_timeout_s=max_timeout,
+            probe_timeout_s=probe_timeout,
+            check=check,
+            validate=validate,
+            cache=Cache() if cache is True else cache or None,
+            extensions=declared,
+            record=record,
+        )
+        self._own = PerProcess(_Own)
+        self._newest: Connection | None = None  # in a forked child at first the parent's
 
     # Opening and closing
 
     def open(self) -> Client:
-        """Connect and find out what the server speaks, if that has not happened yet.
+        """Connect and find out the server's revision, if that has not happened yet.
 
         :raises ClientError: when that fails.
         """
-        self._discard_closed()
+        own = self._own()
+        with own.lock:
+            if own.conn is not None and own.conn.closed:
+                own.conn = None
         self._connect().ready()
         return self
 
-    def _discard_closed(self) -> None:
-        pid = os.getpid()
-        with self._lock():
-            found = self._connections.get(pid)
-            if found is not None and found.closed:
-                del self._connections[pid]
-
     def close(self) -> None:
         """Hang up; calls that wait fail. The client can be opened again."""
-        found = self._connections.get(os.getpid())
-        if found is not None:
-            found.close()
+        conn = self._own().conn
+        if conn is not None:
+            conn.close()
 
     def __enter__(self) -> Client:
         return self.open()
@@ -160,80 +159,59 @@ class Client(Methods):
         return f"<Client of {self.target.name!r}: {self.state}>"
 
     @property
+    def target(self) -> targets.Target:
+        """The server that the client is for."""
+        return self.settings.target
+
+    @property
     def state(self) -> str:
         """ "new", "open", "lost" or "closed"."""
-        found = self._connections.get(os.getpid())
-        if found is None or (found.peer is None and not found.closed):
+        conn = self._own().conn
+        if conn is None or (conn.peer is None and not conn.closed):
             return "new"
-        return "closed" if found.closed else "open" if found.lost is None else "lost"
+        return "closed" if conn.closed else "open" if conn.lost is None else "lost"
 
     def _connect(self) -> Connection:
-        pid = os.getpid()
-        found = self._connections.get(pid)
-        if found is not None and (found.lost is None or found.closed or not self._restart):
-            return found
-        with self._lock():
-            found = self._connections.get(pid)
-            if found is None:
-                self._check_inherited(pid)
-            if found is None or (found.lost is not None and self._restart):
-                found = self._connections[pid] = self._make()
-            return found
+        own = self._own()
+        conn = own.conn
+        if conn is not None and (conn.lost is None or conn.closed or not self.settings.restart):
+            return conn
+        with own.lock:
+            conn = own.conn
+            if conn is None:
+                self._check_inherited()
+            if conn is None or (conn.lost is not None and self.settings.restart):
+                conn = own.conn = self._newest = Connection(
+                    self.settings, negotiate, lambda: self.list_tools(fresh=True)
+                )
+            return conn
 
-    def _lock(self) -> threading.Lock:
-        """Guards replacing the connection; one for each process, since a thread that a fork left behind may hold it."""
-        return self._locks.setdefault(os.getpid(), threading.Lock())
-
-    def _check_inherited(self, pid: int) -> None:
-        inherited = [conn for owner, conn in self._connections.items() if owner != pid and conn.peer is not None]
-        if inherited and not inherited[-1].transport.survives_fork and not self._restart:
+    def _check_inherited(self) -> None:
+        """Refuse to replace a parent's connection that a forked child cannot use."""
+        conn = self._newest
+        if conn is None or conn.pid == os.getpid() or conn.peer is None:
+            return
+        if not conn.transport.survives_fork and not self.settings.restart:
             raise UsedAfterFork(
                 f"{self.target.name} was started by the parent process; make a Client in this one, "
                 "or pass restart=True to start another server here"
             )
 
-    def _make(self) -> Connection:
-        conn = Connection(
-            self.target.transports,
-            self.target.key,
-            negotiate,
-            mode=self._mode,
-            greeting=self._discovery,
-            info=self._info or None,
-            answers=self._answers,
-            extensions=self._extensions,
-            record=self._record,
-            cache=self._cache,
-            timeout_s=self._timeout or 60.0,
-            probe_timeout_s=self._probe_timeout,
-            watch=bool(self._answers or self._on_log or self._on_notification),
-            on_notice=self._notice,
-        )
-        conn.log_level = self._log_level
-        conn.relist = lambda: self.list_tools(fresh=True)
-        return conn
-
-    def _notice(self, message: Message) -> None:
-        if message["method"] == "notifications/message" and self._on_log is not None:
-            self._on_log(message.get("params", {}))
-        elif self._on_notification is not None:
-            self._on_notification(message)
-
     # What the server is
 
     @property
     def protocol_version(self) -> str:
-        """The revision that is spoken."""
+        """The revision that both sides speak."""
         return self.peer.version
 
     @property
     def server_info(self) -> Message:
-        """What the server calls itself; not verified. Spec: BASE-047"""
+        """The server's own name and version, not verified. Spec: BASE-047"""
         return self.peer.info
 
     @property
     def capabilities(self) -> Message:
-        """What the server declared, {} when it did not say."""
+        """The server's capabilities, {} when it declared none."""
         return self.peer.capabilities or {}
 
     @property
@@ -243,15 +221,23 @@ class Client(Methods):
 
     @property
     def discovery(self) -> Message:
-        """What was found out about the server; given to the next client as `discovery=` it saves the question."""
+        """The outcome of negotiation; as `discovery=` of the next client it saves the probe."""
         return {**self.peer.greeting, "protocolVersion": self.peer.version}
 
 
+class _Own:
+    """The connection of one process, and the lock that guards replacing it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.conn: Connection | None = None
+
+
 def clients(config: Any, **options: Any) -> dict[str, Client]:
-    """A client for each entry of an `mcpServers` dict or file, by name; none is opened yet.
+    """Make a client for each entry of an `mcpServers` dict or file, by name; none is opened yet.
 
     :param options: for every client, as of `Client`.
-    :raises ValueError: naming the entry that makes no sense.
+    :raises ValueError: naming the entry that is wrong.
     """
     found = {}
     for name, entry in targets.entries(config).items():

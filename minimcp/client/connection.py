@@ -1,4 +1,4 @@
-"""One open way to a server: the transport, what negotiation found, and the messages that go to and fro."""
+"""An open connection: its transport, the negotiated server, and the messages in both directions."""
 
 from __future__ import annotations
 
@@ -7,90 +7,82 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Optional, Protocol
 
 from ..engines.errors import AuthorizationError, ClientError, ConnectionLost, Timeout
 from ..protocol import spec, wire
 from ..protocol.errors import InternalError, McpError
-from .answers import Answers
-from .cache import Cache
+from .eras import Peer, result_of
 from .errors import HTTPStatus
 from .inbox import Inbox
-from .peer import Peer, result_of
+from .options import Settings
 from .tools import Tools
-from .transports.transport import Exchange, OnMessage, Transport
+from .transports.transport import Exchange, Transport
 from .transports.waiting import Deadline
-
-if TYPE_CHECKING:
-    from ..engines.trace import Recorder
 
 log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
+Reply = Callable[[Message], None]
 
 UNAUTHORIZED = "The server wants authorization (HTTP 401), and none was given or it was not accepted; see auth="
-HANG_UP_S = 2.0  # for a last word to a server that may not be listening
+HANG_UP_S = 2.0  # for a last message to a server that may not be listening
+
+
+class OpenCall(Protocol):
+    """A call while one of its requests is open: a `ClientCall` or a `RawCall`."""
+
+    def started(self, exchange: Exchange) -> None:
+        """Take the exchange, once the request is sent."""
+
+    def take(self, conn: Connection, id: Any, incoming: Message) -> None:
+        """Take a message that came before the answer to the request with this id."""
+
+    def answer(self, conn: Connection, request: Message, reply: Reply) -> None:
+        """Answer a request of the server that came with this call, through `reply({"result" or "error": ...})`."""
+
+
+class Listener(Protocol):
+    """A subscription that is told of the notifications of a connection, and of its end."""
+
+    def put(self, message: Message) -> None:
+        """Take a notification."""
+
+    def fail(self, error: ClientError) -> None:
+        """Take the end of the connection."""
 
 
 class Connection:
-    """What a client has in one process; after a fork the child makes its own.
+    """The connection of a client in one process; after a fork the child makes its own.
 
-    :param negotiate: opens one of the transports and finds out what is behind it.
-    :ivar transports: makes the transport to try first, then those to fall back to.
-    :ivar key: names the server in the shared cache and among the remembered eras.
+    :param negotiate: opens one of the transports and finds out which server is behind it.
+    :param relist: lists the tools again, because the server says that a call does not fit their definition.
+    :ivar lost: the error that ended it, or None.
+    :ivar identity: a fingerprint of the credentials that the newest request was sent with.
     """
 
-    def __init__(
-        self,
-        transports: list[Callable[[], Transport]],
-        key: str,
-        negotiate: Callable[[Connection], Peer],
-        *,
-        mode: str,
-        greeting: Message | None,
-        info: Message | None,
-        answers: Answers,
-        extensions: Message,
-        record: Recorder | None,
-        cache: Cache | None,
-        timeout_s: float,
-        probe_timeout_s: float,
-        watch: bool,
-        on_notice: Callable[[Message], None],
-    ) -> None:
+    def __init__(self, settings: Settings, negotiate: Callable[[Connection], Peer], relist: Callable[[], Any]) -> None:
         self.pid = os.getpid()
-        self.transports = transports
-        self.key = key
-        self.mode = mode
-        self.greeting = greeting
-        self.info = info
-        self.answers = answers
-        self.extensions = extensions
-        self.cache = cache
-        self.timeout_s = timeout_s
-        self.probe_timeout_s = probe_timeout_s
-        self.watch = watch
-        self.log_level: str | None = None
+        self.settings = settings
+        self.relist = relist
         self.tools = Tools()
         self.identity = ""
         self.closed = False
         self.lost: ClientError | None = None
-        self._negotiate = negotiate
-        self._record = record
-        self._on_notice = on_notice
-        self._opening = threading.RLock()  # held while opening, so that others wait for the outcome
-        self._ids = itertools.count(1)
-        self._capabilities: dict[bool, Message] = {}
-        self.listeners: set[Any] = set()
-        self.relist: Callable[[], Any] = self.tools.forget
-        # Questions that are being answered, and whether the server still wants the answer.
-        self._wanted: dict[Any, bool] = {}
-        self.inbox = Inbox(self._answer, self._refuse, self.notice)
+        self.inbox = Inbox(self._answer, self._refuse, self.take_notification)
         self.transport: Transport = Transport()
         self.peer: Peer | None = None
+        self._negotiate = negotiate
+        self._opening = threading.RLock()  # held while opening, so that others wait for the outcome; guards peer
+        self._ids = itertools.count(1)
+        self._capabilities: dict[bool, Message] = {}
+        # No lock guards these three: single operations of a dict or set, which are atomic.
+        self.listeners: set[Listener] = set()
+        self._calls: set[OpenCall] = set()
+        self._wanted: dict[Any, bool] = {}  # questions that are being answered: whether the server still waits
 
     def ready(self) -> Peer:
-        """The server, after opening and negotiating if that has not happened yet.
+        """Return the server, after opening and negotiating if that has not happened yet.
 
         :raises ClientError: when it fails, or the connection was lost or closed.
         """
@@ -114,26 +106,23 @@ class Connection:
             return self.peer
 
     def renew(self, stale: Peer) -> Peer:
-        """Negotiate again after the server forgot the session, once for all threads that noticed.
-
-        Spec: TRN-149
-        """
+        """Negotiate again after the server forgot the session, once for all threads that noticed. Spec: TRN-149"""
         with self._opening:
             if self.peer is stale:
                 self.peer = None
                 self.tools.forget()
             return self.ready()
 
-    def use(self, make: Callable[[], Transport]) -> Transport:
+    def use(self, make: Callable[[], Transport]) -> None:
         """Open a transport in place of the one in use, if any."""
         self.transport.close()
         transport = make()
-        transport.record = self._record and self._record.bind(transport.kind)
+        record = self.settings.record
+        transport.record = record and record.bind(transport.kind)
         transport.on_message = self.inbox.put
         transport.on_lost = lambda error: self._lose(transport, error)
         self.transport = transport
-        transport.open(self.timeout_s)
-        return transport
+        transport.open(self.settings.own_timeout_s)
 
     def adopt(self, transport: Transport, peer: Peer, newest_id: int) -> None:
         """Go on with a transport that is open, to a server that is known.
@@ -151,12 +140,12 @@ class Connection:
                 listener.fail(error)
 
     def capabilities(self, legacy: bool) -> Message:
-        """What this client declares."""
+        """Return the capabilities that this client declares."""
         found = self._capabilities.get(legacy)
         if found is None:
-            found = self.answers.capabilities(legacy)
+            found = self.settings.answers.capabilities(legacy)
             # Tasks are not for the legacy era. Spec: EXT-013
-            extensions = dict(self.extensions)
+            extensions = dict(self.settings.extensions)
             if legacy:
                 extensions.pop(spec.TASKS, None)
             if extensions:
@@ -165,58 +154,33 @@ class Connection:
         return found
 
     def next_id(self) -> int:
-        """A request id that was never used on this connection. Spec: BASE-004"""
+        """Return a request id that was never used on this connection. Spec: BASE-004"""
         return next(self._ids)
 
-    def exchange(
-        self,
-        peer: Peer,
-        message: Message,
-        deadline: Deadline,
-        on_message: OnMessage | None = None,
-        started: Callable[[Exchange], None] | None = None,
-    ) -> Message:
-        """Send a request, give what arrives for it before its answer to `on_message`, and return the result.
+    # Requests of the client
+
+    def exchange(self, peer: Peer, message: Message, deadline: Deadline, call: OpenCall | None = None) -> Message:
+        """Send a request and return its result.
 
         When it ends in any other way the server is told that the answer is no longer awaited.
 
-        :param on_message: by default the inbox takes these messages.
-        :param started: takes the exchange once the request is sent.
-
-        :raises ClientError: whatever went wrong.
+        :param call: takes the messages that come before the answer; without one they go to the inbox.
+        :raises ClientError: when there is no answer, or an error.
         """
         answered = False
         headers = peer.era.headers(self, message)
         exchange = None
-        take = on_message or self.inbox.put
+        if call is not None:
+            self._calls.add(call)
         try:
             exchange = self.transport.start(message, headers, deadline.left())
-            if started is not None:
-                started(exchange)
-            paused_s = 0.0
-            while True:
-                asked = self.inbox.answered
-                left = deadline.left()
-                try:
-                    incoming = exchange.receive(left)
-                except Timeout:
-                    # While a person is asked, a legacy server cannot answer.
-                    if (self.inbox.busy or self.inbox.answered != asked) and deadline.can_extend():
-                        deadline.restart()
-                        continue
-                    raise Timeout(f"The server did not answer {message['method']} in {deadline.timeout_s} s") from None
-                if exchange.paused_s > paused_s:
-                    deadline.extend(exchange.paused_s - paused_s)
-                    paused_s = exchange.paused_s
-                if "method" in incoming:
-                    if left == 0:
-                        raise Timeout(f"The server sent much, but no answer to {message['method']}")
-                    take(incoming)
-                    continue
-                answered = True
-                if exchange.identity:
-                    self.identity = exchange.identity
-                return result_of(incoming)
+            if call is not None:
+                call.started(exchange)
+            response = self.response(exchange, message, deadline, call)
+            answered = True
+            if exchange.identity:
+                self.identity = exchange.identity
+            return result_of(response)
         except HTTPStatus as problem:
             answered = True
             if problem.status == 401:
@@ -226,80 +190,151 @@ class Connection:
             answered = True
             raise
         finally:
+            if call is not None:
+                self._calls.discard(call)
             if exchange is not None:
                 exchange.close()
                 if not answered and message["method"] != "initialize":
                     self._cancel(message["id"])
 
-    def ask(self, peer: Peer, method: str, params: Message | None = None, timeout_s: float | None = None) -> Message:
-        """Send a request of the client's own, outside any call, and return its result.
+    def response(
+        self, exchange: Exchange, message: Message, deadline: Deadline, call: OpenCall | None = None
+    ) -> Message:
+        """Wait for the response to a request that was sent; see `exchange`."""
+        paused_s = 0.0
+        asked = self.inbox.answered
+        while True:
+            left = deadline.left()
+            try:
+                incoming = exchange.receive(left)
+            except Timeout:
+                # While a person is asked, a legacy server cannot answer.
+                if (self.inbox.busy or self.inbox.answered != asked) and deadline.can_extend():
+                    deadline.restart()
+                    asked = self.inbox.answered
+                    continue
+                raise Timeout(f"The server did not answer {message['method']} in {deadline.timeout_s} s") from None
+            if exchange.paused_s > paused_s:
+                deadline.extend(exchange.paused_s - paused_s)
+                paused_s = exchange.paused_s
+            if "method" not in incoming:
+                return incoming
+            if left == 0:
+                raise Timeout(f"The server sent much, but no answer to {message['method']}")
+            if call is None:
+                self.inbox.put(incoming)
+            else:
+                call.take(self, message["id"], incoming)
+            asked = self.inbox.answered
 
+    def ask(
+        self, method: str, params: Message | None = None, timeout_s: float | None = None, peer: Peer | None = None
+    ) -> Message:
+        """Send a request that the client makes for itself, outside any call, and return its result.
+
+        :param peer: the server, where negotiation has not ended yet.
         :raises ClientError: when there is no answer, or an error.
         """
+        peer = peer or self.ready()
         message = wire.request(self.next_id(), method, params)
-        peer.era.dress(self, message, peer.version, None, False)
-        return self.exchange(peer, message, Deadline(timeout_s or self.timeout_s, None))
+        peer.era.write_meta(self, message, peer.version, None, False)
+        return self.exchange(peer, message, Deadline(timeout_s or self.settings.own_timeout_s, None))
 
     def _cancel(self, id: Any) -> None:
         """Tell the server that an answer is no longer awaited. Spec: BASE-125, BASE-126"""
         if self.transport.closing_cancels:
             return
+        params = {"requestId": id, "reason": "no longer awaited"}
         try:
-            self.notify("notifications/cancelled", {"requestId": id, "reason": "no longer awaited"}, HANG_UP_S)
+            self.send_notification("notifications/cancelled", params, HANG_UP_S)
         except ClientError as problem:
             log.debug("the server could not be told of a cancellation: %s", problem)
 
-    def notify(self, method: str, params: Message | None = None, timeout_s: float | None = None) -> None:
+    def send_notification(self, method: str, params: Message | None = None, timeout_s: float | None = None) -> None:
         """Send a notification."""
         message = wire.notification(method, params)
         headers = self.peer.era.headers(self, message) if self.peer is not None else {}
-        self.transport.send(message, headers, timeout_s or self.timeout_s)
+        self.transport.send(message, headers, timeout_s or self.settings.own_timeout_s)
 
-    def _answer(self, request: Message) -> None:
-        """Answer a legacy server's request. Spec: BASE-018, BASE-117"""
+    # Unasked messages of the server
+
+    def _answer(self, request: Message, call: OpenCall | None) -> None:
+        """Answer a legacy server's request. Spec: BASE-018, BASE-117
+
+        :param call: the call on whose stream it came, if the transport knows.
+        """
         id, method = request["id"], request["method"]
         if self.peer is not None and not self.peer.era.answers:
             log.warning("a request of the server is ignored, which may send none: %.100r", method)
             return
+        if call is None:
+            # On a transport with one channel a question names no call; it belongs to the only one there is.
+            calls = list(self._calls)
+            call = calls[0] if len(calls) == 1 else None
         key = (type(id), id)
+
+        def reply(response: Message) -> None:
+            if not self._wanted.pop(key, False):
+                return
+            try:
+                self.transport.send({**response, "jsonrpc": "2.0", "id": id}, {}, self.settings.own_timeout_s)
+            except ConnectionLost as lost:
+                log.debug("the answer to %s came too late: %s", method, lost)
+            except ClientError:
+                log.exception("the answer to %s could not be sent", method)
+
         self._wanted[key] = True
         try:
             if method == "ping":
-                reply = wire.result(id, {})
+                reply({"result": {}})
+            elif call is not None:
+                call.answer(self, request, reply)
             else:
-                name = self.peer.name if self.peer is not None else "the server"
-                reply = wire.result(id, self.answers.answer(method, request.get("params"), name))
+                reply({"result": self.result_for(request)})
         except McpError as problem:
-            reply = wire.error(id, problem)
+            reply(wire.error(id, problem))
         except Exception:
             log.exception("the callback for %s failed", method)
-            reply = wire.error(id, InternalError("The client could not answer"))
-        if not self._wanted.pop(key, False):
-            return
-        try:
-            self.transport.send(reply, {}, self.timeout_s)
-        except ConnectionLost as lost:
-            log.debug("the answer to %s came too late: %s", method, lost)
+        reply(wire.error(id, InternalError("The client could not answer")))  # does nothing after another reply
+
+    def result_for(self, question: Message, call: Optional[Message] = None) -> Message:
+        """Put a question of the server to the callback for it, and return its result.
+
+        :param question: `{"method": str, "params"?: {...}}`.
+        :param call: `{"method": str, "params": {...}}` of the call that it came with, if known.
+        :raises McpError: when it cannot be answered.
+        """
+        name = self.peer.name if self.peer is not None else "the server"
+        return self.settings.answers.answer(question["method"], question.get("params"), name, call)
 
     def _refuse(self, request: Message, problem: InternalError) -> None:
         if self.peer is not None and not self.peer.era.answers:
             return
         self.transport.send(wire.error(request["id"], problem), {}, HANG_UP_S)
 
-    def notice(self, message: Message) -> None:
-        """Take a notification that belongs to no call."""
+    def take_notification(self, message: Message) -> None:
+        """Take a notification that belongs to no call, and give it to the client's callbacks."""
+        self.note(message)
+        settings = self.settings
+        if message["method"] == "notifications/message" and settings.on_log is not None:
+            settings.on_log(message.get("params", {}))
+        elif settings.on_notification is not None:
+            settings.on_notification(message)
+
+    def note(self, message: Message) -> None:
+        """Act on a notification: drop withdrawn questions, changed lists and resources, and tell the listeners."""
+        settings = self.settings
         if message["method"] == "notifications/cancelled":
             # Spec: BASE-131
             id = (message.get("params") or {}).get("requestId")
             if wire.is_id(id) and (type(id), id) in self._wanted:
                 self._wanted[(type(id), id)] = False
-        if self.cache is not None:
-            self.cache.changed(self.key, message)
+        if settings.cache is not None:
+            settings.cache.changed(settings.target.key, message)
         if message["method"] == "notifications/tools/list_changed":
             self.tools.forget()
         for listener in list(self.listeners):
             listener.put(message)
-        self._on_notice(message)
 
     def close(self) -> None:
         """Hang up. Never waits for a thread that is opening."""

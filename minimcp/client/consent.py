@@ -1,7 +1,7 @@
-"""Consent: who is asked before a tool is called, and by which policy not.
+"""Consent: approval of tool calls by a person or a policy.
 
-`Client(target, approve=f)` calls `f(proposal)` before every tool call, and sends nothing unless it returns true. Ready
-to use are `terminal()`, which asks a person, and `allow(...)`, which lets some calls pass unasked:
+`Client(target, approve=f)` calls `f(proposal)` before every tool call, and sends nothing unless it returns true. There
+are two approvers: `terminal()` asks a person, and `allow(...)` lets some calls pass unasked:
 
     Client(target, approve=consent.allow("search", read_only=True, otherwise=consent.terminal()), trusted=True)
 
@@ -53,7 +53,7 @@ class Proposal(dict):  # type: ignore[type-arg]
 
     @property
     def read_only(self) -> bool:
-        """Whether a trusted server says that the tool changes nothing."""
+        """True when a trusted server says that the tool changes nothing."""
         return self["annotations"].get("readOnlyHint") is True
 
 
@@ -68,7 +68,7 @@ def ask(approve: Approve, tool: Message, arguments: Message, trusted: bool, serv
 
 
 def allow(*names: str, read_only: bool = False, otherwise: Optional[Approve] = None) -> Approve:
-    """A policy: let calls of these tools pass, and ask `otherwise` about the rest.
+    """Make a policy that lets calls of these tools pass and asks `otherwise` about the rest.
 
     :param read_only: let tools pass that only read, if the server is trusted.
     :param otherwise: asked about every other call; without it they are refused.
@@ -83,7 +83,9 @@ def allow(*names: str, read_only: bool = False, otherwise: Optional[Approve] = N
 
 
 def terminal(*, read_only: bool = False, input: Any = None, output: Any = None) -> Approve:
-    """Ask a person: show the tool and the arguments, escaped and cut, and take "y", "always" or, for anything else, no.
+    """Make an approver that asks a person: it shows the tool and the arguments, escaped and cut, and takes an answer.
+
+    The answer is "y", "always" or, for anything else, no.
 
     "always" holds until the tool's definition changes, and for this one approver.
 
@@ -142,7 +144,7 @@ def _describe(proposal: Proposal, characters: Optional[int], most: Optional[int]
 
 
 def printable(text: str, most: Optional[int] = None) -> str:
-    """A text for a terminal: control and invisible characters escaped, and cut after `most` characters."""
+    """Make a text fit for a terminal: escape control and invisible characters, and cut it after `most` characters."""
     shown = text if most is None else text[:most]
     shown = "".join(each if each.isprintable() else _escape(each) for each in shown)
     return shown if most is None or len(text) <= most else f"{shown}... [{len(text)} characters in all]"

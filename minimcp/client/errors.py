@@ -1,4 +1,4 @@
-"""Errors that only a client of the protocol raises; the others of the `ClientError` family are in `engines.errors`."""
+"""Errors that only a client of the protocol raises; the rest of the `ClientError` family is in `engines.errors`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class UsedAfterFork(ClientError):
 class HTTPStatus(ClientError):
     """The server answered with an HTTP status and something that is not an MCP message.
 
-    :ivar body: the beginning of what came with it, as text.
+    :ivar body: the beginning of the response's body, as text.
     """
 
     def __init__(self, status: int, body: str = "", url: str = "", retry: str | None = None) -> None:
@@ -39,7 +39,7 @@ class RemoteError(ClientError):
 
 
 class ToolFailed(ClientError):
-    """A tool answered with `isError`; the message is what it says, for a model to read. Spec: FEAT-033
+    """A tool answered with `isError`; the message is the text of its result, for a model to read. Spec: FEAT-033
 
     :ivar result: the whole CallToolResult.
     """
@@ -53,10 +53,10 @@ class ToolFailed(ClientError):
 
 
 class NotApproved(ClientError):
-    """`approve` did not let a tool call pass; nothing was sent. Spec: FEAT-039"""
+    """`approve` refused a tool call; nothing was sent. Spec: FEAT-039"""
 
 
 class CallCancelled(ClientError):
-    """The call was cancelled by `cancel()` on another thread; the server was told."""
+    """The call was cancelled by `cancel()`, or its `RunningCall` was dropped; the server was told."""
 
     retry = "idempotent"

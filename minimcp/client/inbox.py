@@ -1,4 +1,4 @@
-"""What a server sends of its own accord, taken off the reader thread: legacy questions, and notices of both eras."""
+"""Callbacks for requests and notifications of the server, run off the thread that reads them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ MOST_NOTICES = 1000
 
 
 class Inbox:
-    """Runs `answer` on a thread for each request of the server, and `notice` on one thread for all notifications, in
-    order. Threads start when there is something to do and end with it. A flood of notices loses the oldest.
+    """Runs `answer` on a thread for each request of the server, and `notice` on one thread for all notifications.
 
-    :param answer: `f(request)` sends the response itself; at most `MOST_QUESTIONS` run at once.
+    Notifications keep their order; a flood loses the oldest. Threads start when there is something to do and end with
+    it.
+
+    :param answer: `f(request, call)` sends the response itself; at most `MOST_QUESTIONS` run at once.
     :param refuse: `f(request, error)` answers a request beyond that.
     :param notice: `f(notification)`.
+    :ivar answered: how many requests were answered so far.
     """
 
     def __init__(
         self,
-        answer: Callable[[Message], None],
+        answer: Callable[[Message, Any], None],
         refuse: Callable[[Message, InternalError], None],
         notice: Callable[[Message], None],
     ) -> None:
@@ -44,13 +47,16 @@ class Inbox:
 
     @property
     def busy(self) -> bool:
-        """Whether a question is being answered right now."""
+        """Whether a request is being answered right now."""
         return self._open > 0
 
-    def put(self, message: Message) -> None:
-        """Take a request or notification of the server; returns at once."""
+    def put(self, message: Message, call: Any = None) -> None:
+        """Take a request or notification of the server; returns at once.
+
+        :param call: the call on whose stream a request came, if that is known; `answer` gets it.
+        """
         if "id" in message:
-            self._question(message)
+            self._question(message, call)
             return
         with self._lock:
             self._notices.append(message)
@@ -60,29 +66,25 @@ class Inbox:
         self._spawn(self._work_notices)
 
     def clear(self) -> None:
-        """Drop the notifications that nobody looked at yet: the connection is closed."""
+        """Drop the notifications that were not handled yet: the connection is closed."""
         with self._lock:
             self._notices.clear()
 
-    def _question(self, message: Message) -> None:
+    def _question(self, message: Message, call: Any) -> None:
         with self._lock:
             full = self._open >= MOST_QUESTIONS
             self._open += 1
-        run = self._refuse_question if full else self._work_question
-        self._spawn(lambda: run(message))
+        self._spawn(lambda: self._work_question(message, call, full))
 
     def _spawn(self, work: Callable[[], None]) -> None:
         threading.Thread(target=work, name="minimcp-inbox", daemon=True).start()
 
-    def _refuse_question(self, message: Message) -> None:
+    def _work_question(self, message: Message, call: Any, full: bool) -> None:
         try:
-            self._refuse(message, InternalError("Too many questions at once"))
-        finally:
-            self._answer_done()
-
-    def _work_question(self, message: Message) -> None:
-        try:
-            self._answer(message)
+            if full:
+                self._refuse(message, InternalError("Too many questions at once"))
+            else:
+                self._answer(message, call)
         except Exception:
             log.exception("a question of the server could not be answered")
         finally:

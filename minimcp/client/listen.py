@@ -1,7 +1,7 @@
-"""Change notices of a server as an iterator, the same for both eras.
+"""Change notifications of a server as an iterator, the same for both eras.
 
-On 2026-07-28 they come on a stream that `subscriptions/listen` opens; before, they come by themselves, and single
-resources are subscribed to. Spec: 26:basic/patterns/subscriptions, 11:server/resources#subscriptions
+In 2026-07-28 they come on a stream that `subscriptions/listen` opens; before, they come unasked, and single resources
+are subscribed to. Spec: 26:basic/patterns/subscriptions, 11:server/resources#subscriptions
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from ..engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from ..protocol import spec, wire
-from . import modern
-from .peer import result_of
+from .connection import HANG_UP_S
+from .eras import MODERN, result_of
 from .transports.waiting import Deadline, Mailbox
 
 if TYPE_CHECKING:
     from .connection import Connection
-    from .peer import Peer
+    from .eras import Peer
 
 Message = dict[str, Any]
 
@@ -34,9 +34,10 @@ _MOST_BACKOFF_S = 30.0
 class Listen:
     """An open subscription: iterate over it for notifications, `{"method": ..., "params"?: ...}`.
 
-    Iteration ends when the server ends the stream or `close` is called, from whichever thread.
+    Iteration ends when the server ends the stream, or when any thread calls `close`. A subscription that is dropped
+    stays open until the client is closed.
 
-    :ivar accepted: what the server agreed to tell, as the filter of `subscriptions/listen`. Spec: BASE-161
+    :ivar accepted: the filter of `subscriptions/listen` as the server agreed to it. Spec: BASE-161
     """
 
     def __init__(self, conn: Connection, wanted: Message, reconnect: bool) -> None:
@@ -50,7 +51,7 @@ class Listen:
 
     def _open(self) -> None:
         peer = self._conn.ready()
-        self._stream = _ModernListen(self._conn, peer, self._wanted) if peer.era is modern.ERA else None
+        self._stream = _ModernListen(self._conn, peer, self._wanted) if peer.era is MODERN else None
         if self._stream is None:
             self._stream = _LegacyListen(self._conn, peer, self._wanted)
         self.accepted = self._stream.accepted
@@ -64,11 +65,13 @@ class Listen:
         self.close()
 
     def __iter__(self) -> Iterator[Message]:
-        while True:
-            event = self.receive()
-            if event is None:
-                return
-            yield event
+        return self
+
+    def __next__(self) -> Message:
+        event = self.receive()
+        if event is None:
+            raise StopIteration
+        return event
 
     def receive(self, timeout: Optional[float] = None) -> Message | None:
         """Return the next notification, or None at the end.
@@ -96,7 +99,7 @@ class Listen:
         return None
 
     def _again(self) -> None:
-        """Listen anew after the stream ended; what changed meanwhile is not told. Spec: BASE-166, FEAT-133"""
+        """Listen again after the stream ended; changes in between are missed. Spec: BASE-166, FEAT-133"""
         self._stream.close()
         for number in range(_TRIES):
             pause = min(_BACKOFF_S * 2**number, _MOST_BACKOFF_S) * random.uniform(0.5, 1)
@@ -110,7 +113,7 @@ class Listen:
                     raise
 
     def close(self) -> None:
-        """End the subscription. From any thread, any number of times."""
+        """End the subscription; any thread may call it, any number of times."""
         self._closed.set()
         self._stream.close()
 
@@ -121,10 +124,10 @@ class _ModernListen:
     def __init__(self, conn: Connection, peer: Peer, wanted: Message) -> None:
         self._conn = conn
         message = wire.request(conn.next_id(), "subscriptions/listen", {"notifications": wanted})
-        peer.era.dress(conn, message, peer.version, None, False)
+        peer.era.write_meta(conn, message, peer.version, None, False)
         self._id = message["id"]
         self._ended = False
-        deadline = Deadline(conn.timeout_s, None)
+        deadline = Deadline(conn.settings.own_timeout_s, None)
         self._exchange = conn.transport.start(message, peer.era.headers(conn, message), deadline.left())
         try:
             self.accepted = self._acknowledgement(deadline)
@@ -155,7 +158,7 @@ class _ModernListen:
         if incoming["method"] == "notifications/cancelled":
             self._ended = True
             return None
-        self._conn.notice(incoming)
+        self._conn.take_notification(incoming)
         return incoming
 
     def close(self) -> None:
@@ -165,13 +168,13 @@ class _ModernListen:
         if not ended and not self._conn.transport.closing_cancels:
             # Spec: BASE-168
             try:
-                self._conn.notify("notifications/cancelled", {"requestId": self._id}, 2.0)
+                self._conn.send_notification("notifications/cancelled", {"requestId": self._id}, HANG_UP_S)
             except ClientError:
                 pass
 
 
 class _LegacyListen:
-    """The notices of a legacy connection, filtered."""
+    """The change notifications of a legacy connection, filtered."""
 
     def __init__(self, conn: Connection, peer: Peer, wanted: Message) -> None:
         self._conn = conn
@@ -179,7 +182,7 @@ class _LegacyListen:
         self._messages = Mailbox()
         self._uris = list(wanted.get("resourceSubscriptions", ()))
         if self._uris:
-            peer.need("resources/subscribe", "resources", "subscribe")
+            peer.require("resources/subscribe", "resources", "subscribe")
         # Servers of the official SDK declare no listChanged, and tell of changes all the same.
         self._methods = {notification for notification, field in spec.CHANGES.values() if wanted.get(field)}
         self.accepted: Message = {
@@ -191,7 +194,7 @@ class _LegacyListen:
         try:
             conn.transport.listen()
             for uri in self._uris:
-                conn.ask(peer, "resources/subscribe", {"uri": uri})
+                conn.ask("resources/subscribe", {"uri": uri}, peer=peer)
         except BaseException:
             conn.listeners.discard(self)
             raise
@@ -227,13 +230,13 @@ class _LegacyListen:
         self._messages.put(None)
         try:
             for uri in self._uris:
-                self._conn.ask(self._peer, "resources/unsubscribe", {"uri": uri})
+                self._conn.ask("resources/unsubscribe", {"uri": uri}, peer=self._peer)
         except ClientError:
             pass
 
 
 def wanted(tools: bool, prompts: bool, resources: bool, uris: Iterable[str], tasks: Iterable[str]) -> Message:
-    """The filter of `subscriptions/listen`. Spec: BASE-155, EXT-056"""
+    """Return the filter of `subscriptions/listen`. Spec: BASE-155, EXT-056"""
     if isinstance(uris, str):
         uris = [uris]
     given: Message = {"toolsListChanged": tools, "promptsListChanged": prompts, "resourcesListChanged": resources}

@@ -1,4 +1,4 @@
-"""What can be asked of a server, one method of the client each: tools, resources, prompts, changes, settings."""
+"""The methods of a client, one for each request to a server: tools, resources, prompts, changes, settings."""
 
 from __future__ import annotations
 
@@ -8,42 +8,30 @@ from typing import TYPE_CHECKING, Any, Optional, cast
 from ..engines.errors import ProtocolError
 from ..protocol import spec, wire
 from . import listen as listening
-from .answers import Answers, Roots
-from .cache import Cache
+from .answers import Roots
 from .call import ClientCall, RunningCall
-from .connection import Connection
+from .connection import Connection, Reply
+from .eras import Peer
 from .errors import ToolFailed
-from .peer import Peer
+from .options import Settings, split
+from .relay import RawCall
 from .results import Result
-from .targets import Target
 
 if TYPE_CHECKING:
     from ..protocol import types
 
 Message = dict[str, Any]
-OnMessage = Callable[[Message], Any]
 
 MAX_PAGES = 1000
-OPTIONS = {"check", "max_timeout", "meta", "progress", "timeout"}
 
 
 class Methods:
-    """The part of `Client` that speaks; the rest sees to the connection and has the settings."""
+    """The requests of `Client`, whose other half opens the connection."""
 
-    target: Target
-    trusted: bool
-    _answers: Answers
-    _approve: Optional[Callable[[Any], Any]]
-    _cache: Optional[Cache]
-    _check: bool
-    _log_level: Optional[str]
-    _max_timeout: Optional[float]
-    _on_log: Optional[OnMessage]
-    _timeout: Optional[float]
-    _validate: bool
+    settings: Settings
 
     def _connect(self) -> Connection:
-        """The connection of this process."""
+        """Return the connection of this process."""
         raise NotImplementedError
 
     @property
@@ -57,31 +45,36 @@ class Methods:
         :param options: `timeout`, `max_timeout` (s), `meta` (a dict for `_meta`), `progress` (a callback).
         """
         progress = options.pop("progress", None)
-        return self._call(method, params or {}, progress=progress is not None, **options).run(progress)  # type: ignore[no-any-return]
+        call = self._call(method, params or {}, progress=progress is not None, **options)
+        return call.run(progress)  # type: ignore[no-any-return]
 
-    def _call(
+    def exchange(
         self,
         method: str,
-        params: Message,
-        needs: tuple[str, ...] = (),
-        finish: Callable[[Connection, Result], Any] | None = None,
-        timeout: Any = ...,
-        max_timeout: Any = ...,
+        params: Message | None = None,
         meta: Message | None = None,
-        progress: bool = False,
-    ) -> ClientCall:
-        return ClientCall(
-            self._connect,
-            method,
-            params,
-            timeout_s=self._timeout if timeout is ... else timeout,
-            max_timeout_s=self._max_timeout if max_timeout is ... else max_timeout,
-            meta=meta,
-            progress=progress,
-            needs=needs,
-            finish=finish,
-            on_log=self._on_log,
-        )
+        on_message: Optional[Callable[[Message, Optional[Reply]], Any]] = None,
+        timeout: Any = ...,
+    ) -> Message:
+        """Send one request and return the result exactly as it came, for a relay; nothing in it is interpreted.
+
+        :param meta: the `_meta` of the request, by default that in the params. It goes out as it is, but for the
+            protocol version, which is that of this connection, and the `progressToken`, which must be this client's
+            own: progress comes back under the token given here. In the modern era missing members are added.
+        :param on_message: `f(message, reply)` is called with each message that comes before the answer. For a
+            notification reply is None. A request of the server is answered by `reply({"result": {...}})` or
+            `reply({"error": {...}})` before the function returns; it runs on a thread of its own, and its time does not
+            count. By default the client's callbacks get these messages.
+        :raises RemoteError: when the answer is an error.
+        :raises ClientError: when there is no answer.
+        """
+        settings = self.settings
+        timeout_s = settings.timeout_s if timeout is ... else timeout
+        call = RawCall(method, params or {}, meta, on_message, timeout_s, settings.max_timeout_s)
+        return call.run(self._connect())
+
+    def _call(self, method: str, params: Message, **options: Any) -> ClientCall:
+        return ClientCall(self._connect, self.settings, method, params, **options)
 
     def call_tool(self, name: str, arguments: Message | None = None, /, **more: Any) -> Result:
         """Call a tool and return its result.
@@ -89,10 +82,10 @@ class Methods:
         Keywords are the tool's arguments; with a dict of arguments they are options: `timeout`, `max_timeout` (s),
         `progress` (called with each), `check`, `meta`.
 
-        :raises ToolFailed: when the tool says so and `check` is set.
+        :raises ToolFailed: when the result has `isError` and `check` is set.
         :raises ClientError: when there is no answer, or a wrong one.
         """
-        arguments, options = _split(arguments, more)
+        arguments, options = split(arguments, more)
         progress = options.pop("progress", None)
         call = self._tool_call(name, arguments, {**options, "progress": progress is not None})
         return call.run(progress)  # type: ignore[no-any-return]
@@ -100,28 +93,31 @@ class Methods:
     def start_tool(self, name: str, arguments: Message | None = None, /, **more: Any) -> RunningCall:
         """Start a call of a tool and return it at once: iterate over it for its progress, then take its `result()`.
 
-        The call runs on a thread of its own. Arguments and options are those of `call_tool`.
+        The call runs on a thread of its own until it ends, is cancelled, or nobody holds it any more. Arguments and
+        options are those of `call_tool`.
         """
-        arguments, options = _split(arguments, more)
+        arguments, options = split(arguments, more)
         return RunningCall(self._tool_call(name, arguments, {**options, "progress": True}))
 
     def _tool_call(self, name: str, arguments: Message, options: Message) -> ClientCall:
-        check = options.pop("check", self._check)
-        if self._approve is not None:
+        settings = self.settings
+        check = options.pop("check", settings.check)
+        if settings.approve is not None:
             from .consent import ask
 
-            ask(self._approve, self._tool(name), arguments, self.trusted, self.target.key)
+            ask(settings.approve, self._tool(name), arguments, settings.trusted, settings.target.key)
 
         def finish(conn: Connection, result: Result) -> Result:
-            if self._validate and "structuredContent" in result and conn.tools.get(name) is None:
-                self._learn(conn)
-            if self._validate:
+            if settings.validate:
+                if "structuredContent" in result and conn.tools.get(name) is None:
+                    self._learn(conn)
                 conn.tools.check_output(name, result)
             if check and result.is_error:
                 raise ToolFailed(name, result)
             return result
 
-        return self._call("tools/call", {"name": name, "arguments": arguments}, ("tools",), finish, **options)
+        params = {"name": name, "arguments": arguments}
+        return self._call("tools/call", params, needs=("tools",), finish=finish, **options)
 
     def _learn(self, conn: Connection) -> None:
         """List the tools once, so that the schema of a result is known."""
@@ -130,7 +126,7 @@ class Methods:
             self.list_tools()
 
     def _tool(self, name: str) -> Message:
-        """The definition of a tool, from a list if need be, for whoever approves the call."""
+        """Return the definition of a tool for the approval of a call, listing the tools if need be."""
         conn = self._connect()
         conn.ready()
         if conn.tools.get(name) is None:
@@ -159,7 +155,7 @@ class Methods:
         return cast("list[types.Prompt]", self._list("prompts/list", "prompts", "prompts", fresh))
 
     def _list(self, method: str, key: str, capability: str, fresh: bool) -> list[Message]:
-        """All pages of a list; a server that does not offer the kind has none of it. Spec: FEAT-113 to FEAT-120"""
+        """Return all pages of a list, [] when the server does not offer the kind. Spec: FEAT-113 to FEAT-120"""
         peer = self.peer
         if not peer.offers(capability):
             return []
@@ -182,26 +178,26 @@ class Methods:
         raise ProtocolError(f"{method} has more than {MAX_PAGES} pages")
 
     def _cached(self, method: str, params: Message, fresh: bool, **options: Any) -> Result:
-        """The result of a request, from the cache if it may be. Spec: FEAT-128 to FEAT-131"""
+        """Return the result of a request, from the cache if that is allowed. Spec: FEAT-128 to FEAT-131"""
         conn = self._connect()
-        cache = self._cache
+        cache, server = self.settings.cache, self.settings.target.key
         if cache is not None and not fresh and not options:
-            found = cache.get(self.target.key, method, params, conn.identity)
+            found = cache.get(server, method, params, conn.identity)
             if found is not None:
                 return Result(found)
         progress = options.pop("progress", None)
         call = self._call(method, params, progress=progress is not None, **options)
         result: Result = call.run(progress)
         if cache is not None and not options and not call.asked and conn.ready().era.caches:
-            cache.put(self.target.key, method, params, conn.identity, result)
+            cache.put(server, method, params, conn.identity, result)
         return result
 
     def read_resource(self, uri: str, *, fresh: bool = False, **options: Any) -> Result:
-        """Read a resource; `.text` and `.bytes` of the result have what is in it.
+        """Read a resource; `.text` and `.bytes` of the result are its contents.
 
         :param options: as for `request`.
         """
-        self.peer.need("resources/read", "resources")
+        self.peer.require("resources/read", "resources")
         return self._cached("resources/read", {"uri": uri}, fresh, **options)
 
     def get_prompt(self, name: str, arguments: Message | None = None, /, **more: Any) -> Result:
@@ -209,8 +205,8 @@ class Methods:
 
         Arguments of prompts are strings; other values go out as their JSON. Spec: FEAT-084
         """
-        arguments, options = _split(arguments, more)
-        self.peer.need("prompts/get", "prompts")
+        arguments, options = split(arguments, more)
+        self.peer.require("prompts/get", "prompts")
         texts = {key: value if isinstance(value, str) else wire.dump_text(value) for key, value in arguments.items()}
         return self.request("prompts/get", {"name": name, "arguments": texts}, **options)
 
@@ -230,7 +226,7 @@ class Methods:
         """
         if (prompt is None) == (template is None):
             raise TypeError("Give either prompt= or template=")
-        self.peer.need("completion/complete", "completions")
+        self.peer.require("completion/complete", "completions")
         ref = {"type": "ref/prompt", "name": prompt} if template is None else {"type": "ref/resource", "uri": template}
         params: Message = {"ref": ref, "argument": {"name": argument, "value": value}}
         if given:
@@ -254,34 +250,34 @@ class Methods:
     ) -> listening.Listen:
         """Open a subscription to changes of lists and of single resources (`uris`); it is an iterator and a context.
 
-        :param reconnect: listen anew when the stream ends or breaks; what changed meanwhile is not told.
+        :param reconnect: listen again when the stream ends or breaks; changes in between are missed.
         """
         wanted = listening.wanted(tools, prompts, resources, uris, task_ids)
         return listening.Listen(self._connect(), wanted, reconnect)
 
     def subscribe(self, uri: str) -> None:
-        """Legacy: have changes of a resource told to `on_notification`; `listen(uris=[uri])` works on both eras."""
-        self.peer.need("resources/subscribe", "resources", "subscribe")
+        """Legacy: ask for changes of a resource, for `on_notification`; `listen(uris=[uri])` works in both eras."""
+        self.peer.require("resources/subscribe", "resources", "subscribe")
         self._connect().transport.listen()
         self.request("resources/subscribe", {"uri": uri})
 
     def unsubscribe(self, uri: str) -> None:
         """Legacy: end a subscription."""
-        self.peer.need("resources/unsubscribe", "resources", "subscribe")
+        self.peer.require("resources/unsubscribe", "resources", "subscribe")
         self.request("resources/unsubscribe", {"uri": uri})
 
     def ping(self, timeout: float | None = None) -> None:
-        """Legacy: ask for a sign of life."""
-        self.request("ping", timeout=timeout or self._timeout)
+        """Legacy: check that the server answers."""
+        self.request("ping", timeout=timeout or self.settings.timeout_s)
 
     def set_log_level(self, level: str) -> None:
         """Ask for log messages of this level and above, for `on_log`."""
         if level not in spec.LOG_LEVELS:
             raise ValueError(f"level must be one of {', '.join(spec.LOG_LEVELS)}")
         peer = self.peer
-        self._log_level = self._connect().log_level = level
+        self.settings = self._connect().settings = self.settings._replace(log_level=level)
         if "logging/setLevel" not in peer.era.absent:
-            peer.need("logging/setLevel", "logging")
+            peer.require("logging/setLevel", "logging")
             self.request("logging/setLevel", {"level": level})
 
     def set_roots(self, roots: Roots) -> None:
@@ -289,27 +285,9 @@ class Methods:
 
         :raises ProtocolError: when the client was made without roots, so that none were declared.
         """
-        if self._answers.roots is None:
+        if self.settings.answers.roots is None:
             raise ProtocolError("Make the client with roots=, if only [], to declare that it has some")
-        self._answers.roots = roots
+        self.settings.answers.roots = roots
         conn = self._connect()
         if "subscriptions/listen" in conn.ready().era.absent:
-            conn.notify("notifications/roots/list_changed")
-
-
-def _split(arguments: Message | None, more: Message) -> tuple[Message, Message]:
-    """Keywords are arguments, unless there is a dict of arguments; then they are options.
-
-    :raises TypeError: for an option that there is not, and for what can only be meant as one.
-    """
-    if arguments is not None:
-        unknown = more.keys() - OPTIONS
-        if unknown:
-            raise TypeError(f"There is no option {sorted(unknown)[0]!r}; there are {', '.join(sorted(OPTIONS))}")
-        return arguments, dict(more)
-    for name, value in more.items():
-        if callable(value):
-            raise TypeError(
-                f"{name}= cannot be an argument; options follow a dict of arguments: (name, {{...}}, {name}=...)"
-            )
-    return more, {}
+            conn.send_notification("notifications/roots/list_changed")

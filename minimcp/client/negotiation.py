@@ -1,4 +1,4 @@
-"""Finding out which era and revision a server speaks: the probe, and what its outcomes mean.
+"""Negotiation: find out which era and revision a server speaks, by a probe and the meaning of its outcomes.
 
 Spec: BASE-085 to BASE-105, TRN-100 to TRN-105, 26:basic/versioning
 """
@@ -6,17 +6,16 @@ Spec: BASE-085 to BASE-105, TRN-100 to TRN-105, 26:basic/versioning
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import OrderedDict
 from typing import Any
 
 from ..engines.errors import AuthorizationError, ClientError, ProtocolError, Timeout
+from ..engines.fork import PerProcess
 from ..protocol import spec, wire
-from . import legacy, modern
 from .connection import UNAUTHORIZED, Connection
+from .eras import LEGACY, MODERN, Peer, initialize_params
 from .errors import HTTPStatus, RemoteError
-from .peer import Peer
 from .transports.transport import Exchange
 from .transports.waiting import Deadline
 
@@ -29,11 +28,15 @@ _MODERN_CODES = (spec.HEADER_MISMATCH, spec.MISSING_CAPABILITY, spec.UNSUPPORTED
 _MOST_VERDICTS = 256
 # The HTTP servers known to be legacy, most recent last, so that the next client need not probe. Spec: BASE-093
 _legacy: OrderedDict[str, None] = OrderedDict()
-_locks: dict[int, threading.Lock] = {}
+_lock = PerProcess(threading.Lock)  # guards _legacy
 
 
 class SpeaksLegacy(Exception):
-    """The probe says that the server is of the legacy era, and with which revision to begin."""
+    """The probe's finding that a server is of the legacy era.
+
+    :ivar version: the revision to begin with.
+    :ivar probe: the exchange of a probe that was not answered in time, or None.
+    """
 
     def __init__(self, version: str = spec.LATEST_LEGACY, probe: Exchange | None = None) -> None:
         self.version = version
@@ -45,25 +48,20 @@ def negotiate(conn: Connection) -> Peer:
 
     :raises ClientError: when there is no server, or no revision both sides speak.
     """
-    mode = conn.mode
-    for number, make in enumerate(conn.transports):
+    mode, transports = conn.settings.mode, conn.settings.target.transports
+    for number, make in enumerate(transports):
         try:
             conn.use(make)
             return _settle(conn, _greet(conn, mode))
         except (HTTPStatus, ProtocolError) as problem:
             status = problem.status if isinstance(problem, HTTPStatus) else 404
-            last = number == len(conn.transports) - 1
+            last = number == len(transports) - 1
             # Spec: TRN-104, TRN-105
             if last or mode in ("modern", *spec.MODERN_VERSIONS) or not 400 <= status < 500 or status in (401, 403):
                 raise
             log.info("no Streamable HTTP here (%s); trying the next transport", problem)
             mode = "legacy" if mode == "auto" else mode
     raise AssertionError("a connection has at least one transport")
-
-
-def _lock() -> threading.Lock:
-    """Guards `_legacy`; one for each process, since a thread that a fork left behind may hold it."""
-    return _locks.setdefault(os.getpid(), threading.Lock())
 
 
 def forget(key: str) -> None:
@@ -74,31 +72,33 @@ def forget(key: str) -> None:
 
 def _settle(conn: Connection, peer: Peer) -> Peer:
     conn.transport.settle(peer.version)
-    if peer.era is legacy.ERA:
+    if peer.era is LEGACY:
         conn.peer = peer
-        conn.notify("notifications/initialized")
-        if conn.watch:
+        conn.send_notification("notifications/initialized")
+        settings = conn.settings
+        if settings.answers or settings.on_log or settings.on_notification:
             conn.transport.listen()
-        if conn.log_level is not None and peer.offers("logging"):
+        if settings.log_level is not None and peer.offers("logging"):
             try:
-                conn.ask(peer, "logging/setLevel", {"level": conn.log_level})
+                conn.ask("logging/setLevel", {"level": settings.log_level})
             except RemoteError as problem:
                 log.warning("the server does not set its log level: %s", problem)
     return peer
 
 
 def _greet(conn: Connection, mode: str) -> Peer:
-    if conn.greeting:
-        return _remembered(conn, conn.greeting)
+    key = conn.settings.target.key
+    if conn.settings.discovery:
+        return _remembered(conn, conn.settings.discovery)
     if mode == "auto":
         with _lock():
-            known = conn.key in _legacy
+            known = key in _legacy
         if known:
             try:
                 return initialize(conn, spec.LATEST_LEGACY)
             except (RemoteError, HTTPStatus):
                 # It may have been upgraded.
-                forget(conn.key)
+                forget(key)
     if mode == "legacy" or mode in spec.LEGACY_VERSIONS:
         peer = initialize(conn, spec.LATEST_LEGACY if mode == "legacy" else mode)
         if mode != "legacy" and peer.version != mode:
@@ -113,11 +113,11 @@ def _greet(conn: Connection, mode: str) -> Peer:
 
 
 def _remembered(conn: Connection, greeting: Message) -> Peer:
-    """The server as `Client.discovery` described it earlier; a legacy one needs its `initialize` all the same."""
+    """Return the server as `Client.discovery` described it earlier; a legacy one is sent its `initialize` again."""
     version = greeting.get("protocolVersion")
     if version in spec.LEGACY_VERSIONS:
         return initialize(conn, version)
-    return Peer(modern.ERA, version if version in spec.MODERN_VERSIONS else spec.MODERN_VERSIONS[-1], greeting)
+    return Peer(MODERN, version if version in spec.MODERN_VERSIONS else spec.MODERN_VERSIONS[-1], greeting)
 
 
 def _fall_back(conn: Connection, verdict: SpeaksLegacy) -> Peer:
@@ -128,14 +128,15 @@ def _fall_back(conn: Connection, verdict: SpeaksLegacy) -> Peer:
         late = _late_answer(verdict.probe)
         if late is None:
             raise
-        return Peer(modern.ERA, _choose(late.get("supportedVersions")), late)
+        return Peer(MODERN, _choose(late.get("supportedVersions")), late)
     finally:
         if verdict.probe is not None:
             verdict.probe.close()
     if conn.transport.kind == "http":
+        key = conn.settings.target.key
         with _lock():
-            _legacy[conn.key] = None
-            _legacy.move_to_end(conn.key)
+            _legacy[key] = None
+            _legacy.move_to_end(key)
             if len(_legacy) > _MOST_VERDICTS:
                 _legacy.popitem(last=False)
     return peer
@@ -151,25 +152,23 @@ def _late_answer(probe: Exchange | None) -> Message | None:
 
 
 def discover(conn: Connection, version: str, again: bool = False) -> Peer:
-    """Ask a server what it is, the modern way.
+    """Send `server/discover`.
 
     :param again: whether the server has refused a revision before.
     :raises SpeaksLegacy: when it is not modern.
     :raises ClientError: when it is, but something else is wrong, or it cannot be reached.
     """
     message = wire.request(conn.next_id(), "server/discover")
-    modern.ERA.dress(conn, message, version, None, False)
-    headers = modern.ERA.headers(conn, message)
-    probing = conn.transport.kind != "http" and conn.mode == "auto"
-    deadline = Deadline(conn.probe_timeout_s if probing else conn.timeout_s, None)
+    MODERN.write_meta(conn, message, version, None, False)
+    headers = MODERN.headers(conn, message)
+    settings = conn.settings
+    probing = conn.transport.kind != "http" and settings.mode == "auto"
+    deadline = Deadline(settings.probe_timeout_s if probing else settings.own_timeout_s, None)
     exchange = None
     keep = False
     try:
         exchange = conn.transport.start(message, headers, deadline.left())
-        answer = exchange.receive(deadline.left())
-        while "method" in answer:
-            conn.inbox.put(answer)
-            answer = exchange.receive(deadline.left())
+        answer = conn.response(exchange, message, deadline)
         status = exchange.status
         conn.identity = exchange.identity
     except Timeout:
@@ -190,26 +189,26 @@ def discover(conn: Connection, version: str, again: bool = False) -> Peer:
         result = answer.get("result")
         if not isinstance(result, dict) or not isinstance(result.get("supportedVersions"), list):
             raise SpeaksLegacy()  # Some answer whatever they do not know with an empty result.
-        return Peer(modern.ERA, _choose(result["supportedVersions"]), result)
+        return Peer(MODERN, _choose(result["supportedVersions"]), result)
     return _judge(conn, answer["error"], status, again)
 
 
 def _judge(conn: Connection, problem: Any, status: int | None, again: bool) -> Peer:
-    """What an error to the probe means: only a recognised one is that of a modern server. Spec: BASE-087 to BASE-092"""
+    """Judge an error that answers the probe: only a modern server sends certain codes. Spec: BASE-087 to BASE-092"""
     code = problem.get("code") if isinstance(problem, dict) else None
     if code == spec.METHOD_NOT_FOUND and status == 404:
-        return Peer(modern.ERA, spec.MODERN_VERSIONS[-1], {})  # Spec: TRN-103
+        return Peer(MODERN, spec.MODERN_VERSIONS[-1], {})  # Spec: TRN-103
     if code not in _MODERN_CODES:
         raise SpeaksLegacy()
     data = problem.get("data")
     if code == spec.UNSUPPORTED_VERSION and isinstance(data, dict):
         version = _choose(data.get("supported"))
-        return Peer(modern.ERA, version, {}) if again else discover(conn, version, again=True)
+        return Peer(MODERN, version, {}) if again else discover(conn, version, again=True)
     raise RemoteError(code, str(problem.get("message", "")), data)
 
 
 def _choose(supported: Any) -> str:
-    """The newest modern revision of a server's list that this client speaks. Spec: BASE-076, BASE-077
+    """Return the newest modern revision of a server's list that this client speaks. Spec: BASE-076, BASE-077
 
     :raises SpeaksLegacy: when only legacy ones are mutual.
     :raises ProtocolError: when none is.
@@ -228,9 +227,9 @@ def initialize(conn: Connection, version: str) -> Peer:
 
     :raises ClientError: when the server refuses, or answers with a revision this client does not speak. Spec: BASE-105
     """
-    peer = Peer(legacy.ERA, version, {})
-    greeting = conn.ask(peer, "initialize", legacy.initialize_params(conn, version))
+    peer = Peer(LEGACY, version, {})
+    greeting = conn.ask("initialize", initialize_params(conn, version), peer=peer)
     found = greeting.get("protocolVersion")
     if found not in spec.LEGACY_VERSIONS:
         raise ProtocolError(f"The server answered initialize with the revision {str(found)[:50]!r}, which is not known")
-    return Peer(legacy.ERA, found, greeting)
+    return Peer(LEGACY, found, greeting)

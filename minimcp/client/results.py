@@ -1,4 +1,4 @@
-"""What calls return: the result as the dict that came, with what one mostly wants from it as attributes."""
+"""Results of calls: the dict that came, with its text, data and bytes as attributes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Result(dict):  # type: ignore[type-arg]
 
     @property
     def is_error(self) -> bool:
-        """Whether a tool says that it failed."""
+        """True when the tool reports that it failed."""
         return self.get("isError") is True
 
     def _blocks(self) -> list[dict[str, Any]]:

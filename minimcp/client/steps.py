@@ -25,9 +25,9 @@ from ..engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from ..protocol import headers as mirrored
 from ..protocol import spec, wire
 from ..protocol.errors import InvalidRequest
-from . import legacy, modern, targets
+from . import targets
+from .eras import LEGACY, MODERN, Peer, result_of
 from .errors import HTTPStatus
-from .peer import Peer, result_of
 from .results import Result
 from .transports.transport import Exchange, SessionExpired, Transport
 
@@ -98,7 +98,7 @@ class Steps:
         self._newest_id = 0
         self._over: ClientError | None = None  # why nothing can be sent any more
         self._heard: queue.Queue[Message | ClientError] = queue.Queue()
-        self._peer = Peer(legacy.ERA, "", {})
+        self._peer = Peer(LEGACY, "", {})
 
     def __enter__(self) -> Steps:
         return self
@@ -258,7 +258,7 @@ class Steps:
         mutual = [each for each in spec.MODERN_VERSIONS if isinstance(supported, list) and each in supported]
         if result is None or not mutual:
             raise ProtocolError(f"The server is of the legacy era, call initialize(): {_LEGACY}")
-        self._peer = Peer(modern.ERA, mutual[-1], result)
+        self._peer = Peer(MODERN, mutual[-1], result)
         self.transport.settle(mutual[-1])
         self.state = "discovered"
         return Result(result)
@@ -271,7 +271,7 @@ class Steps:
         found = result.get("protocolVersion")
         if found not in spec.LEGACY_VERSIONS:
             raise ProtocolError(f"The server answered initialize with an unknown revision: {str(found)[:50]!r}")
-        self._peer = Peer(legacy.ERA, found, result)
+        self._peer = Peer(LEGACY, found, result)
         self.transport.settle(found)
         self.state = "initializing"
         return Result(result)

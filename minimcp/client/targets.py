@@ -1,4 +1,4 @@
-"""What a client can be pointed at: a URL, a command, an `mcpServers` entry or file, a Server, a WSGI callable."""
+"""Targets of a client: a URL, a command, an `mcpServers` entry or file, a Server, a WSGI callable."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _ENTRY = "an entry has a command (with args, env, cwd) or a url (with headers)"
 
 
 class Target:
-    """A target made sense of.
+    """A resolved target.
 
-    :ivar transports: makes the transport to try first, and those to fall back to.
+    :ivar transports: functions that make the transport to try first, and those to fall back to.
     :ivar key: names the server among all others.
-    :ivar name: what to call it in messages to people.
+    :ivar name: the server's name in messages to people.
     """
 
     def __init__(self, transports: list[Make], key: str, name: str) -> None:
@@ -34,11 +34,11 @@ class Target:
 
 
 def read(target: Any, server: Optional[str], options: Message) -> Target:
-    """Make sense of a target.
+    """Resolve a target.
 
-    :param server: which entry of a file with several.
+    :param server: the name of the entry in a file with several.
     :param options: `headers auth session env cwd stderr limits`, for the transports that know them.
-    :raises ValueError: when the target is none of what is supported.
+    :raises ValueError: when the target is not supported.
     :raises TypeError: likewise, by type.
     """
     if hasattr(target, "engine") and not callable(target):
@@ -78,7 +78,7 @@ def _text(target: str, server: Optional[str], options: Message) -> Target:
 
 
 def entries(config: Any) -> dict[str, Message]:
-    """The entries of a dict or file of the `mcpServers` form, by name.
+    """Return the entries of a dict or file of the `mcpServers` form, by name.
 
     :raises ValueError: when it has another form.
     """
@@ -92,7 +92,7 @@ def entries(config: Any) -> dict[str, Message]:
 
 
 def pick(config: Message, server: Optional[str]) -> Message:
-    """One entry of a configuration, or the dict itself when it is one."""
+    """Return one entry of a configuration, or the dict itself when it is one."""
     if "mcpServers" not in config and "servers" not in config:
         return config
     found = entries(config)
@@ -115,7 +115,7 @@ def _entry(entry: Message, options: Message) -> Target:
         env = {**(entry.get("env") or {}), **(options.get("env") or {})}
         cwd = options.get("cwd") or entry.get("cwd")
         return _command([entry["command"], *map(str, arguments)], {**options, "env": env, "cwd": cwd})
-    raise ValueError(f"This is no server entry: {_ENTRY}")
+    raise ValueError(f"This is not a server entry: {_ENTRY}")
 
 
 def _expand(value: Any) -> Any:

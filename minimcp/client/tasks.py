@@ -1,4 +1,4 @@
-"""The tasks extension, driven to its end: poll, answer questions, cancel. Spec: EXT-013 to EXT-046"""
+"""Tasks extension: poll a task to its end, answer its questions, cancel it. Spec: EXT-013 to EXT-046"""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from ..engines.errors import ClientError, ProtocolError, Timeout
 from .connection import HANG_UP_S, Connection
+from .eras import Peer, result_of
 from .errors import CallCancelled
-from .peer import Peer, result_of
 
 log = logging.getLogger("minimcp")
 
@@ -69,11 +69,11 @@ def drive(call: Caller, conn: Connection, peer: Peer, task: Message) -> Message:
         raise Timeout(f"The task {id[:100]!r} did not end in time; it was cancelled") from None
     finally:
         if not ended:
-            _cancel(call, conn, peer, id)
+            _cancel(conn, peer, id)
 
 
 def _pause_s(task: Message) -> float:
-    """How long to wait before the next poll. Spec: EXT-030"""
+    """Return the seconds to wait before the next poll. Spec: EXT-030"""
     given = task.get("pollIntervalMs")
     if isinstance(given, bool) or not isinstance(given, (int, float)):
         return _POLL_S
@@ -102,9 +102,9 @@ def _outcome(task: Message) -> Message:
     return result_of({"error": task.get("error") or {"code": -32603, "message": "The task failed"}})
 
 
-def _cancel(call: Caller, conn: Connection, peer: Peer, id: str) -> None:
-    """Tell the server that the task is no longer wanted; it may end otherwise. Spec: EXT-044 to EXT-046"""
+def _cancel(conn: Connection, peer: Peer, id: str) -> None:
+    """Cancel the task on the server, which may end otherwise. Spec: EXT-044 to EXT-046"""
     try:
-        conn.ask(peer, "tasks/cancel", {"taskId": id}, HANG_UP_S)
+        conn.ask("tasks/cancel", {"taskId": id}, HANG_UP_S, peer)
     except ClientError as problem:
         log.debug("the task could not be cancelled: %s", problem)

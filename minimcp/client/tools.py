@@ -1,4 +1,4 @@
-"""What the client knows of a server's tools: their headers, and the schemas their results are held to."""
+"""Tools of a server as the client knows them: their headers, and the schemas that check their results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Message = dict[str, Any]
 class Tools:
     """The tools seen in `tools/list`, by name; filled whenever a list comes in.
 
-    :ivar complete: whether the whole list was asked for, so that asking again teaches nothing.
+    :ivar complete: whether all pages of the list were asked for, so that there is no need to ask again.
     """
 
     def __init__(self) -> None:
@@ -62,11 +62,11 @@ class Tools:
         log.warning("the tool %.100r is left out: %.300s", name, reason)
 
     def get(self, name: str) -> Message | None:
-        """The definition of a tool that was listed, or None."""
+        """Return the definition of a tool that was listed, or None."""
         return self._known.get(name)
 
     def annotations(self, name: Any) -> list[headers.Annotation]:
-        """The arguments of a tool that go into headers too, as far as is known."""
+        """Return the arguments of a tool that go into headers too, [] for an unknown tool."""
         return self._headers.get(name, [])
 
     def forget(self) -> None:
@@ -78,7 +78,7 @@ class Tools:
             self.complete = False
 
     def check_output(self, name: str, result: Message) -> None:
-        """Hold a tool's result against its `outputSchema`, if it is known and has one. Spec: FEAT-022
+        """Check a tool's result by its `outputSchema`, if the tool is known and has one. Spec: FEAT-022
 
         :raises ProtocolError: naming the tool.
         """

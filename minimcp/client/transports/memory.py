@@ -1,15 +1,54 @@
-"""A transport to a `Server` in the same process: no transport, but real messages, encoded and parsed on both ways."""
+"""A transport to a `Server` in the same process; messages are encoded and parsed both ways, as on any other."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, Optional, Protocol
 
 from ...engines.errors import ConnectionLost, ProtocolError
 from ...protocol import wire
 from ...protocol.errors import McpError
-from .transport import Exchange, Message, Transport
+from .transport import Exchange, Message, OnMessage, Transport
 from .waiting import Pending
+
+
+class MemoryCall(Protocol):
+    """The part of a server's call that this transport uses."""
+
+    interactive: bool
+    streams: bool
+
+    def run(self, send: OnMessage) -> Optional[Message]:
+        """Run the call, give `send` what it emits, and return its response, or None if there is none."""
+
+
+class MemorySession(Protocol):
+    """The part of a server's session that this transport uses."""
+
+    def add_call(self, call: Any) -> None:
+        """Take note of a call in progress."""
+
+    def remove_call(self, call: Any) -> None:
+        """Forget a call that ended."""
+
+    def close(self) -> None:
+        """End the session; its calls are told."""
+
+
+class MemoryServer(Protocol):
+    """The part of a server's engine that this transport uses."""
+
+    def open_session(self, send: OnMessage) -> Any:
+        """Open a `MemorySession`; `send` takes messages that belong to no call."""
+
+    def call(self, message: Message, *, session: Any) -> Any:
+        """Return the `MemoryCall` of a request, or None for any other message, which is handled at once."""
+
+    def close_session(self, session: Any) -> None:
+        """Forget a session."""
+
+    def refuse(self, message: Any, problem: McpError) -> Message:
+        """Build the reply to a message that `call` refused."""
 
 
 class MemoryTransport(Transport):
@@ -18,17 +57,17 @@ class MemoryTransport(Transport):
     kind = "memory"
     survives_fork = True
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, engine: MemoryServer) -> None:
         super().__init__()
-        self._server = server
-        self._session: Any = None
+        self._engine = engine
+        self._session: Optional[MemorySession] = None
         self._pending = Pending()
 
     def open(self, timeout_s: float) -> None:
         """Open the session that stands for the connection."""
         if self._session is None:
             self._pending = Pending()
-            self._session = self._server.open_session(self._receive)
+            self._session = self._engine.open_session(self._receive)
 
     def start(self, message: Message, headers: dict[str, str], timeout_s: float | None) -> Exchange:
         """Run a request."""
@@ -36,22 +75,23 @@ class MemoryTransport(Transport):
         exchange = self._pending.add(message)
         copy = self._copy("sent", message)
         try:
-            call = self._server.call(copy, session=session)
+            call: Optional[MemoryCall] = self._engine.call(copy, session=session)
         except McpError as problem:
-            self._receive(self._server.refuse(message, problem))
+            self._receive(self._engine.refuse(message, problem))
             return exchange
         if call is None:
             raise ProtocolError("A request needs a method and an id")
         session.add_call(call)
+        id = message["id"]
         if call.interactive or call.streams:
-            threading.Thread(target=self._run, args=(call,), name="minimcp-memory", daemon=True).start()
+            threading.Thread(target=self._run, args=(call, id), name="minimcp-memory", daemon=True).start()
         else:
-            self._run(call)
+            self._run(call, id)
         return exchange
 
-    def _run(self, call: Any) -> None:
+    def _run(self, call: MemoryCall, id: Any) -> None:
         try:
-            reply = call.run(self._receive)
+            reply = call.run(lambda message: self._receive(message, id))
         finally:
             session = self._session
             if session is not None:
@@ -63,11 +103,11 @@ class MemoryTransport(Transport):
         """Deliver a notification or a response."""
         session = self._opened()
         try:
-            self._server.call(self._copy("sent", message), session=session)
+            self._engine.call(self._copy("sent", message), session=session)
         except McpError as problem:
             raise ProtocolError(f"The server refused the message: {problem}") from None
 
-    def _opened(self) -> Any:
+    def _opened(self) -> MemorySession:
         if self._session is None:
             raise ConnectionLost("The transport is not open", "always")
         return self._session
@@ -81,11 +121,11 @@ class MemoryTransport(Transport):
             self.record(direction, copy)
         return copy
 
-    def _receive(self, message: Message) -> None:
+    def _receive(self, message: Message, request_id: Any = None) -> None:
         copy: Message = wire.loads(wire.encode(message), 10_000, 10_000_000)
         if self.record is not None:
             self.record("received", copy)
-        if not self._pending.take(copy):
+        if not self._pending.take(copy, request_id):
             self.on_message(copy)
 
     def close(self) -> None:
@@ -94,4 +134,4 @@ class MemoryTransport(Transport):
         self._pending.fail(ConnectionLost("The client was closed"))
         if session is not None:
             session.close()
-            self._server.close_session(session)
+            self._engine.close_session(session)

@@ -24,7 +24,7 @@ class SessionExpired(ConnectionLost):
 
 
 class Exchange:
-    """One request on its way: the messages that belong to it, in order, its response last.
+    """An open request: the messages that belong to it, in order, its response last.
 
     :ivar status: the HTTP status of the reply, once it is known, or None.
     :ivar paused_s: seconds so far in which credentials were fetched, perhaps by asking a person; they do not count.
@@ -48,23 +48,23 @@ class Exchange:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of the exchange: later messages are dropped, a response stream is closed. Never blocks."""
+        """Drop later messages of the exchange and close a response stream, without blocking."""
 
 
 class Transport:
-    """A way to a server. Opened once; after `close` it can be opened again unless the transport says otherwise.
+    """A connection to a server. It is opened once; after `close` it can be opened again, unless a subclass forbids it.
 
     :ivar kind: "stdio", "http", "sse", "memory" or "wsgi", for traces and messages.
-    :ivar closing_cancels: whether closing an exchange is how the server learns that it is cancelled.
-    :ivar on_message: takes what belongs to no exchange (legacy requests and notifications of the server); it is called
-        on a reader thread and returns at once.
+    :ivar closing_cancels: whether the server takes the closing of an exchange as its cancellation.
+    :ivar on_message: takes messages that belong to no exchange (legacy requests and notifications of the server); it
+        is called on a reader thread and returns at once.
     :ivar on_lost: takes the error when the connection is gone for good; called once, on any thread.
     :ivar record: takes every message for the trace, or None.
     """
 
     kind = "transport"
     closing_cancels = False
-    # Whether an open transport is of use to a forked child; one that is a pipe to a process is not.
+    # Whether a forked child can use an open transport; it cannot use a pipe to a process.
     survives_fork = False
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class Transport:
     def start(self, message: Message, headers: dict[str, str], timeout_s: float | None) -> Exchange:
         """Send a request.
 
-        :param headers: what HTTP is to send beside its own; other transports ignore them.
+        :param headers: headers for HTTP beside its own; other transports ignore them.
         :raises ClientError: when it could not be sent; `retry` is "always" if nothing left.
         """
         raise NotImplementedError
@@ -102,7 +102,7 @@ class Transport:
         """Legacy: make sure that messages of the server's own accord arrive, if that needs a stream of its own."""
 
     def close(self) -> None:
-        """Hang up, end what was started, fail every exchange that is open. From any thread, any number of times."""
+        """Close the connection and fail every open exchange; any thread may call it, any number of times."""
 
 
 def _ignore(*_: Any) -> None:

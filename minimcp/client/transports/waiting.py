@@ -1,4 +1,4 @@
-"""Queues and deadlines of the client's transports."""
+"""Queues and deadlines for the transports of a client."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MOST_WAITING = 1000
 
 
 class Mailbox:
-    """A queue between threads. That of the standard library may wait for ever where there is little time left.
+    """A queue between threads.
 
-    `queue.SimpleQueue.get`, up to Python 3.12, takes a timeout that has just passed for none at all.
+    `queue.SimpleQueue.get`, up to Python 3.12, takes a timeout that has just passed for none and waits for ever.
     """
 
     __slots__ = ("_items", "_signal")
@@ -30,7 +30,7 @@ class Mailbox:
         self._signal.acquire()
 
     def put(self, item: Any) -> None:
-        """Add something."""
+        """Add an item; takes no lock that another thread may hold."""
         self._items.append(item)
         self._wake()
 
@@ -41,9 +41,9 @@ class Mailbox:
             pass  # It is released already.
 
     def get(self, timeout_s: float | None) -> Any:
-        """Take the oldest thing in it.
+        """Take the oldest item.
 
-        :raises queue.Empty: when there is none in time.
+        :raises queue.Empty: when there is no item in time.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
@@ -77,7 +77,7 @@ class Queued(Exchange):
         self._error: ClientError | None = None
 
     def put(self, message: Message) -> None:
-        """Give the exchange a message; a flood of notifications loses those that nobody takes in time."""
+        """Add a message; beyond `MOST_WAITING` notifications are lost."""
         if "method" not in message or "id" in message or len(self._messages) < MOST_WAITING:
             self._messages.put(message)
 
@@ -118,23 +118,23 @@ class Deadline:
         self._end = None if max_timeout_s is None else now + max_timeout_s
 
     def left(self) -> float | None:
-        """Seconds until the next limit, never below zero; None for no limit."""
+        """Return the seconds until the next limit, never below zero; None for no limit."""
         nearest = self._quiet
         if nearest is None or (self._end is not None and self._end < nearest):
             nearest = self._end
         return None if nearest is None else max(0.0, nearest - time.monotonic())
 
     def restart(self) -> None:
-        """Start the shorter time anew. Spec: BASE-140"""
+        """Start the shorter time again. Spec: BASE-140"""
         if self.timeout_s is not None:
             self._quiet = time.monotonic() + self.timeout_s
 
     def can_extend(self) -> bool:
-        """Whether the longer time is not up yet."""
+        """Say whether the longer time is not up yet."""
         return self._end is None or time.monotonic() < self._end
 
     def extend(self, seconds: float) -> None:
-        """Do not count these seconds, in which a person was asked."""
+        """Add seconds that do not count, since a person was asked."""
         self.restart()
         if self._end is not None:
             self._end += seconds
@@ -166,8 +166,10 @@ class Pending:
         with self._lock:
             self._open.pop(key, None)
 
-    def take(self, message: Message) -> bool:
+    def take(self, message: Message, request_id: Any = None) -> bool:
         """Give a message to the exchange it belongs to; False when it belongs to none.
+
+        :param request_id: that of the request on whose stream it came, where the transport knows it.
 
         A response goes by its id with its JSON type; progress by its token; what a listen stream says by the
         subscription. Spec: BASE-006, TRN-019
@@ -175,7 +177,7 @@ class Pending:
         if "method" not in message:
             key = _key(message.get("id"))
         else:
-            key = _related(message)
+            key = _related(message) if request_id is None else _key(request_id)
         with self._lock:
             exchange = self._open.get(key) if key is not None else None
             if exchange is None:
@@ -200,12 +202,12 @@ class Pending:
 
 
 def _key(id: Any) -> Any:
-    """A request id as a dict key that keeps 1, 1.0, true and "1" apart."""
+    """Turn a request id into a dict key that keeps 1, 1.0, true and "1" apart."""
     return (type(id), id) if isinstance(id, (int, str)) and not isinstance(id, bool) else None
 
 
 def _related(message: Message) -> Any:
-    """The key of the exchange a notification belongs to, if it says so."""
+    """Return the key of the exchange that a notification names, or None."""
     params = message.get("params")
     if not isinstance(params, dict) or "id" in message:
         return None
