@@ -155,7 +155,6 @@ class HttpApp(Generic[S]):
     def _answer_from_worker(self, environ: Environ, call: ServedCall, accept: Collection[str]) -> Response:
         """Run a modern call in a worker; a message before its reply, or a long silence, makes its response a stream."""
         outbox = Outbox()
-        reader = outbox.attach()
         may_stream = "stream" in accept
         self.run_in_worker(call, outbox.send if may_stream else None, outbox.finish)
 
@@ -166,16 +165,16 @@ class HttpApp(Generic[S]):
                 outbox.finish()
 
         silent_s, keepalive_s = 0.0, self.limits["keepalive_s"]
-        while not outbox.wait(reader, min(keepalive_s, self.limits["silence_s"])):
+        while not outbox.wait(min(keepalive_s, self.limits["silence_s"])):
             silent_s += keepalive_s
             if silent_s >= self.limits["silence_s"] and may_stream:
                 break
             if gone(environ):
                 on_close(False)
                 return self.respond(202)
-        if outbox.only_reply(reader):
+        if outbox.only_reply():
             return self.reply(outbox.reply, call.http)
-        return self.stream(environ, outbox.batches(reader, 0, keepalive_s), on_close)
+        return self.stream(environ, outbox.batches(0, keepalive_s), on_close)
 
     def _listen(self, environ: Environ, call: ServedCall, accept: Collection[str]) -> Response:
         """Run a long-lived handler on this thread, for as long as its stream may live."""

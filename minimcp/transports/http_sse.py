@@ -59,7 +59,7 @@ class HttpSse(Generic[S]):
         first = sse.encode(endpoint, event="endpoint")
         limits = self._app.limits
         until = time.monotonic() + limits["stream_s"]
-        batches = outbox.batches(outbox.attach(), 0, limits["keepalive_s"], until, first)
+        batches = outbox.batches(0, limits["keepalive_s"], until, first)
         return self._app.stream(environ, batches, on_close)
 
     def post(self, environ: Environ) -> Response:

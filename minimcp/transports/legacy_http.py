@@ -176,7 +176,7 @@ class LegacyHttp(Generic[S]):
         if _polls(session) and call.ctx is not None:
             call.ctx.close_stream = stream.detach
         self._app.run_in_worker(call, stream.send, stream.finish, session)
-        stream.wait(reader, self._limits["silence_s"])
+        stream.wait(self._limits["silence_s"], reader)
         if stream.only_reply(reader):
             # It never was a stream: there is nothing that a client could come back for.
             streams.remove(stream)
@@ -189,7 +189,7 @@ class LegacyHttp(Generic[S]):
         """Send a stream's events from number `after` on; only clients that poll are primed. Spec: TRN-134, TRN-140"""
         primed = sse.encode(b"", id=f"{stream.number}-{after}", retry_ms=RETRY_MS) if _polls(session) else b""
         until = time.monotonic() + self._limits["stream_s"]
-        batches = stream.batches(reader, after, self._limits["keepalive_s"], until, primed)
+        batches = stream.batches(after, self._limits["keepalive_s"], until, primed, reader)
         return self._app.stream(environ, batches, on_close)
 
     def get(self, environ: Environ) -> Response:

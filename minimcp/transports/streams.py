@@ -68,7 +68,7 @@ class Outbox:
         self.delivered = 0
         self.done = False
         self.reply: Reply | None = None
-        # The newest reader; those before it leave.
+        # The newest reader; those before it leave. A stream without a number has one, which need not attach.
         self._reader = 0
         self._retry_ms: int | None = None
 
@@ -121,7 +121,7 @@ class Outbox:
         return len(self._events) > self._limit or self._held > _BYTES_LIMIT
 
     def attach(self) -> int:
-        """Become the reader, whom `take` and `batches` want to know; the reader before leaves."""
+        """Begin to read: return the reader's number for `take` and `batches`, and make the reader before leave."""
         with self._changed:
             self._reader += 1
             self._retry_ms = None
@@ -135,21 +135,25 @@ class Outbox:
             self._retry_ms = retry_ms
             self._changed.notify_all()
 
-    def wait(self, reader: int, timeout_s: float) -> bool:
+    def wait(self, timeout_s: float, reader: int = 0) -> bool:
         """Wait until something has happened, and say whether it has."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.newest > 0 or self._over(reader), timeout_s)
+            if not (self.newest or self.done or reader != self._reader):
+                # Woken by a change alone, so one wait is enough.
+                self._changed.wait(timeout_s)
+            return self.newest > 0 or self._over(reader)
 
-    def only_reply(self, reader: int) -> bool:
+    def only_reply(self, reader: int = 0) -> bool:
         """Say whether the stream has ended, with nothing before the reply."""
         with self._changed:
             before = self.newest if self.number is None or self.reply is None else self.newest - 1
             return self.done and before == 0 and reader == self._reader
 
-    def take(self, reader: int, after: int, timeout_s: float) -> tuple[list[tuple[int, bytes]], bool]:
+    def take(self, after: int, timeout_s: float, reader: int = 0) -> tuple[list[tuple[int, bytes]], bool]:
         """Return the events after number `after`, and whether the reader must leave then."""
         with self._changed:
-            self._changed.wait_for(lambda: self.newest > after or self._over(reader), timeout_s)
+            if self.newest <= after and not self._over(reader):
+                self._changed.wait(timeout_s)
             events = [event for event in self._events if event[0] > after]
             if events:
                 self.delivered = max(self.delivered, events[-1][0])
@@ -166,7 +170,7 @@ class Outbox:
         return self.done or reader != self._reader
 
     def batches(
-        self, reader: int, after: int, keepalive_s: float, until: float = math.inf, first: bytes = b""
+        self, after: int, keepalive_s: float, until: float = math.inf, first: bytes = b"", reader: int = 0
     ) -> Iterator[bytes]:
         """Yield the bytes from event `after` on, until the stream ends, another reader comes or it is `until`.
 
@@ -176,7 +180,7 @@ class Outbox:
             yield first
         while True:
             left_s = until - time.monotonic()
-            events, over = self.take(reader, after, max(0.0, min(keepalive_s, left_s)))
+            events, over = self.take(after, max(0.0, min(keepalive_s, left_s)), reader)
             if events:
                 after = events[-1][0]
             if events or not over:
