@@ -1,7 +1,6 @@
 """The Model Context Protocol for synchronous Python: threads that block, no event loop.
 
-Everything a user types is importable from here; each name loads its module on first use, so that
-importing the package costs next to nothing.
+All public names are importable from here; each loads its module on first use, so that `import minimcp` is fast.
 """
 
 from __future__ import annotations
@@ -10,39 +9,42 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+# The module of each public name.
 _HOMES = {
-    "Server": "server.server",
-    "Context": "server.context",
     "Answer": "server.asking",
-    "safe_join": "server.uris",
-    "Client": "client.client",
-    "clients": "client.client",
-    "Steps": "client.steps",
-    "Cache": "client.cache",
-    "consent": "client.consent",
-    "FileStore": "engines.oauth.tokens",
-    "OAuth": "engines.oauth.oauth",
     "AuthorizationError": "engines.errors",
+    "Cache": "client.cache",
     "CallCancelled": "client.errors",
     "Cancelled": "protocol.errors",
+    "Client": "client.client",
     "ClientError": "engines.errors",
     "ConnectionLost": "engines.errors",
+    "Context": "server.context",
+    "FileStore": "engines.oauth.tokens",
+    "Forbidden": "protocol.errors",
     "HTTPStatus": "client.errors",
     "McpError": "protocol.errors",
     "MinimcpError": "engines.errors",
     "NotApproved": "client.errors",
+    "OAuth": "engines.oauth.oauth",
     "Principal": "protocol.principal",
     "ProtocolError": "engines.errors",
+    "Raw": "protocol.content",
     "RemoteError": "client.errors",
+    "Server": "server.server",
+    "Steps": "client.steps",
     "Timeout": "engines.errors",
     "ToolError": "protocol.errors",
     "ToolFailed": "client.errors",
     "Unauthorized": "protocol.errors",
     "UsedAfterFork": "client.errors",
     "audio": "protocol.content",
+    "clients": "client.client",
+    "consent": "client.consent",
     "image": "protocol.content",
     "link": "protocol.content",
     "resource": "protocol.content",
+    "safe_join": "server.uris",
     "text": "protocol.content",
 }
 
@@ -57,6 +59,7 @@ __all__ = [
     "ConnectionLost",
     "Context",
     "FileStore",
+    "Forbidden",
     "HTTPStatus",
     "McpError",
     "MinimcpError",
@@ -64,6 +67,7 @@ __all__ = [
     "OAuth",
     "Principal",
     "ProtocolError",
+    "Raw",
     "RemoteError",
     "Server",
     "Steps",
@@ -92,8 +96,8 @@ if TYPE_CHECKING:
     from .engines.errors import AuthorizationError, ClientError, ConnectionLost, MinimcpError, ProtocolError, Timeout
     from .engines.oauth.oauth import OAuth
     from .engines.oauth.tokens import FileStore
-    from .protocol.content import audio, image, link, resource, text
-    from .protocol.errors import Cancelled, McpError, ToolError, Unauthorized
+    from .protocol.content import Raw, audio, image, link, resource, text
+    from .protocol.errors import Cancelled, Forbidden, McpError, ToolError, Unauthorized
     from .protocol.principal import Principal
     from .server.asking import Answer
     from .server.context import Context
@@ -111,3 +115,7 @@ def __getattr__(name: str) -> Any:
     value = module if home.endswith(f".{name}") else getattr(module, name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

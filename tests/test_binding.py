@@ -13,7 +13,7 @@ from typing import Annotated, Any, Dict, List, Literal, NamedTuple, Optional, Se
 import pytest
 
 from minimcp.engines.errors import InvalidArguments
-from minimcp.engines.schema import hints
+from minimcp.engines.schema import hints, text
 from minimcp.engines.schema.validator import Validator, check_input_schema, check_schema
 from minimcp.protocol import content
 from tests.test_hints import Color, Context, House, Level, Options, Pet, Plain, Shape, Stop, UserId, of
@@ -206,7 +206,7 @@ def test_strings_become_what_the_schema_asks_for():
         "mixed": "1",
         "x": "1",
     }
-    assert hints.from_strings(made.schema, given) == {
+    assert text.from_texts(made.schema, given) == {
         "n": 5,
         "on": True,
         "name": "5",
@@ -217,7 +217,49 @@ def test_strings_become_what_the_schema_asks_for():
         "mixed": "1",
         "x": "1",
     }
-    assert hints.from_strings(made.schema, {"n": "five", "ids": "[" * 100_000})["n"] == "five"
+    deep = text.from_texts(made.schema, {"n": "five", "ids": "[" * 100_000})
+    assert deep == {"n": "five", "ids": "[" * 100_000}
+
+
+@pytest.mark.parametrize(
+    ("hint", "typed", "found"),
+    [
+        # As JSON, and always read so
+        (int, "5", 5),
+        (int, "5.0", 5),
+        (int, "1e3", 1000),
+        (float, "2.5e1", 25.0),
+        (bool, "false", False),
+        (list[int], "[1, 2]", [1, 2]),
+        (dict[str, int], '{"a": 1}', {"a": 1}),
+        (Optional[int], "null", None),
+        (Literal[1, 2], "2", 2),
+        (Literal[1, "a"], "1", "1"),
+        (Union[int, str], "1", "1"),
+        (Optional[Any], "1", "1"),
+        (decimal.Decimal, "1.50", "1.50"),
+        # As people write it
+        (bool, "True", True),
+        (int, "+5", 5),
+        (list[str], "one", ["one"]),
+        (list[int], "1", [1]),
+        # What does not fit stays text, for the validation to refuse
+        (int, "x", "x"),
+        (int, "5.5", "5.5"),
+        (float, "NaN", "NaN"),
+        (bool, "1", "1"),
+        (list[int], "x", "x"),
+        (dict[str, int], "[1]", "[1]"),
+        (int, "", ""),
+    ],
+)
+def test_a_text_is_converted_by_its_type(hint, typed, found):
+    def function(x):
+        pass
+
+    function.__annotations__ = {"x": hint}
+    got = text.from_texts(hints.signature(function).schema, {"x": typed})["x"]
+    assert got == found and type(got) is type(found)
 
 
 # Return hints and values

@@ -17,6 +17,7 @@ from minimcp import Server
 from minimcp.__main__ import main
 from minimcp.cli import arguments, questions, show
 from minimcp.client.answers import Question
+from minimcp.engines.schema import text
 from tests.authority import Authority, Browser, Resource
 from tests.helpers import serving
 from tests.transcripts.server import build
@@ -249,7 +250,7 @@ def test_trace_goes_to_standard_error_or_a_file(capsys, toys, tmp_path):
         (["list", "nowhere.json"], 2, "there is no file 'nowhere.json'"),
         (["list", "a-program-that-is-not-there"], 1, "not found"),
         (["list", "http://127.0.0.1:1/mcp"], 1, "127.0.0.1"),
-        (["list", "--"], 2, "after -- comes a command"),
+        (["list", "--"], 2, "a command must follow --"),
         (["call", "LIBRARY", "lokup", "title=x"], 2, "the server lists no tool 'lokup'; there is lookup"),
         (["call", "LIBRARY", "lookup", "title"], 2, "an argument is KEY=VALUE or KEY:=JSON, not 'title'"),
         (["call", "LIBRARY", "lookup", "=x"], 2, "an argument is KEY=VALUE"),
@@ -347,7 +348,7 @@ def test_references_and_unions_in_a_schema_type_arguments():
 def test_a_schema_that_grows_without_end_is_given_up():
     branch = {}
     branch["anyOf"] = [{"anyOf": [branch, {"type": "string"}] * 50} for _ in range(50)]
-    assert arguments.allowed(branch, branch) == {"string"}
+    assert text.allowed(branch, branch) == {"string"}
 
 
 def test_the_bar_shows_shares_messages_and_nothing_that_plays_tricks():
@@ -445,7 +446,7 @@ def test_a_page_is_shown_whole_with_its_host_and_opened_only_with_consent(opened
     url = "https://pay.example/x?" + "q" * 3000
     result, shown = ask("o\n", mode="url", url=url)
     assert result == {"action": "accept"} and opened == [url]
-    assert f"the page: {url}\n" in shown and "its host: pay.example\n" in shown and "BEWARE" not in shown
+    assert f"the page: {url}\n" in shown and "its host: pay.example\n" in shown and "Warning" not in shown
 
 
 @pytest.mark.parametrize(
@@ -459,15 +460,15 @@ def test_without_consent_no_page_is_opened(opened, answers, action):
 @pytest.mark.parametrize(
     ("url", "warning"),
     [
-        ("https://xn--pypal-4ve.com/", "letters that look like others"),
-        ("https://p\u0430ypal.com/", "letters that look like others"),
-        ("https://paypal.com@evil.example/", "what stands before the @ is no host"),
+        ("https://xn--pypal-4ve.com/", "letters that can look like others"),
+        ("https://p\u0430ypal.com/", "letters that can look like others"),
+        ("https://paypal.com@evil.example/", 'the part before "@" is not the host name'),
         ("http://pay.example/", "not encrypted"),
     ],
 )
 def test_a_suspicious_page_is_warned_about(opened, url, warning):
     assert warning in ask("d\n", mode="url", url=url)[1]
-    assert "BEWARE" not in ask("d\n", mode="url", url="http://localhost:8000/")[1]
+    assert "Warning" not in ask("d\n", mode="url", url="http://localhost:8000/")[1]
 
 
 @pytest.mark.parametrize(

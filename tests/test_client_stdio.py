@@ -21,11 +21,11 @@ import pytest
 
 from minimcp.client.errors import CallCancelled
 from minimcp.client.transports import command
-from minimcp.client.transports.pipes import Lines
 from minimcp.client.transports.process import end
 from minimcp.client.transports.stdio import StdioTransport
-from minimcp.client.transports.transport import Mailbox
+from minimcp.client.transports.waiting import Mailbox
 from minimcp.engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
+from minimcp.protocol.lines import LineSplitter
 from tests.helpers import modern
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -186,7 +186,7 @@ def test_many_threads_share_a_link_and_close_it_together(file: str) -> None:
             thread.join(WAIT_S)
 
 
-def test_who_reads_changes_at_any_moment_and_no_answer_is_lost(file: str) -> None:
+def test_threads_that_change_at_any_moment_lose_no_answer(file: str) -> None:
     before = sys.getswitchinterval()
     with opened(file) as link:
         failures: list[Any] = []
@@ -230,7 +230,7 @@ def test_a_fast_call_passes_a_slow_one_and_both_get_theirs(file: str) -> None:
         assert answers[0]["id"] == "slow"
 
 
-def test_a_call_longer_than_a_moment_is_left_to_the_reader_thread(file: str) -> None:
+def test_a_long_call_and_a_short_one_after_it_are_answered(file: str) -> None:
     with opened(file) as link:
         assert call(link, "slow", 1, seconds=0.3) == "slept"
         assert call(link, "slow", 2, seconds=0.0) == "slept"
@@ -433,10 +433,9 @@ with opened(file) as link:
         print("exited with code 4" in str(error))
 link = StdioTransport([sys.executable, "-c", "import time; time.sleep(60)"], patience_s=0.2)
 link.open(5)
-exchange = link.start(modern("x", 1, text="x" * 1_000_000), {}, 5)
 before = len(beats)
 try:
-    exchange.receive(0.3)
+    link.start(modern("x", 1, text="x" * 1_000_000), {}, 0.3)
 except Timeout:
     print("timeout", len(beats) - before > 5)
 link.close()
@@ -453,27 +452,32 @@ def test_lines_are_split_at_lf_alone_however_they_come() -> None:
     data = b"\n".join([lines[0], b"", b" \t\r", lines[1], b"", lines[2]]) + b"\nrest"
     for seed in range(50):
         pick = random.Random(seed)
-        found = Lines(1000)
+        splitter, found = LineSplitter(1000), []
         at = 0
         while at < len(data):
             size = pick.choice([1, 2, 7, 100, 1000])
-            found.feed(data[at : at + size])
+            found += splitter.feed(data[at : at + size])
             at += size
-        assert list(found.ready) == lines
+        assert found == lines
+        assert not splitter.too_long
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 10, 100])
 def test_a_line_of_just_the_limit_is_taken_and_one_more_is_not(chunk: int) -> None:
-    def feed(data: bytes) -> list[bytes]:
-        lines = Lines(10)
+    def feed(data: bytes) -> tuple[list[Any], bool]:
+        splitter, found = LineSplitter(10), []
         for at in range(0, len(data), chunk):
-            lines.feed(data[at : at + chunk])
-        return list(lines.ready)
+            found += splitter.feed(data[at : at + chunk])
+        return found, splitter.too_long
 
-    assert feed(b"0123456789\n" * 3) == [b"0123456789"] * 3
-    for bad in (b"01234567890", b"0\n01234567890\n", b"01234567890\n"):
-        with pytest.raises(ProtocolError, match="more than 10 bytes"):
-            feed(bad)
+    assert feed(b"0123456789\n" * 3) == ([b"0123456789"] * 3, False)
+    assert feed(b"0123456789") == ([], False)
+    assert feed(b"01234567890") == ([], True)
+    assert feed(b"0\n01234567890\n1\n") == ([b"0", None, b"1"], False)
+    # The line after a long one is taken, however long that was.
+    for length in range(11, 35):
+        assert feed(b"x" * length + b"\n0123456789\n") == ([None, b"0123456789"], False)
+        assert feed(b" " * length + b"\n") == ([None], False)
 
 
 @pytest.mark.parametrize(

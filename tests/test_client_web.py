@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import os
 import shutil
 import ssl
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -15,6 +18,7 @@ from minimcp.client.errors import HTTPStatus
 from minimcp.client.transports.http import HttpTransport
 from minimcp.engines.errors import ConnectionLost, ProtocolError, Timeout
 from tests.scripted import NOTE, PING, Linked, received, result, scripted
+from tests.transports import ROOT
 
 # Redirects
 
@@ -132,11 +136,183 @@ def test_a_response_hook_of_an_auth_may_send_the_request_again():
 
     with Linked(answer, auth=auth) as linked:
         exchange = linked.transport.start(PING, {}, 5)
-        stale = exchange.identity
         assert received(exchange) == [NOTE, result()]
         assert seen == [(401, "Bearer", '{"error":"invalid_token"}')]
+        # All of it is over before the exchange begins.
+        assert exchange.identity == hashlib.sha256(b"Bearer fresh").hexdigest()[:16]
+        assert [request.body for request in linked.server.requests] == [linked.server.requests[0].body] * 2
+
+
+class Signing:
+    """Credentials that the HTTP client asks itself: one token after another, as long as the server refuses."""
+
+    def __init__(self, *tokens):
+        self.left = list(tokens)
+        self.token = self.left.pop(0)
+        self.asked = []
+
+    def sign(self, method, url, headers):
+        self.asked.append((method, url, "Content-Length" in headers))
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def answered(self, answers):
+        newest = answers[-1]
+        self.asked.append((len(answers), newest.status, newest.headers.get("www-authenticate"), newest.sent["accept"]))
+        if newest.status != 401:
+            return False
+        self.token = self.left.pop(0) if self.left else self.token
+        return True
+
+
+def test_native_credentials_sign_a_request_again_when_it_is_refused():
+    def answer(request, peer):
+        if request.headers["authorization"] == "Bearer fresh":
+            peer.stream().event(NOTE).event(result()).end()
+        else:
+            peer.body(b"no", 401, WWW_Authenticate="Bearer")
+
+    auth = Signing("stale", "fresh")
+    with Linked(answer, auth=auth) as linked:
+        exchange = linked.transport.start(PING, {}, 5)
+        stale = exchange.identity
+        assert received(exchange) == [NOTE, result()]
         assert exchange.identity != stale
         assert [request.body for request in linked.server.requests] == [linked.server.requests[0].body] * 2
+        assert {request.connection for request in linked.server.requests} == {1}
+        accept = "application/json, text/event-stream"
+        signed = ("POST", linked.server.url, True)
+        assert auth.asked == [signed, (1, 401, "Bearer", accept), signed, (2, 200, None, accept)]
+
+
+def test_native_credentials_that_never_do_are_not_tried_for_ever():
+    with Linked(lambda request, peer: peer.body(b"no", 401), auth=Signing("a")) as linked:
+        with pytest.raises(HTTPStatus):
+            linked.call()
+        assert len(linked.server.requests) == 11
+
+
+def test_native_credentials_sign_every_hop_and_stay_within_the_origin():
+    def answer(request, peer):
+        there = "/again" if request.path == "/mcp" else "http://127.0.0.2:1/"
+        peer.body(b"", 307, Location=there)
+
+    auth = Signing("a")
+    with Linked(answer, auth=auth) as linked:
+        with pytest.raises(ProtocolError, match="another origin"):
+            linked.call()
+        signed = [each[1] for each in auth.asked if each[0] == "POST"]
+        assert signed == [linked.server.url, linked.server.origin + "/again"]
+        assert len(linked.server.requests) == 2
+
+
+def test_the_time_that_native_credentials_take_does_not_count():
+    class Slow(Signing):
+        def sign(self, *arguments):
+            threading.Event().wait(0.3)
+            return super().sign(*arguments)
+
+        def answered(self, answers):
+            threading.Event().wait(0.3)
+            return super().answered(answers)
+
+    def answer(request, peer):
+        peer.body(b"", 401) if request.headers["authorization"] == "Bearer a" else peer.json(result())
+
+    with Linked(answer, auth=Slow("a", "b")) as linked:
+        exchange = linked.transport.start(PING, {}, 0.2)
+        assert exchange.receive(0.2) == result()
+        assert 1.2 <= exchange.paused_s < 5
+
+
+def test_native_credentials_work_in_a_session_too():
+    import requests
+
+    def answer(request, peer):
+        peer.json(result()) if request.headers["authorization"] == "Bearer b" else peer.body(b"no", 401)
+
+    with requests.Session() as session, Linked(answer, auth=Signing("a", "b"), session=session) as linked:
+        assert linked.call() == [result()]
+        assert [request.headers["authorization"] for request in linked.server.requests] == ["Bearer a", "Bearer b"]
+
+
+def test_an_auth_cannot_send_a_request_to_another_origin():
+    def auth(prepared):
+        prepared.url = elsewhere.url
+        return prepared
+
+    with scripted(lambda request, peer: peer.json(result())) as elsewhere:
+        with Linked(lambda request, peer: peer.json(result()), auth=auth) as linked:
+            with pytest.raises(ProtocolError, match="another origin"):
+                linked.call()
+            assert linked.server.requests == elsewhere.requests == []
+
+
+def test_an_answer_that_came_late_in_a_session_is_not_taken_for_a_whole_one():
+    import requests
+
+    over = threading.Event()
+
+    def answer(request, peer):
+        peer.send(b"HTTP/1.1 200 x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        peer.chunk(b'{"jsonrpc":"2.0","id":1,"result":{}}')
+        over.wait(10)
+
+    with requests.Session() as session, Linked(answer, session=session) as linked:
+        exchange = linked.transport.start(PING, {}, 5)
+        with pytest.raises(Timeout):
+            exchange.receive(0.1)
+        with pytest.raises(ConnectionLost, match="silent"):
+            exchange.receive(0.1)
+        over.set()
+
+
+def test_cookies_are_kept_without_a_session():
+    def answer(request, peer):
+        cookies = {1: "route=a; Path=/mcp", 2: "other=b; Path=/elsewhere", 3: "route=; Max-Age=0; Path=/mcp"}
+        number = request.message["id"]
+        peer.json(result(number), **({"Set_Cookie": cookies[number]} if number in cookies else {}))
+
+    with Linked(answer) as linked:
+        for number in (1, 2, 3, 4):
+            linked.call({**PING, "id": number})
+        linked.call({**PING, "id": 1})
+        linked.call({**PING, "id": 5}, headers={"Cookie": "mine=1"})
+        sent = [request.headers.get("cookie") for request in linked.server.requests]
+        assert sent == [None, "route=a", "route=a", None, None, "mine=1"]
+
+
+def test_a_redirect_in_a_session_is_not_read_to_an_end_that_it_does_not_have():
+    import requests
+
+    def answer(request, peer):
+        peer.send(b"HTTP/1.1 307 x\r\nLocation: http://127.0.0.2:1/\r\n\r\n")
+        while True:
+            peer.send(b"x" * 65536)
+
+    with requests.Session() as session, Linked(answer, session=session) as linked:
+        with pytest.raises(ProtocolError, match="another origin"):
+            linked.call(timeout_s=5)
+        assert len(linked.server.requests) == 1
+
+
+def test_a_response_that_ends_with_its_connection_is_read_and_cancelled_in_a_session():
+    import requests
+
+    def answer(request, peer):
+        peer.send(b"HTTP/1.1 200 x\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        peer.send(b"data: " + json.dumps(NOTE).encode() + b"\n\n")
+        assert peer.left()
+
+    with requests.Session() as session, Linked(answer, session=session) as linked:
+        exchange = linked.transport.start(PING, {}, 20)
+        assert exchange.receive(5) == NOTE
+        with pytest.raises(Timeout):
+            exchange.receive(0.05)
+        ending = threading.Timer(0.1, exchange.abort, [ConnectionLost("enough")])
+        ending.start()
+        with pytest.raises(ConnectionLost, match="enough"):
+            exchange.receive(20)
+        ending.join()
 
 
 def test_the_time_that_an_auth_takes_does_not_count():
@@ -287,7 +463,8 @@ def test_a_header_value_cannot_add_a_header(value):
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
-def test_tls_is_verified_as_the_session_says(tmp_path):
+@pytest.mark.parametrize("way", ["native", "session"])
+def test_tls_is_verified_as_the_session_says_or_as_requests_does(tmp_path, monkeypatch, way):
     import requests
 
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
@@ -314,7 +491,9 @@ def test_tls_is_verified_as_the_session_says(tmp_path):
         with requests.Session() as session:
             session.trust_env = False
             session.verify = str(cert)
-            link = HttpTransport(server.url, session=session)
+            if way == "native":
+                monkeypatch.setattr("requests.utils.DEFAULT_CA_BUNDLE_PATH", str(cert))
+            link = HttpTransport(server.url, session=session if way == "session" else None)
             link.open(5)
             for _ in range(3):
                 assert received(link.start(PING, {}, 5)) == [NOTE, result()]
@@ -368,6 +547,20 @@ def test_a_forked_child_has_connections_of_its_own():
         assert child.exitcode == 0
         assert linked.call({**PING, "id": 3}) == [result(3)]
         assert [request.connection for request in linked.server.requests] == [1, 2, 1]
+
+
+def test_requests_is_not_loaded_for_a_server_that_needs_nothing_of_it():
+    code = """
+import sys
+from minimcp.client.transports.http import HttpTransport
+transport = HttpTransport(sys.argv[1], auth=("user", "password"))
+transport.open(5)
+found = transport.start({"jsonrpc": "2.0", "id": 1, "method": "ping"}, {}, 5).receive(5)
+print(found["result"], "requests" in sys.modules)
+"""
+    with scripted(lambda request, peer: peer.json(result())) as server:
+        run = subprocess.run([sys.executable, "-c", code, server.url], capture_output=True, text=True, cwd=ROOT)
+        assert run.stdout == "{} False\n", run.stderr
 
 
 @pytest.mark.parametrize("url", ["http://", "ftp://x/mcp", "http://[::1/mcp", "http://x:port/", "http://x:99999/"])

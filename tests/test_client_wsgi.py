@@ -87,6 +87,19 @@ def test_the_application_sees_a_request_with_headers_and_credentials():
     link.close()
 
 
+def test_an_auth_of_requests_adds_its_headers():
+    def auth(prepared):
+        prepared.headers["X-Signed"] = f"{prepared.method} {prepared.url}"
+        return prepared
+
+    app = App()
+    link = linked(app, auth=auth)
+    assert link.start(PING, {}, 5).receive(5) == result()
+    assert app.environs[0]["HTTP_X_SIGNED"] == "POST http://localhost/mcp"
+    assert json.loads(app.environs[0]["body"]) == PING
+    link.close()
+
+
 def test_a_stream_is_taken_piece_by_piece():
     app = App([event(NOTE), b":\n\n", event(result())], headers=[("Content-Type", "text/event-stream")])
     link = linked(app)

@@ -1,23 +1,26 @@
-"""The gate: how many run at once, in which order, and what becomes of those that block."""
+"""The gate: how many requests run at once, in which order, and which requests are let past it."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
+from typing import Any
+
+import pytest
 
 from minimcp.engines.http_server import gate
-from tests.embedded import wait_until
+from tests.embedded import Wire, embedded, wait_until
 
 
 def test_the_gate_lets_in_as_many_as_it_may_and_then_in_order() -> None:
     ours = gate.Gate(1)
-    first = gate.Ticket()
+    first = gate.Ticket(ours)
     ours.enter(first)
     order: list[int] = []
 
     def enter(number: int) -> None:
-        ticket = gate.Ticket()
+        ticket = gate.Ticket(ours)
         ours.enter(ticket)
         order.append(number)
         ours.leave(ticket)
@@ -38,7 +41,7 @@ def test_a_permit_held_for_long_goes_to_the_next_and_is_not_given_back_twice() -
     ours = gate.Gate(1)
     watch = threading.Thread(target=ours.watch)
     watch.start()
-    slow, fast, third = gate.Ticket(), gate.Ticket(), gate.Ticket()
+    slow, fast, third = gate.Ticket(ours), gate.Ticket(ours), gate.Ticket(ours)
     ours.enter(slow)
     ours.enter(fast)
     assert (slow.holds, fast.holds) == (False, True)
@@ -58,7 +61,7 @@ def test_threads_that_use_the_gate_over_and_over_never_exceed_the_permits_nor_ge
     guard = threading.Lock()
 
     def work() -> None:
-        ticket = gate.Ticket()
+        ticket = gate.Ticket(ours)
         for _ in range(500):
             ours.enter(ticket)
             with guard:
@@ -83,18 +86,184 @@ def test_threads_that_use_the_gate_over_and_over_never_exceed_the_permits_nor_ge
     assert len(ours._holders) == len(ours._waiting) == 0
 
 
-def test_the_gate_opens_while_permits_are_held_by_threads_that_block() -> None:
+def test_requests_of_a_kind_that_mostly_waits_are_not_limited() -> None:
     ours = gate.Gate(1)
-    watch = threading.Thread(target=ours.watch)
-    watch.start()
-    tickets = [gate.Ticket() for _ in range(40)]
-    began = time.monotonic()
-    for ticket in tickets:
-        # Nobody gives a permit back, as if all were waiting for a database.
+    ours.measures = True
+    for _ in range(3):
+        ours.learn("database", 0.0001, 0.005)
+    # Nobody takes permits away here, so they meet only if each gives its permit back before it runs.
+    together = threading.Barrier(40)
+    passed: list[int] = []
+
+    def run(named: bool) -> None:
+        ticket = gate.Ticket(ours)
         ours.enter(ticket)
-    # One after the other at a permit's lifetime each it would take 0.4 s at the very least.
-    assert time.monotonic() - began < 1
-    assert sum(ticket.holds for ticket in tickets) <= 1
-    assert time.monotonic() < ours._open_until
+        ticket.begin("/path" if named else "database")
+        if named:
+            ticket.name("database")
+        passed.append(together.wait(10))
+        ours.leave(ticket)
+
+    threads = [threading.Thread(target=run, args=(number % 2 == 0,), daemon=True) for number in range(40)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 10
+    for thread in threads:
+        thread.join(max(0, end - time.monotonic()))
+    assert sorted(passed) == list(range(40))
+    assert (ours._free, len(ours._holders)) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "waited_s", "waits"),
+    [
+        (0.0001, 0.005, True),
+        (0.0005, 0.0, False),
+        (0.0001, 0.0005, False),  # too short to matter
+        (0.002, 0.005, False),
+        (0.003, 0.1, True),
+        (0.02, 0.5, False),  # interrupted: it may have waited for the interpreter lock alone
+    ],
+)
+def test_a_kind_of_work_waits_when_most_of_its_time_is_not_spent_computing(
+    cpu_s: float, waited_s: float, waits: bool
+) -> None:
+    ours = gate.Gate(1)
+    ours.learn("kind", cpu_s, waited_s)
+    assert (ours.waiters == {"kind"}) is waits
+
+
+def test_work_that_changes_its_habit_is_found_out_and_one_odd_run_is_not_enough() -> None:
+    ours = gate.Gate(1)
+    for _ in range(20):
+        ours.learn("kind", 0.0005, 0.0)
+    ours.learn("kind", 0.0005, 0.005)
+    assert ours.waiters == set()
+    for _ in range(40):
+        ours.learn("kind", 0.0001, 0.005)
+    assert ours.waiters == {"kind"}
+    # Waiting for a minute once does not make work a waiter for the next thousands of runs.
+    ours.learn("kind", 0.0001, 60.0)
+    for _ in range(60):
+        ours.learn("kind", 0.0005, 0.0)
+    assert ours.waiters == set()
+
+
+def test_the_kinds_of_work_remembered_are_bounded() -> None:
+    ours = gate.Gate(1)
+    for number in range(5000):
+        ours.learn(number, 0.0001, 0.005)
+        assert len(ours.waiters) <= len(ours._kinds) <= 1024
+
+
+class Clock:
+    """Stands in for `time`: the two clocks are set by hand."""
+
+    wall = cpu = 100.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def monotonic(self) -> float:
+        return self.wall
+
+    def thread_time(self) -> float:
+        return self.cpu
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_processor_time_of_other_threads_counts_as_the_requests_own(
+    monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    clock: Any = Clock()
+    monkeypatch.setattr(gate, "time", clock)
+    ours = gate.Gate(1)
+    ours.measures = True
+    ticket = gate.Ticket(ours)
+    ticket.begin("/path")
+    ticket.name("tool")
+    clock.wall += 0.005
+    clock.cpu += 0.0001
+    if apart:
+        ticket.add_cpu(0.0045)
+    ticket.end()
+    ticket.end()
+    assert list(ours._kinds) == ["tool"]
+    assert (ours.waiters == {"tool"}) is not apart
+
+
+@pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="threads cannot read each other's clocks here")
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_kind_is_known_to_wait_before_its_first_run_has_ended(busy: bool) -> None:
+    ours = gate.Gate(1)
+    ours.measures = True
+    watch = threading.Thread(target=ours.watch)
+    ended = threading.Event()
+    begun = threading.Event()
+
+    def run() -> None:
+        ticket = gate.Ticket(ours)
+        ours.enter(ticket)
+        ticket.begin("held")
+        begun.set()
+        while busy and not ended.is_set():
+            pass
+        ended.wait(10)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    begun.wait(10)
+    watch.start()
+    later = gate.Ticket(ours)
+    ours.enter(later)  # takes the permit from the other, whose run is judged
+    wait_until(lambda: "held" in ours._kinds)
+    assert (ours.waiters == {"held"}) is not busy
+    ended.set()
+    thread.join(10)
     ours.close()
     watch.join(5)
+
+
+def test_nothing_is_measured_while_no_request_has_to_queue_up() -> None:
+    ours = gate.Gate(2)
+    ticket = gate.Ticket(ours)
+    for _ in range(20):
+        ours.enter(ticket)
+        ticket.begin("/path")
+        ticket.end()
+        ours.leave(ticket)
+    assert ours._kinds == {}
+
+
+def test_the_embedded_server_learns_from_its_requests_which_paths_wait() -> None:
+    # The application names the kind of some, and the path is the kind of the others.
+    meeting = threading.Barrier(8)
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        if environ["PATH_INFO"] == "/named":
+            environ["minimcp.work"].name("lookup")
+        met = b"no"
+        try:
+            meeting.wait(2)
+            met = b"yes"
+        except threading.BrokenBarrierError:
+            pass
+        start_response("200 OK", [])
+        return [met]
+
+    with embedded(app, running=1) as server:
+        for path in ("/named", "/plain"):
+            answers: list[bytes] = []
+
+            def ask(path: str = path, answers: list[bytes] = answers) -> None:
+                with Wire(server) as wire:
+                    answers.extend(wire.get(path).answer()[1] for _ in range(3))
+
+            threads = [threading.Thread(target=ask, daemon=True) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(20)
+            assert answers == [b"yes"] * 24
+        assert {"lookup", "/plain"} <= server.gate.waiters
+        assert "/named" not in server.gate._kinds

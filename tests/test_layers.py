@@ -33,8 +33,8 @@ THIRD_PARTIES = {
     "jsonschema": ("engines/schema/validator.py",),
     "referencing": ("engines/schema/validator.py",),
     "werkzeug": ("transports/", "engines/http_server/", "client/transports/wsgi.py", "auth/", "inspector/"),
-    "requests": ("client/", "engines/http_client/", "engines/oauth/"),
-    "urllib3": ("client/", "engines/http_client/", "engines/oauth/"),
+    "requests": ("client/transports/wsgi.py", "engines/http_client/", "engines/oauth/"),
+    "urllib3": ("engines/http_client/foreign.py",),
     "jwt": ("engines/oauth/dpop.py",),
     "cryptography": ("engines/oauth/dpop.py",),
     "flask": ("transports/frameworks.py",),
@@ -48,8 +48,7 @@ THIRD_PARTIES = {
 ON_FIRST_USE = {
     "engines/http_server/wsgi_server.py",
     "engines/http_server/handler.py",
-    "engines/oauth/oauth.py",
-    "engines/oauth/fetching.py",
+    "engines/http_client/foreign.py",
     "pytest_plugin.py",
 }
 
@@ -108,6 +107,15 @@ def test_nothing_is_async(path):
     kinds = (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await)
     assert not [node.lineno for node in ast.walk(tree) if isinstance(node, kinds)]
     assert not [name for name, _ in imports(path) if name.split(".")[0] in ("asyncio", "anyio", "trio")]
+
+
+@pytest.mark.parametrize("folder", ["http_client", "oauth"])
+def test_no_private_part_of_another_library_is_touched(folder):
+    for path in sorted((ROOT / "minimcp/engines" / folder).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        uses = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")]
+        others = [ast.unparse(use) for use in uses if not (isinstance(use.value, ast.Name) and use.value.id == "self")]
+        assert not [use for use in others if not use.endswith(("__", "._replace"))], path.name
 
 
 def loaded(code: str, stdin: str = "") -> set[str]:

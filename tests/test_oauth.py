@@ -116,9 +116,9 @@ def test_a_resource_that_is_another_ends_it(authority, resource, browser):
     assert not authority.seen and not browser.opened
 
 
-def test_importing_a_token_store_does_not_load_requests_and_naming_oauth_does(loaded):
+def test_neither_a_token_store_nor_oauth_loads_requests(loaded):
     assert "requests" not in loaded("import minimcp.engines.oauth.tokens, minimcp; minimcp.FileStore")
-    assert "requests" in loaded("import minimcp; minimcp.OAuth")
+    assert "requests" not in loaded("import minimcp; minimcp.OAuth()")
 
 
 def test_the_body_of_a_streamed_answer_is_left_unread(authority, resource, browser):

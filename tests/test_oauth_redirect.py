@@ -78,7 +78,7 @@ def test_no_name_is_looked_up(monkeypatch):
 def test_nobody_comes():
     receiver = Receiver()
     receiver.expect("right")
-    with pytest.raises(Timeout, match="came back"):
+    with pytest.raises(Timeout, match="no authorization response"):
         receiver.wait(0.01)
     receiver.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "minimcp-redirect"]

@@ -14,11 +14,16 @@ from pathlib import Path
 import pytest
 
 from minimcp import Client, ClientError, Context, Server
-from minimcp.client.trace import recorder
+from minimcp.engines import trace as tracing
+from minimcp.protocol.redaction import NAMES
 from tests.helpers import serving
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "hunter2-hunter2-hunter2"
+
+
+def recorder(trace):
+    return tracing.recorder(trace, NAMES)
 
 
 def server():
@@ -228,7 +233,7 @@ def test_requests_that_are_never_answered_are_forgotten():
     record = made.bind("stdio")
     for id in range(5000):
         record("sent", {"id": id, "method": "m"})
-    assert len(made._open) == 1000
+    assert len(made._unanswered().open) == 1000
 
 
 def test_a_trace_that_fails_does_not_fail_the_call(caplog):
@@ -255,14 +260,15 @@ def test_what_cannot_be_json_is_still_recorded():
 def test_a_forked_child_traces_although_a_thread_of_the_parent_was_at_it(tmp_path):
     code = """
 import os, sys, threading
-from minimcp.client import trace
-made = trace.recorder(sys.argv[1])
+from minimcp.engines import trace
+from minimcp.protocol.redaction import NAMES
+made = trace.recorder(sys.argv[1], NAMES)
 record = made.bind("stdio")
-with made._lock, trace._writing:
+with made._unanswered().lock, trace._writing():
     pid = os.fork()
     if pid == 0:
         record("sent", {"id": 1, "method": "m"})
-        trace.recorder(sys.stderr).bind("stdio")("sent", {"id": 1, "method": "m"})
+        trace.recorder(sys.stderr, NAMES).bind("stdio")("sent", {"id": 1, "method": "m"})
         os._exit(0)
 print(os.waitpid(pid, 0)[1])
 """

@@ -1,4 +1,4 @@
-"""`list`, `call`, `read` and `prompt`: one connection to a server, one thing asked of it."""
+"""The commands `list`, `call`, `read` and `prompt`: each opens one connection and sends one request."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from . import arguments, questions, show
 Message = dict[str, Any]
 
 
-def talk(options: Any) -> int:
-    """Carry out a command and return its exit code; what goes wrong is one line on standard error."""
+def run_command(options: Any) -> int:
+    """Run a command and return its exit code; an error is one line on standard error."""
     command = {"list": _list, "call": _call, "read": _read, "prompt": _prompt}[options.command]
     try:
         bar = show.Bar(sys.stderr)
@@ -78,7 +78,7 @@ def _client(options: Any, bar: show.Bar) -> Client:
 
 
 def _login(file: str) -> Any:
-    """Authorization by whoever sits here, kept in a file unless it is "-"."""
+    """Make an authorization that signs in with a browser; its tokens are kept in a file unless it is "-"."""
     import webbrowser
 
     from ..engines.oauth.oauth import OAuth
@@ -87,16 +87,16 @@ def _login(file: str) -> Any:
     def visit(url: str) -> bool:
         print(f"To sign in, visit {printable(url, 10_000)}", file=sys.stderr)
         webbrowser.open(url)
-        return True  # Where there is no browser, the user has the address.
+        return True  # Without a browser the user has the address.
 
     return OAuth("minimcp", open_browser=visit, store=None if file == "-" else FileStore(file))
 
 
 def _target(given: Any) -> tuple[Any, str]:
-    """What the client is to be given, and what to call it before a person."""
+    """Return the target for the client, and its name for messages."""
     if isinstance(given, list):
         if not given:
-            raise ValueError("after -- comes a command")
+            raise ValueError("a command must follow --")
         return given, " ".join(given)
     path = given.rpartition(":")[0] if ".py:" in given else given
     if path.endswith(".py") and os.path.isfile(path):
@@ -181,14 +181,14 @@ def _read(client: Client, options: Any, bar: show.Bar) -> int:
             try:
                 data = base64.b64decode(item["blob"], validate=True)
             except ValueError:
-                raise ProtocolError("The server sent bytes that are not Base64") from None
+                raise ProtocolError("The server sent binary data that is not Base64") from None
             _write(data)
     return 0
 
 
 def _write(data: bytes) -> None:
     if sys.stdout.isatty():
-        raise ValueError(f"the resource is {len(data)} bytes that are no text; send them to a file: > FILE")
+        raise ValueError(f"the resource is binary ({len(data)} bytes); redirect it to a file: > FILE")
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()

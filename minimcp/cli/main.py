@@ -1,9 +1,9 @@
-"""What is typed: commands, options, and exit codes.
+"""The command line: commands, options, and exit codes.
 
-0    it worked
+0    success
 1    no connection, or the server answered with an error
-2    what was typed makes no sense
-3    the tool was called and says that it failed
+2    wrong usage
+3    the tool failed
 130  Ctrl-C
 """
 
@@ -21,6 +21,7 @@ _TARGET = (
     "the server: a URL, a Python file with a minimcp Server (FILE.py or FILE.py:OBJECT), a .json file of the "
     "mcpServers form, or a command in quotes; a command without quotes comes last, after --, in place of TARGET"
 )
+_TRACE = "--trace shows all messages on standard error, --trace=FILE appends them to a file"
 _CODES = "exit codes: 0 done, 1 no connection or an error of the server, 2 wrong usage, 3 the tool failed"
 
 
@@ -47,14 +48,14 @@ def main(arguments: Optional[list[str]] = None) -> int:
         from .run import run
 
         return run(options)
-    from .commands import talk
+    from .commands import run_command
 
     try:
-        code = talk(options)
+        code = run_command(options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever read the output has seen enough; at exit it is flushed once more.
+        # The reader of the output has closed it; at exit it is flushed once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -72,6 +73,7 @@ def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, argp
     run = commands.add_parser("run", help="serve a server from a Python file, over stdio or HTTP")
     run.add_argument("target", metavar="FILE[:OBJECT]", help="the file, and its Server if there are several")
     run.add_argument("--http", type=int, metavar="PORT", help="serve Streamable HTTP on this port instead of stdio")
+    run.add_argument("--trace", metavar="FILE", help=_TRACE)
     run.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -119,7 +121,7 @@ def _add_options(parser: Any) -> None:
     parser.add_argument(
         "--trace",
         metavar="FILE",
-        help="--trace shows all messages on standard error, --trace=FILE appends them to a file",
+        help=_TRACE,
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="show what the server logs, and its standard error"

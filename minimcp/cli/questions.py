@@ -1,4 +1,4 @@
-"""What a server asks while a tool runs, put to the person at the terminal: forms field by field, and pages to visit.
+"""Questions of a server at the terminal: forms, asked field by field, and pages to visit.
 
 Spec: FEAT-192, FEAT-200, FEAT-205, FEAT-211 to FEAT-215
 """
@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from ..client.answers import Question
 from ..client.consent import printable
 from ..engines.errors import InvalidArguments
+from ..engines.schema import text as texts
 from ..engines.schema.validator import Validator
-from . import arguments
+from ..engines.schema.values import ConversionError
 
 Message = dict[str, Any]
 
@@ -22,9 +23,9 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class Terminal:
-    """Asks on a terminal; an instance is what `Client(elicit=...)` takes.
+    """Puts questions to the person at a terminal; an instance serves as `Client(elicit=...)`.
 
-    :param where: what the user typed to reach the server, to be shown beside what the server calls itself.
+    :param where: the target as the user typed it, shown beside the name that the server gives itself.
     :param input: a file to read answers from; `output` one to write to.
     """
 
@@ -47,7 +48,7 @@ class Terminal:
         answer = self._choose("Answer? [Y]es, [d]ecline, [c]ancel: ", "ydc", "y")
         if answer != "y":
             return {"action": "decline" if answer == "d" else "cancel"}
-        self._say("(Enter takes what stands in brackets, Ctrl-D cancels.)")
+        self._say("(Enter accepts the value in brackets, Ctrl-D cancels.)")
         schema = question["requestedSchema"]
         required = schema.get("required")
         content: Message = dict(question.defaults)
@@ -62,7 +63,7 @@ class Terminal:
             try:
                 Validator(schema).check(content)
             except (InvalidArguments, ValueError) as problem:
-                self._say(f"This does not fit: {printable(str(problem), 500)}")
+                self._say(f"The answers are not valid: {printable(str(problem), 500)}")
                 continue
             answer = self._choose("Send it? [y]es, [e]dit, [d]ecline, [c]ancel: ", "yedc")
             if answer == "y":
@@ -71,7 +72,7 @@ class Terminal:
                 return {"action": "decline" if answer == "d" else "cancel"}
 
     def _field(self, name: str, field: Message, current: Any, required: bool) -> Any:
-        """The value of one field, or None to leave it out."""
+        """Ask for one field and return its value, or None to leave it out."""
         title = field.get("title") if isinstance(field.get("title"), str) else name
         choices, several = _choices(field)
         self._say(f"  {printable(str(title), 200)}", end="")
@@ -100,23 +101,23 @@ class Terminal:
                 self._say(f"    {printable(str(problem), 300)}")
 
     def _page(self, url: str) -> Message:
-        """Show where a page is and what to think of it, and open it only with consent. Spec: FEAT-212, FEAT-213"""
+        """Show a page's address and warnings, and open it only with consent. Spec: FEAT-212, FEAT-213"""
         try:
             parts = urlsplit(url)
             host = parts.hostname or ""
         except ValueError:
             parts, host = urlsplit(""), ""
         if parts.scheme not in ("http", "https") or not host:
-            self._say(f"  {printable(url, 500)} is no page that can be visited; declined.")
+            self._say(f"  {printable(url, 500)} is not an http(s) URL; declined.")
             return {"action": "decline"}
         self._say(f"  the page: {printable(url)}\n  its host: {printable(host)}")
         for warning in _warnings(parts, host):
-            self._say(f"  BEWARE: {warning}")
+            self._say(f"  Warning: {warning}")
         answer = self._choose("Visit it? [o]pen in the browser, [m]yself, [d]ecline, [c]ancel: ", "omdc")
         if answer in "dc":
             return {"action": "decline" if answer == "d" else "cancel"}
         if answer == "o" and not _open(url):
-            self._say("  There is no browser here; open the page yourself.")
+            self._say("  No browser is available; open the page yourself.")
         return {"action": "accept"}
 
     def _choose(self, prompt: str, letters: str, default: str = "") -> str:
@@ -139,7 +140,10 @@ class Terminal:
 
 
 def _choices(field: Message) -> tuple[list[tuple[str, str]], bool]:
-    """What may be chosen, as value and label, and whether several of them may. Spec: FEAT-188 to FEAT-191"""
+    """The choices of a field as pairs of value and label, and whether several may be chosen.
+
+    Spec: FEAT-188 to FEAT-191
+    """
     items = field.get("items")
     several = isinstance(items, dict)
     source = items if isinstance(items, dict) else field
@@ -167,7 +171,10 @@ def _value(name: str, text: str, field: Message, choices: list[tuple[str, str]],
         if text.lower() not in known:
             raise ValueError("y or n")
         return known[text.lower()]
-    return arguments.convert(name, text, field, field)
+    try:
+        return texts.convert(text, field, field)
+    except ConversionError as problem:
+        raise ValueError(f"{name} {problem}") from None
 
 
 def _chosen(text: str, choices: list[tuple[str, str]]) -> str:
@@ -195,12 +202,12 @@ def _shown(value: Any) -> str:
 
 
 def _warnings(parts: Any, host: str) -> list[str]:
-    """Why a page may not be what it seems. Spec: FEAT-215"""
+    """Warnings about an address that may mislead. Spec: FEAT-215"""
     found = []
     if "xn--" in host or not host.isascii():
-        found.append("the host has letters that look like others")
+        found.append("the host name has letters that can look like others")
     if parts.username is not None:
-        found.append("what stands before the @ is no host")
+        found.append('the part before "@" is not the host name')
     if parts.scheme == "http" and host not in _LOCAL:
         found.append("the connection is not encrypted")
     return found
@@ -216,6 +223,6 @@ def _open(url: str) -> bool:
 
 
 def make(where: str) -> Optional[Terminal]:
-    """A terminal to ask on, or None where there is none."""
+    """Return a terminal to ask on, or None where there is none."""
     interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
     return Terminal(where) if interactive else None

@@ -1,4 +1,4 @@
-"""`run`: serve a Server that stands in a Python file."""
+"""The command `run`: serves a Server from a Python file."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import importlib.util
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, Optional
 
 
 def run(options: Any) -> int:
     """Serve until the client hangs up, or Ctrl-C.
 
-    :param options: `target`, and for HTTP `http`, the port, and `host`.
+    :param options: `target`, `trace`, and for HTTP `http`, the port, and `host`.
     """
     try:
         if options.http is None:
-            _run_stdio(options.target)
+            _run_stdio(options.target, options.trace)
         else:
-            _run_http(options.target, options.host, options.http)
+            _run_http(options.target, options.trace, options.host, options.http)
     except (OSError, ValueError, ImportError) as error:
         print(f"minimcp: {error}", file=sys.stderr)
         return 1
@@ -55,16 +55,25 @@ def load(target: str) -> Any:
     return next(iter(servers.values()))
 
 
-def _run_stdio(target: str) -> None:
+def _load(target: str, trace: Optional[str]) -> Any:
+    server = load(target)
+    if trace is not None:
+        from ..server.tracing import Tracing
+
+        Tracing(server.engine, True if trace == "-" else trace)
+    return server
+
+
+def _run_stdio(target: str, trace: Optional[str]) -> None:
     from ..transports import stdio
 
     # Taken away before the file runs, so that even what it prints on import cannot reach the protocol.
     pipes = stdio.take_pipes()
-    stdio.serve(load(target).engine, pipes)
+    stdio.serve(_load(target, trace).engine, pipes)
 
 
-def _run_http(target: str, host: str, port: int) -> None:
-    server = load(target)
+def _run_http(target: str, trace: Optional[str], host: str, port: int) -> None:
+    server = _load(target, trace)
     name = server.engine.identity["name"]
 
     def ready(listening: Any) -> None:

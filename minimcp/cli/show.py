@@ -1,4 +1,4 @@
-"""What commands print. What a server says is escaped where a terminal would obey it."""
+"""Output of the commands; control characters that a server sends are escaped on a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..client.consent import printable
-from . import arguments
+from ..engines.schema import text as texts
 
 Message = dict[str, Any]
 
@@ -18,7 +18,7 @@ _BAR = 30
 
 
 def out(text: str) -> None:
-    """Write to standard output, whatever its encoding can say."""
+    """Write to standard output, escaping what its encoding lacks."""
     try:
         sys.stdout.write(text)
     except UnicodeEncodeError:
@@ -32,7 +32,7 @@ def as_json(value: Any) -> None:
 
 
 def safe(text: str) -> str:
-    """A text for standard output: as it is for a file, without control characters for a terminal."""
+    """Return a text for standard output: unchanged for a file, without control characters for a terminal."""
     if not sys.stdout.isatty():
         return text
     return "\n".join("\t".join(printable(part) for part in line.split("\t")) for line in text.split("\n"))
@@ -77,7 +77,7 @@ def _tool(tool: Message) -> str:
     required = schema.get("required")
     parts = []
     for name, field in properties.items() if isinstance(properties, dict) else ():
-        kind = " or ".join(sorted(arguments.allowed(field, schema))) or "any"
+        kind = " or ".join(sorted(texts.allowed(field, schema))) or "any"
         needed = isinstance(required, list) and name in required
         default = f" = {_short(json.dumps(field['default']))}" if isinstance(field, dict) and "default" in field else ""
         parts.append(f"{_short(name)}{'' if needed or default else '?'}: {_short(kind)}{default}")
@@ -104,7 +104,7 @@ def _titled(item: Message) -> str:
 
 
 def content(blocks: Any, data: Any = None) -> str:
-    """Content blocks as text; what is no text is named.
+    """Return content blocks as text; a binary block is named.
 
     :param data: structured content, shown when there are no blocks.
     """
@@ -129,7 +129,7 @@ def _block(block: Message) -> str:
 
 
 class Bar:
-    """The progress of a call on one line of a terminal."""
+    """Shows the progress of a call on one line of a terminal."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -145,7 +145,7 @@ class Bar:
             full = int(share * _BAR)
             text = f"[{'#' * full}{'.' * (_BAR - full)}] {share:4.0%}"
         except (ArithmeticError, KeyError, TypeError, ValueError):
-            pass  # there is no total, or none that makes sense
+            pass  # There is no total, or not a valid one.
         if isinstance(progress.get("message"), str):
             text += " " + printable(progress["message"], 100)
         with self._lock:
@@ -155,7 +155,7 @@ class Bar:
                 self._width = len(text)
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Clear the line."""
         with self._lock:
             if self._width:
                 self._stream.write("\r" + " " * self._width + "\r")
@@ -164,7 +164,7 @@ class Bar:
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Keep the terminal free for something else."""
+        """Keep the line cleared for the duration, so that something else can be shown."""
         with self._lock:
             self.clear()
             self._hidden = True

@@ -18,7 +18,7 @@ from .methods import Methods, OnMessage
 from .negotiation import MODES, negotiate
 
 if TYPE_CHECKING:
-    from .trace import Recorder
+    from ..engines.trace import Recorder
 
 Message = dict[str, Any]
 
@@ -41,7 +41,7 @@ class Client(Methods):
     :param on_notification: takes every other notification; it runs on a thread of its own.
     :param approve: `f(proposal)` is asked before every tool call; see `consent`.
     :param trusted: whether to believe what the server says about its tools. Spec: FEAT-012
-    :param auth: a `requests.auth.AuthBase` such as `OAuth`, for HTTP.
+    :param auth: credentials for HTTP: `OAuth`, a user and a password, or what `requests` takes.
     :param session: a `requests.Session` with proxies, certificates or adapters of your own.
     :param env: variables for the process, beside a few harmless ones of this one; `cwd` its folder.
     :param stderr: takes the lines a process writes there: a callable or a file.
@@ -53,7 +53,7 @@ class Client(Methods):
     :param cache: keep what the server allows to be kept: True, False, or a `Cache` shared with other clients.
     :param tasks: whether a server may answer a call with a task, which is then followed to its end.
     :param extensions: further extensions to declare, `{identifier: settings}`.
-    :param trace: True, a file, a path or a callable that takes every message; see `trace`.
+    :param trace: True, a file, a path or a callable that takes every message; see `minimcp.engines.trace`.
     """
 
     def __init__(
@@ -119,9 +119,10 @@ class Client(Methods):
             self._extensions.setdefault(spec.TASKS, {})
         self._record: Recorder | None = None
         if trace:
-            from .trace import recorder
+            from ..engines.trace import recorder
+            from ..protocol.redaction import NAMES
 
-            self._record = recorder(trace)
+            self._record = recorder(trace, NAMES)
         self._connections: dict[int, Connection] = {}  # by process id
         self._locks: dict[int, threading.Lock] = {}
 

@@ -22,7 +22,7 @@ from .transports.transport import Exchange, OnMessage, Transport
 from .transports.waiting import Deadline
 
 if TYPE_CHECKING:
-    from .trace import Recorder
+    from ..engines.trace import Recorder
 
 log = logging.getLogger("minimcp")
 

@@ -37,21 +37,23 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 MOST_WAITING = 1000  # notifications that nobody has received yet
-# The replies of these transports are read by whoever waits; the others have a reader of their own.
+# The thread that waits for a reply reads it; the other transports have a reader of their own.
 _READ_BY_CALLER = ("http", "wsgi")
 # Errors that only a modern server sends. Spec: BASE-087 to BASE-092
 _MODERN_CODES = (spec.HEADER_MISMATCH, spec.MISSING_CAPABILITY, spec.UNSUPPORTED_VERSION)
 
 
 class ByHand(dict):  # type: ignore[type-arg]
-    """A message as someone wrote it; a transport that looks for a missing member finds None."""
+    """A message written by hand; a transport that looks for a missing member finds None."""
 
     def __missing__(self, key: str) -> None:
         return None
 
 
 class Steps:
-    """A connection that does nothing by itself; a step in the wrong order raises `ProtocolError` with the rule.
+    """Takes a connection step by step and does nothing by itself.
+
+    A step in the wrong order raises `ProtocolError` with the rule that forbids it.
 
     :param target: as of `Client`, and so are `server headers auth session env cwd stderr limits trace`.
     :param info: the client's own name and version, `{"name": ..., "version": ...}`.
@@ -87,9 +89,10 @@ class Steps:
         self._given = target
         self._recorder: Any = None
         if trace:
-            from .trace import recorder
+            from ..engines.trace import recorder
+            from ..protocol.redaction import NAMES
 
-            self._recorder = recorder(trace)
+            self._recorder = recorder(trace, NAMES)
         self._awaited: int | None = None  # the id of a step's own request, whose answer is not for `receive`
         self._lock = threading.Lock()  # guards the next two, and `state` against what other threads find out
         self._newest_id = 0
@@ -114,7 +117,9 @@ class Steps:
             self._newest_id, self._over = 0, None
         self._heard = queue.Queue()
         self.use(self.target.transports[0])
-        self.state = "started"
+        with self._lock:
+            if self._over is None:
+                self.state = "started"
 
     def use(self, make: Callable[[], Transport]) -> Transport:
         """Make a transport and open it."""

@@ -1,4 +1,4 @@
-"""Which addresses an authorization flow may touch: https, http on this machine, nothing private for a public server.
+"""Spelling, comparing and checking URLs: https, http on this machine, nothing private for a public server.
 
 Spec: AUTH-006, AUTH-104 to AUTH-106
 """
@@ -24,10 +24,10 @@ MOST_CHARACTERS = 16384
 
 
 def check_url(url: object, what: str) -> str:
-    """Return a URL that a server named if it may be used at all.
+    """Check a URL that a server named, and return it.
 
-    :param what: what it is, for the message.
-    :raises AuthorizationError: when it is no plain https URL, nor an http URL of this machine.
+    :param what: its name in the message.
+    :raises AuthorizationError: when it is neither a plain https URL nor an http URL of this machine.
     """
     if not isinstance(url, str) or not is_web(url):
         raise AuthorizationError(f"The {what} is not an http or https URL that can be used: {show(url)}")
@@ -48,7 +48,7 @@ def is_web(url: str) -> bool:
 
 
 def show(url: object) -> str:
-    """A URL for a message: printable, short, and without its query, where secrets may be."""
+    """Return a URL for a message: printable, short, and without its query, where secrets may be."""
     return ascii(str(url)[:200].partition("?")[0])
 
 
@@ -63,7 +63,7 @@ def is_loopback(host: str) -> bool:
 def is_local(url: str) -> bool:
     """Say whether a URL names this machine, or an address of a private network by number.
 
-    A name does not count even if it resolves to one, since whoever owns the name can change that at any time.
+    A name does not count even if it resolves to one, since its owner can change that at any time.
     """
     host = urlsplit(url).hostname or ""
     address = _literal(host)
@@ -92,7 +92,7 @@ def _literal(host: str) -> _Address | None:
 
 
 def _unwrap(address: _Address) -> _Address:
-    """The IPv4 address that an IPv6 one stands for: mapped, 6to4, Teredo, NAT64."""
+    """Return the IPv4 address that an IPv6 one stands for: mapped, 6to4, Teredo, NAT64."""
     if isinstance(address, ipaddress.IPv6Address):
         if address in _NAT64:
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
@@ -102,7 +102,7 @@ def _unwrap(address: _Address) -> _Address:
 
 
 def origin(url: str) -> str:
-    """Scheme, host and port of a URL in one spelling."""
+    """Return scheme, host and port of a URL in one spelling."""
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     if ":" in host:
@@ -116,7 +116,7 @@ def origin(url: str) -> str:
 
 
 def canonical(url: str) -> str:
-    """The URI that names a server: lowercase scheme and host, no query, no fragment, no lone slash.
+    """Return the URI that names a server: lowercase scheme and host, no query, no fragment, no lone slash.
 
     Spec: AUTH-071 to AUTH-073
     """
@@ -125,7 +125,7 @@ def canonical(url: str) -> str:
 
 
 def covers(resource: object, url: str) -> bool:
-    """Say whether a `resource` in metadata is the server at a URL, or a whole of which it is a part. Spec: AUTH-023"""
+    """Say whether a `resource` in metadata is the server at a URL, or contains it. Spec: AUTH-023"""
     if not isinstance(resource, str) or not is_web(resource) or "?" in resource or origin(resource) != origin(url):
         return False
     outer, inner = urlsplit(canonical(resource)).path, urlsplit(canonical(url)).path

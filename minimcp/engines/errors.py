@@ -6,7 +6,7 @@ from typing import Any
 
 
 class MinimcpError(Exception):
-    """The root of everything minimcp raises on purpose."""
+    """The root of every exception that minimcp raises on purpose."""
 
 
 class InvalidArguments(MinimcpError):
@@ -14,7 +14,7 @@ class InvalidArguments(MinimcpError):
 
 
 class ClientError(MinimcpError):
-    """A failure that a client's caller sees; pickles, and says in `retry` what may safely be done next.
+    """A failure that a client's caller sees; it pickles, and says in `retry` whether the request may be repeated.
 
     :ivar retry: "always": the server has not run the request; "idempotent": it may have, so repeat only what may run
         twice; "never": the same request would fail again.
@@ -29,7 +29,7 @@ class ClientError(MinimcpError):
             self.retry = retry
 
     def __reduce__(self) -> Any:
-        # Not by calling the class, whose parameters are its own affair.
+        # Calling the class would need the parameters of each subclass.
         return _restore, (type(self), self.args, self.__dict__)
 
 
@@ -41,7 +41,7 @@ def _restore(kind: type[ClientError], args: tuple[Any, ...], members: dict[str, 
 
 
 class Timeout(ClientError):
-    """No answer came in time; the server was told that it is no longer awaited. Spec: BASE-138"""
+    """No answer came in time; the request was cancelled. Spec: BASE-138"""
 
     retry = "idempotent"
 
@@ -53,11 +53,11 @@ class ConnectionLost(ClientError):
 
 
 class ProtocolError(ClientError):
-    """The server sent what the specification does not allow, or the caller asked for what it does not have."""
+    """The server broke the protocol, or the caller asked for a feature that the server does not have."""
 
 
 class AuthorizationError(ClientError):
-    """A token could not be had, or was not accepted.
+    """No access token could be obtained, or the server rejected it.
 
     :ivar error: the OAuth error code, such as "invalid_grant", or "".
     """

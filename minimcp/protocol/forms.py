@@ -1,4 +1,4 @@
-"""The forms of elicitation: flat schemas of primitive fields. Spec: FEAT-184 to FEAT-191"""
+"""Forms of elicitation: flat schemas of primitive fields. Spec: FEAT-184 to FEAT-191"""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _check_field(name: str, schema: Any) -> None:
     extra = [key for key in schema if key not in allowed | _COMMON]
     if extra:
         raise TypeError(
-            f"form field {name}: {extra[0]!r} may not stand in a form; allowed: {sorted(allowed | _COMMON)}"
+            f"form field {name}: {extra[0]!r} is not allowed in a form; allowed are {sorted(allowed | _COMMON)}"
         )
     if kind == "array":
         items = schema.get("items")

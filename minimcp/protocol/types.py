@@ -1,4 +1,4 @@
-"""The protocol's shapes as `TypedDict`s, for annotations: at run time each of them is a plain dict.
+"""The message shapes of the protocol as `TypedDict`s for annotations; at run time each of them is a plain dict.
 
 A shape has the members of 2025-11-25 and of 2026-07-28 and requires those that both require. The rest may be left out,
 such as the `resultType`, `ttlMs` and `cacheScope` that the server adds by itself.
@@ -18,17 +18,17 @@ class _Meta(TypedDict, total=False):
     _meta: JSONObject
 
 
-class _Result(_Meta, total=False):
+class _ResultType(_Meta, total=False):
     resultType: str
 
 
-class _Cacheable(_Result, total=False):
+class _Cacheable(_ResultType, total=False):
     ttlMs: int
     cacheScope: Literal["public", "private"]
 
 
 class Annotations(TypedDict, total=False):
-    """Whom content is for, and how much it matters (0 to 1). Spec: FEAT-047"""
+    """The audience and the importance (0 to 1) of content. Spec: FEAT-047"""
 
     audience: list[Role]
     priority: float
@@ -40,7 +40,7 @@ class _Src(TypedDict):
 
 
 class Icon(_Src, total=False):
-    """A picture of something, at an https: or data: URI; sizes such as "48x48"."""
+    """An image that stands for something, at an https: or data: URI; sizes such as "48x48"."""
 
     mimeType: str
     sizes: list[str]
@@ -65,7 +65,7 @@ class _Version(TypedDict):
 
 
 class Implementation(_Titled, _Version, total=False):
-    """What a client or server calls itself: for display, never to decide anything by. Spec: BASE-047"""
+    """The name and version of a client or server: for display, never to decide anything by. Spec: BASE-047"""
 
     icons: list[Icon]
     websiteUrl: str
@@ -76,14 +76,14 @@ class _Annotated(_Meta, total=False):
 
 
 class TextContent(_Annotated):
-    """Text."""
+    """A text block."""
 
     type: Literal["text"]
     text: str
 
 
 class ImageContent(_Annotated):
-    """A picture, in base64."""
+    """An image, in base64."""
 
     type: Literal["image"]
     data: str
@@ -91,7 +91,7 @@ class ImageContent(_Annotated):
 
 
 class AudioContent(_Annotated):
-    """Sound, in base64."""
+    """Audio, in base64."""
 
     type: Literal["audio"]
     data: str
@@ -107,13 +107,13 @@ class _Contents(_Uri, _Meta, total=False):
 
 
 class TextResourceContents(_Contents):
-    """What a resource holds, as text."""
+    """The contents of a resource as text."""
 
     text: str
 
 
 class BlobResourceContents(_Contents):
-    """What a resource holds, as base64."""
+    """The contents of a resource in base64."""
 
     blob: str
 
@@ -168,8 +168,8 @@ class _ToolContent(TypedDict):
     content: list[ContentBlock]
 
 
-class CallToolResult(_Result, _ToolContent, total=False):
-    """What a tool gave back. Spec: FEAT-021"""
+class CallToolResult(_ResultType, _ToolContent, total=False):
+    """The result of `tools/call`. Spec: FEAT-021"""
 
     structuredContent: Any
     isError: bool
@@ -187,7 +187,7 @@ class ResourceTemplate(_Shown, _UriTemplate, total=False):
 
 
 class ReadResourceResult(_Cacheable):
-    """What was read at a URI. Spec: FEAT-061"""
+    """The result of `resources/read`. Spec: FEAT-061"""
 
     contents: list[Union[TextResourceContents, BlobResourceContents]]
 
@@ -215,8 +215,8 @@ class _Messages(TypedDict):
     messages: list[PromptMessage]
 
 
-class GetPromptResult(_Result, _Messages, total=False):
-    """A prompt with its arguments filled in. Spec: FEAT-085"""
+class GetPromptResult(_ResultType, _Messages, total=False):
+    """The result of `prompts/get`. Spec: FEAT-085"""
 
     description: str
 
@@ -226,13 +226,13 @@ class _Action(TypedDict):
 
 
 class ElicitResult(_Meta, _Action, total=False):
-    """What a person answered; the content is there only when they accepted a form. Spec: FEAT-194"""
+    """The answer of a person to an elicitation; it has content only when they accepted a form. Spec: FEAT-194"""
 
     content: dict[str, Union[str, int, float, bool, list[str]]]
 
 
 class ToolUseContent(_Meta):
-    """A model's wish to have a tool called."""
+    """A request of a model to call a tool."""
 
     type: Literal["tool_use"]
     id: str
@@ -246,7 +246,7 @@ class _ToolUse(_ToolContent):
 
 
 class ToolResultContent(_ToolUse, _Meta, total=False):
-    """What a tool gave back, told to the model that wished for it."""
+    """The result of a tool, for the model that asked for the call."""
 
     structuredContent: Any
     isError: bool
@@ -267,19 +267,22 @@ class _Model(TypedDict):
 
 
 class CreateMessageResult(SamplingMessage, _Model, total=False):
-    """What a model wrote; `stopReason` is often "endTurn", "maxTokens" or "toolUse". Spec: 26:client/sampling"""
+    """A message that a model generated; `stopReason` is often "endTurn", "maxTokens" or "toolUse".
+
+    Spec: 26:client/sampling
+    """
 
     stopReason: str
 
 
 class Root(_Uri, _Meta, total=False):
-    """A folder the client works in, at a file: URI."""
+    """A folder that the client works in, at a file: URI."""
 
     name: str
 
 
 class ClientCapabilities(TypedDict, total=False):
-    """What a client can be asked for; a member that is there, even empty, means yes. Spec: BASE-177"""
+    """The capabilities of a client; a member that is present, even empty, means yes. Spec: BASE-177"""
 
     elicitation: JSONObject
     sampling: JSONObject
@@ -290,7 +293,7 @@ class ClientCapabilities(TypedDict, total=False):
 
 
 class ServerCapabilities(TypedDict, total=False):
-    """What a server offers; a member that is there, even empty, means yes. Spec: BASE-080"""
+    """The capabilities of a server; a member that is present, even empty, means yes. Spec: BASE-080"""
 
     tools: JSONObject
     resources: JSONObject
@@ -302,38 +305,38 @@ class ServerCapabilities(TypedDict, total=False):
     extensions: dict[str, JSONObject]
 
 
-class _Method(TypedDict):
+class _JSONRPC(TypedDict):
     jsonrpc: Literal["2.0"]
     method: str
 
 
-class JSONRPCNotification(_Method, total=False):
-    """A message that is not answered."""
+class JSONRPCNotification(_JSONRPC, total=False):
+    """A notification: a message without an answer."""
 
     params: JSONObject
 
 
 class JSONRPCRequest(JSONRPCNotification):
-    """A message that is answered once."""
+    """A request: a message with one answer."""
 
     id: RequestId
 
 
 class JSONRPCResultResponse(TypedDict):
-    """The answer to a request that succeeded."""
+    """The response to a request that succeeded."""
 
     jsonrpc: Literal["2.0"]
     id: RequestId
     result: JSONObject
 
 
-class _Error(TypedDict):
+class _ErrorCode(TypedDict):
     code: int
     message: str
 
 
-class Error(_Error, total=False):
-    """Why a request failed."""
+class Error(_ErrorCode, total=False):
+    """The code and message of a failed request."""
 
     data: Any
 
@@ -344,7 +347,7 @@ class _ErrorResponse(TypedDict):
 
 
 class JSONRPCErrorResponse(_ErrorResponse, total=False):
-    """The answer to a request that failed; without an id when none could be read."""
+    """The response to a request that failed; without an id when none could be read."""
 
     id: RequestId
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, cast
 
 from ..protocol import headers, spec
 from ..protocol.errors import InvalidRequest, McpError
@@ -70,6 +70,6 @@ def read_batch(
         except McpError as problem:
             refused.append(engine.refuse(message, problem, principal))
         else:
-            if isinstance(call, Call):
-                calls.append(call)
+            if call is not None:
+                calls.append(cast(Call, call))
     return Batch(calls, refused) if calls or refused else None

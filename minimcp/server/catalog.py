@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
-from ..engines.schema import hints, validator
+from ..engines.schema import hints, text, validator
 from ..protocol import headers
 from .uris import Template
 
@@ -80,7 +80,7 @@ class Entry:
 
         :raises InvalidArguments: when an argument does not fit.
         """
-        return self.run(ctx, hints.from_strings(self.schema, arguments))
+        return self.run(ctx, text.from_texts(self.schema, arguments))
 
 
 def visible(ctx: Context, entry: Entry | None) -> bool:

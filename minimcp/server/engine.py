@@ -114,7 +114,9 @@ class Engine:
         ctx = Context(self, era, message, session, principal, request)
         return Call(ctx, get_header if era is modern.ERA else None)
 
-    def refuse(self, message: Any, problem: McpError, principal: Principal | None = None) -> Message:
+    def refuse(
+        self, message: Any, problem: McpError, principal: Principal | None = None, request: Message | None = None
+    ) -> Message:
         """Build the reply to a message that `call` or the parser refused; None stands for one that was not read."""
         if self.around_request is not None:
             return hooks.refused(self.around_request, message, problem, principal)

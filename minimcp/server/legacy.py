@@ -124,9 +124,14 @@ def watch(session: Session, bus: Bus) -> None:
         if send is None or session.version is None:
             return
         if topic in spec.CHANGES:
-            send(wire.notification(spec.CHANGES[topic][0]))
+            message = wire.notification(spec.CHANGES[topic][0])
         elif data in session.uris:
-            send(wire.notification("notifications/resources/updated", {"uri": data}))
+            message = wire.notification("notifications/resources/updated", {"uri": data})
+        else:
+            return
+        if session.record is not None:
+            session.record("sent", message)
+        send(message)
 
     session.on_close.append(bus.subscribe((*spec.CHANGES, "resource"), on_change))
 

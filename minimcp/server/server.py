@@ -47,6 +47,7 @@ class Server(Registration):
     :param bus: publishes changes, for instance to other processes; default: to this process alone.
     :param catalog: answers in place of `registry`, which the decorators fill, when clients list, call, get and read.
     :param policy: `f(ctx, entry)` decides, beside each entry's own `allow`, who sees and may use an entry.
+    :param trace: True, a path, a file or a callable that takes every message; see `minimcp.engines.trace`.
     :param debug: tell clients what exception a handler raised; never on a server that others can reach.
     """
 
@@ -74,6 +75,7 @@ class Server(Registration):
         bus: Bus | None = None,
         catalog: Catalog | None = None,
         policy: Policy | None = None,
+        trace: Any = None,
         debug: bool = False,
     ) -> None:
         identity = {"name": name, "version": version, "title": title, "description": description}
@@ -95,6 +97,10 @@ class Server(Registration):
             engine.catalog = catalog
         self._lock = threading.Lock()  # guards _wsgi
         self._wsgi: Any = None
+        if trace:
+            from .tracing import Tracing
+
+            Tracing(engine, trace)
 
     def handle(
         self,

@@ -27,6 +27,8 @@ class Session:
 
     :ivar version: the negotiated revision, None before `initialize`.
     :ivar send: takes messages that belong to no request, or None while there is no way to deliver them.
+    :ivar transport: "stdio", "http", "sse" or "memory", for the trace.
+    :ivar record: takes `(direction, message)` of what `send` sends, for the trace, or None.
     :ivar calls: the calls in flight by request id, for `notifications/cancelled`.
     :ivar listening: whether a client reads the session's own stream at this moment.
     :ivar ends_with_server: whether `close` of the server ends it, though it has no id.
@@ -37,6 +39,8 @@ class Session:
         self.id = ""
         self.principal = principal
         self.send = send
+        self.transport = "http" if send is None else "memory"
+        self.record: Callable[..., None] | None = None
         self.version: str | None = None
         self.capabilities: Message = {}
         self.client_info: Message = {}

@@ -84,14 +84,14 @@ class HttpApp(Generic[S]):
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         refusal = self._origins.refusal(environ)
         if refusal is not None:
-            status, fields, body = self.refuse(None, Refused(403, refusal))
+            status, fields, body = self.refuse(environ, None, Refused(403, refusal))
         else:
             try:
                 status, fields, body = self._route(environ)(environ)
             except McpError as problem:
-                status, fields, body = self.refuse(None, problem)
+                status, fields, body = self.refuse(environ, None, problem)
             except TooManySessions as problem:
-                status, fields, body = self.refuse(None, Refused(503, str(problem), ("Retry-After", "10")))
+                status, fields, body = self.refuse(environ, None, Refused(503, str(problem), ("Retry-After", "10")))
             if "HTTP_ORIGIN" in environ:
                 fields = fields + self._origins.cors(environ)
         start_response(_reason(status), fields)
@@ -138,12 +138,15 @@ class HttpApp(Generic[S]):
                 message, get_header=get_header, session=session, principal=principal, request=environ
             )
         except McpError as problem:
-            return self.refuse(message, problem, principal)
+            return self.refuse(environ, message, problem, principal)
         except SessionNotFound as problem:
             # The status tells a legacy client to start over. Spec: TRN-149
-            return self.refuse(message, Refused(404, str(problem)), principal)
+            return self.refuse(environ, message, Refused(404, str(problem)), principal)
         if call is None:
             return self.respond(202)
+        work = environ.get("minimcp.work")
+        if work is not None:
+            work.name(_kind_of(message))
         if session is not None:
             return self._legacy.answer(environ, call, session, accept)
         if call.streams:
@@ -156,7 +159,7 @@ class HttpApp(Generic[S]):
         """Run a modern call in a worker; a message before its reply, or a long silence, makes its response a stream."""
         outbox = Outbox()
         may_stream = "stream" in accept
-        self.run_in_worker(call, outbox.send if may_stream else None, outbox.finish)
+        self.run_in_worker(environ, call, outbox.send if may_stream else None, outbox.finish)
 
         def on_close(ended: bool) -> None:
             if not ended:
@@ -287,28 +290,41 @@ class HttpApp(Generic[S]):
             status = 200 if error is None else spec.HTTP_STATUS.get(error["code"], 200)
         return self.respond(status, wire.encode(reply))
 
-    def refuse(self, message: Any, problem: McpError, principal: Principal | None = None) -> Response:
+    def refuse(self, environ: Environ, message: Any, problem: McpError, principal: Principal | None = None) -> Response:
         """Build the response to a request of which no call is made; `message` is None when it was not read."""
-        status, extra = problem.http or (400, [])
-        return self.respond(status, wire.encode(self.engine.refuse(message, problem, principal)), extra)
+        if problem.http is None:
+            problem.http = (400, [])
+        status, extra = problem.http
+        reply = self.engine.refuse(message, problem, principal, environ)
+        return self.respond(status, wire.encode(reply), extra)
 
     def stream(self, environ: Environ, batches: Iterator[bytes], on_close: Callable[[bool], None]) -> Response:
         """Build a response of server-sent events."""
         return 200, list(_STREAM_HEADERS), EventStream(batches, environ, on_close)
 
     def run_in_worker(
-        self, call: ServedCall, send: Send | None, finish: Callable[[Any], None], session: S | None = None
+        self,
+        environ: Environ,
+        call: ServedCall,
+        send: Send | None,
+        finish: Callable[[Any], None],
+        session: S | None = None,
     ) -> None:
         """Run a call on a worker thread, which then passes the reply, or None, to `finish`.
 
         :raises Refused: when the system has no thread to give.
         """
 
+        counted = environ.get("minimcp.work")
+
         def work() -> None:
             reply = None
+            began_s = 0.0 if counted is None else time.thread_time()
             try:
                 reply = call.run(send)
             finally:
+                if counted is not None:
+                    counted.add_cpu(time.thread_time() - began_s)
                 if session is not None:
                     session.remove_call(call)
                 finish(reply)
@@ -338,6 +354,14 @@ class HttpApp(Generic[S]):
                 "Several processes serve, but Server(secret=...) is not set: a question's retry or a session that "
                 "reaches another process fails. Give all of them one secret, or set MINIMCP_SECRET."
             )
+
+
+def _kind_of(message: Any) -> tuple[Any, ...] | None:
+    """Name the kind of work a message asks for: the embedded server lets kinds that mostly wait run at once."""
+    if not isinstance(message, dict):
+        return None
+    name = message.get("params", {}).get("name")
+    return message["method"], name if isinstance(name, str) else None
 
 
 def _guarded(handler: Handler) -> Handler:

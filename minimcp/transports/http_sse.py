@@ -44,6 +44,7 @@ class HttpSse(Generic[S]):
         outbox = Outbox(event="message")
         session = self._app.engine.open_session(outbox.offer, principal=principal)
         session.ends_with_server = True
+        session.transport = "sse"
         session.on_close.append(outbox.finish)
         id = secrets.token_urlsafe(24)
         with self._lock:
@@ -76,7 +77,7 @@ class HttpSse(Generic[S]):
             message = self._app.read_message(environ)
             call = self._app.engine.call(message, session=session, principal=principal, request=environ)
         except McpError as problem:
-            return self._app.refuse(message, problem, principal)
+            return self._app.refuse(environ, message, problem, principal)
 
         def finish(reply: Reply | None) -> None:
             if reply is not None:
@@ -84,5 +85,5 @@ class HttpSse(Generic[S]):
 
         if call is not None:
             session.add_call(call)
-            self._app.run_in_worker(call, outbox.send, finish, session)
+            self._app.run_in_worker(environ, call, outbox.send, finish, session)
         return self._app.respond(202)

@@ -175,7 +175,7 @@ class LegacyHttp(Generic[S]):
         reader = stream.attach()
         if _polls(session) and call.ctx is not None:
             call.ctx.close_stream = stream.detach
-        self._app.run_in_worker(call, stream.send, stream.finish, session)
+        self._app.run_in_worker(environ, call, stream.send, stream.finish, session)
         stream.wait(self._limits["silence_s"], reader)
         if stream.only_reply(reader):
             # It never was a stream: there is nothing that a client could come back for.

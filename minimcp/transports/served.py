@@ -41,6 +41,9 @@ class ServedCall(Protocol):
     deadline: Optional[float]
 
     @property
+    def id(self) -> Any: ...
+
+    @property
     def interactive(self) -> bool: ...
 
     @property
@@ -62,6 +65,7 @@ class ServedCall(Protocol):
 class ServedSession(Protocol):
     """A legacy session, or a connection that is one from beginning to end.
 
+    :ivar transport: "stdio", "http", "sse" or "memory", for the trace.
     :ivar send: takes messages that belong to no request, or None while they cannot be delivered.
     :ivar on_close: functions to call when the session ends.
     :ivar listening: whether a client reads the session's own stream at this moment.
@@ -69,6 +73,7 @@ class ServedSession(Protocol):
     """
 
     id: str
+    transport: str
     version: Optional[str]
     send: Optional[Send]
     on_close: list[Callable[[], None]]
@@ -122,7 +127,13 @@ class Served(Protocol[S]):
         request: Environ | None = None,
     ) -> ServedCall | None: ...
 
-    def refuse(self, message: Any, problem: McpError, principal: Principal | None = None) -> Reply: ...
+    def refuse(
+        self,
+        message: Any,
+        problem: McpError,
+        principal: Principal | None = None,
+        request: Environ | None = None,
+    ) -> Reply: ...
 
     def open_session(
         self, send: Send | None = None, id: str | None = None, principal: Principal | None = None

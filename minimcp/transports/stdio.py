@@ -1,9 +1,9 @@
-"""The stdio door: one message a line, answered by the thread that read it unless that takes long.
+"""The stdio transport of a server: one message a line, answered by the thread that read it unless that takes long.
 
 Handing a message from a reading to a working thread costs as much as a whole call. So the thread that reads a line
 also runs its handler, and only when a handler is still running after a tick does another thread take over the reading.
 A handler that takes a Context may wait for the client, so it gets a thread of its own at once. The main thread only
-waits for the end: a signal, the end of the input or a client that has gone ends the door whatever a handler does.
+waits for the end: a signal, the end of the input or a client that has gone ends the loop whatever a handler does.
 Spec: TRN-009 to TRN-028
 """
 
@@ -21,7 +21,9 @@ from typing import Any
 
 from ..protocol import wire
 from ..protocol.errors import InternalError, InvalidRequest, McpError
+from ..protocol.lines import LineSplitter
 from ..protocol.wire import encode
+from .served import Served
 from .workers import Workers
 
 log = logging.getLogger("minimcp")
@@ -30,15 +32,15 @@ _CHUNK = 64 * 1024
 _TICK_S = 0.01
 _QUIET_TICKS = 100
 _GRACE_S = 3.0
-# What a pipe that is ready takes without blocking. POSIX calls it PIPE_BUF.
+# The bytes that a pipe takes without blocking once it is ready. POSIX calls it PIPE_BUF.
 _ATOMIC = 512
 
 
 def take_pipes() -> tuple[int, int]:
     """Take standard input and output for the protocol and return their new file descriptors.
 
-    From here on file descriptor 1 is standard error and descriptor 0 is empty: what a handler or a child process prints
-    or reads cannot touch the protocol. Spec: TRN-012
+    From here on file descriptor 1 is standard error and descriptor 0 is empty, so that a handler or a child process
+    that prints or reads cannot touch the protocol. Spec: TRN-012
     """
     if sys.stdout is not None:
         sys.stdout.flush()
@@ -58,7 +60,7 @@ def take_pipes() -> tuple[int, int]:
 
 
 class _Overflow(io.RawIOBase):
-    """Standard error that neither blocks nor fails: what its reader leaves no room for is lost.
+    """Standard error that neither blocks nor fails; output is lost while its reader leaves no room.
 
     A client may ignore standard error, and a full pipe would then stop every handler that prints. Spec: TRN-015
     """
@@ -81,21 +83,21 @@ class _Overflow(io.RawIOBase):
         return len(view)
 
 
-def serve(server: Any, pipes: tuple[int, int] | None = None) -> None:
+def serve(engine: Any, pipes: tuple[int, int] | None = None) -> None:
     """Serve on this process's standard input and output until the input ends, SIGTERM or Ctrl-C.
 
     :param pipes: from `take_pipes`, when they were taken earlier.
     """
-    door = StdioLoop(server, *(pipes or take_pipes()))
+    loop = StdioLoop(engine, *(pipes or take_pipes()))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGINT, _interrupt)
     try:
-        door.run()
+        loop.run()
     except KeyboardInterrupt:
         pass
     finally:
-        door.close()
+        loop.close()
 
 
 def _interrupt(*_: Any) -> None:
@@ -105,24 +107,23 @@ def _interrupt(*_: Any) -> None:
 class StdioLoop:
     """Serves one client over two file descriptors."""
 
-    def __init__(self, server: Any, fd_in: int, fd_out: int) -> None:
-        self._server = server
-        self._limits = server.limits
-        self._lines = _lines(fd_in, int(self._limits["body_bytes"]))
+    def __init__(self, engine: Served[Any], fd_in: int, fd_out: int) -> None:
+        self._engine = engine
+        self._limits = engine.limits
+        self._lines = _read_lines(fd_in, int(self._limits["body_bytes"]))  # used by the thread whose turn it is
         self._fd_out = fd_out
         self._write_lock = threading.Lock()  # held while one line is written
-        self._session = server.open_session(self._send)
+        self._session = engine.open_session(self._send)
+        self._session.transport = "stdio"
         self._workers = Workers(int(self._limits["calls"]))
         self._listeners = Workers(int(self._limits["streams"]))
         self._ended = threading.Event()
         # Calls whose answer is not written yet. The session forgets a call before, since its id may be used again then.
         self._unanswered: set[Any] = set()
-        # Who may read: the reader whose turn this is. `_inside` is the line being handled by the reader, or None.
         self._turn_lock = threading.Lock()  # guards _turn, _busy, and _inside when it is cleared
-        self._turn = 0
-        # How many former readers are still inside a handler.
-        self._busy = 0
-        self._inside: object | None = None
+        self._turn = 0  # the number of the thread that may read
+        self._busy = 0  # the number of former readers that are still inside a handler
+        self._inside: object | None = None  # the line that the reader handles
         self._seen = 0
         self._watching = threading.Event()
 
@@ -207,9 +208,9 @@ class StdioLoop:
             if line is None:
                 raise InvalidRequest(f"The line is longer than {int(self._limits['body_bytes'])} bytes")
             message = wire.loads(line, int(self._limits["depth"]), int(self._limits["elements"]))
-            call = self._server.call(message, session=self._session)
+            call = self._engine.call(message, session=self._session)
         except McpError as problem:
-            self._write(self._server.refuse(message, problem))
+            self._write(self._engine.refuse(message, problem))
             return
         except Exception:
             log.exception("a message could not be taken")
@@ -257,7 +258,7 @@ class StdioLoop:
             self._hang_up()
 
     def _send(self, message: Any) -> None:
-        """Write a message for a handler; a client that has gone is noticed by the reader, not told to handlers."""
+        """Write a message of a handler; when the client has gone, the loop ends and the handler is not told."""
         try:
             self._write(message)
         except OSError:
@@ -275,29 +276,14 @@ class StdioLoop:
         self._session.close()
 
 
-def _lines(fd: int, limit: int) -> Iterator[bytes | None]:
-    """The lines of a file descriptor, split at LF alone and without blank ones; None for one longer than `limit` bytes.
+def _read_lines(fd: int, limit: int) -> Iterator[bytes | None]:
+    """Yield the lines of a file descriptor, None for one longer than `limit` bytes.
 
     A last line that no LF ends was cut off and is not a message.
     """
-    rest, skipping = b"", False
-    while True:
-        try:
-            chunk = os.read(fd, _CHUNK)
-        except OSError:
-            return
-        if not chunk:
-            return
-        if b"\n" not in chunk:
-            rest += chunk
-            if len(rest) > limit:
-                rest, skipping = b"", True
-            continue
-        lines = (rest + chunk).split(b"\n")
-        rest = lines.pop()
-        for line in lines:
-            if skipping or len(line) > limit:
-                skipping = False
-                yield None
-            elif line and not line.isspace():
-                yield line
+    splitter = LineSplitter(limit)
+    try:
+        while chunk := os.read(fd, _CHUNK):
+            yield from splitter.feed(chunk)
+    except OSError:
+        pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from . import load, wire
@@ -30,6 +31,18 @@ FIGURES = (
     Figure("http-8", "HTTP modern, 8 connections", "/s", (("sdk", ">=", 4), ("bare", ">=", 0.6))),
     Figure("http-64", "HTTP modern, 64 connections", "/s", (("sdk", ">=", 3), ("bare", ">=", 0.6))),
     Figure("p99", "p99 at 64 connections", "ms", (("sdk", "<=", 1),)),
+    Figure("compute-1", "tool computes 0.5 ms, 1 connection", "/s"),
+    Figure("compute-8", "tool computes 0.5 ms, 8 connections", "/s"),
+    Figure("compute-64", "tool computes 0.5 ms, 64 connections", "/s"),
+    Figure("compute-p99", "its p99 at 64 connections", "ms"),
+    Figure("wait-1", "tool waits 5 ms, 1 connection", "/s"),
+    Figure("wait-8", "tool waits 5 ms, 8 connections", "/s"),
+    Figure("wait-64", "tool waits 5 ms, 64 connections", "/s"),
+    Figure("wait-p99", "its p99 at 64 connections", "ms"),
+    Figure("mixed-8", "both at once, 4 connections each", "/s"),
+    Figure("mixed-64", "both at once, 32 connections each", "/s"),
+    Figure("mixed-compute-p99", "p99 of the one that computes", "ms"),
+    Figure("mixed-wait-p99", "p99 of the one that waits", "ms"),
     Figure("big", "1 MiB result, 8 connections", "/s", (("sdk", ">=", 1),)),
     Figure("legacy", "HTTP legacy session, 8 connections", "/s", (("sdk", ">=", 4),)),
     Figure("sse", "SSE with 5 progress, 8 connections", "/s", (("sdk", ">=", 2), ("typescript", ">=", 1))),
@@ -45,14 +58,25 @@ FIGURES = (
     Figure("system", "of that, back at the operating system", "%"),
 )
 # Figures that come out of the measurement of another one.
-TOGETHER = {"p99": "http-64", "kept": "streams", "given": "streams", "system": "streams"}
+TOGETHER = {
+    "p99": "http-64",
+    "compute-p99": "compute-64",
+    "wait-p99": "wait-64",
+    "mixed-compute-p99": "mixed-64",
+    "mixed-wait-p99": "mixed-64",
+    "kept": "streams",
+    "given": "streams",
+    "system": "streams",
+}
 HTTP_GROUPS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     ("json", ("http-1", "http-8", "http-64", "big")),
+    ("work", (*(f"{work}-{count}" for work in ("compute", "wait") for count in (1, 8, 64)), "mixed-8", "mixed-64")),
     ("session", ("legacy",)),
     ("sse", ("sse",)),
     ("list", ("list",)),
 )
-CONNECTIONS = {"http-1": 1, "http-64": 64}
+# Of a figure's last part; the others have 8.
+CONNECTIONS = {"1": 1, "64": 64}
 
 
 class Results:
@@ -112,14 +136,19 @@ def _checked(server: HttpServer, name: str) -> wire.Request:
     if name == "legacy":
         request = wire.add(modern=False, session=server.handshake())
     else:
-        request = {"big": wire.big, "sse": wire.steps, "list": wire.listing}.get(name, wire.add)()
+        kind = name.partition("-")[0]
+        makers = {"big": wire.big, "sse": wire.steps, "list": wire.listing, "compute": wire.compute, "wait": wire.wait}
+        request = makers.get("compute" if kind == "mixed" else kind, wire.add)()
     messages, _, size = server.ask(request.body(1), request.headers)
     result = messages[-1].get("result", {})
     if name == "list":
         right = len(result.get("tools", ())) >= TOOLS and "inputSchema" in result["tools"][TOOLS - 1]
     else:
         text = result.get("content", [{}])[0].get("text", "")
-        right = {"big": len(text) == 1 << 20 and size < 1.1 * (1 << 20), "sse": text == "done"}.get(name, text == "42")
+        words = {"sse": "done", "compute": "computed", "mixed": "computed", "wait": "waited"}
+        right = text == words.get(name.partition("-")[0], "42")
+        if name == "big":
+            right = len(text) == 1 << 20 and size < 1.1 * (1 << 20)
     if name == "sse":
         right = right and [m.get("params", {}).get("progress") for m in messages[:-1]] == [1, 2, 3, 4, 5]
     if not right:
@@ -134,7 +163,7 @@ def _http(results: Results, contenders: List[Contender], group: str, names: Tupl
         for contender in contenders:
             try:
                 tools = TOOLS if group == "list" else 0
-                server = HttpServer(contender, "json" if group == "list" else group, tools)
+                server = HttpServer(contender, "json" if group in ("list", "work") else group, tools)
                 servers.append(server)
             except (RuntimeError, OSError) as fault:
                 results.reasons.update({(name, contender.name): str(fault) for name in names})
@@ -162,10 +191,28 @@ def _http(results: Results, contenders: List[Contender], group: str, names: Tupl
 
 
 def _rate(results: Results, server: HttpServer, name: str, request: wire.Request, seconds: float) -> float:
-    done = load.run(server.port, request, CONNECTIONS.get(name, 8), seconds)
-    if name == "http-64":
-        results.add("p99", server.contender.name, done.p99_ms)
+    work, _, last = name.rpartition("-")
+    connections = CONNECTIONS.get(last, 8)
+    if work == "mixed":
+        return _mixed(results, server, connections // 2, seconds)
+    done = load.run(server.port, request, connections, seconds)
+    if connections == 64:
+        results.add("p99" if work == "http" else f"{work}-p99", server.contender.name, done.p99_ms)
     return done.rate
+
+
+def _mixed(results: Results, server: HttpServer, connections: int, seconds: float) -> float:
+    """Call the tool that computes and the one that waits at once, on this many connections each."""
+    makers = {"compute": wire.compute, "wait": wire.wait}
+    with ThreadPoolExecutor() as pool:
+        running = {
+            work: pool.submit(load.run, server.port, make(), connections, seconds) for work, make in makers.items()
+        }
+        done = {work: future.result() for work, future in running.items()}
+    if connections == 32:
+        for work, each in done.items():
+            results.add(f"mixed-{work}-p99", server.contender.name, each.p99_ms)
+    return sum(each.rate for each in done.values())
 
 
 def _command(contender: Contender) -> List[str]:

@@ -74,6 +74,16 @@ def big() -> Request:
     return request("tools/call", {"name": "big", "arguments": {}})
 
 
+def compute() -> Request:
+    """``tools/call`` of ``compute``, which computes for half a millisecond."""
+    return request("tools/call", {"name": "compute", "arguments": {}})
+
+
+def wait() -> Request:
+    """``tools/call`` of ``wait``, which waits for 5 ms."""
+    return request("tools/call", {"name": "wait", "arguments": {}})
+
+
 def listing() -> Request:
     """``tools/list`` without a cursor."""
     return request("tools/list", {})

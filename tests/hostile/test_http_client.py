@@ -19,9 +19,9 @@ import pytest
 from minimcp.client.errors import HTTPStatus
 from minimcp.client.transports.http import HttpTransport
 from minimcp.client.transports.http_sse import HttpSseTransport
+from minimcp.client.transports.messages import LIMITS
 from minimcp.client.transports.transport import SessionExpired
 from minimcp.engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
-from minimcp.engines.http_client.response import LIMITS
 from tests.embedded import wait_until
 from tests.scripted import NOTE, PING, Linked, result, scripted
 

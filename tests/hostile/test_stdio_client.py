@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -267,36 +268,84 @@ def test_a_failing_reader_of_standard_error_stops_nothing_T202(caplog: pytest.Lo
     assert caplog.text.count("RuntimeError: full") == 1
 
 
-def test_a_server_that_never_reads_blocks_nobody_T203() -> None:
+def test_a_server_that_never_reads_keeps_nobody_longer_than_he_waits_T203() -> None:
     with server("forever()") as link:
         began = time.monotonic()
-        big = link.start(request(1, text="x" * 10_000_000), {}, 5)
-        small = link.start(request(2), {}, 5)
-        link.send({"jsonrpc": "2.0", "method": "notifications/x"}, {}, 5)
-        failed = []
+        with pytest.raises(Timeout, match="did not read in time") as caught:
+            link.start(request(1, text="x" * 10_000_000), {}, 0.2)
+        # A part of it was sent, so the server may run it yet.
+        assert caught.value.retry == "idempotent"
+        failed: list[Any] = []
 
-        def wait() -> None:
-            with pytest.raises(Timeout) as caught:
-                small.receive(0.2)
-            failed.append(caught.value)
+        def wait(send: Any) -> None:
+            try:
+                send({"jsonrpc": "2.0", "id": 2, "method": "x"}, {}, 0.2)
+            except Timeout as error:
+                failed.append(error.retry)
 
-        other = threading.Thread(target=wait)
-        other.start()
+        others = [threading.Thread(target=wait, args=(send,)) for send in (link.start, link.send) * 4]
+        for thread in others:
+            thread.start()
+        for thread in others:
+            thread.join(WAIT_S)
+        # Nothing of these was.
+        assert failed == ["always"] * 8
         with pytest.raises(Timeout):
-            big.receive(0.2)
-        other.join(WAIT_S)
-        assert len(failed) == 1
+            link.send({"jsonrpc": "2.0", "method": "notifications/x"}, {}, 0)
         link.close()
         assert time.monotonic() - began < 5
 
 
 def test_what_waits_for_a_server_that_does_not_read_is_bounded_T203() -> None:
-    with server("forever()", queue_bytes=1_000_000) as link:
-        with pytest.raises(ConnectionLost, match="does not read: [0-9]+ bytes wait") as caught:
-            for id in range(100):
-                link.start(request(id, text="x" * 100_000), {}, 5)
-        assert caught.value.retry == "always"
-        assert 9 <= id <= 12
+    script = """
+import resource
+with server("forever()") as link:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    retries = []
+    for id in range(300):
+        try:
+            link.start(request(id, text="x" * 1_000_000), {}, 0)
+        except Timeout as error:
+            retries.append(error.retry)
+    print(retries == ["idempotent"] + ["always"] * 299)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024 < 30)
+"""
+    assert run(script) == ["True", "True"]
+
+
+@pytest.mark.parametrize("keeper", [False, True], ids=["", "a-grandchild-keeps-the-input"])
+def test_closing_frees_a_caller_that_waits_for_a_server_to_read_T203(keeper: bool) -> None:
+    code = "'sleep', '20'], start_new_session=True).pid" if keeper else "'true']).wait()"
+    with server(f"say({{'method': 'up', 'params': {{'pid': subprocess.Popen([{code}}}}}); forever()") as link:
+        up = threading.Event()
+        pids: list[int] = []
+        link.on_message = lambda message: (pids.append(message["params"]["pid"]), up.set())
+        assert up.wait(WAIT_S)
+        failed: list[Any] = []
+
+        def wait() -> None:
+            try:
+                link.start(request(1, text="x" * 1_000_000), {}, None)
+            except ConnectionLost as error:
+                failed.append(error.message)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        began = time.monotonic()
+        link.close()
+        waiting.join(5)
+        if keeper:
+            os.kill(pids[0], signal.SIGKILL)
+        assert failed == ["The connection was closed"]
+        assert time.monotonic() - began < 4
+
+
+def test_a_server_that_dies_frees_a_caller_that_waits_for_it_to_read_T203() -> None:
+    with server("time.sleep(0.3); sys.exit(8)") as link:
+        with pytest.raises(ConnectionLost, match="exited with code 8"):
+            link.start(request(1, text="x" * 1_000_000), {}, None)
 
 
 def test_a_server_that_reads_at_last_gets_every_line_whole_and_in_order_T203() -> None:
@@ -760,12 +809,48 @@ signal.setitimer(signal.ITIMER_REAL, 0.3)
     assert gone(int(run(script)[0]))
 
 
-def test_a_link_that_nobody_holds_ends_its_server_T212() -> None:
-    link = StdioTransport(
-        [sys.executable, "-c", PRELUDE + "answer(hear()['id'], os.getpid()); forever()"], patience_s=0.2
-    )
+@pytest.mark.parametrize("stubborn", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN); "], ids=["", "stubborn"])
+def test_a_link_that_nobody_holds_ends_its_server_T212(stubborn: str) -> None:
+    code = stubborn + "answer(hear()['id'], os.getpid()); forever()"
+    link = StdioTransport([sys.executable, "-c", PRELUDE + code], patience_s=0.2)
     link.open(5)
     pid = result(link)
+    del link
+    assert gone(pid)
+
+
+def test_a_link_in_a_cycle_is_collected_while_its_own_locks_are_held_T212() -> None:
+    script = """
+import gc
+gc.disable()
+link = StdioTransport([sys.executable, "-c", PRELUDE + "answer(hear()['id'], os.getpid()); forever()"], patience_s=0.2)
+link.open(5)
+pid = result(link)
+link.on_lost = lambda error, link=link: None
+connection = link._connection
+child = connection._child
+locks = [connection._lost_lock, connection._pending._lock, child._input_lock, child._sweeping]
+locks.append(threading._active_limbo_lock)
+for lock in locks:
+    lock.acquire()
+del link
+gc.collect()
+print("collected", flush=True)
+for lock in locks:
+    lock.release()
+print(gone(pid))
+"""
+    assert run(script) == ["collected", "True"]
+
+
+def test_a_link_dropped_where_no_thread_is_free_ends_its_server_T218(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    link = StdioTransport([sys.executable, "-c", PRELUDE + "answer(hear()['id'], os.getpid()); forever()"])
+    link.open(5)
+    pid = result(link)
+    monkeypatch.setattr("minimcp.client.transports.process._thread.start_new_thread", refuse)
     del link
     assert gone(pid)
 
@@ -811,20 +896,102 @@ def test_every_thread_that_cannot_be_started_leaves_nothing_T218(monkeypatch: py
             pass
 
 
-def test_without_a_thread_to_write_nothing_is_sent_T218(monkeypatch: pytest.MonkeyPatch) -> None:
-    with server("hear()\nwhile True: answer(hear()['id'])") as link:
-        start = threading.Thread.start
-        link.start(request(0), {}, 5)
+def test_a_message_whose_time_is_up_halfway_is_completed_by_the_next_T203() -> None:
+    code = """
+signal.signal(signal.SIGUSR1, lambda *_: None)
+answer(hear()["id"], os.getpid())
+signal.pause()
+for id, size in ((1, 1_000_000), (3, 10), (4, 300_000)):
+    message = hear()
+    assert message["id"] == id and message["params"]["text"] == str(id) * size, str(message)[:200]
+answer(1, "too late"); answer(3, "three"); answer(4, "four")
+forever()
+"""
+    with server(code) as link:
+        pid = result(link, 0)
+        with pytest.raises(Timeout) as caught:
+            link.start(request(1, text="1" * 1_000_000), {}, 0.1)
+        assert caught.value.retry == "idempotent"
+        with pytest.raises(Timeout) as caught:
+            link.start(request(2, text="never sent"), {}, 0.1)
+        assert caught.value.retry == "always"
+        os.kill(pid, signal.SIGUSR1)
+        calls = [link.start(request(id, text=str(id) * size), {}, 5) for id, size in ((3, 10), (4, 300_000))]
+        assert [call.receive(WAIT_S)["result"]["text"] for call in calls] == ["three", "four"]
 
-        def refuse(thread: threading.Thread) -> None:
-            raise RuntimeError("can't start new thread")
 
-        monkeypatch.setattr(threading.Thread, "start", refuse)
-        # Its beginning fits, so it is sent in part, and its end with the next.
-        call = link.start(request(1, text="x" * 1_000_000), {}, 5)
-        monkeypatch.setattr(threading.Thread, "start", start)
+def test_a_caller_whose_message_another_completes_does_not_wait_for_that_others_T203() -> None:
+    with server("forever()") as link:
+        child = link._connection._child
+        first, second = b"1" * 300_000 + b"\n", b"2" * 300_000 + b"\n"
+        pipe = os.open(f"/proc/{child._process.pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK)
+
+        def meanwhile(timeout_s: float) -> None:
+            """Read the first message in place of the server, and begin the second as another thread would."""
+            del child._wait_for_room
+            retry = "always"
+            while retry == "always":
+                while select.select([pipe], [], [], 0)[0]:
+                    os.read(pipe, 65536)
+                with pytest.raises(Timeout) as caught:
+                    child.write(second, 0)
+                retry = caught.value.retry
+
+        child._wait_for_room = meanwhile
+        try:
+            child.write(first, 0.5)
+        finally:
+            os.close(pipe)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals here")
+def test_a_message_that_is_interrupted_halfway_is_completed_by_the_next_T203() -> None:
+    code = """
+signal.signal(signal.SIGUSR1, lambda *_: None)
+answer(hear()["id"], os.getpid())
+signal.pause()
+assert len(hear()["params"]["text"]) == 1_000_000
+answer(hear()["id"])
+forever()
+"""
+    with server(code) as link:
+        pid = result(link, 0)
+        before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(KeyboardInterrupt):
+                link.start(request(1, text="x" * 1_000_000), {}, None)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        os.kill(pid, signal.SIGUSR1)
         assert result(link, 2) == "ok"
-        assert call.receive(WAIT_S)["result"]["text"] == "ok"
+
+
+def test_threads_that_wait_for_room_together_mix_no_lines_T203() -> None:
+    code = """
+for line in sys.stdin:
+    message = json.loads(line)
+    answer(message["id"], [len(message["params"]["text"]), message["params"]["text"][:1] or "-"])
+"""
+    with server(code) as link:
+        wrong: list[Any] = []
+
+        def work(number: int) -> None:
+            letter = "abcdefgh"[number]
+            for step in range(20):
+                size = (step * 37_813) % 300_000 + 1
+                call = link.start(request(number * 100 + step, text=letter * size), {}, WAIT_S)
+                if call.receive(WAIT_S)["result"]["text"] != [size, letter]:
+                    wrong.append((number, step))
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(WAIT_S)
+        assert not any(thread.is_alive() for thread in threads)
+        assert wrong == []
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="subprocess itself lost descriptors then")
@@ -852,44 +1019,3 @@ print(sorted(seen, key=str))
 print(descriptors() == before, threading.active_count())
 """
     assert run(script) == ["[('always', True), 'opened']", "True 1"]
-
-
-@pytest.fixture
-def blocking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a thread can only block in a pipe, such as on Windows."""
-    monkeypatch.setattr("minimcp.client.transports.pipes.CAN_POLL", False)
-    monkeypatch.setattr("minimcp.client.transports.stdio.CAN_POLL", False)
-    monkeypatch.setattr("minimcp.client.transports.process.CAN_POLL", False)
-
-
-@pytest.mark.usefixtures("blocking")
-def test_where_pipes_only_block_calls_and_the_end_work_all_the_same() -> None:
-    with server("for line in sys.stdin: answer(json.loads(line)['id'])", patience_s=5) as link:
-        child = link._connection._child
-        assert [result(link, id) for id in range(5)] == ["ok"] * 5
-        link.close()
-        assert child._process.returncode == 0
-    with server("hear(); sys.exit(4)") as link, pytest.raises(ConnectionLost, match="code 4"):
-        result(link)
-
-
-@pytest.mark.usefixtures("blocking")
-def test_where_pipes_only_block_a_server_that_never_reads_blocks_nobody_T203() -> None:
-    with server("forever()") as link:
-        calls = [link.start(request(id, text="x" * 200_000), {}, 5) for id in range(3)]
-        with pytest.raises(Timeout):
-            calls[0].receive(0.1)
-        link.close()
-        with pytest.raises(ConnectionLost):
-            calls[1].receive(WAIT_S)
-
-
-@pytest.mark.usefixtures("blocking")
-def test_where_pipes_only_block_a_link_that_nobody_holds_ends_its_server_T212() -> None:
-    link = StdioTransport(
-        [sys.executable, "-c", PRELUDE + "answer(hear()['id'], os.getpid()); forever()"], patience_s=0.2
-    )
-    link.open(5)
-    pid = result(link)
-    del link
-    assert gone(pid)

@@ -1,4 +1,4 @@
-"""What is started when a command is: the program's place, its environment, and how the command is shown.
+"""The command of a server: its program, its environment, and the command as it is shown.
 
 Spec: TRN-009
 """
@@ -25,13 +25,13 @@ _USER = re.compile(r"://[^/@\s]+@")
 
 
 def environment(extra: dict[str, str] | None) -> dict[str, str]:
-    """The variables a server gets: harmless ones of this process, and what is given. Secrets are not inherited."""
+    """Return the variables a server gets: harmless ones of this process and those in `extra`, no inherited secrets."""
     windows = os.name == "nt"
     names = _INHERITED_WINDOWS if windows else _INHERITED
     kept = {
         name: value
         for name, value in os.environ.items()
-        # A value that starts so is a function exported by bash, which a shell in the child would run.
+        # A value that starts like this is a function exported by bash, which a shell in the child would run.
         if (name.upper() in names if windows else name in names or name.startswith(_INHERITED_PREFIXES))
         and not value.startswith("()")
     }
@@ -39,7 +39,7 @@ def environment(extra: dict[str, str] | None) -> dict[str, str]:
 
 
 def find(command: list[str], env: dict[str, str], cwd: str | None) -> list[str]:
-    """The command with the full path of its program; there is never a shell.
+    """Return the command with the full path of its program; it runs without a shell.
 
     :raises ConnectionLost: when there is no such program, or it may not be run.
     """
@@ -52,13 +52,13 @@ def find(command: list[str], env: dict[str, str], cwd: str | None) -> list[str]:
         where = "" if os.path.dirname(program) else " on the PATH"
         raise ConnectionLost(f"The server did not start: the command {command[0]!r} {why}{where}", "always")
     if found.lower().endswith((".cmd", ".bat")) and any(re.search(r'["%&|<>^!\r\n]', word) for word in command[1:]):
-        # Windows gives such a file to cmd.exe, which would run what follows one of these.
+        # Windows gives such a file to cmd.exe, which would run the text after one of these characters.
         raise ConnectionLost(f'{command[0]!r} is a batch file: its arguments may not contain any of "%&|<>^!', "always")
     return [found, *command[1:]]
 
 
 def shown(command: list[str]) -> str:
-    """A command as it may be seen in a message: without the values of arguments that look like secrets."""
+    """Return a command for messages, without the values of arguments that look like secrets."""
     words, hide = [], False
     for word in command:
         hidden = "..." if hide else _USER.sub("://...@", _VALUE.sub(r"\1...", word))

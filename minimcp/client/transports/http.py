@@ -1,4 +1,4 @@
-"""Streamable HTTP as a client speaks it, both eras: every message is a POST, sent and read on the caller's thread.
+"""The client end of Streamable HTTP, both eras: every message is a POST, sent and read on the caller's thread.
 
 Spec: TRN-035 to TRN-054, TRN-110 to TRN-120
 """
@@ -6,7 +6,6 @@ Spec: TRN-035 to TRN-054, TRN-110 to TRN-120
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -14,14 +13,16 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ...engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
-from ...engines.http_client.pool import Pool
+from ...engines.fork import PerProcess
+from ...engines.http_client.pool import Pool, make_pool
 from ...engines.http_client.reply import Reply, excerpt
-from ...engines.http_client.response import Headers, deadline_of, with_defaults
+from ...engines.http_client.response import Headers, deadline_of
 from ...protocol import spec, wire
+from ...protocol.sse import EventReader
 from ..errors import HTTPStatus
 from . import legacy_http
-from .events import Events, kind_of, messages, parse
 from .legacy_http import LegacySession, is_stream
+from .messages import in_event, is_message, parse, with_defaults
 from .transport import Exchange, Message, SessionExpired, Transport
 
 log = logging.getLogger("minimcp")
@@ -30,7 +31,7 @@ _JSON = {"Content-Type": "application/json", "Accept": "application/json, text/e
 
 _SERVER_ERROR = -32000
 
-# What these refuse is not the message, so an error without an id is no answer to it.
+# These refuse the caller or the address, so an error without an id is no answer to the message.
 _NOT_OURS = (401, 405)
 
 
@@ -38,10 +39,11 @@ class HttpTransport(Transport):
     """A way to a Streamable HTTP server.
 
     :param headers: sent with every request; what the protocol needs prevails over them.
-    :param auth: as `requests` takes it: a tuple, or a callable that changes the prepared request.
-    :param session: a requests.Session with proxies, certificates, adapters and cookies. Without one, neither .netrc
-        nor the environment is looked at.
-    :param limits: overrides for `reading.LIMITS`; other keys are for other transports.
+    :param auth: a user and a password, credentials with the methods of `engines.http_client.auth.Auth`, such as
+        `OAuth`, or what `requests` takes; the last is slower, since `requests` then sends every request.
+    :param session: a requests.Session with proxies, certificates, adapters and cookies, which sends every request.
+        Without one, neither .netrc nor the environment is looked at.
+    :param limits: overrides for `messages.LIMITS`; other keys are for other transports.
     """
 
     kind = "http"
@@ -61,20 +63,18 @@ class HttpTransport(Transport):
         super().__init__()
         self.url = url
         self.limits = with_defaults(limits)
-        self.web = self._make_web(headers, auth, session)
+        self.pool = self._make_pool(headers, auth, session)
         self.session = LegacySession(self)
-        self._lock = threading.Lock()  # guards _open and _closed
-        self._pid = os.getpid()
-        self._open: set[HttpExchange] = set()
-        self._closed = False
+        self._open = PerProcess(_OpenExchanges)
+        self._closed = False  # guarded by the lock of _open
 
-    def _make_web(self, headers: Optional[Headers], auth: Any, session: Any) -> Pool:
-        return Pool(self.url, headers, auth, session, self.limits)
+    def _make_pool(self, headers: Optional[Headers], auth: Any, session: Any) -> Pool:
+        return make_pool(self.url, headers, auth, session, self.limits)
 
     def open(self, timeout_s: float) -> None:
         """Make ready; a connection is made when there is something to send."""
-        self.web.setup()
-        with self._lock:
+        self.pool.ready()
+        with self._open().lock:
             self._closed = False
 
     def settle(self, version: str) -> None:
@@ -90,8 +90,9 @@ class HttpTransport(Transport):
             # It begins a session, whatever was before. Spec: TRN-149
             self.session.id = self.version = None
         exchange = HttpExchange(self, message, self._post(message, headers, deadline_of(timeout_s)))
-        with self._lock:
-            self._open.add(exchange)
+        mine = self._open()
+        with mine.lock:
+            mine.exchanges.add(exchange)
             closed = self._closed
         if closed:
             exchange.abort(ConnectionLost("The connection was closed"))
@@ -108,8 +109,9 @@ class HttpTransport(Transport):
                 raise self.refusal(reply, excerpt(reply, reply.until(deadline)))
             # Whatever body there is, it is not waited for.
             reply.release()
-        finally:
+        except BaseException:
             reply.close()
+            raise
 
     def note(self, reply: Reply) -> None:
         """Record a reply without a message: that something was accepted, or refused."""
@@ -117,13 +119,10 @@ class HttpTransport(Transport):
             self.record("received", None, status=reply.status, headers=reply.headers)
 
     def _post(self, message: Message, headers: Headers, deadline: float | None) -> Reply:
-        if self._pid != os.getpid():
-            # In the parent another thread may have held it while it forked.
-            self._pid, self._lock, self._open = os.getpid(), threading.Lock(), set()
         if self._closed:
             raise ConnectionLost("The connection is closed; open it again", "always")
         fields = {**_JSON, **self.session.fields(), **headers}
-        reply = self.web.request("POST", fields, wire.dumps(message), deadline)
+        reply = self.pool.request("POST", fields, wire.dumps(message), deadline)
         if self.record is not None:
             self.record("sent", message, method="POST", headers=reply.sent)
         return reply
@@ -135,50 +134,60 @@ class HttpTransport(Transport):
 
     def close(self) -> None:
         """Fail what is open, end the session, close the connections."""
-        if self._pid != os.getpid():
-            return
-        with self._lock:
+        mine = self._open()
+        with mine.lock:
             if self._closed:
                 return
             self._closed = True
-            waiting, self._open = list(self._open), set()
+            waiting = list(mine.exchanges)
+            mine.exchanges.clear()
         for exchange in waiting:
             exchange.abort(ConnectionLost("The connection was closed"))
         self.session.end()
-        self.web.close()
+        self.pool.close()
 
     # What exchanges and the GET stream share
 
     def refusal(self, reply: Reply, text: str) -> ClientError:
-        """What an HTTP status that is no answer means."""
+        """Return the error that an HTTP status without an answer means."""
         if reply.status == 404 and reply.field("mcp-session-id"):
             return SessionExpired("The server no longer knows the session")
         return HTTPStatus(reply.status, text, reply.url.partition("?")[0])
 
     def forget(self, exchange: HttpExchange) -> None:
-        """An exchange is over."""
-        with self._lock:
-            self._open.discard(exchange)
+        """Take note that an exchange is over."""
+        mine = self._open()
+        with mine.lock:
+            mine.exchanges.discard(exchange)
+
+
+class _OpenExchanges:
+    """The open exchanges of one process, which `close` ends."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # guards exchanges
+        self.exchanges: set[HttpExchange] = set()
 
 
 class HttpExchange(Exchange):
-    """A request that was POSTed, and the reply that is read as it is asked for.
+    """A request that was POSTed, and its reply, read by the thread that receives.
 
-    :ivar paused_s: the time that the auth and its hooks took, in which they may have asked a person.
+    :ivar paused_s: the time that the auth took, in which it may have asked a person.
     """
 
     def __init__(self, transport: HttpTransport, message: Message, reply: Reply) -> None:
         self._transport = transport
         self._id = message["id"]
         self._method = message["method"]
-        # None while a legacy stream waits to be gone on with.
+        # None while a legacy stream waits to be resumed.
         self._reply: Reply | None = reply
         self._ready: deque[Message] = deque()
         self._body = bytearray()
-        self._events: Events | None = None
+        self._events: EventReader | None = None
         self._streaming = False
         self._error: ClientError | None = None
         self._over = False
+        self._answered = False
         self._count = 0
         self._most = float("inf") if self._method == "subscriptions/listen" else transport.limits["events"]
         # Modern streams cannot be resumed. Spec: TRN-050
@@ -201,7 +210,7 @@ class HttpExchange(Exchange):
             self.abort(problem)
             raise self._error or problem from None
         except BaseException:
-            # Of what the user's auth or adapter does, or an interrupt: nothing can be said of the connection.
+            # The user's auth or an interrupt left the connection in a state that nobody knows.
             self.close()
             raise
 
@@ -221,7 +230,7 @@ class HttpExchange(Exchange):
         message = self._ready.popleft()
         if "method" not in message:
             self._ready.clear()
-            self._over = True
+            self._over = self._answered = True
             if self._reply is not None:
                 self._reply.release()
             self._transport.forget(self)
@@ -234,18 +243,20 @@ class HttpExchange(Exchange):
         """
         reply = self._reply
         assert reply is not None
-        status = self.status = reply.head(deadline)
+        try:
+            status = self.status = reply.head(deadline)
+        finally:
+            paused_s, self.paused_s = reply.paused_s - self.paused_s, reply.paused_s
         if deadline is not None:
-            # Time in which a hook asked a person does not count.
-            deadline += reply.paused_s - self.paused_s
-        self.paused_s = reply.paused_s
-        # A hook may have sent it again with other credentials.
+            # Time in which the auth asked a person does not count.
+            deadline += paused_s
+        # The auth may have sent it again with other credentials.
         self.identity = reply.identity()
         kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not 200 <= status < 300:
             self._refused(reply, kind, deadline)
         elif is_stream(reply):
-            self._events, self._streaming = Events(self._transport.limits["event_bytes"]), True
+            self._events, self._streaming = EventReader(self._transport.limits["event_bytes"]), True
         elif kind == "application/json":
             self._json(reply.whole(self._transport.limits["body_bytes"], deadline, self._body))
         elif status == 202:
@@ -259,19 +270,19 @@ class HttpExchange(Exchange):
         text = excerpt(reply, deadline, self._body)
         reply.release()
         try:
-            error = parse(bytes(self._body)) if kind == "application/json" else None
+            error: Any = parse(bytes(self._body)) if kind == "application/json" else None
         except ProtocolError:
             error = None
         problem = self._transport.refusal(reply, text)
-        if error is not None and reply.status == 400 and reply.field("mcp-session-id") and self._is_error(error):
+        if not is_message(error) or not self._is_error(error):
+            self._transport.note(reply)
+            raise problem
+        if reply.status == 400 and reply.field("mcp-session-id"):
             said = error["error"]
             if isinstance(said, dict) and said.get("code") == _SERVER_ERROR:
                 # So say the official examples in TypeScript, and the servers that were copied from them.
                 problem = SessionExpired(f"The server no longer knows the session: {str(said.get('message'))[:200]}")
-        if error is None or isinstance(problem, SessionExpired) or not self._is_error(error):
-            self._transport.note(reply)
-            raise problem
-        if error.get("id") is None and reply.status in _NOT_OURS:
+        if isinstance(problem, SessionExpired) or (error.get("id") is None and reply.status in _NOT_OURS):
             self._transport.note(reply)
             raise problem
         self._put(error)
@@ -280,13 +291,13 @@ class HttpExchange(Exchange):
         """Take a JSON reply: the response, or from 2025-03-26 an array with it."""
         found = parse(body)
         for message in found if isinstance(found, list) else [found]:
-            if kind_of(message) is None:
+            if not is_message(message):
                 raise ProtocolError("The server's answer is not a JSON-RPC message")
             self._put(message)
         if not any("method" not in message for message in self._ready):
             raise ProtocolError("The server's answer is not the response to the request: its id differs")
 
-    def _read(self, events: Events, deadline: float | None) -> None:
+    def _read(self, events: EventReader, deadline: float | None) -> None:
         """Take what comes next on the stream. Spec: TRN-043, TRN-116"""
         assert self._reply is not None
         last_id = events.last_id
@@ -302,7 +313,7 @@ class HttpExchange(Exchange):
             self._count += 1
             if self._count > self._most:
                 raise ProtocolError(f"The server sent more than {self._most:.0f} events before the response")
-            for message in messages(name, text):
+            for message in in_event(name, text):
                 self._put(message)
         if self._ready or events.last_id != last_id:
             self._tries = 0
@@ -311,7 +322,7 @@ class HttpExchange(Exchange):
         """Keep a message for `receive`; a response that is not ours is dropped. Spec: BASE-006"""
         reply = self._reply
         assert reply is not None
-        if "method" not in message and not self._is_error(message) and not _same(message.get("id"), self._id):
+        if "method" not in message and not self._is_error(message) and not _same(message["id"], self._id):
             log.debug("a response of the server is dropped: no request has its id")
             return
         if self._transport.record is not None:
@@ -320,14 +331,14 @@ class HttpExchange(Exchange):
             self._transport.session.began(reply.headers.get("mcp-session-id"))
         self._ready.append(message)
 
-    def _is_error(self, message: Any) -> bool:
-        """Whether this is an error for our request; one that names no request can only be for it."""
-        if kind_of(message) != "response" or "error" not in message:
+    def _is_error(self, message: Message) -> bool:
+        """Say whether a message is an error for our request; one that names no request can only be for it."""
+        if "error" not in message or "method" in message:
             return False
         return message.get("id") is None or _same(message["id"], self._id)
 
-    def _broken(self, events: Events, problem: ConnectionLost) -> None:
-        """Come back later for the rest of a legacy stream that can be found again. Spec: TRN-131, TRN-137"""
+    def _broken(self, events: EventReader, problem: ConnectionLost) -> None:
+        """Plan to resume a legacy stream whose events have ids; raise for another. Spec: TRN-131, TRN-137"""
         if self._over or not self._resumable or events.last_id is None:
             raise problem
         self._tries += 1
@@ -340,7 +351,7 @@ class HttpExchange(Exchange):
         self._wake = self._wake or threading.Event()
         self._back_at = time.monotonic() + legacy_http.pause_s(events, self._tries)
 
-    def _resume(self, events: Events, deadline: float | None) -> None:
+    def _resume(self, events: EventReader, deadline: float | None) -> None:
         """Wait as long as the server wished, and ask for what comes after the newest event. Spec: TRN-138"""
         if self._reply is None:
             left = self._back_at - time.monotonic()
@@ -376,6 +387,8 @@ class HttpExchange(Exchange):
 
     def close(self) -> None:
         """Close the response's stream, which cancels a modern request. Spec: TRN-052"""
+        if self._answered:
+            return
         self._over = True
         reply, wake = self._reply, self._wake
         if wake is not None:

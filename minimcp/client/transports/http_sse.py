@@ -1,4 +1,4 @@
-"""HTTP+SSE, the transport of 2024-11-05, as a client speaks it: one GET stream for all that the server says.
+"""The client end of HTTP+SSE, the transport of 2024-11-05: one GET stream for all that the server says.
 
 Deprecated since 2025-03-26 and kept for old servers. Spec: TRN-160 to TRN-163
 """
@@ -13,12 +13,14 @@ from typing import Any, Optional
 
 from ...engines.addresses import origin, show
 from ...engines.errors import ClientError, ConnectionLost, ProtocolError
-from ...engines.http_client.pool import Pool
+from ...engines.fork import PerProcess
+from ...engines.http_client.pool import make_pool
 from ...engines.http_client.reply import Reply, excerpt, resolve
-from ...engines.http_client.response import Headers, deadline_of, with_defaults
+from ...engines.http_client.response import Headers, deadline_of
 from ...protocol import wire
+from ...protocol.sse import EventReader
 from ..errors import HTTPStatus, UsedAfterFork
-from .events import Events, messages
+from .messages import in_event, with_defaults
 from .transport import Exchange, Message, Transport
 from .waiting import Pending
 
@@ -50,25 +52,25 @@ class HttpSseTransport(Transport):
         super().__init__()
         self.url = url
         self.limits = with_defaults(limits)
-        self._web = Pool(url, headers, auth, session, self.limits)
-        self._lock = threading.Lock()  # guards _stream
+        self._pool = make_pool(url, headers, auth, session, self.limits)
+        self._lock = PerProcess(threading.Lock)  # guards _stream
         self._stream: _SseStream | None = None
 
     def open(self, timeout_s: float) -> None:
         """Open the stream and wait for the address to POST to."""
-        with self._lock:
+        with self._lock():
             stream = self._stream
             if stream is not None and stream.error is None and stream.pid == os.getpid():
                 return
         deadline = deadline_of(timeout_s)
-        reply = self._web.request("GET", {"Accept": "text/event-stream"}, b"", deadline)
+        reply = self._pool.request("GET", {"Accept": "text/event-stream"}, b"", deadline)
         stream = _SseStream(self, reply)
         try:
             stream.greet(deadline)
         except BaseException:
             reply.close()
             raise
-        with self._lock:
+        with self._lock():
             self._stream = stream
         stream.thread.start()
 
@@ -98,7 +100,7 @@ class HttpSseTransport(Transport):
         return stream
 
     def _post(self, stream: _SseStream, message: Message, timeout_s: float | None) -> Reply:
-        """POST a message; a status is all that it is answered with. Spec: TRN-162"""
+        """POST a message, which is answered with a status only. Spec: TRN-162"""
         deadline = deadline_of(timeout_s)
         fields = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
@@ -107,24 +109,25 @@ class HttpSseTransport(Transport):
             if self.record is not None:
                 self.record("sent", message, method="POST", headers=headers)
 
-        reply = self._web.request("POST", fields, wire.dumps(message), deadline, stream.endpoint, before)
+        reply = self._pool.request("POST", fields, wire.dumps(message), deadline, stream.endpoint, before)
         try:
             status = reply.head(reply.until(deadline))
             if not 200 <= status < 300:
                 raise HTTPStatus(status, excerpt(reply, reply.until(deadline)), reply.url.partition("?")[0])
             reply.release()
-        finally:
+        except BaseException:
             reply.close()
+            raise
         return reply
 
     def close(self) -> None:
         """Close the stream, which is how the server learns that the session is over."""
-        with self._lock:
+        with self._lock():
             stream, self._stream = self._stream, None
         # In a forked child it is the parent's, and goes on there.
         if stream is not None and stream.pid == os.getpid():
             stream.close()
-        self._web.close()
+        self._pool.close()
 
 
 class _SseStream:
@@ -138,7 +141,7 @@ class _SseStream:
         self.thread = threading.Thread(target=self._run, name="minimcp-sse", daemon=True)
         self._transport = transport
         self._reply = reply
-        self._events = Events(transport.limits["event_bytes"])
+        self._events = EventReader(transport.limits["event_bytes"])
         self._closed = False
         self._early: list[tuple[str, str]] = []
 
@@ -167,7 +170,7 @@ class _SseStream:
                     self.endpoint = resolve(self._reply.url, text.strip())
         if origin(self.endpoint) != origin(self._transport.url):
             there = show(self.endpoint)
-            raise ProtocolError(f"The server wants messages sent to another origin, {there}; nothing was sent there")
+            raise ProtocolError(f"The server names another origin to send messages to, {there}; nothing was sent there")
 
     def _run(self) -> None:
         error: ClientError = ConnectionLost("The server closed the stream")
@@ -191,7 +194,7 @@ class _SseStream:
             self._transport.on_lost(error)
 
     def _take(self, name: str, text: str) -> None:
-        for message in messages(name, text):
+        for message in in_event(name, text):
             if self._transport.record is not None:
                 self._transport.record("received", message, status=200, headers=self._reply.headers)
             if not self.pending.take(message):

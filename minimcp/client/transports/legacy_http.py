@@ -1,4 +1,4 @@
-"""The session form of Streamable HTTP: the session's id, the GET stream, and coming back to a stream that was closed.
+"""The session form of Streamable HTTP: the session's id, the GET stream, and how a closed stream is resumed.
 
 Legacy only, 2025-03-26 to 2025-11-25. Spec: TRN-121 to TRN-157
 """
@@ -9,14 +9,19 @@ import logging
 import os
 import re
 import threading
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ...engines.errors import ClientError, ConnectionLost, ProtocolError
+from ...engines.fork import PerProcess
 from ...engines.http_client.reply import Reply
 from ...engines.http_client.response import Headers, deadline_of
 from ...protocol import spec
+from ...protocol.sse import EventReader
 from ..errors import HTTPStatus
-from .events import Events, messages
+from .messages import in_event
+
+if TYPE_CHECKING:
+    from .http import HttpTransport
 
 log = logging.getLogger("minimcp")
 
@@ -30,20 +35,19 @@ _ID = re.compile(r"[\x21-\x7e]{1,4096}\Z")
 
 
 class LegacySession:
-    """What a transport knows of its legacy session, which it may have without an id.
+    """The legacy session of a transport, which may have no id.
 
     :ivar id: as secret as a credential: it is in no log and no message. Spec: TRN-145
     """
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: HttpTransport) -> None:
         self.id: str | None = None
         self._transport = transport
-        self._pid = 0
-        self._lock = threading.Lock()  # guards _standing
-        self._standing: Standing | None = None
+        self._pid = 0  # of the process that began the session, and may end it
+        self._listening = PerProcess(_Listening)
 
     def fields(self) -> Headers:
-        """The headers of every request in the session. Spec: TRN-144, TRN-156"""
+        """Return the headers of every request in the session. Spec: TRN-144, TRN-156"""
         found: Headers = {}
         if self.id is not None:
             found["Mcp-Session-Id"] = self.id
@@ -62,21 +66,21 @@ class LegacySession:
         """Ask for the standing stream, or for the rest of the stream that an event id names. Spec: TRN-121, TRN-131"""
         # An event id is any text, and goes out as the bytes it came in.
         more = {} if last_id is None else {"Last-Event-ID": last_id.encode("utf-8").decode("latin-1")}
-        reply: Reply = self._transport.web.request("GET", {**_STREAM, **self.fields(), **more}, b"", deadline)
-        return reply
+        return self._transport.pool.request("GET", {**_STREAM, **self.fields(), **more}, b"", deadline)
 
     def listen(self) -> None:
         """Hold the standing stream open from now on, if the server has one."""
-        with self._lock:
-            if self._standing is None or self._standing.pid != os.getpid():
-                self._standing = Standing(self._transport)
-                self._standing.thread.start()
+        mine = self._listening()
+        with mine.lock:
+            if mine.stream is None:
+                mine.stream = StandingStream(self._transport)
+                mine.stream.thread.start()
 
     def end(self) -> None:
         """Tell the server that the session is over, and stop listening. Spec: TRN-150, TRN-151"""
         if self.id is not None and self._pid == os.getpid():
             try:
-                reply = self._transport.web.request("DELETE", self.fields(), b"", deadline_of(_BYE_S))
+                reply = self._transport.pool.request("DELETE", self.fields(), b"", deadline_of(_BYE_S))
                 try:
                     reply.head(deadline_of(_BYE_S))
                 finally:
@@ -84,20 +88,28 @@ class LegacySession:
             except Exception as problem:  # of the network, or of what the user's auth does
                 log.debug("the server could not be told that the session is over: %s", type(problem).__name__)
         self.id = None
-        with self._lock:
-            standing, self._standing = self._standing, None
-        if standing is not None and standing.pid == os.getpid():
-            standing.stop()
+        mine = self._listening()
+        with mine.lock:
+            stream, mine.stream = mine.stream, None
+        if stream is not None:
+            stream.stop()
 
 
-class Standing:
+class _Listening:
+    """The standing stream of one process, if it has one."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # guards stream
+        self.stream: StandingStream | None = None
+
+
+class StandingStream:
     """The GET stream on which a server speaks of its own accord, and the thread that reads it."""
 
-    def __init__(self, transport: Any) -> None:
-        self.pid = os.getpid()
+    def __init__(self, transport: HttpTransport) -> None:
         self.thread = threading.Thread(target=self._run, name="minimcp-stream", daemon=True)
         self._transport = transport
-        self._events = Events(transport.limits["event_bytes"])
+        self._events = EventReader(transport.limits["event_bytes"])
         self._over = threading.Event()
         self._reply: Reply | None = None
 
@@ -135,7 +147,7 @@ class Standing:
         try:
             if self._over.is_set():
                 return False
-            status: int = reply.head(None)
+            status = reply.head(None)
             if not is_stream(reply):
                 log.debug("the server has no GET stream: HTTP %d", status)
                 return status >= 500 and status != 501
@@ -145,7 +157,7 @@ class Standing:
                 if not data:
                     return True
                 for name, text in events.feed(data):
-                    for message in messages(name, text):
+                    for message in in_event(name, text):
                         if "method" in message:
                             if transport.record is not None:
                                 transport.record("received", message, status=status, headers=reply.headers)
@@ -155,13 +167,13 @@ class Standing:
 
 
 def is_stream(reply: Reply) -> bool:
-    """Whether a reply is a stream of events."""
+    """Say whether a reply is a stream of events."""
     kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
     return reply.status == 200 and kind == "text/event-stream"
 
 
 def not_resumed(reply: Reply) -> ClientError:
-    """Why a stream cannot be gone on with; whether its request was run is unknown."""
+    """Return the error for a stream that cannot be resumed; its request may or may not have run."""
     if reply.status == 404:
         return ConnectionLost("The session ended before the response came")
     if reply.status >= 500:
@@ -169,6 +181,6 @@ def not_resumed(reply: Reply) -> ClientError:
     return ConnectionLost(f"The stream ended before the response, and the server refuses the rest: HTTP {reply.status}")
 
 
-def pause_s(events: Events, tries: int) -> float:
-    """How long to wait before the next attempt; never less than the server wished. Spec: TRN-138"""
+def pause_s(events: EventReader, tries: int) -> float:
+    """Return how long to wait before the next attempt; never less than the server wished. Spec: TRN-138"""
     return (RETRY_S if events.retry_s is None else events.retry_s) * float(2 ** (tries - 1))

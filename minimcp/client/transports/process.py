@@ -1,14 +1,16 @@
-"""A server's process: its three pipes, and how it is ended.
+"""A server's process: how it is started, written to, read from and ended.
 
 Spec: TRN-009, TRN-015, TRN-023, BASE-113
 """
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import io
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -17,9 +19,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Union
 
-from ...engines.errors import ConnectionLost
+from ...engines.errors import ConnectionLost, Timeout
 from .command import environment, find, shown
-from .pipes import CAN_POLL, CHUNK, QUEUE_BYTES, Reader, Stop, Writer
 
 log = logging.getLogger("minimcp")
 stderr_log = logging.getLogger("minimcp.stderr")
@@ -28,6 +29,8 @@ stderr_log = logging.getLogger("minimcp.stderr")
 Sink = Union[Callable[[str], Any], Any, None]
 
 PATIENCE_S = 2.0
+_CHUNK = 64 * 1024
+_STEP_S = 0.1
 _TAIL = 16 * 1024
 _SHOWN_TAIL = 2000
 _LAST_WORDS_S = 0.2
@@ -38,10 +41,10 @@ class Child:
     """A running server with its pipes.
 
     One thread drains standard error and one waits for the end of the process; reading its output is left to others.
+    The pipes are the file objects of `subprocess`, which gevent, where patched in, makes cooperative.
 
     :param patience_s: how long each step of `end` waits for the process to go.
-    :ivar input: the writer of its standard input.
-    :ivar output: the reader of its standard output.
+    :ivar command: the command as it may be shown.
     :ivar exited: set when the process has ended and is reaped.
     :raises ConnectionLost: when the process cannot be started.
     """
@@ -49,11 +52,10 @@ class Child:
     def __init__(
         self,
         command: list[str],
-        env: dict[str, str] | None,
-        cwd: str | None,
+        env: dict[str, str] | None = None,
+        cwd: str | None = None,
         stderr: Sink = None,
         patience_s: float = PATIENCE_S,
-        queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self.command = shown(command)
         self.patience_s = patience_s
@@ -61,53 +63,128 @@ class Child:
         self._owner = os.getpid()
         self._sink = stderr
         self._tail = b""
-        self._sweeping = threading.Lock()  # taken once, by whoever ends what is left of the group
+        self._sweeping = threading.Lock()  # taken once, by the thread that ends what is left of the group
         self._swept = threading.Event()
         self._killed = False
-        self._process, self._stop = _spawn(command, environment(env), cwd)
-        self.input = Writer(self._process.stdin, queue_bytes)
-        self.output = Reader(self._process.stdout, self._stop)
-        self._errors = Reader(self._process.stderr, self._stop)
-        _live.add(self)
+        self._process = _spawn(command, environment(env), cwd)
+        # Guards _unsent and the input pipe, its closing too; nobody waits for room while holding it.
+        self._input_lock = threading.Lock()
+        # Held by the one caller that polls a full pipe, so that room does not wake them all. It guards nothing: the
+        # others try again after each step.
+        self._watch = threading.Lock()
+        self._unsent = memoryview(b"")  # the end of the line whose beginning is written
+        if hasattr(select, "poll"):
+            # On other systems, such as Windows, a write waits until the server reads or ends.
+            os.set_blocking(self._process.stdin.fileno(), False)
         self._drainer = threading.Thread(target=self._drain, name="minimcp-stdio-errors", daemon=True)
+        _live.add(self)
 
-    def watch(self, reader: threading.Thread, on_exit: Callable[[], None]) -> None:
+    def start(self, reader: threading.Thread, on_exit: Callable[[], None]) -> None:
         """Start the threads.
 
-        :param reader: reads `output` to its end and closes it.
+        :param reader: calls `read` until the output ends, then `close_output`.
         :param on_exit: called on a thread of its own when the process has ended and is reaped.
         :raises ConnectionLost: when the system has no thread to give; the process is ended then.
         """
         waiter = threading.Thread(target=self._wait, args=(on_exit,), name="minimcp-stdio-wait", daemon=True)
-        started = []
         try:
             for thread in (reader, self._drainer, waiter):
                 thread.start()
-                started.append(thread)
         except RuntimeError as error:
             self.signal(_SIGKILL)
             self._process.wait()
             self.exited.set()
             self.sweep()
-            if reader not in started:
-                self.output.close()
-            if self._drainer not in started:
-                self._errors.close()
+            if reader.ident is None:
+                self.close_output()
+            if self._drainer.ident is None:
+                self._process.stderr.close()
             raise ConnectionLost(f"The server {self.command} was not started: {error}", "always") from None
 
+    def read(self) -> bytes:
+        """Wait for output and return some, b"" at its end."""
+        return _read(self._process.stdout)
+
+    def close_output(self) -> None:
+        """Close the output, once nothing reads it any more."""
+        self._process.stdout.close()
+
+    def write(self, line: bytes, timeout_s: float | None) -> None:
+        """Write a line to the input, waiting while the pipe is full.
+
+        The end of a line that was only begun in time is kept, and written before the next one.
+
+        :raises OSError: when the server cannot read any more.
+        :raises Timeout: when the line is not written in time; `retry` is "always" if none of it is.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        begun = watching = False
+        try:
+            while True:
+                with self._input_lock:
+                    if self._unsent:
+                        self._unsent = self._unsent[self._put(self._unsent) :]
+                    if begun and (not self._unsent or self._unsent.obj is not line):
+                        return
+                    if not begun and not self._unsent:
+                        sent = self._put(line)
+                        if sent == len(line):
+                            return
+                        if sent:
+                            begun = True
+                            self._unsent = memoryview(line)[sent:]
+                left = _STEP_S if until is None else min(until - time.monotonic(), _STEP_S)
+                if left <= 0:
+                    raise Timeout(f"The server {self.command} did not read in time", None if begun else "always")
+                if watching:
+                    self._wait_for_room(left)
+                else:
+                    watching = self._watch.acquire(timeout=left)
+        finally:
+            if watching:
+                self._watch.release()
+
+    def _put(self, data: bytes | memoryview) -> int:
+        """Write as much as the pipe has room for, and return how much that was."""
+        try:
+            return os.write(self._process.stdin.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except ValueError:
+            raise BrokenPipeError("the input is closed") from None
+
+    def _wait_for_room(self, timeout_s: float) -> None:
+        poller = select.poll()
+        try:
+            poller.register(self._process.stdin.fileno(), select.POLLOUT)
+        except ValueError:
+            return  # It was closed, which the next write reports.
+        poller.poll(timeout_s * 1000)
+
+    def close_input(self) -> None:
+        """Close the input, any number of times; what was not written is dropped."""
+        # Where a write can only block, it has the lock until the process is killed, and `sweep` comes here again.
+        if self._input_lock.acquire(timeout=_STEP_S):
+            try:
+                self._process.stdin.close()
+            except OSError:
+                pass
+            finally:
+                self._input_lock.release()
+
     def _drain(self) -> None:
-        """Read standard error to its end, whatever its reader does: a server would stop at a full pipe."""
+        """Read standard error to its end, whatever becomes of the lines: a server would stop at a full pipe."""
         rest = b""
-        while chunk := self._errors.read():
+        while chunk := _read(self._process.stderr):
             self._tail = (self._tail + chunk)[-_TAIL:]
             *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > CHUNK:
+            if len(rest) > _CHUNK:
                 lines, rest = [*lines, rest], b""
             for line in lines:
                 self._tell(line)
         if rest:
             self._tell(rest)
-        self._errors.close()
+        self._process.stderr.close()
 
     def _tell(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip("\r")
@@ -119,7 +196,7 @@ class Child:
             else:
                 self._sink.write(text + "\n")
         except Exception:
-            log.exception("what takes the lines of standard error failed; it gets no more of them")
+            log.exception("the function or file for standard error failed; it gets no more lines")
             self._sink = None
 
     def _wait(self, on_exit: Callable[[], None]) -> None:
@@ -136,10 +213,14 @@ class Child:
         end([self])
 
     def abandon(self) -> None:
-        """Make `output` end, whose reader then ends the process. Takes no lock: it runs inside the collector."""
-        self._stop.set()
-        if not CAN_POLL:
-            self._process.kill()
+        """End the process on a thread of its own, without waiting and without a lock: the collector calls this."""
+        if self._owner != os.getpid() or self._swept.is_set():
+            return
+        try:
+            # Not a `threading.Thread`, whose start takes locks and waits.
+            _thread.start_new_thread(self.end, ())
+        except RuntimeError:
+            self.signal(_SIGKILL)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process and its group, if there is anything left of it."""
@@ -155,7 +236,7 @@ class Child:
             pass
 
     def sweep(self) -> None:
-        """End what a process that is gone left of its group, and let go of the pipes."""
+        """End what a process that is gone left of its group, and close its input."""
         if not self._sweeping.acquire(blocking=False):
             self._swept.wait(self.patience_s + 1)
             return
@@ -165,8 +246,7 @@ class Child:
             while self._group_lives() and time.monotonic() < until:
                 time.sleep(0.02)
             self.signal(_SIGKILL)
-        self.input.close()
-        self._stop.set()
+        self.close_input()
         _live.discard(self)
         self._swept.set()
 
@@ -178,7 +258,7 @@ class Child:
         return True
 
     def fate(self) -> str:
-        """What became of the process, and the last it said, for an error message."""
+        """Return what became of the process, and the last it wrote to standard error, for an error message."""
         # A grandchild may keep the pipe open, so not for ever.
         self._drainer.join(_LAST_WORDS_S)
         code = self._process.returncode
@@ -200,11 +280,19 @@ class Child:
         return f"The server {self.command} {text}{said}"
 
 
+def _read(pipe: Any) -> bytes:
+    try:
+        chunk: bytes = pipe.read(_CHUNK)
+    except (OSError, ValueError):
+        return b""
+    return chunk
+
+
 def end(children: Iterable[Child]) -> None:
     """End several processes at once, so that together they take no longer than one. Spec: TRN-023, BASE-113"""
     children = list(children)
     for child in children:
-        child.input.close()
+        child.close_input()
     for number in (signal.SIGTERM, _SIGKILL):
         if _all_exited(children):
             break
@@ -221,20 +309,15 @@ def _all_exited(children: list[Child]) -> bool:
     return all(child.exited.wait(max(0.0, until - time.monotonic())) for child in children)
 
 
-def _spawn(command: list[str], env: dict[str, str], cwd: str | None) -> tuple[Any, Stop]:
-    """The process, and what its two readers wait for beside their pipes."""
+def _spawn(command: list[str], env: dict[str, str], cwd: str | None) -> Any:
     words = find(command, env, cwd)
     options: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     pipe = subprocess.PIPE
-    stop = None
     try:
-        stop = Stop(2)
-        return subprocess.Popen(words, 0, None, pipe, pipe, pipe, env=env, cwd=cwd, close_fds=True, **options), stop
+        return subprocess.Popen(words, 0, None, pipe, pipe, pipe, env=env, cwd=cwd, close_fds=True, **options)
     except (OSError, TypeError, ValueError) as error:
-        if stop is not None:
-            stop.close()
         raise ConnectionLost(f"The server {shown(command)} did not start: {error}", "always") from None
 
 
@@ -258,14 +341,13 @@ def _end_all() -> None:
 
 
 def _forget_all() -> None:
-    """In a forked process: let go of the parent's pipes, or else a server would not see that its input was closed."""
+    """Close the parent's pipes in a forked process, or else a server would not see that its input was closed."""
     for child in _live:
         process = child._process
         for pipe in (process.stdin, process.stdout, process.stderr):
             if isinstance(pipe, io.FileIO):
                 pipe.close()
-        child._stop.close()
-        # It is not ours to wait for; without this it would be told of as still running.
+        # Only the parent waits for it; without this `subprocess` warns that it is still running.
         process.returncode = 0
     _live.clear()
 

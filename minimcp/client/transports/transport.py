@@ -13,7 +13,7 @@ from ...engines.errors import ClientError, ConnectionLost
 
 Message = dict[str, Any]
 OnMessage = Callable[[Message], None]
-# Called as `record(direction, message, **what the transport knows)`; see `trace`.
+# Called as `record(direction, message, **what the transport knows)`; see `engines.trace`.
 Record = Callable[..., None]
 
 

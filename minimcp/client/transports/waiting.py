@@ -92,10 +92,6 @@ class Queued(Exchange):
             raise self._error or ConnectionLost("The connection is closed")
         return message
 
-    def ready(self) -> bool:
-        """Whether `receive` returns or raises at once."""
-        return len(self._messages) > 0
-
     def abort(self, error: ClientError) -> None:
         """End the exchange with an error; what arrived before is still received."""
         if self._error is None:

@@ -1,30 +1,31 @@
 """A WSGI callable as a server: Streamable HTTP without a port, for tests of headers, authentication and middleware.
 
-The application runs on the thread that calls it, and its iterable is advanced as the reply is asked for. What runs on
-the caller's own thread cannot be interrupted, so a timeout and a cancellation take effect between two pieces of the
-answer; an event stream has one at least with every keep-alive comment.
+The application runs on the thread that calls it, and its iterable is advanced as the reply is read. It cannot be
+interrupted there, so a timeout and a cancellation take effect between two pieces of the answer; an event stream has one
+at least with every keep-alive comment.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from ...engines.errors import ConnectionLost, Timeout
-from ...engines.http_client.pool import Pool
-from ...engines.http_client.response import Headers
-from ...engines.http_client.settings import Fields, HttpSettings
+from ...engines.http_client.auth import SignedAnswer, is_native
+from ...engines.http_client.pool import Outgoing, Pool
+from ...engines.http_client.response import Fields, Headers
+from ...engines.http_client.settings import text_of
 from .http import HttpTransport
 
 
 class WsgiTransport(HttpTransport):
     """A way to a WSGI application.
 
-    :param url: the address the application is to think it has; its path is where the MCP endpoint is.
+    :param url: the address in the environ; its path is that of the MCP endpoint.
     :param headers: sent with every request.
-    :param auth: as `requests` takes it; hooks that send a request again are not of use here.
+    :param auth: as for `HttpTransport`; one made for `requests` is asked for headers only.
     """
 
     kind = "wsgi"
@@ -41,38 +42,49 @@ class WsgiTransport(HttpTransport):
         self._app = app
         super().__init__(url, headers=headers, auth=auth, limits=limits)
 
-    def _make_web(self, headers: Optional[Headers], auth: Any, session: Any) -> Pool:
-        return _Calls(self._app, self.url, headers, auth, self.limits)
+    def _make_pool(self, headers: Optional[Headers], auth: Any, session: Any) -> Pool:
+        if callable(auth) and not is_native(auth):
+            auth = _Prepared(auth)
+        return WsgiPool(self._app, self.url, headers, auth, self.limits)
 
 
-class _Calls(Pool):
+class _Prepared:
+    """An auth of `requests`, asked for the headers it adds and nothing else."""
+
+    def __init__(self, auth: Any) -> None:
+        self._auth = auth
+
+    def sign(self, method: str, url: str, headers: Headers) -> Headers:
+        import requests
+
+        prepared = requests.Request(method, url, headers=headers, auth=self._auth).prepare()
+        return {name: text_of(value) for name, value in prepared.headers.items() if name.lower() != "content-length"}
+
+    def answered(self, answers: Sequence[SignedAnswer]) -> bool:
+        return False
+
+
+class WsgiPool(Pool):
     """Requests that are calls of an application."""
 
-    def __init__(self, app: Any, url: str, headers: Optional[Headers], auth: Any, limits: dict[str, float]) -> None:
-        super().__init__(url, headers, auth, None, limits)
+    def __init__(
+        self, app: Any, url: str, headers: Optional[Headers], auth: Any, limits: Optional[Mapping[str, float]]
+    ) -> None:
+        super().__init__(url, headers, auth, limits)
         self._app = app
 
-    def open(
-        self,
-        setup: HttpSettings,
-        method: str,
-        url: str,
-        fields: Fields,
-        body: bytes,
-        prepared: Any,
-        deadline: float | None,
-    ) -> _Called:
+    def open(self, request: Outgoing, deadline: float | None) -> WsgiResponse:
         """Call the application up to the first piece of its answer."""
         from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-        parts = urlsplit(url)
+        parts = urlsplit(request.url)
         builder = EnvironBuilder(
             path=parts.path or "/",
             base_url=f"{parts.scheme}://{parts.netloc}/",
             query_string=parts.query,
-            method=method,
-            headers=list(fields.values()),
-            data=body or None,
+            method=request.method,
+            headers=list(request.fields.values()),
+            data=request.body or None,
             # A thread of the client may hold the GET stream while others make calls.
             multithread=True,
         )
@@ -80,32 +92,28 @@ class _Calls(Pool):
             pieces, status, headers = run_wsgi_app(self._app, builder.get_environ())
         except Exception as problem:
             raise ConnectionLost(f"The application failed: {type(problem).__name__}: {problem}") from problem
-        return _Called(pieces, status, headers)
-
-    def keep(self, setup: HttpSettings, source: Any) -> None:
-        """There is no connection to keep."""
-        source.close()
+        return WsgiResponse(pieces, status, headers)
 
 
-class _Called:
-    """The answer of an application, like `reading.Incoming`."""
+class WsgiResponse:
+    """The answer of an application; see `http_client.response.AnyResponse`."""
 
-    connection = None
-    reusable = False
+    sent: Optional[Fields] = None
+    paused_s = 0.0
 
     def __init__(self, pieces: Any, status: str, headers: Any) -> None:
         self.status = int(status.split(" ")[0])
         self.headers: Headers = {name.lower(): value for name, value in headers.items()}
-        self.cookies = headers.getlist("Set-Cookie")
+        self.cookies: list[str] = headers.getlist("Set-Cookie")
         self.finished = False
         self._close = getattr(pieces, "close", None)
         self._pieces: Iterator[bytes] = iter(pieces)
 
     def head(self, deadline: float | None) -> None:
-        """It is there already."""
+        """Return; the head is there already."""
 
     def read(self, deadline: float | None) -> bytes:
-        """The next piece, or b"" at the end."""
+        """Return the next piece, or b"" at the end."""
         while not self.finished:
             if deadline is not None and time.monotonic() >= deadline:
                 raise Timeout("The application did not answer in time")
@@ -119,7 +127,7 @@ class _Called:
         return b""
 
     def shutdown(self) -> None:
-        """Nothing wakes an application; whoever reads notices before the next piece."""
+        """Do nothing: an application cannot be woken, and its reader notices before the next piece."""
 
     def close(self) -> None:
         """Tell the application that nobody reads on."""

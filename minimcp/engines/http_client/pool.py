@@ -1,61 +1,80 @@
-"""HTTP requests to one address with the settings of a `requests.Session`, without its work on every request.
-
-Where the session's adapter is the one of `requests` and no proxy is in between, its connection pool makes and verifies
-the connections, and what goes over them is written and read here. Otherwise the adapter sends, and a request is under
-way only once the head of its response is there.
-"""
+"""HTTP requests to one address over connections that are kept and used again."""
 
 from __future__ import annotations
 
-import os
 import re
 import select
 import socket
-import threading
 import time
-from collections.abc import Callable
-from typing import Any, Optional
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Optional, Union
 from urllib.parse import quote, urlsplit
 
 from ..addresses import origin
 from ..errors import ClientError, ConnectionLost, ProtocolError, Timeout
+from ..fork import PerProcess
+from .auth import Auth, attach, is_native
+from .raw_connection import Check, RawConnection
 from .reply import Reply
-from .response import Headers, RequestsResponse, Response
-from .settings import Fields, HttpSettings, text_of
+from .response import LIMITS, AnyResponse, Fields, Headers, Response
+from .settings import HttpSettings
 
 _FORBIDDEN = re.compile(r"[\r\n\0]")
 _TARGET = re.compile(r"[!-~]+\Z")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 # How long to wait for the end of a stream whose last event was read, before its connection is given up.
-_END_S = 0.01
+END_S = 0.01
+
+
+class Outgoing(NamedTuple):
+    """A request that is ready to be sent.
+
+    :ivar foreign: the same as a `requests.PreparedRequest`, where `requests` sends it.
+    """
+
+    method: str
+    url: str
+    fields: Fields
+    body: bytes
+    foreign: Any = None
 
 
 class Pool:
-    """Makes requests; used by any number of threads, and in a forked child with connections of its own."""
+    """Makes requests; used by any number of threads, and in a forked child with connections of its own.
 
-    def __init__(self, url: str, headers: Optional[Headers], auth: Any, session: Any, limits: dict[str, float]) -> None:
-        self.url = url
-        self.limits = limits
-        self._given = (url, headers, auth, session)
-        self._lock = threading.Lock()  # held while the setup is made
-        self._setup: HttpSettings | None = None
-        self._closed = False
+    :param headers: sent with every request, unless a request has its own under the same name.
+    :param auth: a user and a password, or credentials with the two methods of `auth.Auth`.
+    :param limits: overrides for `response.LIMITS`.
+    :param verify: as for `requests`: True, or the path of the certificates to trust.
+    :param check: called with the IP address of every new connection before anything is sent over it.
+    """
 
-    def setup(self) -> HttpSettings:
-        """What this process makes its requests with.
+    def __init__(
+        self,
+        url: str,
+        headers: Optional[Mapping[str, Any]] = None,
+        auth: Union[Auth, tuple[str, str], None] = None,
+        limits: Optional[Mapping[str, float]] = None,
+        *,
+        verify: Union[bool, str] = True,
+        check: Check | None = None,
+    ) -> None:
+        self.auth: Auth | None = auth if is_native(auth) else None  # type: ignore[assignment]
+        # Whether preparing a request may take the time of a person.
+        self.pauses = self.auth is not None
+        self.limits = {**LIMITS, **(limits or {})}
+        self.settings = PerProcess(lambda: HttpSettings(url, headers, auth, verify, check))
+        # Until the first request there is nothing to close.
+        self._closed = True
+        self._fingerprint = ("", "")
 
-        :raises ProtocolError: for an address or settings that cannot be used.
+    def ready(self) -> None:
+        """Check the address and the settings, without a connection.
+
+        :raises ProtocolError: when they cannot be used.
         """
-        setup = self._setup
-        if setup is not None and setup.pid == os.getpid():
-            return setup
-        if setup is not None:
-            # The parent may have held it while it forked.
-            self._lock = threading.Lock()
-        with self._lock:
-            if self._setup is None or self._setup.pid != os.getpid():
-                self._setup = HttpSettings(*self._given)
-            return self._setup
+        self.settings()
 
     def request(
         self,
@@ -65,80 +84,49 @@ class Pool:
         deadline: float | None,
         url: str | None = None,
         before: Optional[Callable[[Headers], Any]] = None,
+        raw: bool = False,
     ) -> Reply:
         """Send a request.
 
-        :param headers: they prevail over those of the setup.
-        :param deadline: put off by the time that the auth takes, which may ask a person.
+        :param headers: they prevail over those of the pool.
+        :param deadline: a `time.monotonic()`; put off by the time that the auth takes, which may ask a person.
         :param url: another address of the same origin.
-        :param before: takes the headers just before they are sent.
+        :param before: called with the headers just before they are sent.
+        :param raw: whether to return redirects and compressed answers as they come, instead of following or refusing.
         :raises ClientError: when it could not be sent; `retry` is "always" when the server surely did not run it.
         """
-        setup = self.setup()
         self._closed = False
-        url = url or setup.url
-        fields = {**setup.fields, **{name.lower(): (name, value) for name, value in headers.items()}}
+        base_url, base = self.base()
+        fields = {**base, **{name.lower(): (name, value) for name, value in headers.items()}}
         if body:
             fields["content-length"] = ("Content-Length", str(len(body)))
-        prepared: Any = None
-        began = time.monotonic()
-        if setup.auth is not None or setup.hooks or setup.connect is None or setup.cookies:
-            prepared = self._prepare(setup, method, url, fields, body)
-            fields = {name.lower(): (name, text_of(value)) for name, value in prepared.headers.items()}
-            body = prepared.body or b""
-        reply = Reply(self, setup, method, fields, body, prepared)
-        if setup.auth is not None:
-            reply.paused_s = time.monotonic() - began
-            deadline = None if deadline is None else deadline + reply.paused_s
-        if before is not None:
-            before(reply.sent)
-        reply.send(url if prepared is None else prepared.url, deadline)
+        reply = Reply(self, method, fields, body, base_url, raw)
+        reply.send(url or base_url, deadline, before)
         return reply
 
-    def _prepare(self, setup: HttpSettings, method: str, url: str, fields: Fields, body: bytes) -> Any:
-        """Build what `requests` lets its auth and hooks work on, and let them."""
-        import requests
+    def base(self) -> tuple[str, Fields]:
+        """Return the address and the headers that every request has."""
+        settings = self.settings()
+        return settings.url, settings.fields
 
-        prepared: Any = requests.PreparedRequest()
-        get_cookies: Any = requests.cookies.get_cookie_header
-        prepared.method = method
-        prepared.url = url
-        prepared.headers = requests.structures.CaseInsensitiveDict(fields.values())
-        prepared.body = body or None
-        prepared.hooks = {"response": list(setup.hooks)}
-        prepared._cookies = setup.session.cookies
-        if setup.cookies and "cookie" not in fields:
-            cookie = get_cookies(setup.cookies, prepared)
-            if cookie is not None:
-                prepared.headers["Cookie"] = cookie
-        if setup.auth is not None:
-            prepared = setup.auth(prepared)
-            if isinstance(prepared.body, str):
-                prepared.body = prepared.body.encode("utf-8")
-            if method == "POST":
-                prepared.headers["Content-Length"] = str(len(prepared.body or b""))
-            if origin(prepared.url) != origin(setup.url):
-                raise ProtocolError("The auth changed the address of a request to another origin")
-        return prepared
+    def prepare(self, method: str, url: str, fields: Fields, body: bytes) -> Outgoing:
+        """Add cookies and credentials to a request."""
+        cookie = self.settings().cookies.header(url)
+        if cookie is not None and "cookie" not in fields:
+            fields = {**fields, "cookie": ("Cookie", cookie)}
+        if self.auth is not None:
+            more = self.auth.sign(method, url, dict(fields.values()))
+            fields = {**fields, **{name.lower(): (name, value) for name, value in more.items()}}
+        return Outgoing(method, url, fields, body)
 
-    def open(
-        self,
-        setup: HttpSettings,
-        method: str,
-        url: str,
-        fields: Fields,
-        body: bytes,
-        prepared: Any,
-        deadline: float | None,
-    ) -> Any:
+    def open(self, request: Outgoing, deadline: float | None) -> AnyResponse:
         """Send a request and return what its response is read from."""
-        if setup.connect is None:
-            return self._by_adapter(setup, prepared, url, deadline)
-        data = _head(method, url, fields) + body
+        settings = self.settings()
+        data = _head(request) + request.body
         while True:
-            source = self._idle(setup)
+            source = self._idle(settings)
             fresh = source is None
-            connection = self._connect(setup, deadline) if source is None else source.connection
+            connection = self._connect(settings, deadline) if source is None else source.connection
             try:
                 connection.sock.settimeout(None if deadline is None else max(deadline - time.monotonic(), 0.001))
                 connection.sock.sendall(data)
@@ -154,13 +142,13 @@ class Pool:
                     connection.close()
                     raise ConnectionLost(f"The request could not be sent: {problem}", "always") from None
                 # A refusal of what is too long may be waiting there.
-            return Response(connection, int(self.limits["head_bytes"]), method)
+            return Response(connection, int(self.limits["head_bytes"]), request.method)
 
-    def _idle(self, setup: HttpSettings) -> Response | None:
-        """A connection that was used before and still stands."""
-        while setup.idle:
+    def _idle(self, settings: HttpSettings) -> Response | None:
+        """Take a connection that was used before and still stands."""
+        while settings.idle:
             try:
-                source = setup.idle.pop()
+                source = settings.idle.pop()
             except IndexError:
                 return None
             if time.monotonic() - source.kept_at > self.limits["idle_s"]:
@@ -168,7 +156,7 @@ class Pool:
                 source.close()
                 continue
             try:
-                end = time.monotonic() + _END_S
+                end = time.monotonic() + END_S
                 while not source.finished and source.read(end):
                     pass
             except ClientError:
@@ -178,73 +166,84 @@ class Pool:
             source.close()
         return None
 
-    def _connect(self, setup: HttpSettings, deadline: float | None) -> Any:
-        assert setup.connect is not None
-        connection = setup.connect()
+    def _connect(self, settings: HttpSettings, deadline: float | None) -> RawConnection:
+        connection = settings.connection()
         left = self.limits["connect_s"]
         if deadline is not None:
             left = min(left, max(deadline - time.monotonic(), 0.001))
-        connection.timeout = left
         try:
-            connection.connect()
-        except Exception as problem:
-            # An OSError, or what urllib3 makes of one.
+            connection.connect(left)
+        except (OSError, ValueError) as problem:
+            # A ValueError is about a host name that is none.
             connection.close()
             if deadline is not None and time.monotonic() >= deadline:
-                raise Timeout(f"No connection to {origin(setup.url)} in time", "always") from None
-            retry = "never" if "SSL" in type(problem).__name__ or "Certificate" in type(problem).__name__ else "always"
-            raise ConnectionLost(f"No connection to {origin(setup.url)}: {problem}", retry) from None
+                raise Timeout(f"No connection to {origin(settings.url)} in time", "always") from None
+            retry = "never" if "SSL" in type(problem).__name__ else "always"
+            raise ConnectionLost(f"No connection to {origin(settings.url)}: {problem}", retry) from None
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
-    def _by_adapter(self, setup: HttpSettings, prepared: Any, url: str, deadline: float | None) -> RequestsResponse:
-        import requests
+    def received(self, url: str, source: AnyResponse) -> None:
+        """Keep the cookies of a response whose head is there."""
+        if source.cookies:
+            self.settings().cookies.take(url, source.cookies)
 
-        prepared.url = url
-        try:
-            response = setup.adapter.send(prepared, **self.send_options(setup, deadline))
-        except requests.exceptions.Timeout as problem:
-            never_sent = isinstance(problem, requests.exceptions.ConnectTimeout)
-            raise Timeout("The server did not answer in time", "always" if never_sent else None) from None
-        except (requests.RequestException, OSError) as problem:
-            retry = "never" if isinstance(problem, requests.exceptions.SSLError) else None
-            raise ConnectionLost(f"No answer from {origin(url)}: {problem}", retry) from None
-        return RequestsResponse(response)
-
-    def send_options(self, setup: HttpSettings, deadline: float | None) -> dict[str, Any]:
-        """What an adapter's `send` is called with."""
-        left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
-        connect_s = self.limits["connect_s"]
-        return {**setup.settings, "timeout": (connect_s if left is None else min(left, connect_s), left)}
-
-    def keep(self, setup: HttpSettings, source: Any) -> None:
+    def keep(self, source: AnyResponse) -> None:
         """Take back a connection whose response was read, or may end at any moment."""
-        if isinstance(source, RequestsResponse):
-            source.drain(time.monotonic() + _END_S)
+        settings = self.settings()
+        if not isinstance(source, Response) or source.connection.pid != settings.pid:
             source.close()
             return
-        full = len(setup.idle) >= self.limits["idle_connections"]
-        if full or self._closed or setup.pid != os.getpid():
+        if self._closed or len(settings.idle) >= self.limits["idle_connections"]:
             source.close()
         else:
             source.kept_at = time.monotonic()
-            setup.idle.append(source)
+            settings.idle.append(source)
 
     def close(self) -> None:
         """Close the connections that are not in use, and those in use as they come back."""
-        self._closed = True
-        setup = self._setup
-        if setup is None or setup.pid != os.getpid():
+        if self._closed:
             return
-        while setup.idle:
+        self._closed = True
+        idle = self.settings().idle
+        while idle:
             try:
-                setup.idle.pop().close()
+                idle.pop().close()
             except IndexError:
                 break
-        setup.close()
+
+    def fingerprint(self, credentials: str) -> str:
+        """Return a digest of credentials, "" for none; that of the newest ones is remembered."""
+        if not credentials:
+            return ""
+        known, digest = self._fingerprint
+        if known != credentials:
+            import hashlib
+
+            digest = hashlib.sha256(credentials.encode("latin-1", "replace")).hexdigest()[:16]
+            self._fingerprint = credentials, digest
+        return digest
 
 
-def _head(method: str, url: str, fields: Fields) -> bytes:
-    parts = urlsplit(url)
+def make_pool(
+    url: str, headers: Optional[Mapping[str, Any]], auth: Any, session: Any, limits: Optional[Mapping[str, float]]
+) -> Pool:
+    """Make a pool: one of its own connections, or where something was made for `requests`, one that leaves all to it.
+
+    :param auth: a user and a password, credentials as in `auth.Auth`, or what `requests` takes.
+    :param session: a requests.Session or None.
+    """
+    if session is None and (auth is None or isinstance(auth, tuple) or is_native(auth)):
+        return Pool(url, headers, auth, limits)
+    from .foreign import SessionPool
+
+    return SessionPool(url, headers, partial(attach, auth) if is_native(auth) else auth, session, limits)
+
+
+def _head(request: Outgoing) -> bytes:
+    parts = urlsplit(request.url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if not _TARGET.match(target):
         target = quote(target, safe="!#$%&'()*+,/:;=?@[]~")
@@ -252,10 +251,10 @@ def _head(method: str, url: str, fields: Fields) -> bytes:
     default = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
     if default and host.endswith(default):
         host = host[: -len(default)]
-    lines = [f"{method} {target} HTTP/1.1"]
-    if "host" not in fields:
+    lines = [f"{request.method} {target} HTTP/1.1"]
+    if "host" not in request.fields:
         lines.append(f"Host: {host}")
-    for name, value in fields.values():
+    for name, value in request.fields.values():
         if _FORBIDDEN.search(value) or not _NAME.match(name):
             raise ProtocolError(f"The header {name[:100]!r} has characters that a header may not have")
         lines.append(f"{name}: {value}")
@@ -266,7 +265,7 @@ def _head(method: str, url: str, fields: Fields) -> bytes:
 
 
 def _readable(sock: Any) -> bool:
-    """Whether there is something to read on a socket, such as its end."""
+    """Say whether there is something to read on a socket, such as its end."""
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(sock, select.POLLIN)

@@ -1,48 +1,55 @@
-"""One HTTP request and its response: redirects, hooks and cookies, read by one thread and closed by any."""
+"""One HTTP request and its response: credentials, redirects, and a body that is read by one thread, closed by any."""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Optional
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from ..addresses import origin, show
 from ..errors import ClientError, ConnectionLost, ProtocolError
-from .response import Headers, RequestsResponse
-from .settings import Fields, HttpSettings, text_of
+from .auth import SignedAnswer
+from .response import AnyResponse, Fields, Headers
+
+if TYPE_CHECKING:
+    from .pool import Pool
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
+# How often credentials may have a request sent again.
+_MOST_ANSWERS = 10
 _EXCERPT = 2000
 _EXCERPT_BYTES = 1024 * 1024
 _EXCERPT_S = 5.0
 
 
 class Reply:
-    """One request and the response to it; read by one thread, closed by any.
+    """One request and the response to it.
 
-    :param web: the `Pool` that opens connections and takes them back.
+    :param pool: opens connections and takes them back.
+    :param base_url: its origin is the one that requests may go to.
     :ivar url: the address it was sent to, after redirects.
-    :ivar sent: the headers that were sent.
-    :ivar paused_s: what the auth and hooks took of the time; they may have asked a person.
+    :ivar paused_s: seconds that the auth and hooks took; they may have asked a person.
     :ivar status: 0 until `head` has returned.
     :ivar headers: of the response, by lower-case name.
     """
 
-    def __init__(self, web: Any, setup: HttpSettings, method: str, fields: Fields, body: bytes, prepared: Any) -> None:
+    def __init__(self, pool: Pool, method: str, fields: Fields, body: bytes, base_url: str, raw: bool) -> None:
+        self.url = ""
         self.paused_s = 0.0
         self.status = 0
         self.headers: Headers = {}
-        self._web = web
-        self._setup = setup
+        self._pool = pool
         self._method = method
-        self._fields = fields
+        self._given = self._fields = fields
         self._body = body
-        self._prepared = prepared
-        self.url = ""
+        self._base_url = base_url
+        self._raw = raw
         self._hops = 0
-        self._source: Any = None
+        self._answers: list[SignedAnswer] = []
+        self._source: Optional[AnyResponse] = None
         self._lock = threading.Lock()  # guards _source, _busy and _closed
         self._busy = False
         self._closed = False
@@ -53,26 +60,32 @@ class Reply:
         return dict(self._fields.values())
 
     def field(self, name: str) -> str:
-        """A header that was sent, "" without it."""
+        """Return a header that was sent, "" without it."""
         return self._fields.get(name, ("", ""))[1]
 
     def until(self, deadline: float | None) -> float | None:
-        """A deadline that was set before the request, put off by the time that the auth and hooks took."""
+        """Put a deadline that was set before the request off by the time that the auth and hooks took."""
         return None if deadline is None else deadline + self.paused_s
 
     def identity(self) -> str:
-        """A fingerprint of the credentials that were sent, "" for none."""
-        value = self.field("authorization")
-        if not value:
-            return ""
-        import hashlib
+        """Return a fingerprint of the credentials that were sent, "" for none."""
+        return self._pool.fingerprint(self.field("authorization"))
 
-        return hashlib.sha256(value.encode("latin-1", "replace")).hexdigest()[:16]
-
-    def send(self, url: str, deadline: float | None) -> None:
+    def send(self, url: str, deadline: float | None, before: Optional[Callable[[Headers], Any]] = None) -> None:
         """Send the request to a URL of the same origin."""
         self.url = url
-        source = self._web.open(self._setup, self._method, url, self._fields, self._body, self._prepared, deadline)
+        began = time.monotonic()
+        outgoing = self._pool.prepare(self._method, url, self._given, self._body)
+        if self._pool.pauses:
+            pause = time.monotonic() - began
+            self.paused_s += pause
+            deadline = None if deadline is None else deadline + pause
+        self.url, self._fields = outgoing.url, outgoing.fields
+        if before is not None:
+            before(self.sent)
+        source = self._pool.open(outgoing, deadline)
+        self.paused_s += source.paused_s
+        self._fields = source.sent or outgoing.fields
         with self._lock:
             self._source = source
             closed = self._closed
@@ -86,32 +99,62 @@ class Reply:
         :raises Timeout: when it does not come in time; call it again.
         :raises ProtocolError: for a redirect to elsewhere, or a head that is not HTTP.
         """
+        before_s = self.paused_s
+
+        def until() -> float | None:
+            # The time that the auth takes does not count.
+            return None if deadline is None else deadline + self.paused_s - before_s
+
         while not self.status:
+            source = self._source
+            if source is None:
+                # A second request could not be sent in time.
+                self.send(self.url, until())
+                continue
             self._enter()
             try:
-                self._source.head(deadline)
+                source.head(until())
             finally:
                 self._leave()
-            source = self._source
-            if source.cookies:
-                self._take_cookies(source.cookies)
-            if self._prepared is not None and self._prepared.hooks.get("response"):
-                began = time.monotonic()
-                source = self._hook(source, deadline)
-                self.paused_s += time.monotonic() - began
-            if source.status in _REDIRECTS and "location" in source.headers:
-                self._redirect(source, deadline)
-                continue
-            if source.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+            self._pool.received(self.url, source)
+            if self._refused(source):
+                self._send_again(source, self.url, until())
+            elif not self._raw and source.status in _REDIRECTS and "location" in source.headers:
+                there = self._redirect(source)
+                while self.read(until()):
+                    pass
+                self._send_again(source, there, until())
+            elif not self._raw and source.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
                 raise ProtocolError("The server compressed its answer, which it was asked not to do")
-            self.headers = source.headers
-            self.status = source.status
+            else:
+                self.headers = source.headers
+                self.status = source.status
         return self.status
 
-    def _redirect(self, source: Any, deadline: float | None) -> None:
-        """Go where the server points, if that is the same origin and asks for the same request. Spec: T145"""
+    def _refused(self, source: AnyResponse) -> bool:
+        """Show an answer to the auth, and say whether it wants the request sent again."""
+        auth = self._pool.auth
+        if auth is None or len(self._answers) >= _MOST_ANSWERS:
+            return False
+        began = time.monotonic()
+        sent = {name: value for name, (_, value) in self._fields.items()}
+        self._answers.append(SignedAnswer(self._method, self.url, source.status, source.headers, sent))
+        again = auth.answered(self._answers)
+        self.paused_s += time.monotonic() - began
+        return again
+
+    def _send_again(self, source: AnyResponse, url: str, deadline: float | None) -> None:
+        with self._lock:
+            self._source = None
+            closed = self._closed
+        if not closed:
+            self._pool.keep(source)
+        self.send(url, deadline)
+
+    def _redirect(self, source: AnyResponse) -> str:
+        """Return where the server points, if that is the same origin and asks for the same request. Spec: T145"""
         there = resolve(self.url, source.headers["location"])
-        if origin(there) != origin(self._setup.url):
+        if origin(there) != origin(self._base_url):
             raise ProtocolError(
                 f"The server redirects to another origin, {show(there)}; nothing was sent there. Use it if it is right"
             )
@@ -122,58 +165,13 @@ class Reply:
         self._hops += 1
         if self._hops > _MOST_REDIRECTS:
             raise ProtocolError("The server redirects in a circle")
-        while self.read(deadline):
-            pass
-        with self._lock:
-            self._source = None
-        self._web.keep(self._setup, source)
-        self.send(there, deadline)
-
-    def _hook(self, source: Any, deadline: float | None) -> Any:
-        """Let the hooks of `requests` see the response; what they return in its place is what is read."""
-        import requests
-
-        dispatch: Any = requests.hooks.dispatch_hook
-        response = _response(self._setup, self._prepared, source, deadline)
-        options = self._web.send_options(self._setup, deadline)
-        found = dispatch("response", self._prepared.hooks, response, **options)
-        if found is response and not response._content_consumed:
-            return source
-        if found is not response:
-            self._fields = {name.lower(): (name, text_of(value)) for name, value in found.request.headers.items()}
-        new = RequestsResponse(found)
-        with self._lock:
-            self._source = new
-            closed = self._closed
-        if closed:
-            new.close()
-        if source.finished:
-            self._web.keep(self._setup, source)
-        else:
-            source.close()
-        return new
-
-    def _take_cookies(self, cookies: list[str]) -> None:
-        import email.message
-
-        from requests import PreparedRequest
-        from requests.cookies import MockRequest, MockResponse
-
-        message = email.message.Message()
-        for cookie in cookies:
-            message["Set-Cookie"] = cookie
-        request = self._prepared
-        if request is None:
-            request = PreparedRequest()
-            request.prepare_url(self.url, None)
-            request.prepare_headers(self.sent)
-        self._setup.session.cookies.extract_cookies(MockResponse(message), MockRequest(request))
+        return there
 
     def read(self, deadline: float | None) -> bytes:
         """Return the next bytes of the body, or b"" at its end."""
         self._enter()
         try:
-            return self._source.read(deadline)  # type: ignore[no-any-return]
+            return self._response.read(deadline)
         finally:
             self._leave()
 
@@ -186,14 +184,20 @@ class Reply:
         expected = self.headers.get("content-length", "0")
         self._enter()
         try:
+            source = self._response
             while len(read) <= limit and not (expected.isdigit() and int(expected[:15]) > limit):
-                data = self._source.read(deadline)
+                data = source.read(deadline)
                 if not data:
                     return bytes(read)
                 read += data
         finally:
             self._leave()
         raise ProtocolError(f"The server sent more than {limit:.0f} bytes in one answer")
+
+    @property
+    def _response(self) -> AnyResponse:
+        assert self._source is not None
+        return self._source
 
     def _enter(self) -> None:
         with self._lock:
@@ -214,7 +218,7 @@ class Reply:
             if self._closed:
                 return
             self._closed = True
-        self._web.keep(self._setup, self._source)
+        self._pool.keep(self._response)
 
     def close(self) -> None:
         """Hang up, and make a thread that reads come back with an error. From any thread; never blocks."""
@@ -226,14 +230,14 @@ class Reply:
             if source is None:
                 return
             if self._busy:
-                # Whoever reads closes it: a file number must not be given away under its reader.
+                # The reader closes it: a file number must not be given away under its reader.
                 source.shutdown()
                 return
         source.close()
 
 
 def excerpt(reply: Reply, deadline: float | None, read: bytearray | None = None) -> str:
-    """The beginning of a refusal's body as text, or of what can soon be had of it; the whole goes into `read`."""
+    """Return the first 2,000 characters of an error body, reading for at most 5 s; all bytes are appended to `read`."""
     read = bytearray() if read is None else read
     soon = time.monotonic() + _EXCERPT_S
     deadline = soon if deadline is None else min(deadline, soon)
@@ -245,7 +249,7 @@ def excerpt(reply: Reply, deadline: float | None, read: bytearray | None = None)
 
 
 def resolve(base: str, reference: str) -> str:
-    """The address that a server names, relative to the one it was asked at.
+    """Return the address that a server names, relative to the one it was asked at.
 
     :raises ProtocolError: when it is none.
     """
@@ -255,40 +259,4 @@ def resolve(base: str, reference: str) -> str:
         parts.port  # noqa: B018
         return urlunsplit(parts._replace(fragment=""))
     except ValueError:
-        raise ProtocolError("The server names an address that is none") from None
-
-
-def _response(setup: HttpSettings, prepared: Any, source: Any, deadline: float | None) -> Any:
-    """The `requests.Response` of a response that is read here."""
-    import io
-
-    import urllib3
-
-    if isinstance(source, RequestsResponse):
-        return source._response
-
-    class Body(io.RawIOBase):
-        def readable(self) -> bool:
-            return True
-
-        def readinto(self, buffer: Any) -> int:
-            # Less than a piece at a time would need a buffer of its own.
-            if not self._rest:
-                self._rest = source.read(deadline)
-            count = min(len(buffer), len(self._rest))
-            buffer[:count] = self._rest[:count]
-            self._rest = self._rest[count:]
-            return count
-
-        _rest = b""
-
-    raw = urllib3.HTTPResponse(
-        body=io.BufferedReader(Body()),
-        headers=source.headers,
-        status=source.status,
-        version=11,
-        preload_content=False,
-        decode_content=False,
-        request_method=prepared.method,
-    )
-    return setup.adapter.build_response(prepared, raw)
+        raise ProtocolError("The server names an invalid address") from None

@@ -1,4 +1,4 @@
-"""Reading what a server sends over HTTP: heads and bodies, bounded and by a deadline.
+"""Responses as they come in over a socket: heads and bodies, bounded and by a deadline.
 
 Every read takes a deadline, a `time.monotonic()` or None. One that has passed raises Timeout and loses nothing: the
 same read can be made again.
@@ -9,19 +9,18 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Optional, Protocol
 
-from ..errors import ClientError, ConnectionLost, ProtocolError, Timeout
+from ..errors import ConnectionLost, ProtocolError, Timeout
+from .raw_connection import RawConnection
 
 Headers = dict[str, str]
+# By lower-case name: the name to send and the value.
+Fields = dict[str, tuple[str, str]]
 
-# What a client takes of a server by default; HttpTransport(limits=...) changes it.
+# What a client accepts by default.
 LIMITS: dict[str, float] = {
     "head_bytes": 64 * 1024,  # status line and headers of a response
-    "body_bytes": 64 * 1024 * 1024,  # a JSON reply
-    "event_bytes": 64 * 1024 * 1024,  # one server-sent event
-    "events": 1_000_000,  # events before the response; a listen stream may have any number
     "connect_s": 30,
     "idle_connections": 64,
     "idle_s": 60,  # after which a kept connection is not used again
@@ -35,16 +34,44 @@ _LINE_BYTES = 4096  # a chunk's size with its extensions, or a trailer
 _TRAILERS = 100
 
 
-class Response:
-    """A response as it comes in on a socket.
+class AnyResponse(Protocol):
+    """A response, wherever it is read from; read by one thread, shut down by any.
 
     :ivar status: 0 until `head` has returned.
     :ivar headers: by lower-case name.
-    :ivar cookies: the values of Set-Cookie.
+    :ivar cookies: the values of Set-Cookie that are for the pool to keep.
     :ivar finished: whether the body was read to its end.
+    :ivar sent: the headers that were sent, where something may have changed those that were given, or None.
+    :ivar paused_s: seconds that hooks took before the head was there.
     """
 
-    def __init__(self, connection: Any, head_bytes: int, sent_method: str = "POST") -> None:
+    status: int
+    headers: Headers
+    cookies: list[str]
+    finished: bool
+    sent: Optional[Fields]
+    paused_s: float
+
+    def head(self, deadline: float | None) -> None:
+        """Read the status and the headers."""
+
+    def read(self, deadline: float | None) -> bytes:
+        """Return the next bytes of the body as soon as there are any, or b"" at its end."""
+
+    def shutdown(self) -> None:
+        """Make a thread that is reading come back at once."""
+
+    def close(self) -> None:
+        """Close the connection; nobody reads any more."""
+
+
+class Response:
+    """A response as it comes in on a socket; see `AnyResponse`."""
+
+    sent: Optional[Fields] = None
+    paused_s = 0.0
+
+    def __init__(self, connection: RawConnection, head_bytes: int, sent_method: str = "POST") -> None:
         self.connection = connection
         self.status = 0
         self.headers: Headers = {}
@@ -109,7 +136,7 @@ class Response:
         self.status = status
 
     def _frame(self, status: int, persistent: bool) -> None:
-        """Find out where the body ends."""
+        """Find the end of the body."""
         tokens = {token.strip().lower() for token in self.headers.get("connection", "").split(",")}
         self._keep = "close" not in tokens if persistent else "keep-alive" in tokens
         coding = self.headers.get("transfer-encoding", "").lower()
@@ -216,93 +243,6 @@ class Response:
         self.connection.close()
 
 
-class RequestsResponse:
-    """A response that `requests` has received; it knows its status and headers already.
-
-    :param response: a requests.Response whose body was not read, or was read by a hook.
-    """
-
-    cookies: list[str] = []
-    reusable = False
-
-    def __init__(self, response: Any) -> None:
-        self.connection = None
-        self.status: int = response.status_code
-        self.headers = {name.lower(): value for name, value in response.headers.items()}
-        self.finished = False
-        self._response = response
-        self._raw = response.raw
-        self._content: bytes | None = response.content if response._content_consumed else None
-        inner = getattr(self._raw, "_fp", None)
-        self._read1 = getattr(self._raw, "read1", None) or getattr(inner, "read1", None)
-        held = getattr(self._raw, "_connection", None) or getattr(self._raw, "connection", None)
-        # A response that ends with its connection has taken the socket along.
-        self._socket = getattr(held, "sock", None) or getattr(
-            getattr(getattr(inner, "fp", None), "raw", None), "_sock", None
-        )
-
-    def head(self, deadline: float | None) -> None:
-        """It is there already."""
-
-    def read(self, deadline: float | None) -> bytes:
-        """Return the next bytes of the body, or b"" at its end; a Timeout in the middle of a chunk ends it."""
-        import http.client
-
-        import urllib3
-
-        if self._content is not None:
-            data, self._content = self._content, b""
-            self.finished = not data
-            return data
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            raise Timeout("The server did not answer in time")
-        try:
-            if self._socket is not None and self._socket.fileno() >= 0:
-                # It is closed once a response that ends with the connection has been read.
-                self._socket.settimeout(left)
-            data = (self._read1(_PIECE) if self._read1 is not None else self._raw.read(1)) or b""
-        except (socket.timeout, urllib3.exceptions.TimeoutError):
-            raise Timeout("The server did not answer in time") from None
-        except (
-            OSError,
-            ValueError,
-            AttributeError,
-            http.client.HTTPException,
-            urllib3.exceptions.HTTPError,
-        ) as problem:
-            raise ConnectionLost(f"The connection to the server broke: {problem}") from None
-        self.finished = not data
-        return data
-
-    def shutdown(self) -> None:
-        """Make a thread that is reading come back at once."""
-        try:
-            if self._socket is not None:
-                self._socket.shutdown(socket.SHUT_RDWR)
-        except (OSError, ValueError):
-            pass
-
-    def drain(self, deadline: float) -> None:
-        """Read what is left of the body, so that the connection goes back to its pool."""
-        try:
-            while self._socket is not None and not self.finished:
-                self.read(deadline)
-        except ClientError:
-            pass
-
-    def close(self) -> None:
-        """Give the connection back to its pool when all was read, else close it."""
-        if self.finished and hasattr(self._raw, "release_conn"):
-            self._raw.release_conn()
-        self._raw.close()
-
-
-def with_defaults(given: Optional[Mapping[str, float]]) -> dict[str, float]:
-    """`LIMITS` with what was given in place of them; keys for other transports are left out."""
-    return {**LIMITS, **{key: value for key, value in (given or {}).items() if key in LIMITS}}
-
-
 def deadline_of(timeout_s: float | None) -> float | None:
-    """The moment a timeout means; what has already arrived is taken even when there is no time."""
+    """Return when a timeout ends; what has already arrived is read even when there is no time."""
     return None if timeout_s is None else time.monotonic() + max(timeout_s, 0.001)

@@ -1,7 +1,7 @@
-"""HTTP/1.1 request framing, strictly: bytes to a request head, and bytes to a body, or a refusal.
+"""Strict HTTP/1.1 request framing: parses bytes to a request head and a body, or refuses them.
 
-A connection that is kept alive is only as safe as its framing: what one side takes for a body the other must not take
-for the next request. So whatever could be read in two ways is refused, and the connection closed. Spec: RFC 9112
+On a connection that is kept alive, client and server must agree where a body ends and the next request begins. So a
+request that could be read in two ways is refused, and the connection closed. Spec: RFC 9112
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, Optional
 from urllib.parse import unquote_to_bytes
 
-# Where more bytes come from: at most that many, at least one, or b"" at the end of the stream.
+# Returns more bytes: at most that many, at least one, or b"" at the end of the stream.
 Receive = Callable[[int], bytes]
 
 # Bytes and counts; the embedded server's own limits include them.
@@ -76,9 +76,9 @@ class Head(NamedTuple):
 
 
 def parse_request_line(line: str) -> tuple[str, str, bool]:
-    """Method, target, and whether it is HTTP/1.1.
+    """Return method, target, and whether it is HTTP/1.1.
 
-    :raises BadRequest: for anything that this server does not serve.
+    :raises BadRequest: when it is malformed, or not supported.
     """
     found = _REQUEST_LINE.fullmatch(line)
     if found is None:
@@ -92,7 +92,7 @@ def parse_request_line(line: str) -> tuple[str, str, bool]:
 
 
 def take_head(data: bytes, limits: Mapping[str, float], known: dict[bytes, Head]) -> Head:
-    """Parse a head like `parse_head`, or find it among those already known: clients repeat theirs to the byte."""
+    """Return a parsed head, from `known` if possible: clients repeat their heads to the byte."""
     head = known.get(data)
     if head is None:
         head = parse_head(data, limits)
@@ -104,7 +104,7 @@ def take_head(data: bytes, limits: Mapping[str, float], known: dict[bytes, Head]
 
 
 def check_part(data: bytes, limits: Mapping[str, float] = LIMITS) -> None:
-    """Refuse at once what can no longer become a head, instead of waiting for its end.
+    """Refuse bytes that cannot become a valid head, before its end has arrived.
 
     :raises BadRequest: for a beginning that is malformed or too large.
     """
@@ -120,11 +120,11 @@ def check_part(data: bytes, limits: Mapping[str, float] = LIMITS) -> None:
 
 
 def parse_head(data: bytes, limits: Mapping[str, float] = LIMITS) -> Head:
-    """Parse a request's head, given up to and with its empty line.
+    """Parse a request's head, including the empty line at its end.
 
     Header names with an underscore are dropped: in an environ they look like the ones with a hyphen.
 
-    :raises BadRequest: for whatever is malformed, ambiguous or too large.
+    :raises BadRequest: when it is malformed, ambiguous or too large.
     """
     line, _, rest = data.decode("latin-1").partition("\r\n")
     if len(line) > limits["line_bytes"]:
@@ -168,7 +168,7 @@ def parse_head(data: bytes, limits: Mapping[str, float] = LIMITS) -> Head:
     return Head(method, environ, length, close, expects is not None)
 
 
-# Header names are few and repeat; bounded, and guards nothing but speed.
+# Header names are few and repeat. Bounded; threads that race for it compute the same value.
 _keys: dict[str, Optional[str]] = {}
 
 

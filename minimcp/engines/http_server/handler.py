@@ -1,4 +1,4 @@
-"""One connection of the embedded server, on its own thread: requests in, answers out, until one side ends it."""
+"""The request handler of the embedded server: serves one connection on its own thread until one side ends it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _KERNEL_TIMEOUTS = os.name == "posix"
 
 
 class RawPeek:
-    """What the application sees of a TLS connection: it may look whether the client has hung up, and no more."""
+    """A read-only view of a TLS connection, with which an application detects that the client has hung up."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
     def recv(self, size: int, flags: int) -> bytes:
-        """Look at bytes, still encrypted, without taking them or waiting for them.
+        """Return bytes, still encrypted, without consuming them or waiting for them.
 
         :raises BlockingIOError: when there are none.
         :raises ValueError: for flags without MSG_PEEK.
         """
         if not flags & socket.MSG_PEEK:
-            raise ValueError("The bytes of a TLS connection can only be looked at")
+            raise ValueError("The bytes of a TLS connection can only be peeked at")
         # MSG_DONTWAIT alone would not do: a socket with a timeout waits before it asks the system.
         poll = select.poll()
         poll.register(self._connection.fileno(), select.POLLIN)
@@ -46,7 +46,7 @@ class RawPeek:
 
 
 class ConnectionHandler(WSGIRequestHandler):
-    """A connection and the thread that serves it.
+    """Serves the requests of one connection, on a thread of its own.
 
     :ivar server: the `WsgiServer`.
     :ivar waiting_since: when the wait for a request began, 0 while one is being served.
@@ -56,17 +56,17 @@ class ConnectionHandler(WSGIRequestHandler):
     server: Any
 
     def setup(self) -> None:
-        """Make nothing: there are no file objects here."""
+        """Do nothing, since no file objects are used."""
 
     def finish(self) -> None:
         """Close the socket, which is not the accepted one under TLS."""
         self.request.close()
 
     def handle(self) -> None:
-        """Answer requests until the client, a limit or a mistake ends the connection."""
+        """Serve requests until the client, a limit or an error ends the connection."""
         self._buffer = b""
         self._deadline = 0.0
-        self._ticket = Ticket()
+        self._ticket = Ticket(self.server.gate)
         self._tls = False
         self.requests = 0
         self.waiting_since = time.monotonic()
@@ -100,6 +100,7 @@ class ConnectionHandler(WSGIRequestHandler):
             "REMOTE_ADDR": self.client_address[0],
             "REMOTE_PORT": str(self.client_address[1]),
             "werkzeug.socket": exposed,
+            "minimcp.work": self._ticket,
         }
 
     def _set_timeout(self, which: int, seconds: float) -> None:
@@ -111,7 +112,7 @@ class ConnectionHandler(WSGIRequestHandler):
             self.request.setsockopt(socket.SOL_SOCKET, which, timeval)
 
     def _receive(self, size: int) -> bytes:
-        """Wait for bytes, outside the gate, within `_deadline`, or the idle timeout when there is none."""
+        """Receive bytes without holding a permit, within `_deadline`, or the idle timeout if there is none."""
         gate, ticket = self.server.gate, self._ticket
         gate.leave(ticket)
         if self._deadline:
@@ -126,7 +127,7 @@ class ConnectionHandler(WSGIRequestHandler):
         return data
 
     def _serve_one(self) -> bool:
-        """Answer one request, and say whether another may follow."""
+        """Serve one request; return whether another may follow."""
         server = self.server
         try:
             head = self._read_head()
@@ -146,7 +147,9 @@ class ConnectionHandler(WSGIRequestHandler):
         if head.length is None:
             environ["CONTENT_LENGTH"] = str(len(body))
         close = head.close or server.stopping or self.requests >= server.limits["requests"]
-        response = ResponseWriter(head, close, self.request.sendall, self._before_stream)
+        ticket = self._ticket
+        response = ResponseWriter(head, close, self.request.sendall, ticket.end, self._before_stream)
+        ticket.begin(environ["PATH_INFO"])
         response.run(server.app, environ)
         if self._tls or not _KERNEL_TIMEOUTS:
             self._set_timeout(socket.SO_RCVTIMEO, server.limits["idle_s"])
@@ -162,7 +165,7 @@ class ConnectionHandler(WSGIRequestHandler):
         self.server.gate.leave(self._ticket)
 
     def _read_head(self) -> Optional[Head]:
-        """The next head, or None when the client ends the connection between two requests."""
+        """Read the next head; return None when the client ends the connection between two requests."""
         limits = self.server.limits
         limit = int(limits["head_bytes"])
         buffer = self._buffer or self._receive(_CHUNK)
@@ -197,7 +200,7 @@ class ConnectionHandler(WSGIRequestHandler):
         return body
 
     def _refuse(self, problem: BadRequest) -> None:
-        """Answer a request that cannot be served."""
+        """Send an error response for a request that cannot be served."""
         try:
             self.request.sendall(refusal(problem.status, str(problem)))
         except OSError:
@@ -205,7 +208,7 @@ class ConnectionHandler(WSGIRequestHandler):
         self._linger()
 
     def _linger(self) -> None:
-        """Let the client read the answer: closing with input unread would reset the connection."""
+        """Wait until the client has read the response: closing with input unread would reset the connection."""
         self.server.gate.leave(self._ticket)
         until, left = time.monotonic() + _LINGER_S, _LINGER_BYTES
         try:

@@ -1,4 +1,4 @@
-"""What a WSGI application answers, checked and put on the wire.
+"""Responses: checks what a WSGI application returns and sends it.
 
 Spec: PEP 3333, RFC 9112 section 6
 """
@@ -27,7 +27,7 @@ _REASONS = {
     503: "Service Unavailable",
     505: "HTTP Version Not Supported",
 }
-# These concern one connection, which is the server's business and not the application's.
+# Headers of one connection, which the server decides on and not the application.
 _OURS = frozenset(["connection", "date", "keep-alive", "server", "te", "trailer", "transfer-encoding", "upgrade"])
 _JOINED = 65_536  # bytes of a body up to which copying it behind its head is cheaper than sending twice
 # A second, and the headers made in it; replaced whole.
@@ -45,7 +45,7 @@ def _server_and_date() -> str:
 
 
 def refusal(status: int, message: str, with_body: bool = True) -> bytes:
-    """A whole response that says why a request is not served, and that the connection ends."""
+    """Return an error response, which ends the connection."""
     body = message.encode() + b"\n"
     head = (
         f"HTTP/1.1 {status} {_REASONS[status]}\r\n{_server_and_date()}Connection: close\r\n"
@@ -55,34 +55,52 @@ def refusal(status: int, message: str, with_body: bool = True) -> bytes:
 
 
 class Gone(Exception):
-    """Sending failed; kept apart from an OSError that the application raised."""
+    """Sending failed; a class of its own, since an application may raise OSError, too."""
 
 
 class ResponseWriter:
-    """The answer to one request.
+    """Sends the response to one request.
 
     :param send: sends bytes, or raises OSError.
-    :param before_stream: called before a response of unknown length is sent, which may take for ever.
+    :param returned: called when the application has returned.
+    :param before_stream: called before a response of unknown length is sent, which may take any time.
     :ivar close: whether the connection ends with this response.
     """
 
-    __slots__ = ("close", "_before_stream", "_chunked", "_fields", "_left", "_request", "_send", "_sent", "_status")
+    __slots__ = (
+        "close",
+        "_before_stream",
+        "_chunked",
+        "_fields",
+        "_left",
+        "_request",
+        "_returned",
+        "_send",
+        "_sent",
+        "_status",
+    )
 
     def __init__(
-        self, request: Head, close: bool, send: Callable[[bytes], Any], before_stream: Callable[[], None]
+        self,
+        request: Head,
+        close: bool,
+        send: Callable[[bytes], Any],
+        returned: Callable[[], None],
+        before_stream: Callable[[], None],
     ) -> None:
         self.close = close
         self._request = request
         self._send = send
+        self._returned = returned
         self._before_stream = before_stream
         self._status: str | None = None
         self._fields: list[tuple[str, str]] = []
         self._left: int | None = None  # how much of a declared length is still to be sent
         self._chunked = False
-        self._sent = False  # whether the head is out
+        self._sent = False  # whether the head is sent
 
     def start(self, status: str, fields: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
-        """The `start_response` of PEP 3333."""
+        """Implement `start_response` of PEP 3333."""
         if exc_info is not None:
             try:
                 if self._sent:
@@ -95,13 +113,14 @@ class ResponseWriter:
         return self._write
 
     def run(self, application: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
-        """Call the application and send what it answers.
+        """Call the application and send its response.
 
-        :raises Gone: when the client is.
+        :raises Gone: when the client has closed the connection.
         """
         result: Any = None
         try:
             result = application(environ, self.start)
+            self._returned()
             if type(result) is list and not self._sent:
                 self._send_whole(result[0] if len(result) == 1 else b"".join(result))
             else:
@@ -118,7 +137,7 @@ class ResponseWriter:
                     self._fail()
 
     def _fail(self) -> None:
-        """Answer for an application that raised; what is already out can only be cut off."""
+        """Send an error for an application that raised, or cut off a response that has begun."""
         log.exception("%s %.200r failed", self._request.method, self._request.environ["PATH_INFO"])
         self.close = True
         if not self._sent:
@@ -126,7 +145,7 @@ class ResponseWriter:
             self._deliver(refusal(500, "The server failed to answer", self._request.method != "HEAD"))
 
     def _head(self, length: int | None) -> bytes:
-        """Write the head.
+        """Return the head.
 
         :param length: the length of the body in bytes, if it is known.
         """
@@ -192,7 +211,7 @@ class ResponseWriter:
             self.close = True
 
     def _write(self, data: bytes) -> None:
-        """Send a part of the body, after the head if that is not out."""
+        """Send a part of the body, after the head if that is not sent yet."""
         head = b""
         if not self._sent:
             if not data:

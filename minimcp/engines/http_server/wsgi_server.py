@@ -32,12 +32,12 @@ log = logging.getLogger("minimcp")
 
 Application = Callable[..., Iterable[bytes]]
 
-# Every limit with its default; `serve(limits={...})` overrides them one by one.
+# Limits with their defaults; `serve(limits={...})` overrides them one by one.
 LIMITS: dict[str, float] = {
     **framing.LIMITS,
     "connections": 1500,
     "requests": 1_000_000,  # on one connection
-    "running": 2,  # requests worked on at once; see gate
+    "running": 2,  # requests that compute at once; see gate
     "head_s": 10,  # from the first byte of a head to its last
     "body_s": 30,
     "idle_s": 30,  # before the first byte of the next head
@@ -51,7 +51,7 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class CannotListen(OSError):
-    """The address cannot be listened on; the message says why and what to do."""
+    """The server cannot listen on the address; the message says why and what to do."""
 
 
 class WsgiServer(ThreadedWSGIServer):
@@ -85,7 +85,7 @@ class WsgiServer(ThreadedWSGIServer):
         self._open: set[ConnectionHandler] = set()
         self._closed = False
         self._complained = False
-        # Whether nothing listens on the sockets any more, and whether all is closed.
+        # Set while `serve_forever` does not run, and once everything is closed.
         self._idle, self._ended = threading.Event(), threading.Event()
         self._idle.set()
         self._bell, self._ears = socket.socketpair()
@@ -134,13 +134,13 @@ class WsgiServer(ThreadedWSGIServer):
             pass
 
     def shutdown(self) -> None:
-        """Close; what `socketserver` calls it."""
+        """Close the server, under the name that `socketserver` has for it."""
         self.close()
 
     def close(self, grace_s: float | None = None) -> None:
         """Stop accepting, end streams, let running requests finish for `grace_s` seconds, and close everything.
 
-        When somebody else has begun to, wait until that is done.
+        If another thread is closing it already, wait until that is done.
         """
         grace_s = self.limits["grace_s"] if grace_s is None else grace_s
         with self._changed:
@@ -171,8 +171,6 @@ class WsgiServer(ThreadedWSGIServer):
         self._bell.close()
         self._ears.close()
         self._ended.set()
-
-    # Connections
 
     def _accept(self) -> None:
         for _ in range(64):
@@ -210,11 +208,11 @@ class WsgiServer(ThreadedWSGIServer):
         self.shutdown_request(accepted)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what ended a connection's thread."""
+        """Log the exception that ended a connection's thread."""
         log.error("a connection failed", exc_info=True)
 
     def add(self, connection: ConnectionHandler) -> bool:
-        """Count a connection; at the cap the one that has waited longest for a request makes room."""
+        """Count a connection; at the limit, close the one that has been idle longest. False if none is idle."""
         with self._changed:
             if len(self._open) >= self.limits["connections"]:
                 waiting = [other for other in self._open if other.waiting_since]

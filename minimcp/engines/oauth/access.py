@@ -1,4 +1,4 @@
-"""The token for one server: kept, renewed, got anew, by one thread at a time.
+"""The token for one server: stored, refreshed, and requested by one thread at a time.
 
 Spec: AUTH-024, AUTH-061 to AUTH-064, AUTH-088 to AUTH-101
 """
@@ -14,18 +14,19 @@ from typing import Any
 
 from ..addresses import show
 from ..errors import AuthorizationError, ClientError, ConnectionLost
+from ..fork import PerProcess
 from .discovery import Challenge, Choose, ProtectedResource, find_server, find_target, legacy_server, union
 from .dpop import Prover
 from .grants import Flow, Grant, request_token
-from .tokens import Store, Token, has_expired, renew_after_fork
+from .tokens import Store, Token, has_expired
 
 # How often one request, or one set of scopes within some minutes, may end with 401 or 403. Spec: AUTH-096
 MOST_ATTEMPTS = 3
 _FORGOTTEN_S = 600
 
 
-class Common:
-    """What the servers of one `OAuth` share; `lock` guards `bound`.
+class SharedSettings:
+    """The settings that all servers of one `OAuth` share; `lock` guards `bound`.
 
     :param fetcher: makes a `Fetcher` for the server of this name.
     :ivar bound: the authorization server that configured credentials are for, once that is known.
@@ -53,19 +54,14 @@ class Common:
         # A client that registers itself, or has a metadata document, is at home everywhere. Spec: AUTH-065
         self.binds = issuer is not None or not grant.interactive or grant.credentials.client_id is not None
         self.bound = issuer or (store.get(f"bound {self.who}", {}).get("issuer") if self.binds else None)
-        self.lock = threading.Lock()
-        renew_after_fork(self)
-
-    def after_fork(self) -> None:
-        """In the child, where a lock that another thread held would never be let go."""
-        self.lock = threading.Lock()
+        self.lock = PerProcess(threading.Lock)
 
     def bind(self, issuer: str) -> None:
         """Hold configured credentials to one authorization server. Spec: AUTH-061, AUTH-062, AUTH-064
 
         :raises AuthorizationError: when they belong to another.
         """
-        with self.lock:
+        with self.lock():
             if self.binds and self.bound is None:
                 self.bound = issuer
             if self.binds and self.bound != issuer:
@@ -80,18 +76,17 @@ class Common:
             self.store[key] = value
 
 
-class Access:
-    """What is known of one server.
+class ServerTokens:
+    """The token for one server, and what was found out about its authorization server.
 
-    `_lock` is held by the thread that gets a token, and guards everything; `token` is also read without it.
+    `_turn.lock` is held by the thread that gets a token, and guards everything; `token` is also read without it.
 
     :param key: the name of the server: its URL, or the `resource` that was configured.
     :ivar granted: the last access token that came of a new grant, `refreshed` of a refresh token.
     """
 
-    def __init__(self, key: str, common: Common) -> None:
-        self._lock = threading.Lock()
-        self._owner = 0
+    def __init__(self, key: str, common: SharedSettings) -> None:
+        self._turn = PerProcess(_Turn)
         self.token: Token | None = None
         self.granted = self.refreshed = ""
         self._key = key
@@ -106,31 +101,27 @@ class Access:
         # How often in a row a refresh ended without an answer.
         self._troubles = 0
         # Those that wait while another thread fails, fail with it.
-        self._turn = 0
+        self._attempts = 0
         self._failure: ClientError | None = None
-        renew_after_fork(self)
-
-    def after_fork(self) -> None:
-        """In the child, where a lock that another thread held would never be let go."""
-        self._lock, self._owner = threading.Lock(), 0
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the lock.
 
-        :raises AuthorizationError: when this thread does already: what signs the user in uses what it is called for.
+        :raises AuthorizationError: when this thread holds it already: `login=` uses the server it signs in to.
         """
-        if self._owner == threading.get_ident():
-            raise AuthorizationError("What gets a token, such as login=, may not need that token itself")
-        with self._lock:
-            self._owner = threading.get_ident()
+        turn = self._turn()
+        if turn.owner == threading.get_ident():
+            raise AuthorizationError("The function that gets a token, such as login=, may not need that token itself")
+        with turn.lock:
+            turn.owner = threading.get_ident()
             try:
                 yield
             finally:
-                self._owner = 0
+                turn.owner = 0
 
     def ready(self) -> Token | None:
-        """The token for the next request: what there is, refreshed if it is about to expire."""
+        """Return the token for the next request, refreshed if it is about to expire; None if there is none."""
         if not self._loaded or (self._server is not None and self._is_over()):
             with self._alone():
                 self._load()
@@ -142,18 +133,18 @@ class Access:
         return self.token is not None and has_expired(self.token)
 
     def renew(self, challenge: Challenge, sent: str, more: bool, again: bool) -> None:
-        """Get another token after one was refused; what another thread got meanwhile will do.
+        """Get another token after one was refused, unless another thread got one meanwhile.
 
         :param sent: the access token that was refused, or "".
         :param more: whether it lacked scopes.
         :param again: whether the same request was refused before; a refresh that led to this is not repeated.
-        :raises ClientError: when there is none to be had.
+        :raises ClientError: when none can be obtained.
         """
-        turn = self._turn
+        attempts = self._attempts
         with self._alone():
             if self.token is not None and self.token["access_token"] != sent:
                 return
-            if self._turn != turn and self._failure is not None:
+            if self._attempts != attempts and self._failure is not None:
                 raise copy.copy(self._failure)
             self._failure = None
             try:
@@ -165,14 +156,14 @@ class Access:
                 self._failure = error
                 raise
             finally:
-                self._turn += 1
+                self._attempts += 1
 
     def succeeded(self, challenge: Challenge) -> None:
-        """Take note that a step-up for this challenge led to something."""
+        """Forget the failed step-ups for this challenge, since one succeeded."""
         self._tried.pop(frozenset(challenge.scopes or ()), None)
 
     def _count(self, challenge: Challenge) -> None:
-        """Take note of a step-up, and refuse one too many. Spec: AUTH-094, AUTH-096, AUTH-118"""
+        """Count a step-up, and refuse one too many. Spec: AUTH-094, AUTH-096, AUTH-118"""
         wanted, now = frozenset(challenge.scopes or ()), time.monotonic()
         times = [item for item in self._tried.get(wanted, ()) if now - item < _FORGOTTEN_S] + [now]
         self._tried[wanted] = times[-MOST_ATTEMPTS:]
@@ -216,7 +207,7 @@ class Access:
         self._issuer, self._target, self._server = issuer, target, server
 
     def _pick(self, issuers: list[str]) -> str:
-        """One of several authorization servers: the user's choice, the one in use, one that knows us, the first."""
+        """Return one of several authorization servers: the chosen one, the one in use, one that knows us, the first."""
         common = self._common
         if common.choose is not None:
             picked = common.choose(list(issuers))
@@ -270,13 +261,13 @@ class Access:
         return f"token {self._common.who} {self._issuer} {self._key}"
 
     def _load(self) -> None:
-        """Take what the store has for this server, once."""
+        """Take the token of this server from the store, once."""
         if self._loaded:
             return
         store, place = self._common.store, f"issuer {self._common.who} {self._key}"
         self._issuer = self._issuer or store.get(place, {}).get("issuer")
         kept = store.get(self._name())
-        # A bound token is of no use without its key.
+        # A bound token needs its key, which is not stored.
         if kept is not None and kept.get("token_type") == "bearer" and self._common.prover is None:
             self.token = kept
             self._asked = self._asked or kept.get("scope") or ""
@@ -293,6 +284,16 @@ class Access:
 
 
 def not_enough(challenge: Challenge) -> AuthorizationError:
-    """The error for a server that wants scopes which no token gets."""
-    names = " ".join(challenge.scopes or ()) or "of more than the token has"
-    return AuthorizationError(f"The server wants the scope {names!a}, which cannot be had", "insufficient_scope")
+    """Return the error for a server that requires scopes which no token gets."""
+    names = f"the scope {' '.join(challenge.scopes)!a}" if challenge.scopes else "a scope that it does not name"
+    return AuthorizationError(
+        f"The server requires {names}, which the authorization server did not grant", "insufficient_scope"
+    )
+
+
+class _Turn:
+    """The turn to get a token, within one process; `owner` is the thread that has it, or 0."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.owner = 0

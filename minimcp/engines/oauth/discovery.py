@@ -26,13 +26,13 @@ Choose = Callable[[list[str]], str]
 
 
 class Gets(Protocol):
-    """What discovery needs of a `Fetcher`."""
+    """The method of a `Fetcher` that discovery needs."""
 
     def get(self, url: str, what: str, headers: Any = None) -> dict[str, Any] | None: ...
 
 
 class Challenge(NamedTuple):
-    """What a 401 or 403 asks for.
+    """The challenge of a 401 or 403 response.
 
     :ivar schemes: the lowercase names of the schemes offered.
     :ivar scopes: the scopes named, or None when it names none.
@@ -45,7 +45,7 @@ class Challenge(NamedTuple):
 
 
 class ProtectedResource(NamedTuple):
-    """What protected resource metadata says, checked.
+    """Protected resource metadata that was checked.
 
     :ivar resource: the identifier of the server.
     :ivar issuers: the authorization servers it names; empty for a server of 2025-03-26, which has no such document.
@@ -81,13 +81,13 @@ def read_challenge(header: str | None) -> Challenge:
 
 
 def scope_list(value: Any) -> tuple[str, ...]:
-    """The scopes of a space-separated string or a list, without what cannot be a scope."""
+    """Return the scopes of a space-separated string or a list, without what cannot be a scope."""
     parts = value.split(" ") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ()
     return tuple(dict.fromkeys(part for part in parts if isinstance(part, str) and _SCOPE.match(part)))
 
 
 def union(*scopes: Any) -> str:
-    """The scopes of several strings or sequences, each once, in order. Spec: AUTH-095"""
+    """Join the scopes of several strings or sequences, each once, in order. Spec: AUTH-095"""
     return " ".join(dict.fromkeys(name for item in scopes for name in scope_list(item)))
 
 
@@ -149,7 +149,7 @@ def find_server(fetch: Gets, issuer: str) -> dict[str, Any]:
 
 
 def legacy_server(fetch: Gets, url: str) -> dict[str, Any]:
-    """The authorization server of a server without resource metadata: itself. Spec: AUTH-037 to AUTH-041"""
+    """Return the authorization server of a server without resource metadata: itself. Spec: AUTH-037 to AUTH-041"""
     base = origin(check_url(url, "server"))
     headers = {"MCP-Protocol-Version": "2025-03-26"}
     document = fetch.get(base + _RFC8414, "authorization server metadata", headers)
@@ -170,7 +170,7 @@ def legacy_server(fetch: Gets, url: str) -> dict[str, Any]:
 
 
 def _checked(document: dict[str, Any]) -> dict[str, Any]:
-    """Metadata whose members have their types and whose endpoints may be used; others are left out."""
+    """Return the members of metadata that have their types, and the endpoints that may be used."""
     found = {"issuer": document["issuer"]}
     for name in ("authorization_endpoint", "token_endpoint", "registration_endpoint"):
         if document.get(name) is not None:

@@ -1,4 +1,4 @@
-"""DPoP: proof that whoever sends a token holds the key it was issued for. Spec: AUTH-132 to AUTH-141, RFC 9449"""
+"""DPoP: proof that the sender of a token holds the key it was issued for. Spec: AUTH-132 to AUTH-141, RFC 9449"""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 from ..addresses import origin
 from ..errors import AuthorizationError
-from .tokens import renew_after_fork
+from ..fork import PerProcess
 
 _NONCE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,1024}\Z")
 
 
 def jwt_library() -> Any:
-    """PyJWT with its cryptography.
+    """Return PyJWT, which has its cryptography.
 
     :raises AuthorizationError: when they are not installed.
     """
@@ -33,7 +33,7 @@ def jwt_library() -> Any:
 
 
 def base64url(raw: bytes) -> str:
-    """Base64 as JSON Web Tokens write it."""
+    """Encode as base64 in the form of JSON Web Tokens."""
     return base64.urlsafe_b64encode(raw).decode("ascii").rstrip("=")
 
 
@@ -41,8 +41,7 @@ class Prover:
     """Makes proofs with one ES256 key, which is made on first use and never leaves the process. Spec: AUTH-137"""
 
     def __init__(self) -> None:
-        renew_after_fork(self)
-        self._lock = threading.Lock()  # guards the making of _key
+        self._lock = PerProcess(threading.Lock)  # guards the making of _key
         self._key: Any = None
         self._jwk: dict[str, str] = {}
         # By role ("token" or "resource") and origin; one that replaces another is as good.
@@ -50,10 +49,6 @@ class Prover:
 
     def __repr__(self) -> str:
         return "Prover()"
-
-    def after_fork(self) -> None:
-        """In the child, where a lock that another thread held would never be let go."""
-        self._lock = threading.Lock()
 
     def proof(self, role: str, method: str, url: str, token: str | None = None) -> str:
         """Make a proof for one request.
@@ -78,15 +73,18 @@ class Prover:
         return proof
 
     def note(self, role: str, url: str, headers: Mapping[str, str]) -> bool:
-        """Remember the nonce a server sent, if any; True when it is a new one. Spec: AUTH-135, AUTH-136"""
-        nonce = headers.get("DPoP-Nonce")
+        """Remember the nonce a server sent, if any; True when it is a new one. Spec: AUTH-135, AUTH-136
+
+        :param headers: by lower-case name.
+        """
+        nonce = headers.get("dpop-nonce")
         if nonce is None or not _NONCE.match(nonce) or self._nonces.get((role, origin(url))) == nonce:
             return False
         self._nonces[(role, origin(url))] = nonce
         return True
 
     def _make_key(self) -> None:
-        with self._lock:
+        with self._lock():
             if self._key is None:
                 from cryptography.hazmat.primitives.asymmetric import ec
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Mapping
+from json import dumps, loads
 from typing import Any, NamedTuple, Union
-from urllib.parse import urljoin, urlsplit
-
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from ..addresses import check_url, may_connect, origin, show
-from ..errors import AuthorizationError, ConnectionLost
+from ..errors import AuthorizationError, ClientError, ConnectionLost
+from ..http_client.pool import Pool
+from ..http_client.reply import Reply
+from ..http_client.settings import AGENT
 
 MOST_BYTES = 256 * 1024
 MOST_REDIRECTS = 3
@@ -23,7 +21,7 @@ Form = Mapping[str, Any]
 
 
 class Fetched(NamedTuple):
-    """A status, the headers, and the JSON object that came, or None if it was none."""
+    """A status, the headers by lower-case name, and the JSON object that came, or None if it was none."""
 
     status: int
     headers: Mapping[str, str]
@@ -31,7 +29,7 @@ class Fetched(NamedTuple):
 
 
 class Fetcher:
-    """One flow's HTTP: a session of its own, so that no cookie, proxy or .netrc of the caller's takes part.
+    """The HTTP of one flow, with connections of its own: no cookie, proxy or .netrc of the caller's takes part.
 
     :param local: whether private addresses are allowed.
     :param timeout_s: how long one request may take.
@@ -43,26 +41,24 @@ class Fetcher:
         self, local: bool, timeout_s: float, verify: Union[bool, str] = True, proxies: dict[str, str] | None = None
     ) -> None:
         self._local = local
-        self._how = timeout_s, verify, proxies
         self._timeout_s = timeout_s
-        self._proxied = bool(proxies)
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.verify = verify
-        self._session.proxies = proxies or {}
-        adapter = _Adapter(local)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+        self._verify = verify
+        self._proxies = proxies or {}
+        self._pools: dict[str, Pool] = {}  # by origin
+        self._session: Any = None  # of requests, once there is something to send through a proxy
 
     def __enter__(self) -> Fetcher:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._session.close()
+        for pool in self._pools.values():
+            pool.close()
+        if self._session is not None:
+            self._session.close()
 
     def trusting(self) -> Fetcher:
-        """One for an address that the user configured, wherever that is."""
-        return Fetcher(True, *self._how)
+        """Return one for an address that the user configured, wherever that is."""
+        return Fetcher(True, self._timeout_s, self._verify, self._proxies)
 
     def get(self, url: str, what: str, headers: Mapping[str, str] | None = None) -> dict[str, Any] | None:
         """Read a JSON document; None when there is none at this address.
@@ -75,8 +71,12 @@ class Fetcher:
             reply = self._send("GET", url, what, dict(headers or {}))
             if reply.status not in (301, 302, 303, 307, 308):
                 break
-            target = urljoin(url, reply.headers.get("Location", ""))
-            if origin(target) != origin(url):
+            try:
+                target = urljoin(url, reply.headers.get("location", ""))
+                elsewhere = origin(target) != origin(url)
+            except ValueError:
+                raise ConnectionLost(f"The {what} at {show(url)} redirects to an invalid address", "always") from None
+            if elsewhere:
                 return None
             url = target
         if reply.status >= 500 or reply.status == 429:
@@ -85,37 +85,85 @@ class Fetcher:
 
     def post(self, url: str, what: str, *, form: Form | None = None, json: Any = None, headers: Any = None) -> Fetched:
         """Send a form or JSON; a redirect is not followed, since the body holds secrets. Spec: AUTH-105"""
-        return self._send("POST", url, what, dict(headers or {}), data=form, json=json)
+        headers = dict(headers or {})
+        if form is not None:
+            body = urlencode({name: value for name, value in form.items() if value is not None})
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        else:
+            body = dumps(json)
+            headers["Content-Type"] = "application/json"
+        return self._send("POST", url, what, headers, body.encode("utf-8"))
 
-    def _send(self, method: str, url: str, what: str, headers: dict[str, str], **body: Any) -> Fetched:
+    def _send(self, method: str, url: str, what: str, headers: dict[str, str], body: bytes = b"") -> Fetched:
         check_url(url, what)
-        self._check_host(url, what)
-        # `identity`: the limit below then counts what is held in memory.
-        headers = {"User-Agent": "minimcp", "Accept": "application/json", "Accept-Encoding": "identity", **headers}
-        until = time.monotonic() + self._timeout_s
+        proxied = self._is_proxied(url)
+        self._check_host(url, what, proxied)
+        pool = self._pool(url, proxied)
+        deadline = time.monotonic() + self._timeout_s
+        reply: Reply | None = None
         try:
-            with self._session.request(
-                method, url, headers=headers, timeout=self._timeout_s, allow_redirects=False, stream=True, **body
-            ) as response:
-                return Fetched(response.status_code, response.headers, _read(response, what, until))
-        except (requests.RequestException, HTTPError, ValueError) as error:
-            # A ValueError is about a Location, which requests reads even if it is not to follow it.
-            kind = type(error).__name__
-            raise ConnectionLost(f"The {what} at {show(url)} could not be reached ({kind})", "always") from None
+            reply = pool.request(method, {"Accept": "application/json", **headers}, body, deadline, url, raw=True)
+            fetched = Fetched(reply.head(deadline), reply.headers, _read(reply, what, deadline))
+            reply.release()
+            return fetched
+        except AuthorizationError:
+            raise
+        except ClientError as error:
+            raise ConnectionLost(f"The {what} at {show(url)} could not be reached: {error}", "always") from None
+        finally:
+            if reply is not None:
+                reply.close()
 
-    def _check_host(self, url: str, what: str) -> None:
+    def _is_proxied(self, url: str) -> bool:
+        if not self._proxies:
+            return False
+        from requests.utils import select_proxy
+
+        return select_proxy(url, self._proxies) is not None
+
+    def _pool(self, url: str, proxied: bool) -> Pool:
+        """Return the pool for the origin of a URL: of this flow's own connections, or through `requests` to a proxy."""
+        place = origin(url)
+        if place not in self._pools:
+            if proxied:
+                self._pools[place] = self._by_proxy(url)
+            else:
+                self._pools[place] = Pool(place + "/", verify=self._verify, check=self._check_peer)
+        return self._pools[place]
+
+    def _by_proxy(self, url: str) -> Pool:
+        from requests import Session
+
+        from ..http_client.foreign import SessionPool
+
+        if self._session is None:
+            self._session = Session()
+            self._session.trust_env = False
+            self._session.verify = self._verify
+            self._session.proxies = self._proxies
+        return SessionPool(url, {"User-Agent": AGENT}, None, self._session)
+
+    def _check_host(self, url: str, what: str, proxied: bool) -> None:
         """Refuse a host one of whose addresses may not be connected to. Spec: AUTH-104"""
         parts = urlsplit(url)
         host = parts.hostname or ""
-        flags = socket.AI_NUMERICHOST if self._proxied else 0
+        flags = socket.AI_NUMERICHOST if proxied else 0
         try:
             found = socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM, flags=flags)
         except (OSError, UnicodeError):
-            if self._proxied:
+            if proxied:
                 return
             raise ConnectionLost(f"The {what} at {show(url)} could not be reached: unknown host", "always") from None
         if not all(may_connect(str(address[4][0]), self._local) for address in found):
             raise _refused(url, what)
+
+    def _check_peer(self, address: str) -> None:
+        """Hang up on an address that may not be connected to, whatever the name resolved to before."""
+        if not may_connect(address, self._local):
+            raise AuthorizationError(
+                "An authorization host resolved to a private or link-local address; "
+                "pass private_addresses=True if this is your own network"
+            )
 
 
 def _refused(url: str, what: str) -> AuthorizationError:
@@ -125,57 +173,21 @@ def _refused(url: str, what: str) -> AuthorizationError:
     )
 
 
-def _read(response: requests.Response, what: str, until: float) -> dict[str, Any] | None:
-    """The JSON object of a response, or None.
+def _read(reply: Reply, what: str, deadline: float) -> dict[str, Any] | None:
+    """Read the JSON object of a response; None for something else.
 
-    :raises AuthorizationError: when it is longer than `MOST_BYTES` or takes too long.
+    :raises AuthorizationError: when it is longer than `MOST_BYTES`.
     """
-    parts, size = [], 0
-    read = getattr(response.raw, "read1", response.raw.read)
+    read = bytearray()
     while True:
-        part = read(16384)
+        part = reply.read(deadline)
         if not part:
             break
-        parts.append(part)
-        size += len(part)
-        if size > MOST_BYTES:
+        read += part
+        if len(read) > MOST_BYTES:
             raise AuthorizationError(f"The {what} is longer than {MOST_BYTES} bytes")
-        if time.monotonic() > until:
-            raise ConnectionLost(f"The {what} did not arrive in time", "always")
     try:
-        found = json.loads(b"".join(parts))
+        found = loads(read)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-class _Adapter(HTTPAdapter):
-    """Looks at the address a socket is really connected to before anything is sent over it."""
-
-    def __init__(self, local: bool) -> None:
-        self._local = local
-        super().__init__(max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **named: Any) -> None:
-        super().init_poolmanager(*args, **named)
-        pools = {}
-        for scheme, pool in (("http", HTTPConnectionPool), ("https", HTTPSConnectionPool)):
-            connection = type("Checked", (_Checked, pool.ConnectionCls), {"local": self._local})
-            pools[scheme] = type("CheckedPool", (pool,), {"ConnectionCls": connection})
-        self.poolmanager.pool_classes_by_scheme = pools
-
-
-class _Checked:
-    """A urllib3 connection that hangs up on an address it should not talk to, whatever the name resolved to before."""
-
-    local = False
-
-    def _new_conn(self) -> socket.socket:
-        made: socket.socket = super()._new_conn()  # type: ignore[misc]
-        if not may_connect(str(made.getpeername()[0]), self.local):
-            made.close()
-            raise AuthorizationError(
-                "An authorization host resolved to a private or link-local address; "
-                "pass private_addresses=True if this is your own network"
-            )
-        return made

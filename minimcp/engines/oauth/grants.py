@@ -1,4 +1,4 @@
-"""Requests to a token endpoint: how a client authenticates there, and the grants that need no user.
+"""Requests to a token endpoint: client authentication, and the grants that need no user.
 
 Spec: AUTH-066, AUTH-111 to AUTH-131, AUTH-145 to AUTH-149
 """
@@ -32,11 +32,11 @@ Secret = Union[str, Callable[[], str]]
 
 
 class Credentials(NamedTuple):
-    """Who the client is at one authorization server.
+    """The credentials of a client at one authorization server.
 
     :ivar method: the authentication method it was registered with, or None to choose from what the server supports.
     :ivar private_key: PEM text or a key object, for `private_key_jwt`.
-    :ivar audience: what a signed assertion is addressed to; None for the issuer.
+    :ivar audience: the addressee of a signed assertion; None for the issuer.
     """
 
     client_id: str | None = None
@@ -52,11 +52,11 @@ class Credentials(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """What a grant has to go by when it gets a token.
+    """The circumstances of one token request.
 
     :ivar server: metadata of the authorization server.
     :ivar resource: the identifier of the MCP server.
-    :ivar scope: what to ask for, space-separated, or ""; `all_scopes` what may be asked for later, too.
+    :ivar scope: the scopes to ask for, space-separated, or ""; `all_scopes` has those that may be asked for later, too.
     """
 
     fetch: Any
@@ -70,7 +70,7 @@ class Flow(NamedTuple):
 def request_token(flow: Flow, form: dict[str, str], credentials: Credentials) -> Token:
     """Ask the token endpoint of a flow for a token.
 
-    :raises AuthorizationError: when it refuses, or answers with what cannot be used.
+    :raises AuthorizationError: when it refuses, or its answer cannot be used.
     """
     form = {**form, "resource": flow.resource}  # Spec: AUTH-070
     reply = _ask(flow.fetch, flow.server, form, credentials, flow.prover)
@@ -83,7 +83,7 @@ def _ask(
     """Send a form to a token endpoint and return its answer, again when it wants a nonce. Spec: AUTH-135"""
     url = server["token_endpoint"]
     for attempt in range(2):
-        # Made anew for each attempt: an assertion, too, is for one use.
+        # Made again for each attempt: an assertion is for one use.
         headers, more = authenticate(server, credentials)
         if prover is not None:
             headers["DPoP"] = prover.proof("token", "POST", url)
@@ -101,7 +101,7 @@ def _ask(
 
 
 def refusal(what: str, status: int, body: dict[str, Any] | None, secrets: list[str | None]) -> AuthorizationError:
-    """The error for a refused request: its code and description, nothing secret that was sent. Spec: AUTH-147"""
+    """Return the error for a refused request: its code and description, nothing secret that was sent. Spec: AUTH-147"""
     code = (body or {}).get("error")
     code = code if isinstance(code, str) and _CODE.match(code) else ""
     detail = (body or {}).get("error_description")
@@ -115,7 +115,7 @@ def refusal(what: str, status: int, body: dict[str, Any] | None, secrets: list[s
 
 
 def authenticate(server: dict[str, Any], credentials: Credentials) -> tuple[dict[str, str], dict[str, str]]:
-    """The headers and form members that say who the client is, by a method the server supports.
+    """Return the headers and form members that authenticate the client, by a method the server supports.
 
     Spec: AUTH-066, AUTH-116
     :raises AuthorizationError: when they have no method in common.
@@ -157,7 +157,7 @@ def _method(server: dict[str, Any], credentials: Credentials) -> str:
 
 
 def _assertion(server: dict[str, Any], credentials: Credentials) -> dict[str, str]:
-    """A client assertion for one request. Spec: AUTH-115, RFC 7523 section 2.2"""
+    """Make a client assertion for one request. Spec: AUTH-115, RFC 7523 section 2.2"""
     jwt = jwt_library()
     now = int(time.time())
     claims = {
@@ -202,12 +202,12 @@ class Grant:
         raise NotImplementedError
 
     def current(self, token: Token) -> Credentials:
-        """The credentials that a token was got with; a refresh needs them."""
+        """Return the credentials that a token was obtained with; a refresh needs them."""
         return self.credentials
 
 
 class ClientCredentials(Grant):
-    """The client itself is who is authorized. Spec: AUTH-112 to AUTH-116"""
+    """The grant for a client that acts for itself. Spec: AUTH-112 to AUTH-116"""
 
     kind = "client_credentials"
     extension = "io.modelcontextprotocol/oauth-client-credentials"
@@ -220,7 +220,7 @@ class ClientCredentials(Grant):
 
 
 class Enterprise(Grant):
-    """An enterprise's identity provider vouches for the user. Spec: AUTH-120 to AUTH-126
+    """The grant for a user whom an enterprise's identity provider vouches for. Spec: AUTH-120 to AUTH-126
 
     :param idp_token_endpoint: where the identity provider exchanges tokens.
     :param idp: the client's credentials there.
@@ -262,7 +262,9 @@ class Enterprise(Grant):
 
 
 class Workload(Grant):
-    """The platform a program runs on vouches for it; a refused JWT is not tried again. Spec: AUTH-145 to AUTH-149
+    """The grant for a program that its platform vouches for; a refused JWT is not tried again.
+
+    Spec: AUTH-145 to AUTH-149
 
     :param jwt: the workload's JWT, or a function that returns a fresh one.
     """

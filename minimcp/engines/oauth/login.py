@@ -22,10 +22,10 @@ _METHODS = ("none", "client_secret_basic", "client_secret_post")
 class Code(Grant):
     """Authorization code with PKCE.
 
-    :param metadata: what the client says of itself when it registers.
-    :param metadata_url: where the client's metadata document is, its `client_id` at servers that read such documents.
+    :param metadata: the client metadata of a registration.
+    :param metadata_url: the URL of the client's metadata document, its `client_id` at servers that read such documents.
     :param login: takes the authorization URL, lets the user sign in, returns the URL they were sent back to.
-    :param redirect_uri: where to; without `login` on this machine, with a port.
+    :param redirect_uri: the URL they are sent back to; without `login` on this machine, with a port.
     """
 
     kind = "code"
@@ -87,7 +87,7 @@ class Code(Grant):
             receiver.close()
 
     def _forget(self, flow: Flow, error: str) -> bool:
-        """Give up a registration that the server does not know, or that lacks scopes; False when that was not it."""
+        """Drop a registration that the server does not know or that lacks scopes; False for another cause."""
         place = f"client {flow.server['issuer']}"
         kept = self._store.get(place) if self._static(flow) is None else None
         lacking = set(flow.scope.split()) - set((kept or {}).get("scope", "").split())
@@ -97,7 +97,7 @@ class Code(Grant):
         return True
 
     def _listen(self, issuer: str) -> Receiver:
-        """Listen where it was asked for, or on the port that is registered, or on any."""
+        """Listen on the configured port, or on the one that is registered, or on any."""
         try:
             return Receiver(self._redirect_uri or self._store.get(f"client {issuer}", {}).get("redirect_uri"))
         except OSError:
@@ -139,7 +139,7 @@ class Code(Grant):
         return token
 
     def _visit(self, url: str, state: str, receiver: Receiver | None) -> str:
-        """Let the user sign in and return where they were sent back to. Spec: AUTH-106, AUTH-107"""
+        """Let the user sign in and return the URL they were sent back to. Spec: AUTH-106, AUTH-107"""
         if receiver is None:
             assert self._login is not None
             location = self._login(url)
@@ -154,13 +154,13 @@ class Code(Grant):
         return receiver.wait(self._timeout_s)
 
     def current(self, token: Token) -> Credentials:
-        """The credentials a token was got with."""
+        """Return the credentials that a token was obtained with."""
         if "client" in token:
             return Credentials(*token["client"])
         return self.credentials._replace(client_id=self.credentials.client_id or self._metadata_url)
 
     def _credentials(self, flow: Flow, redirect_uri: str) -> Credentials:
-        """Pre-registered, by metadata document, from the store, or registered now. Spec: AUTH-047"""
+        """Return credentials: configured, of a metadata document, stored, or registered now. Spec: AUTH-047"""
         known = self._static(flow) or self._kept(flow, redirect_uri)
         if known is not None:
             return known
@@ -172,7 +172,7 @@ class Code(Grant):
         return self._register(flow, redirect_uri)
 
     def _static(self, flow: Flow) -> Credentials | None:
-        """The credentials that were configured, if they are of use here."""
+        """Return the configured credentials, if this server takes them."""
         if self.credentials.client_id is not None:
             return self.credentials
         if self._metadata_url is not None and flow.server.get("client_id_metadata_document_supported") is True:
@@ -180,7 +180,7 @@ class Code(Grant):
         return None
 
     def _kept(self, flow: Flow, redirect_uri: str) -> Credentials | None:
-        """The credentials of an earlier registration. Spec: AUTH-061"""
+        """Return the credentials of an earlier registration. Spec: AUTH-061"""
         kept = self._store.get(f"client {flow.server['issuer']}")
         if kept is None or kept.get("redirect_uri") != redirect_uri:
             return None
@@ -189,14 +189,14 @@ class Code(Grant):
         return Credentials(kept["client_id"], kept.get("client_secret"), kept.get("method"))
 
     def document(self) -> dict[str, Any]:
-        """The client metadata document. Spec: AUTH-051"""
+        """Return the client metadata document. Spec: AUTH-051"""
         # The port of a redirect to this machine is left open. RFC 8252 section 7.3
         redirect_uri = self._redirect_uri or "http://127.0.0.1/callback"
         method = "none" if self.credentials.private_key is None else "private_key_jwt"
         return {"client_id": self._metadata_url, **self._describe(redirect_uri, method)}
 
     def _describe(self, redirect_uri: str, method: str) -> dict[str, Any]:
-        """What the client says of itself. Spec: AUTH-057, AUTH-058, AUTH-099"""
+        """Return the client metadata of a registration. Spec: AUTH-057, AUTH-058, AUTH-099"""
         return {
             **self._metadata,
             "redirect_uris": [redirect_uri],

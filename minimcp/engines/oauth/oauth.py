@@ -2,39 +2,40 @@
 
     requests.post("https://example.com/mcp", json=..., auth=OAuth("My program"))
 
-A request goes out with the token there is, or none. A server that answers 401 or 403 says what it wants; a token is got
-for that, and the request is sent again. Spec: 26:basic/authorization
+A request is sent with the current token, if there is one. A server that answers 401 or 403 says what it requires; a
+token is obtained for that, and the request is sent again. Spec: 26:basic/authorization
 """
 
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Union
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Union
 from urllib.parse import urlsplit
-
-import requests
-from requests.auth import AuthBase
 
 from ..addresses import canonical, is_local, is_loopback, origin, show
 from ..errors import AuthorizationError
-from .access import MOST_ATTEMPTS, Access, Common, not_enough
+from ..http_client.auth import SignedAnswer, attach
+from ..http_client.response import Headers
+from .access import MOST_ATTEMPTS, ServerTokens, SharedSettings, not_enough
 from .discovery import Challenge, Choose, read_challenge
 from .dpop import Prover
 from .fetching import Fetcher
 from .grants import ID_TOKEN, ClientCredentials, Credentials, Enterprise, Grant, Secret, Workload
 from .login import Code
-from .tokens import Store, Token
+from .tokens import Store
+
+if TYPE_CHECKING:
+    import requests
 
 
-class OAuth(AuthBase):
+class OAuth:
     """Authorization by OAuth 2.1 as MCP specifies it, as `auth=` for a `Client` or for plain `requests`.
 
-    Made like this it lets the user sign in with a browser; see `client_credentials`, `enterprise` and `workload` for
-    programs without one. Several threads may share it. An object, and a store, are for one user.
+    The constructor is for programs whose user signs in with a browser; the others are made by `client_credentials`,
+    `enterprise` and `workload`. Several threads may share an object. An object, and a store, are for one user.
 
-    :param client_name: what the consent page calls this program.
+    :param client_name: the name of this program on the consent page.
     :param client_id: for a client that is registered already, with `client_secret` or `private_key` if it has one.
     :param issuer: the authorization server that `client_id` belongs to; without it the first one that a server names
         is taken, and no other later.
@@ -54,7 +55,7 @@ class OAuth(AuthBase):
         may take.
     :param verify: True or the path of a CA bundle, as for `requests`; for metadata and tokens.
     :param proxies: as for `requests`; for metadata and tokens.
-    :raises AuthorizationError: out of a request, when no token can be had or none is accepted.
+    :raises AuthorizationError: out of a request, when no token can be obtained or none is accepted.
     """
 
     def __init__(
@@ -104,8 +105,10 @@ class OAuth(AuthBase):
         self._how: Any = timeout, verify, proxies
         self._prover = Prover() if dpop else None
         self._grant = grant
-        self._common = Common(grant, store, self._fetcher, self._prover, issuer, scope or "", choose, offline_access)
-        self._accesses: dict[str, Access] = {}
+        self._common = SharedSettings(
+            grant, store, self._fetcher, self._prover, issuer, scope or "", choose, offline_access
+        )
+        self._servers: dict[str, ServerAuth] = {}  # grows by setdefault, which is atomic
 
     @classmethod
     def client_credentials(
@@ -119,7 +122,7 @@ class OAuth(AuthBase):
         audience: str | None = None,
         **options: Any,
     ) -> OAuth:
-        """For a program that acts for itself.
+        """Make one for a program that acts for itself.
 
         :param private_key: PEM text, or a key object; signs instead of `client_secret`, by `algorithm` if given.
         :param audience: what the signed assertion is addressed to, instead of the issuer.
@@ -146,7 +149,7 @@ class OAuth(AuthBase):
         subject_token_type: str = ID_TOKEN,
         **options: Any,
     ) -> OAuth:
-        """For a user whom an enterprise's identity provider has signed in.
+        """Make one for a user whom an enterprise's identity provider has signed in.
 
         :param id_token: the user's ID token, or a function that returns a fresh one.
         :param idp_token_endpoint: where the identity provider exchanges it, as the client `idp_client_id`.
@@ -158,7 +161,7 @@ class OAuth(AuthBase):
 
     @classmethod
     def workload(cls, jwt: Secret, **options: Any) -> OAuth:
-        """For a program that the platform it runs on vouches for.
+        """Make one for a program that the platform it runs on vouches for.
 
         :param jwt: the workload's JWT, or a function that is called for a fresh one each time.
         """
@@ -166,12 +169,12 @@ class OAuth(AuthBase):
 
     @property
     def extensions(self) -> dict[str, dict[str, Any]]:
-        """What a client declares as `capabilities.extensions` when it uses this. Spec: AUTH-111, AUTH-119"""
+        """Return what a client declares as `capabilities.extensions` when it uses this. Spec: AUTH-111, AUTH-119"""
         names = [self._grant.extension] + (["io.modelcontextprotocol/auth/dpop"] if self._prover else [])
         return {name: {} for name in names if name}
 
     def client_metadata(self) -> dict[str, Any]:
-        """The document to put at `client_metadata_url`; with a `private_key` it needs `jwks_uri` or `jwks`, too.
+        """Return the document to put at `client_metadata_url`; with a `private_key` it needs `jwks_uri` or `jwks`, too.
 
         Spec: AUTH-051
         """
@@ -182,87 +185,89 @@ class OAuth(AuthBase):
     def __repr__(self) -> str:
         return f"<OAuth {self._grant.kind} {self._grant.credentials.client_id or ''}>"
 
+    def for_server(self, url: str) -> ServerAuth:
+        """Return the credentials for all requests to one server, whatever their path; HTTP+SSE has two."""
+        key = self._resource or canonical(url)
+        found = self._servers.get(key)
+        if found is None:
+            found = self._servers.setdefault(key, ServerAuth(key, ServerTokens(key, self._common), self._prover))
+        return found
+
+    def sign(self, method: str, url: str, headers: Headers) -> Headers:
+        """Return the headers with the token there is; see `http_client.auth.Auth`."""
+        return self.for_server(url).sign(method, url, headers)
+
+    def answered(self, answers: Sequence[SignedAnswer]) -> bool:
+        """Get a token if an answer asks for one; see `http_client.auth.Auth`."""
+        return self.for_server(answers[0].url).answered(answers)
+
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the token to a request, and stay there for its answer. Spec: AUTH-009, AUTH-010"""
-        return self._authorize(self._resource or canonical(request.url or ""), request)
-
-    def for_server(self, url: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-        """The same for all requests to one server, whatever their path; HTTP+SSE has two."""
-        return partial(self._authorize, self._resource or canonical(url))
-
-    def _authorize(self, key: str, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if origin(request.url or "") != origin(key):
-            return request
-        access = self._accesses.get(key) or self._accesses.setdefault(key, Access(key, self._common))
-        self._attach(request, access.ready())
-        request.register_hook("response", partial(self._answered, key, access))  # type: ignore[no-untyped-call]
-        return request
-
-    def _attach(self, request: requests.PreparedRequest, token: Token | None) -> None:
-        url = request.url or ""
-        if token is None or not (urlsplit(url).scheme == "https" or is_loopback(urlsplit(url).hostname or "")):
-            return
-        if self._prover is None:
-            request.headers["Authorization"] = f"Bearer {token['access_token']}"
-        else:
-            request.headers["Authorization"] = f"DPoP {token['access_token']}"
-            proof = self._prover.proof("resource", request.method or "", url, token["access_token"])
-            request.headers["DPoP"] = proof
-
-    def _answered(self, key: str, access: Access, response: requests.Response, **how: Any) -> requests.Response:
-        """Look at an answer; one that asks for a token, or another one, is replaced by that to a second request."""
-        stepped: Challenge | None = None
-        try:
-            for attempt in range(MOST_ATTEMPTS + 1):
-                url, status = response.request.url or "", response.status_code
-                if origin(url) != origin(key):
-                    # Somebody followed a redirect to elsewhere.
-                    break
-                nonce = self._prover is not None and self._prover.note("resource", url, response.headers)
-                challenge = read_challenge(response.headers.get("WWW-Authenticate"))
-                if not _concerns_us(status, challenge):
-                    if stepped is not None:
-                        access.succeeded(stepped)
-                    break
-                sent = (response.request.headers.get("Authorization") or "").partition(" ")[2]
-                if attempt == MOST_ATTEMPTS and status == 403:
-                    raise not_enough(challenge)
-                if attempt == MOST_ATTEMPTS or (attempt and status == 401 and sent == access.granted and not nonce):
-                    raise AuthorizationError(f"{show(key)} answers {status} to a token that was just issued for it")
-                if not (nonce and challenge.error == "use_dpop_nonce"):
-                    stepped = challenge if status == 403 else stepped
-                    access.renew(challenge, sent, status == 403, attempt > 0)
-                response = self._again(response, access.token, how)
-            return response
-        except BaseException:
-            response.close()
-            raise
-
-    def _again(self, response: requests.Response, token: Token | None, how: dict[str, Any]) -> requests.Response:
-        """Send the request of a response once more, as `requests.auth.HTTPDigestAuth` does."""
-        if not how.get("stream"):
-            response.content  # noqa: B018  # what requests would have read anyway
-        response.close()
-        request = response.request.copy()
-        if getattr(request, "_body_position", None) is not None:
-            requests.utils.rewind_body(request)
-        elif hasattr(request.body, "__next__"):
-            raise AuthorizationError(
-                "The body was a generator and cannot be sent again with a token; send it once more"
-            )
-        self._attach(request, token)
-        connection: Any = response.connection
-        again: requests.Response = connection.send(request, **how)
-        again.history.append(response)
-        again.request = request
-        return again
+        """Add the token to a request of `requests`, and send it again where its answer asks for that."""
+        return self.for_server(request.url or "")(request)
 
     def _fetcher(self, key: str) -> Fetcher:
         return Fetcher(self._private or is_local(key), *self._how)
 
 
+class ServerAuth:
+    """The credentials for one server, as `http_client.auth.Auth`, or as `auth=` of `requests`.
+
+    :param key: the name of the server: its URL, or the `resource` that was configured.
+    """
+
+    def __init__(self, key: str, tokens: ServerTokens, prover: Prover | None) -> None:
+        self._key = key
+        self._origin = origin(key)
+        self._tokens = tokens
+        self._prover = prover
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the token to a request of `requests`, and send it again where its answer asks for that."""
+        return attach(self, request)
+
+    def sign(self, method: str, url: str, headers: Headers) -> Headers:
+        """Return the headers with the token, if there is one and it may go to this URL. Spec: AUTH-009, AUTH-010"""
+        if origin(url) != self._origin:
+            return {}
+        token = self._tokens.ready()
+        if token is None or not (self._origin.startswith("https:") or is_loopback(urlsplit(url).hostname or "")):
+            return {}
+        if self._prover is None:
+            return {"Authorization": f"Bearer {token['access_token']}"}
+        proof = self._prover.proof("resource", method, url, token["access_token"])
+        return {"Authorization": f"DPoP {token['access_token']}", "DPoP": proof}
+
+    def answered(self, answers: Sequence[SignedAnswer]) -> bool:
+        """Get a token, or another one, if the newest answer asks for it.
+
+        :raises AuthorizationError: when none can be obtained, or none is accepted.
+        """
+        answer, attempt, tokens = answers[-1], len(answers) - 1, self._tokens
+        if origin(answer.url) != self._origin:
+            # The caller followed a redirect to another origin.
+            return False
+        nonce = self._prover is not None and self._prover.note("resource", answer.url, answer.headers)
+        challenge = read_challenge(answer.headers.get("www-authenticate"))
+        if not _concerns_us(answer.status, challenge):
+            stepped = [earlier for earlier in answers[:-1] if earlier.status == 403]
+            if stepped:
+                tokens.succeeded(read_challenge(stepped[-1].headers.get("www-authenticate")))
+            return False
+        sent = answer.sent.get("authorization", "").partition(" ")[2]
+        more = answer.status == 403
+        if attempt == MOST_ATTEMPTS and more:
+            raise not_enough(challenge)
+        if attempt == MOST_ATTEMPTS or (attempt and not more and sent == tokens.granted and not nonce):
+            raise AuthorizationError(
+                f"{show(self._key)} answers {answer.status} to a token that was just issued for it"
+            )
+        if not (nonce and challenge.error == "use_dpop_nonce"):
+            tokens.renew(challenge, sent, more, attempt > 0)
+        return True
+
+
 def _concerns_us(status: int, challenge: Challenge) -> bool:
-    """Whether a response asks for a token of ours. A 401 without a challenge does. Spec: AUTH-021, AUTH-091"""
+    """Say whether a response asks for a token of ours. A 401 without a challenge does. Spec: AUTH-021, AUTH-091"""
     if status == 403:
         return challenge.error == "insufficient_scope"
     return status == 401 and (not challenge.schemes or bool({"bearer", "dpop"} & set(challenge.schemes)))

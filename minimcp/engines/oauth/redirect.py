@@ -1,4 +1,4 @@
-"""Where the browser comes back to: a door on 127.0.0.1 that opens once.
+"""The redirect URI on 127.0.0.1: an HTTP server that takes one authorization response.
 
 Spec: AUTH-007, AUTH-074, RFC 8252 section 7.3
 """
@@ -46,7 +46,7 @@ class Receiver:
         )
 
     def expect(self, state: str) -> None:
-        """Start to listen; what comes with another state is refused and does not count."""
+        """Start to listen; a response with another state is refused and does not count."""
         self._state = state
         self._thread.start()
 
@@ -58,17 +58,17 @@ class Receiver:
         try:
             return self._found.get(timeout=timeout_s)
         except queue.Empty:
-            raise Timeout(f"Nobody came back from the browser within {timeout_s:g} s", "always") from None
+            raise Timeout(f"The browser sent no authorization response within {timeout_s:g} s", "always") from None
 
     def close(self) -> None:
-        """Stop to listen."""
+        """Stop listening."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
 
     def answer(self, target: str, host: str) -> tuple[int, str]:
-        """Take note of a request if it is the one: a status and a text, always one of ours. Spec: AUTH-074"""
+        """Return a status and a text for a request, and keep the authorization response. Spec: AUTH-074"""
         if host.lower() not in self._hosts:
             return 403, "This address is for a browser on the same machine."
         path, _, query = target.partition("?")
@@ -94,7 +94,7 @@ class RedirectServer(ThreadingHTTPServer):
     allow_reuse_port = False
 
     def server_bind(self) -> None:
-        # HTTPServer would look up the name of 127.0.0.1, which may take its time and is of no use.
+        # HTTPServer would look up the name of 127.0.0.1, which may take its time.
         TCPServer.server_bind(self)
 
     def handle_error(self, *_: Any) -> None:
@@ -126,7 +126,7 @@ class RedirectHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Nothing is logged: the request line holds the code."""
+        """Log nothing: the request line holds the code."""
 
 
 def read_answer(location: str, state: str, issuer: str, promised: bool) -> str:
@@ -134,8 +134,8 @@ def read_answer(location: str, state: str, issuer: str, promised: bool) -> str:
 
     :param issuer: the validated issuer of the server the user was sent to.
     :param promised: whether that server says that it always sends `iss`.
-    :raises AuthorizationError: when it is not the answer to this request, or says no. What a mismatching answer says
-        is not in the message. Spec: AUTH-074, AUTH-080 to AUTH-085
+    :raises AuthorizationError: when it is not the answer to this request, or a refusal. The text of a mismatching
+        answer is not in the message. Spec: AUTH-074, AUTH-080 to AUTH-085
     """
     query = location.strip().partition("?")[2].partition("#")[0] if "?" in location else location
     try:

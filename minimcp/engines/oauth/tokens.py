@@ -1,7 +1,8 @@
 """Tokens and registrations: reading a token endpoint's answer, and keeping it, in memory or in a file.
 
-What is kept, in any `MutableMapping` from strings to dicts: `issuer <who> <server>`, `token <who> <issuer> <server>`,
-`client <issuer>`, `bound <who>`; `who` is the kind of grant and the client id it was configured with.
+A store is any `MutableMapping` from strings to dicts, with the keys `issuer <who> <server>`,
+`token <who> <issuer> <server>`, `client <issuer>`, `bound <who>`; `who` is the kind of grant and the client id it was
+configured with.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import re
 import tempfile
 import threading
 import time
-import weakref
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, Union
 
 from ..errors import AuthorizationError
+from ..fork import PerProcess
 
 Token = dict[str, Any]
 Store = MutableMapping[str, dict[str, Any]]
@@ -70,27 +71,9 @@ def _expiry(value: Any) -> float | None:
 
 
 def has_expired(token: Token) -> bool:
-    """Say whether a token is over, or nearly."""
+    """Say whether a token has expired, or is about to."""
     expires_at = token.get("expires_at")
     return expires_at is not None and time.time() >= expires_at
-
-
-# By id, since a mapping has no hash.
-_with_locks: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-
-
-def renew_after_fork(instance: Any) -> None:
-    """See to it that `instance.after_fork()` is called in a child process."""
-    _with_locks[id(instance)] = instance
-
-
-def _after_fork() -> None:
-    for instance in list(_with_locks.values()):
-        instance.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class FileStore(MutableMapping[str, dict[str, Any]]):
@@ -101,13 +84,7 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
 
     def __init__(self, path: Union[str, os.PathLike[str]]) -> None:
         self._path = Path(path).expanduser()
-        self._lock = threading.RLock()  # guards read-change-write within this process; the lock file does between them
-        self._depth = 0
-        renew_after_fork(self)
-
-    def after_fork(self) -> None:
-        """In the child, where a lock that another thread held would never be let go."""
-        self._lock, self._depth = threading.RLock(), 0
+        self._hold = PerProcess(_Hold)
 
     def __repr__(self) -> str:
         return f"FileStore({str(self._path)!r})"
@@ -115,16 +92,17 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other threads and processes from changing the file; a refresh is done within. Reentrant."""
-        with self._lock:
-            self._depth += 1
+        hold = self._hold()
+        with hold.lock:
+            hold.depth += 1
             try:
-                if self._depth == 1:
+                if hold.depth == 1:
                     with self._file_lock():
                         yield
                 else:
                     yield
             finally:
-                self._depth -= 1
+                hold.depth -= 1
 
     @contextlib.contextmanager
     def _file_lock(self) -> Iterator[None]:
@@ -183,3 +161,11 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self._read())
+
+
+class _Hold:
+    """The lock of one process on a file, and how often the thread that holds it is within `locked`."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # guards depth, and read-change-write; the lock file does between processes
+        self.depth = 0

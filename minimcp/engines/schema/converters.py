@@ -1,4 +1,4 @@
-"""Type hints as converters: a JSON Schema, and the function that turns validated JSON into what the hint promises."""
+"""Converters of type hints: a JSON Schema, and the function that turns validated JSON into the hinted type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Union
 
 from . import docstrings, values
-from .fast_check import TYPES
 from .validator import Validator
 from .values import ConversionError, Converter, Load, Schema, to_json
 
@@ -26,9 +25,9 @@ Member = tuple[str, Any, bool, Any]  # of a class: name, hint, whether it must b
 
 
 class Converters:
-    """Makes the converters of one document, and collects its `$defs` on the way.
+    """Makes the converters of one schema document and collects its `$defs`.
 
-    :param inputs: whether the schema is for values that come in (members that nobody reads are refused,
+    :param inputs: whether the schema is for values that come in (unknown members are refused,
         members with a default may be left out) rather than for what `to_json` makes.
     """
 
@@ -119,7 +118,7 @@ class Converters:
         return schema, lambda value: None if value is None else chosen(value)
 
     def _choice(self, branches: list[Converter]) -> Callable[[Any], Any]:
-        """A loader that takes the first branch that a value fits."""
+        """Return a loader that takes the first branch that a value fits."""
         judges: list[Any] = []
 
         def load(value: Any) -> Any:
@@ -127,7 +126,7 @@ class Converters:
                 judges[:] = [Validator({**schema, "$defs": self.defs}).is_valid for schema, _ in branches]
             reason = ConversionError("fits none of the forms that it may have")
             for (schema, load), fits in zip(branches, judges):
-                if type(value) in TYPES.get(schema.get("type", ""), (type(value),)) and fits(value):
+                if values.is_of(value, schema.get("type", "")) and fits(value):
                     try:
                         return value if load is None else load(value)
                     except ConversionError as error:
@@ -137,7 +136,7 @@ class Converters:
         return load
 
     def _class(self, cls: Any) -> Converter:
-        """The converter of a class with named members: a reference to its definition."""
+        """Return the converter of a class with named members: a reference to its definition."""
         if cls not in self._classes:
             base = re.sub(r"\W", "_", cls.__name__)
             names = [base, *(f"{base}{number}" for number in range(2, len(self.defs) + 3))]
@@ -154,7 +153,7 @@ class Converters:
         """Return the schema of an object and the loaders of its members.
 
         :param texts: descriptions of members.
-        :param where: how an error calls a member, with `{}` for its name.
+        :param where: the name of a member in an error, with `{}` for its own name.
         """
         properties: dict[str, Schema] = {}
         loads: dict[str, Load] = {}
@@ -167,13 +166,16 @@ class Converters:
                 try:
                     member.setdefault("default", to_json(default))
                 except (TypeError, ValueError):
-                    pass  # there is none, or JSON cannot say it
+                    pass  # there is none, or it has no JSON form
         parts = {"properties": properties, "required": [name for name, _, must, _ in members if must]}
         schema: Schema = {"type": "object", **{keyword: part for keyword, part in parts.items() if part}}
         return ({**schema, "additionalProperties": False} if self.inputs else schema), loads
 
     def member(self, name: str, hint: Any, where: str) -> Converter:
-        """Return the converter of one member; an error says where it is."""
+        """Return the converter of one member.
+
+        :raises TypeError: when its hint has no JSON form; the message names the member.
+        """
         try:
             return self.of(hint)
         except TypeError as error:
@@ -197,7 +199,7 @@ class Converters:
         schema = cls.model_json_schema(ref_template="#/$defs/{model}", mode=mode)
         definitions = schema.pop("$defs", {})
         if any(self.defs.get(key, part) != part for key, part in definitions.items() if key != name):
-            # Another class has one of these names: give all of them names of their own.
+            # Another class has one of these names, so all of them get a prefix.
             schema = cls.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}", mode=mode)
             definitions = {f"{name}.{key}": part for key, part in schema.pop("$defs", {}).items()}
         self.defs.update(definitions)
@@ -213,7 +215,7 @@ class Converters:
         return schema, load
 
     def document(self, schema: Schema) -> Schema:
-        """A schema as a document of its own: `$defs` added, a reference at the root written out."""
+        """Return a schema as a complete document, with `$defs` and without a reference at its root."""
         defs = self.defs
         if set(schema) == {"$ref"}:
             ref = schema["$ref"]
@@ -227,7 +229,7 @@ _NUMBERS = {values.to_int, values.to_float}
 
 
 def at(place: int | str, load: Load, value: Any) -> Any:
-    """Load one member of a container; a `ConversionError` learns where it happened."""
+    """Load one member of a container; a `ConversionError` gets its place."""
     if load is None:
         return value
     try:
@@ -242,12 +244,12 @@ def _then(load: Load, make: Callable[[Any], Any]) -> Load:
 
 
 def describe(hint: Any) -> str:
-    """How a hint is called in a message."""
+    """Return the name of a hint for messages."""
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
 
 
 def unsupported(hint: Any) -> TypeError:
-    """The error for a hint without a JSON form."""
+    """Return the error for a hint without a JSON form."""
     return TypeError(
         f"the hint {describe(hint)} has no JSON form: write a basic type, list, dict, Literal, Enum, "
         "TypedDict, dataclass or pydantic model, or give a raw JSON Schema"
@@ -255,7 +257,7 @@ def unsupported(hint: Any) -> TypeError:
 
 
 def name_of(form: Any) -> str:
-    """The name of a special form of typing or typing_extensions, which differ as objects."""
+    """Return the name of a special form of typing or typing_extensions, which differ as objects."""
     return getattr(form, "_name", None) or getattr(form, "__name__", "") or ""
 
 
@@ -316,7 +318,7 @@ def _is_required(cls: Any, key: str, hint: Any) -> bool:
 
 
 def _refusal(error: Exception) -> ConversionError:
-    """The misfit for an exception of a class that refused its members."""
+    """Return the error for an exception of a class that refused its members."""
     details = getattr(error, "errors", None)
     if callable(details):  # pydantic
         problems = [f"{'.'.join(map(str, detail['loc'])) or 'the value'}: {detail['msg']}" for detail in details()[:3]]

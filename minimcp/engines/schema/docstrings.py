@@ -1,4 +1,4 @@
-"""Docstrings in Google, NumPy and Sphinx style: the text, and what is said about each parameter."""
+"""Docstrings in Google, NumPy and Sphinx style: the text, and the description of each parameter."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def parse(docstring: str | None) -> tuple[str, dict[str, str]]:
 
 
 def _indented(lines: list[str], at: int) -> int:
-    """Where the indented or empty lines from `at` on end."""
+    """Return the end of the indented or empty lines from `at` on."""
     while at < len(lines) and (not lines[at] or lines[at][0] == " "):
         at += 1
     return at
 
 
 def _numpy_end(lines: list[str], at: int) -> int:
-    """Where a NumPy section ends: before the next title, or before a paragraph that is no item."""
+    """Return the end of a NumPy section: the next title, or a paragraph that is not an item."""
     for place in range(at, len(lines)):
         underlined = place + 1 < len(lines) and _UNDERLINE.match(lines[place + 1])
         after_gap = place > at and not lines[place - 1] and lines[place] and lines[place][0] != " "

@@ -1,4 +1,4 @@
-"""The quick accept: ordinary JSON Schemas as closures that say "surely valid" or "ask the full validator".
+"""The fast check: ordinary JSON Schemas as functions that return "surely valid" or "ask the full validator".
 
 A schema becomes a table from Python type to a test of the values of that type; None stands for "every value of
 the type fits", a missing type for "not sure". A keyword that is not known here, or has a value that it may not
@@ -12,22 +12,22 @@ import sys
 from collections.abc import Callable
 from typing import Any, Optional
 
+from .values import KINDS
+
 Test = Optional[Callable[[Any], bool]]
 Table = dict[type, Test]
 
 _NULL = type(None)
-TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "boolean": (bool,), "null": (_NULL,)}
-TYPES.update({"integer": (int, float), "number": (int, float), "array": (list,), "object": (dict,)})
 _ANNOTATIONS = {"title": str, "description": str, "format": str, "contentEncoding": str, "deprecated": bool}
 _ANNOTATIONS.update({"examples": list, "default": object})
 
 
 class Unsupported(Exception):
-    """The schema uses something that only the full validator understands; the message names it."""
+    """The schema has a keyword that only the full validator supports; the message names it."""
 
 
 class _Anything(dict[type, Test]):
-    """The table of a schema that accepts every value."""
+    """Return the table of a schema that accepts every value."""
 
     def get(self, key: Any, default: Any = None) -> Any:
         return None
@@ -54,7 +54,7 @@ def accepts(schema: Any) -> Callable[[Any], bool]:
 
 
 def never(value: Any) -> bool:
-    """The test of a type that a table does not list."""
+    """The check for a type that a table does not list."""
     return False
 
 
@@ -113,7 +113,7 @@ class _Document:
         if name == "object":
             return {dict: self.members(schema)}
         if name == "boolean" or name == "null":
-            return dict.fromkeys(TYPES[name])
+            return {KINDS[name][0]: None}
         raise Unsupported("type")
 
     def members(self, schema: dict[str, Any]) -> Test:

@@ -1,8 +1,7 @@
-"""A function's signature as the schema of its arguments, and return hints as output schemas."""
+"""Function signatures as schemas of their arguments, and return hints as output schemas."""
 
 from __future__ import annotations
 
-import json
 import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ Bind = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Signature(NamedTuple):
-    """What a handler's signature says about its arguments."""
+    """The signature of a handler: the schema of its arguments and how they are passed."""
 
     schema: Schema  # of the arguments
     context: str | None  # the name of the parameter that receives the Context
@@ -28,7 +27,7 @@ class Signature(NamedTuple):
 
 
 class _Read:
-    """The parameters of a function, told apart."""
+    """The parameters of a function, sorted by how they are filled."""
 
     def __init__(self, function: Any, context_type: type | None) -> None:
         import inspect
@@ -107,7 +106,10 @@ def raw_signature(function: Any, context_type: type | None, schema: Schema) -> S
 
 
 def _plain(function: Any, name: str) -> Any:
-    """Return the function behind a callable; refuse what cannot be called with keywords, or does not block."""
+    """Return the function behind a callable.
+
+    :raises TypeError: when it cannot be called with keywords, or does not block.
+    """
     import functools
     import inspect
 
@@ -154,7 +156,7 @@ def binder(loads: dict[str, Load]) -> Bind:
 
 
 def _openbinder(loads: dict[str, Load], others: Load, context: str | None) -> Bind:
-    """A binder for a function with `**kwargs`, which receive what has no parameter of its own."""
+    """Return a binder for a function with `**kwargs`, which receive arguments without a parameter."""
 
     def bind(arguments: dict[str, Any]) -> dict[str, Any]:
         if context in arguments:
@@ -206,29 +208,3 @@ def _is_data(hint: Any, is_content: Callable[[Any], bool]) -> bool:
         # It says nothing of the members, and a content block is such a dict too.
         return False
     return hint not in (None, _NULL, Any, object, str, bytes, bytearray)
-
-
-def from_strings(schema: Schema, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return arguments that came as strings (of a prompt or a URI) as the JSON values that a schema asks for.
-
-    A string that cannot be read as what is asked for stays a string, for the validation to refuse.
-    """
-    properties, defs = schema.get("properties", {}), schema.get("$defs", {})
-    result = dict(arguments)
-    for name, value in arguments.items():
-        if isinstance(value, str) and not _takes_text(properties.get(name, {}), defs):
-            try:
-                result[name] = json.loads(value)
-            except (ValueError, RecursionError):
-                pass
-    return result
-
-
-def _takes_text(schema: Schema, defs: dict[str, Schema]) -> bool:
-    if "$ref" in schema:
-        return _takes_text(defs.get(schema["$ref"].rpartition("/")[2], {}), {})
-    if "anyOf" in schema:
-        return any(_takes_text(branch, defs) for branch in schema["anyOf"])
-    if "enum" in schema:
-        return any(isinstance(value, str) for value in schema["enum"])
-    return "string" in schema.get("type", "string")

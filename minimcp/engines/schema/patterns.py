@@ -1,4 +1,4 @@
-"""Regular expressions of a schema: which are safe to run on a stranger's text, and on how much of it.
+"""Regular expressions of a schema: which are safe to run on untrusted text, and on how much of it.
 
 `re` backtracks and cannot be interrupted: `^(a+)+$` takes exponential time. So the ways in which a pattern may
 read a text are counted from above. A repetition that leaves its end open multiplies them by the length of the
@@ -51,7 +51,7 @@ def compile_pattern(pattern: str) -> tuple[Callable[[str], Any], int]:
 
 
 class _Unbounded(Exception):
-    """The ways of a pattern cannot be counted; the message says why."""
+    """The ways of a pattern to match cannot be counted; the message says why."""
 
 
 def _total(tree: Any, length: int, flags: int) -> int:
@@ -72,7 +72,7 @@ def _anchored(tree: Any) -> bool:
 
 
 def _ways(items: Any, length: int, flags: int) -> int:
-    """How many ways there may be, at most, to read some of `length` characters."""
+    """Return the most ways that there may be to read some of `length` characters."""
     ways, looks = 1, 0
     for kind, value in items:
         name = str(kind)
@@ -82,7 +82,7 @@ def _ways(items: Any, length: int, flags: int) -> int:
             found = [_ways(branch, length, flags) for branch in value[1]]
             ways *= max(found) if _exclusive(value[1], flags) else sum(found)
         elif name in ("ASSERT", "ASSERT_NOT"):
-            looks += ways * _ways(value[1], length, flags)  # read anew each time, but never in a second way
+            looks += ways * _ways(value[1], length, flags)  # read again each time, but never in a second way
         elif name in _REPEATS:
             low, high, body = value
             ways *= _repeated(low, high, body, length, flags)
@@ -92,7 +92,7 @@ def _ways(items: Any, length: int, flags: int) -> int:
 
 
 def _exclusive(branches: Any, flags: int) -> bool:
-    """Say whether the literals that alternatives begin with already tell them apart."""
+    """Return whether alternatives begin with different literals."""
     heads = [[value for _, value in takewhile(lambda item: str(item[0]) == "LITERAL", branch)] for branch in branches]
     return not flags & re.IGNORECASE and not any(a is not b and b[: len(a)] == a for a in heads for b in heads)
 
@@ -110,7 +110,7 @@ def _repeated(low: int, high: int, body: Any, length: int, flags: int) -> int:
 
 
 def _separated(body: Any, flags: int) -> bool:
-    """Say whether a literal at one end marks each round, and what is between can be read in one way only."""
+    """Return whether a literal at one end marks each round, and the rest can be read in one way only."""
     items = list(body[0][1][3] if len(body) == 1 and str(body[0][0]) == "SUBPATTERN" else body)
     for mark, between in ((items[0], items[1:]), (items[-1], items[:-1])):
         readers = _readers(between) if str(mark[0]) == "LITERAL" else None
@@ -121,7 +121,7 @@ def _separated(body: Any, flags: int) -> bool:
 
 
 def _readers(items: Any) -> list[Any] | None:
-    """What reads one character each, or None unless at most one thing is of variable length."""
+    """Return the parts that read one character each, or None if more than one part is of variable length."""
     found = [item for item in items if str(item[0]) in _ONE]
     loose = [item for item in items if str(item[0]) not in _ONE]
     if not loose:

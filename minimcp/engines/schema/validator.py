@@ -1,7 +1,7 @@
-"""JSON Schema: checking schemas at registration and values at each call, bounded and without any network.
+"""JSON Schema validation: of schemas at registration and of values at each call, bounded and without network.
 
 Dialects: 2020-12 (also when `$schema` is absent), 2019-09, draft 7, draft 6 and draft 4. Only this module
-imports jsonschema, and only when a schema or a value needs more than the quick accept of `fast_check.py`.
+imports jsonschema, and only when a schema or a value needs more than `fast_check`.
 Spec: FEAT-017, FEAT-048 to FEAT-056
 """
 
@@ -15,14 +15,24 @@ from functools import lru_cache
 from itertools import islice, product
 from typing import Any
 
+from .. import bounds
 from ..errors import InvalidArguments
 from . import fast_check
 from .patterns import compile_pattern
+from .values import KINDS
 
 MAX_DEPTH = 64
 MAX_NODES = 10_000
 MAX_TEXT = 2_000_000  # characters of all strings of one schema
 MAX_SECONDS = 1.0  # processor time of one validation
+
+_TOO_LARGE = f"{{}} is too large: at most {MAX_NODES} values and {MAX_TEXT} characters"
+_BROKEN = {
+    "depth": f"{{}} is nested deeper than {MAX_DEPTH} levels, or contains itself",
+    "values": _TOO_LARGE,
+    "text": _TOO_LARGE,
+    "keys": "{}: the keys of a JSON object are strings",
+}
 
 DEFAULT_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _DIALECTS = {
@@ -35,7 +45,7 @@ _DIALECTS = {
 
 
 class _TooMuch(Exception):
-    """Validation would take longer than it may."""
+    """The validation takes too long."""
 
 
 def check_schema(schema: Any, what: str = "inputSchema") -> None:
@@ -46,9 +56,11 @@ def check_schema(schema: Any, what: str = "inputSchema") -> None:
     """
     if not isinstance(schema, dict):
         raise ValueError(f"{what} must be a JSON object (a dict), not {type(schema).__name__}")
-    _check_bounds(schema, what)
+    broken = bounds.exceeded(schema, MAX_DEPTH, MAX_NODES, MAX_TEXT)
+    if broken is not None:
+        raise ValueError(_BROKEN[broken].format(what))
     dialect = _dialect(schema, what)
-    if _quick(schema, dialect) is not None:
+    if _fast_check(schema, dialect) is not None:
         return
     try:
         _load(dialect).check_schema(schema)
@@ -67,9 +79,9 @@ def check_input_schema(schema: Any, what: str = "inputSchema") -> None:
 
 
 class Validator:
-    """Judges values by one schema; safe to use from many threads at once.
+    """Validates values by one schema; threads may share it.
 
-    What the quick accept is sure about costs about a microsecond; everything else is judged by jsonschema
+    A value that the fast check accepts costs about a microsecond; all others are validated by jsonschema
     within `MAX_SECONDS`. A string too long to be searched for its pattern in that time counts as invalid.
     """
 
@@ -77,7 +89,7 @@ class Validator:
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self.schema = schema
-        self._accepts = _quick(schema, _dialect(schema, "the schema")) or fast_check.never
+        self._accepts = _fast_check(schema, _dialect(schema, "the schema")) or fast_check.never
         self._slow: Any = None
 
     def check(self, value: Any) -> None:
@@ -95,7 +107,7 @@ class Validator:
             raise InvalidArguments("; ".join(problems)[:900])
 
     def is_valid(self, value: Any) -> bool:
-        """Say whether a value is valid."""
+        """Return whether a value is valid."""
         try:
             self.check(value)
         except InvalidArguments:
@@ -133,38 +145,17 @@ def _dialect(schema: dict[str, Any], what: str) -> str:
     return name
 
 
-def _quick(schema: dict[str, Any], dialect: str) -> Callable[[Any], bool] | None:
+def _fast_check(schema: dict[str, Any], dialect: str) -> Callable[[Any], bool] | None:
     if dialect.endswith("draft-04/schema"):
-        return None  # 5.0 is no integer there
+        return None  # 5.0 is not an integer there
     try:
         return fast_check.accepts(schema)
     except fast_check.Unsupported:
         return None
 
 
-def _check_bounds(schema: dict[str, Any], what: str) -> None:
-    level: list[Any] = [schema]
-    nodes = text = 0
-    for _ in range(MAX_DEPTH):
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                if not all(isinstance(key, str) for key in item):
-                    raise ValueError(f"{what}: the keys of a JSON object are strings")
-                text += sum(map(len, item))
-            below.extend(item.values() if isinstance(item, dict) else item)
-        nodes += len(below)
-        text += sum(len(child) for child in below if isinstance(child, str))
-        if nodes > MAX_NODES or text > MAX_TEXT:
-            raise ValueError(f"{what} is too large: at most {MAX_NODES} values and {MAX_TEXT} characters")
-        level = [child for child in below if isinstance(child, (dict, list, tuple))]
-        if not level:
-            return
-    raise ValueError(f"{what} is nested deeper than {MAX_DEPTH} levels, or contains itself")
-
-
 def _check_subschemas(schema: dict[str, Any], dialect: str, what: str) -> None:
-    """Check what the dialect's own schema cannot: references, patterns and nested dialects."""
+    """Check parts that the dialect's own schema cannot: references, patterns and nested dialects."""
     from referencing import Registry
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import specification_with
@@ -205,7 +196,7 @@ def _check_subschemas(schema: dict[str, Any], dialect: str, what: str) -> None:
 
 @lru_cache
 def _load(dialect: str) -> Any:
-    """The validator class of a dialect, with every keyword counted against the budget of the check."""
+    """Return the validator class of a dialect, with every keyword counted against the budget of the check."""
     import jsonschema
 
     base: Any = getattr(jsonschema, _DIALECTS[dialect])
@@ -234,7 +225,7 @@ def _counted(function: Any) -> Any:
 
 
 def _searching(function: Any) -> Any:
-    """A keyword that searches patterns: first within the budget, so that doing it again cannot take long."""
+    """Return a keyword that searches patterns, within the budget before the library searches them again."""
 
     def keyword(validator: Any, rule: Any, value: Any, schema: Any) -> Any:
         if isinstance(rule, str):
@@ -260,7 +251,7 @@ def _unique_items(validator: Any, wanted: bool, instance: Any, schema: Any) -> I
 
 
 def _identity(value: Any) -> Any:
-    """A hashable stand-in: equal for what JSON Schema calls equal, so 1 and 1.0 but not 1 and true."""
+    """Return a hashable key, equal for values that JSON Schema calls equal: 1 and 1.0, but not 1 and true."""
     if isinstance(value, dict):
         return dict, frozenset((key, _identity(item)) for key, item in value.items())
     if isinstance(value, list):
@@ -268,15 +259,6 @@ def _identity(value: Any) -> Any:
     return (bool, value) if isinstance(value, bool) else value
 
 
-_KINDS = {
-    "string": (str, "a string"),
-    "boolean": (bool, "true or false"),
-    "integer": (int, "an integer"),
-    "number": (float, "a number"),
-    "null": (type(None), "null"),
-    "array": (list, "an array"),
-    "object": (dict, "an object"),
-}
 _RULES = {
     "type": "must be {expected}, not {kind}",
     "enum": "must be {expected}, not {value}",
@@ -298,7 +280,7 @@ _RULES = {
 
 
 def _sentence(error: Any) -> str:
-    """What is wrong with a value, in words that name no library."""
+    """Return an error message that names no library."""
     keyword, rule, value, place = error.validator, error.validator_value, error.instance, ""
     for step in error.absolute_path:
         place += f"[{step}]" if isinstance(step, int) else f".{step}" if place else str(step)
@@ -322,21 +304,21 @@ def _sentence(error: Any) -> str:
 
 
 def _expected(schema: Any) -> str:
-    """What a schema asks for, in a few words."""
+    """Return a short description of a schema."""
     if not isinstance(schema, dict):
         return "another form"
     if "const" in schema or isinstance(schema.get("enum"), list):
         choices = ", ".join(_show(item, 40) for item in schema.get("enum", ())[:10])
         return f"one of {choices}" if choices else _show(schema.get("const"))
     names = schema.get("type", "object" if "$ref" in schema or "properties" in schema else ())
-    found = " or ".join(_KINDS[name][1] for name in ([names] if isinstance(names, str) else names) if name in _KINDS)
+    found = " or ".join(KINDS[name][1] for name in ([names] if isinstance(names, str) else names) if name in KINDS)
     if found and isinstance(schema.get("format"), str):
         found += f" ({schema['format'][:40]})"
     return found or "another form"
 
 
 def _kind(value: Any) -> str:
-    return next((words for kind, words in _KINDS.values() if type(value) is kind), "another value")
+    return next((words for kind, words in KINDS.values() if type(value) is kind), "another value")
 
 
 def _show(value: Any, limit: int = 60) -> str:

@@ -1,4 +1,4 @@
-"""How Python's values travel as JSON: scalar types with their schemas in both directions, and `to_json`.
+"""Python values as JSON: scalar types with their schemas in both directions, and `to_json`.
 
 Classes are recognised by name, so that no module is imported for a type that nobody uses.
 """
@@ -15,8 +15,28 @@ Load = Optional[Callable[[Any], Any]]
 Converter = tuple[Schema, Load]
 
 
+# The JSON types: the class of a parsed value, and the words for it in messages.
+KINDS: dict[str, tuple[type, str]] = {
+    "string": (str, "a string"),
+    "boolean": (bool, "true or false"),
+    "integer": (int, "an integer"),
+    "number": (float, "a number"),
+    "null": (type(None), "null"),
+    "array": (list, "an array"),
+    "object": (dict, "an object"),
+}
+NAMES = {kind: name for name, (kind, _) in KINDS.items()}
+
+
+def is_of(value: Any, name: str) -> bool:
+    """Say whether a value has the class of a JSON type; every value does for a name that is none."""
+    kind = KINDS[name][0] if name in KINDS else type(value)
+    # JSON has one kind of number.
+    return type(value) is kind or (kind in (int, float) and type(value) in (int, float))
+
+
 class ConversionError(ValueError):
-    """A value fits its schema but not its type; the message follows the name of its place."""
+    """A value fits its schema but not its type; the message continues a sentence that begins with its place."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -24,7 +44,7 @@ class ConversionError(ValueError):
 
 
 def full_name(cls: type) -> str:
-    """The module (without its parts) and name of a class; pathlib is a package in some Pythons."""
+    """Return the top-level module and the name of a class; pathlib is a package in some Pythons."""
     return f"{cls.__module__.partition('.')[0]}.{cls.__name__}"
 
 
@@ -33,9 +53,8 @@ def converter(cls: Any) -> Converter | None:
     if hasattr(cls, "__members__"):
         values = enum_values(cls)
         return {**type_of(values), "enum": values}, lookup(zip(values, cls))
-    if full_name(cls) in _PLAIN:
-        name, plain = _PLAIN[full_name(cls)]
-        return {"type": name}, plain
+    if cls in _LOADS:
+        return {"type": NAMES[cls]}, _LOADS[cls]
     if full_name(cls) not in _TEXTS:
         return None
     text, make, _, words = _TEXTS[full_name(cls)]
@@ -50,7 +69,7 @@ def converter(cls: Any) -> Converter | None:
 
 
 def to_int(value: Any) -> int:
-    """Load an integer; JSON Schema calls 5.0 one too."""
+    """Load an integer; for JSON Schema 5.0 is one, too."""
     return int(value)
 
 
@@ -69,7 +88,7 @@ def _date(cls: Any, value: str) -> Any:
 
 
 def _time(cls: Any, value: str) -> Any:
-    """A time, or a date and time; Python 3.10 and older know no Z, and fractions of 3 and 6 digits only."""
+    """Convert a time, or a date and time; Python 3.10 and older lack Z and fractions but those of 3 and 6 digits."""
     text = value[:-1] + "+00:00" if value[-1:] in ("Z", "z") else value
     return cls.fromisoformat(re.sub(r"\.(\d{1,6})\d*", lambda found: "." + found.group(1).ljust(6, "0"), text))
 
@@ -131,14 +150,7 @@ def _base64(value: Any) -> str:
     return base64.b64encode(value).decode("ascii")
 
 
-_PLAIN: dict[str, tuple[str, Load]] = {
-    "builtins.str": ("string", None),
-    "builtins.bool": ("boolean", None),
-    "builtins.int": ("integer", to_int),
-    "builtins.float": ("number", to_float),
-}
-
-
+_LOADS: dict[Any, Load] = {str: None, bool: None, int: to_int, float: to_float}
 _PATH = ({"format": "path"}, _path, str, "path: it contains a NUL character")
 _UUID = "UUID: write it like 123e4567-e89b-12d3-a456-426614174000"
 _TEXTS: dict[str, tuple[Schema, Callable[[Any, Any], Any], Callable[[Any], str], str]] = {
@@ -155,7 +167,7 @@ _TEXTS: dict[str, tuple[Schema, Callable[[Any, Any], Any], Callable[[Any], str],
 
 
 def enum_values(cls: Any) -> list[Any]:
-    """What stands for the members of an Enum: their values, or their names when some value is no scalar."""
+    """Return the JSON values for the members of an Enum: their values, or their names when a value is not a scalar."""
     values = [member.value for member in cls]
     if not values:
         raise TypeError(f"the Enum {cls.__name__} has no members")
@@ -163,14 +175,13 @@ def enum_values(cls: Any) -> list[Any]:
 
 
 def type_of(values: Iterable[Any]) -> Schema:
-    """`{"type": ...}` when all values have one JSON type, else nothing."""
-    names = {str: "string", int: "integer", bool: "boolean"}
+    """Return `{"type": ...}` if all values have one JSON type, otherwise an empty schema."""
     kinds = {type(value) for value in values}
-    return {"type": names[kinds.pop()]} if len(kinds) == 1 and kinds <= set(names) else {}
+    return {"type": NAMES[kinds.pop()]} if len(kinds) == 1 and kinds <= {str, int, bool} else {}
 
 
 def lookup(pairs: Iterable[tuple[Any, Any]]) -> Callable[[Any], Any]:
-    """A loader that maps JSON values to what they stand for."""
+    """Return a loader that maps JSON values to the values that they represent."""
     table = {(isinstance(value, bool), value): meaning for value, meaning in pairs}
     return lambda value: table[isinstance(value, bool), value]
 
@@ -180,7 +191,7 @@ _JSON = frozenset([str, int, bool, type(None)])  # types whose values are JSON a
 
 
 def to_json(value: Any) -> Any:
-    """Return a value as JSON data: dataclasses, models, enums, dates and the like taken apart.
+    """Convert a value to JSON data, including dataclasses, models, enums and dates.
 
     :raises TypeError: when something in it has no JSON form.
     :raises ValueError: for NaN, infinities and values that contain themselves.

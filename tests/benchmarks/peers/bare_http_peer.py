@@ -51,6 +51,9 @@ def answer(body: bytes) -> Tuple[str, Iterable[bytes]]:
     if name == "big":
         result = {"content": [{"type": "text", "text": options.BIG}]}
         return "application/json", [json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()]
+    if name in ("compute", "wait"):
+        result = {"content": [{"type": "text", "text": options.compute() if name == "compute" else options.wait()}]}
+        return "application/json", [json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()]
     return "application/json", [FIXED]
 
 

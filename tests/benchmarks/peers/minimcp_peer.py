@@ -37,6 +37,9 @@ def huge(ctx: Context) -> str:
     return 2 * options.BIG
 
 
+server.tool(options.compute)
+server.tool(options.wait)
+
 for extra in options.extra_tools(arguments.tools):
     server.tool(extra)
 

@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any, Callable, List
 
 BIG = "x" * (1024 * 1024)
+ROUNDS = 10_000
+WAIT_S = 0.005
+
+
+def compute() -> str:
+    """Compute in Python for about half a millisecond."""
+    total = 0
+    for number in range(ROUNDS):
+        total += number % 7
+    return "computed"
+
+
+def wait() -> str:
+    """Wait for 5 ms, as for a database."""
+    time.sleep(WAIT_S)
+    return "waited"
 
 
 def parse() -> argparse.Namespace:

@@ -30,6 +30,9 @@ def big():
     return options.BIG
 
 
+server.tool()(options.compute)
+server.tool()(options.wait)
+
 for extra in options.extra_tools(arguments.tools):
     server.add_tool(extra)
 

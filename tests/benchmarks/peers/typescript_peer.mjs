@@ -34,6 +34,15 @@ function build() {
         return text('done');
     });
     server.registerTool('big', { description: 'Return one mebibyte of text.' }, async () => text(BIG));
+    server.registerTool('compute', { description: 'Compute.' }, async () => {
+        let total = 0;
+        for (let number = 0; number < 10_000; number++) total += number % 7;
+        return text(total < 0 ? '' : 'computed');
+    });
+    server.registerTool('wait', { description: 'Wait for 5 ms.' }, async () => {
+        await new Promise(resolve => setTimeout(resolve, 5));
+        return text('waited');
+    });
     for (let number = 0; number < Number(values.tools); number++) {
         const description = `Forecast number ${number} for a city, some days ahead.`;
         server.registerTool(`forecast_${number}`, { description, inputSchema: FORECAST }, async ({ city }) => text(city));
