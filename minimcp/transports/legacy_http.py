@@ -177,7 +177,7 @@ class LegacyHttp(Generic[S]):
         if _polls(session) and call.ctx is not None:
             call.ctx.close_stream = stream.detach
         self._app.run_in_worker(environ, call, stream.send, stream.finish, session)
-        stream.wait(self._limits["silence_s"], reader)
+        stream.wait(self._limits["silence_s"])
         if stream.only_reply(reader):
             # It never was a stream: there is nothing that a client could come back for.
             streams.remove(stream)

@@ -70,6 +70,10 @@ class Outbox:
         self.reply: Reply | None = None
         # The newest reader; those before it leave. A stream without a number has one, which need not attach.
         self._reader = 0
+        # Held until something has happened: to wait for one lock costs less than for a condition.
+        self._begun = False
+        self._quiet = threading.Lock()
+        self._quiet.acquire()
         self._retry_ms: int | None = None
 
     def send(self, message: Reply) -> None:
@@ -99,7 +103,7 @@ class Outbox:
             if reply is not None and self.number is not None:
                 self._append(encode(reply))
             self.done = True
-            self._changed.notify_all()
+            self._wake()
 
     def _append(self, data: bytes) -> None:
         if self.done:
@@ -112,7 +116,7 @@ class Outbox:
         if self.number is not None:
             while len(self._events) > 1 and self._overfull():
                 self._held -= len(self._events.popleft()[1])
-        self._changed.notify_all()
+        self._wake()
 
     def _full(self) -> bool:
         return len(self._events) >= self._limit or self._held >= _BYTES_LIMIT
@@ -123,9 +127,10 @@ class Outbox:
     def attach(self) -> int:
         """Begin to read: return the reader's number for `take` and `batches`, and make the reader before leave."""
         with self._changed:
+            if self._reader:
+                self._wake()
             self._reader += 1
             self._retry_ms = None
-            self._changed.notify_all()
             return self._reader
 
     def detach(self, retry_ms: int | None = None) -> None:
@@ -133,15 +138,17 @@ class Outbox:
         with self._changed:
             self._reader += 1
             self._retry_ms = retry_ms
-            self._changed.notify_all()
+            self._wake()
 
-    def wait(self, timeout_s: float, reader: int = 0) -> bool:
+    def wait(self, timeout_s: float) -> bool:
         """Wait until something has happened, and say whether it has."""
-        with self._changed:
-            if not (self.newest or self.done or reader != self._reader):
-                # Woken by a change alone, so one wait is enough.
-                self._changed.wait(timeout_s)
-            return self.newest > 0 or self._over(reader)
+        return self._begun or self._quiet.acquire(timeout=timeout_s)
+
+    def _wake(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._quiet.release()
+        self._changed.notify_all()
 
     def only_reply(self, reader: int = 0) -> bool:
         """Say whether the stream has ended, with nothing before the reply."""
