@@ -11,6 +11,8 @@ import pytest
 from werkzeug.test import Client
 
 from minimcp import Context, McpError, Principal, Server, Unauthorized
+from minimcp.protocol.errors import Forbidden, MissingCapability
+from minimcp.transports.origin import Refused
 from tests.helpers import BOTH, http_headers, modern
 
 CHALLENGE = 'Bearer resource_metadata="https://a.example/.well-known/oauth-protected-resource/mcp"'
@@ -188,3 +190,17 @@ def test_principals_are_compared_by_issuer_and_id_and_never_change() -> None:
     with pytest.raises(TypeError):
         ann.claims["email"] = "y"  # type: ignore[index]
     assert "x" not in repr(ann).replace("example", "")
+
+
+def test_errors_are_copied_whole() -> None:
+    errors = [
+        Unauthorized("who?", CHALLENGE, {"a": 1}),
+        Forbidden("no", "Bearer error=insufficient_scope"),
+        MissingCapability("needed", {"sampling": {}}),
+        McpError("m", [1], -5),
+        Refused(503, "later", ("Retry-After", "1")),
+    ]
+    for error in errors:
+        copied = pickle.loads(pickle.dumps(error))
+        assert type(copied) is type(error) and str(copied) == str(error)
+        assert (vars(copied), copied.code, copied.http) == (vars(error), error.code, error.http)

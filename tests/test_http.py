@@ -291,15 +291,18 @@ def test_the_limit_of_streams_is_the_processs_and_not_an_applications():
     for each in servers:
         each.tool(lambda: "x", "t")
     message = modern("subscriptions/listen", notifications={"toolsListChanged": True})
-    with serving(servers[0].wsgi) as url, streaming(url + "/mcp", message, http_headers(message)) as (_, event):
-        assert json.loads(event()["data"])["params"]["notifications"] == {"toolsListChanged": True}
-        assert b'"notifications":{}' in send(Client(servers[1].wsgi), message).data
-        assert Client(servers[1].wsgi).get("/sse").status_code == 503
+    with serving(servers[0].wsgi) as first, serving(servers[1].wsgi) as second:
+        for url, other in ((first, second), (second, first)):
+            with streaming(url + "/mcp", message, http_headers(message)) as (_, event):
+                assert json.loads(event()["data"])["params"]["notifications"] == {"toolsListChanged": True}
+                with streaming(other + "/mcp", message, http_headers(message)) as (_, refused):
+                    assert json.loads(refused()["data"])["params"]["notifications"] == {}
+                with exchange(other + "/sse", None, {}, "GET") as response:
+                    assert response.status == 503
+                servers[0].close()
+                servers[1].close()
+                while event() is not None:
+                    pass
     leave = open_streams().enter(1)
     assert leave is not None
-    assert open_streams().enter(1) is None
-    leave()
-    leave = open_streams().enter(1)
-    assert leave is not None
-    assert open_streams().enter(1) is None
     leave()

@@ -29,8 +29,8 @@ WORN_WORDS = re.compile(r"\b(?:doors?|gate ?keepers?)\b", re.IGNORECASE)
 # Files and names that are still being rewritten; both are empty when the last branch is merged.
 FINISHED = {name for name in FILES if name.startswith(("engines/http_server/", "engines/schema/"))}
 FINISHED |= {"engines/__init__.py", "engines/bounds.py", "protocol/types.py", "protocol/forms.py"}
-UNFINISHED_FILES = set(FILES) - FINISHED
-UNFINISHED_CLASSES = {"Call", "Connection", "Era", "Exchange"}
+UNFINISHED_FILES: set[str] = set()
+UNFINISHED_CLASSES: set[str] = set()
 
 
 def documented(name: str) -> list[tuple[int, str]]:

@@ -38,9 +38,6 @@ class McpError(MinimcpError):
         if code is not None:
             self.code = code
 
-    def __reduce__(self) -> Any:
-        return type(self), (self.message, self.data, self.code)
-
 
 class ParseError(McpError):
     """The bytes are not JSON."""
@@ -91,9 +88,6 @@ class Unauthorized(McpError):
         self.challenge = challenge
         self.http = (401, [("WWW-Authenticate", challenge)])
 
-    def __reduce__(self) -> Any:
-        return type(self), (self.message, self.challenge, self.data)
-
 
 class Forbidden(McpError):
     """The principal may not do this: HTTP status 403; a challenge may name the scope that is missing."""
@@ -104,9 +98,6 @@ class Forbidden(McpError):
         super().__init__(message, data)
         self.challenge = challenge
         self.http = (403, [("WWW-Authenticate", challenge)] if challenge else [])
-
-    def __reduce__(self) -> Any:
-        return type(self), (self.message, self.challenge, self.data)
 
 
 class HeaderMismatch(McpError):
@@ -127,6 +118,9 @@ class MissingCapability(McpError):
         if "requiredCapabilities" not in required:
             required = {"requiredCapabilities": required}
         super().__init__(message, required, code)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.message, self.data), vars(self)
 
 
 class UnsupportedVersion(McpError):

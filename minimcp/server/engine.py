@@ -133,10 +133,9 @@ class Engine:
         :param send: takes messages that belong to no request.
         :raises SessionNotFound: when the id is not a session of this principal.
         """
-        caller = as_principal(principal)
         if id is not None:
-            return self.sessions.get(id, caller)
-        session = Session(caller, send)
+            return self.sessions.get(id, as_principal(principal))
+        session = Session(as_principal(principal), send)
         if send is not None:
             with self._lock:
                 self._streaming.add(session)

@@ -10,14 +10,15 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
-from ..protocol import headers, spec, sse, wire
+from ..protocol import headers, sse, wire
 from ..protocol.errors import InternalError, McpError, SessionNotFound, TooManySessions, Unauthorized
 from ..protocol.principal import Principal, as_principal
+from .bodies import accepts, read_message, reason, respond, respond_with_events, respond_with_reply
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
 from .origin import OriginCheck, Refused
-from .served import Environ, Handler, Headers, Reply, Response, S, Send, Served, ServedCall
-from .streams import EventStream, Outbox, gone, open_streams
+from .served import Environ, Handler, Headers, Response, S, Send, Served, ServedCall
+from .streams import Outbox, gone, open_streams
 from .workers import http_workers
 
 if TYPE_CHECKING:
@@ -30,29 +31,6 @@ StartResponse = Callable[[str, Headers], object]
 # The values of PATH_INFO at which a mounted callable is the MCP endpoint.
 MOUNTED = ("", "/", "/mcp", "/mcp/")
 
-_REASONS = {
-    200: "200 OK",
-    202: "202 Accepted",
-    204: "204 No Content",
-    400: "400 Bad Request",
-    401: "401 Unauthorized",
-    403: "403 Forbidden",
-    404: "404 Not Found",
-    405: "405 Method Not Allowed",
-    406: "406 Not Acceptable",
-    409: "409 Conflict",
-    413: "413 Content Too Large",
-    415: "415 Unsupported Media Type",
-    500: "500 Internal Server Error",
-    503: "503 Service Unavailable",
-}
-_STREAM_HEADERS: Headers = [
-    ("Content-Type", "text/event-stream"),
-    ("Cache-Control", "no-cache, no-transform"),
-    # Keeps a framework's gzip middleware from holding the stream back.
-    ("Content-Encoding", "identity"),
-    ("X-Accel-Buffering", "no"),
-]
 _KEYS = {
     "MCP-Protocol-Version": "HTTP_MCP_PROTOCOL_VERSION",
     "Mcp-Method": "HTTP_MCP_METHOD",
@@ -94,7 +72,7 @@ class HttpApp(Generic[S]):
                 status, fields, body = self.refuse(environ, None, Refused(503, str(problem), ("Retry-After", "10")))
             if "HTTP_ORIGIN" in environ:
                 fields = fields + self._origins.cors(environ)
-        start_response(_reason(status), fields)
+        start_response(reason(status), fields)
         return body
 
     def _route(self, environ: Environ) -> Handler:
@@ -120,7 +98,7 @@ class HttpApp(Generic[S]):
 
     def _post(self, environ: Environ) -> Response:
         principal = self.authenticate(environ)
-        accept = self.accepts(environ)
+        accept = accepts(environ)
         if environ.get("wsgi.multiprocess") and not self._warned:
             self._warn()
         message: Any = None
@@ -131,7 +109,7 @@ class HttpApp(Generic[S]):
             return value
 
         try:
-            message = self.read_message(environ)
+            message = read_message(environ, self.limits)
             if not headers.is_modern(message, get_header):
                 session = self._legacy.find(environ, message, principal, get_header)
             call = self.engine.call(
@@ -143,7 +121,7 @@ class HttpApp(Generic[S]):
             # The status tells a legacy client to start over. Spec: TRN-149
             return self.refuse(environ, message, Refused(404, str(problem)), principal)
         if call is None:
-            return self.respond(202)
+            return respond(202)
         work = environ.get("minimcp.work")
         if work is not None:
             work.name(_kind_of(message))
@@ -153,12 +131,11 @@ class HttpApp(Generic[S]):
             return self._listen(environ, call, accept)
         if call.interactive:
             return self._answer_from_worker(environ, call, accept)
-        return self.reply(call.run(), call.http)
+        return respond_with_reply(call.run(), call.http)
 
     def _answer_from_worker(self, environ: Environ, call: ServedCall, accept: Collection[str]) -> Response:
         """Run a modern call in a worker; a message before its reply, or a long silence, makes its response a stream."""
         outbox = Outbox()
-        reader = outbox.attach()
         may_stream = "stream" in accept
         self.run_in_worker(environ, call, outbox.send if may_stream else None, outbox.finish)
 
@@ -169,16 +146,16 @@ class HttpApp(Generic[S]):
                 outbox.finish()
 
         silent_s, keepalive_s = 0.0, self.limits["keepalive_s"]
-        while not outbox.wait(reader, min(keepalive_s, self.limits["silence_s"])):
+        while not outbox.wait(min(keepalive_s, self.limits["silence_s"])):
             silent_s += keepalive_s
             if silent_s >= self.limits["silence_s"] and may_stream:
                 break
             if gone(environ):
                 on_close(False)
-                return self.respond(202)
-        if outbox.only_reply(reader):
-            return self.reply(outbox.reply, call.http)
-        return self.stream(environ, outbox.batches(reader, 0, keepalive_s), on_close)
+                return respond(202)
+        if outbox.only_reply():
+            return respond_with_reply(outbox.reply, call.http)
+        return respond_with_events(environ, outbox.batches(0, keepalive_s), on_close)
 
     def _listen(self, environ: Environ, call: ServedCall, accept: Collection[str]) -> Response:
         """Run a long-lived handler on this thread, for as long as its stream may live."""
@@ -191,7 +168,7 @@ class HttpApp(Generic[S]):
         if first is None or "method" not in first:
             if leave:
                 leave()
-            return self.reply(first, call.http)
+            return respond_with_reply(first, call.http)
 
         def batches() -> Iterator[bytes]:
             yield sse.encode(wire.encode(first))
@@ -205,50 +182,9 @@ class HttpApp(Generic[S]):
                 call.cancel("the client has gone")
             messages.close()
 
-        return self.stream(environ, batches(), on_close)
+        return respond_with_events(environ, batches(), on_close)
 
     # Used by the other HTTP transports too
-
-    def accepts(self, environ: Environ) -> frozenset[str]:
-        """Return the kinds of response that the client takes: "json" and "stream".
-
-        :raises Refused: when it takes neither.
-        """
-        accept = environ.get("HTTP_ACCEPT", "*/*")
-        found = _accepted.get(accept)
-        if found is None:
-            types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-            known = {"json": {"application/json", "application/*"}, "stream": {"text/event-stream", "text/*"}}
-            found = frozenset(kind for kind, names in known.items() if types & (names | {"*/*"}))
-            if len(_accepted) < 256 and len(accept) < 256:
-                _accepted[accept] = found
-        if not found:
-            raise Refused(406, "Accept must allow application/json or text/event-stream")
-        return found
-
-    def read_message(self, environ: Environ) -> Any:
-        """Read and parse the body.
-
-        :raises Refused: for another media type, an encoding, a bad length or too many bytes.
-        :raises McpError: when it is not JSON within the limits.
-        """
-        media_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
-        if media_type != "application/json":
-            raise Refused(415, "Content-Type must be application/json")
-        if environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
-            raise Refused(415, "Content-Encoding is not supported")
-        limit = int(self.limits["body_bytes"])
-        length = environ.get("CONTENT_LENGTH") or ""
-        if length and not (length.isascii() and length.isdigit()):
-            raise Refused(400, "Content-Length is not a number")
-        body = b""
-        if length and int(length) <= limit:
-            body = environ["wsgi.input"].read(int(length))
-        elif not length and environ.get("wsgi.input_terminated"):
-            body = environ["wsgi.input"].read(limit + 1)
-        if len(body) > limit or (length and int(length) > limit):
-            raise Refused(413, f"The body is larger than {limit} bytes")
-        return wire.loads(body, int(self.limits["depth"]), int(self.limits["elements"]))
 
     def authenticate(self, environ: Environ) -> Principal | None:
         """Return the principal of a request; None for an anonymous one.
@@ -267,41 +203,13 @@ class HttpApp(Generic[S]):
             raise Unauthorized("Authentication is required here")
         return principal
 
-    def respond(self, status: int, body: bytes = b"", extra: Headers | None = None) -> Response:
-        """Build a short response, JSON unless it is empty."""
-        fields: Headers = [("Content-Length", str(len(body)))] if status != 204 else []
-        if body:
-            fields.append(("Content-Type", "application/json"))
-        return status, fields + extra if extra else fields, [body] if body else []
-
-    def reply(
-        self, reply: Reply | None, http: tuple[int, Headers] | None = None, status: int | None = None
-    ) -> Response:
-        """Build the response that carries a reply; a cancelled call has none and is only accepted.
-
-        :param http: the status and headers of an error that has its own.
-        :param status: None for the status that the modern era has for the reply's error code.
-        """
-        if reply is None:
-            return self.respond(202)
-        if http is not None:
-            return self.respond(http[0], wire.encode(reply), http[1])
-        if status is None:
-            error = reply.get("error") if isinstance(reply, dict) else None
-            status = 200 if error is None else spec.HTTP_STATUS.get(error["code"], 200)
-        return self.respond(status, wire.encode(reply))
-
     def refuse(self, environ: Environ, message: Any, problem: McpError, principal: Principal | None = None) -> Response:
         """Build the response to a request of which no call is made; `message` is None when it was not read."""
         if problem.http is None:
             problem.http = (400, [])
         status, extra = problem.http
         reply = self.engine.refuse(message, problem, principal, environ)
-        return self.respond(status, wire.encode(reply), extra)
-
-    def stream(self, environ: Environ, batches: Iterator[bytes], on_close: Callable[[bool], None]) -> Response:
-        """Build a response of server-sent events."""
-        return 200, list(_STREAM_HEADERS), EventStream(batches, environ, on_close)
+        return respond(status, wire.encode(reply), extra)
 
     def run_in_worker(
         self,
@@ -388,25 +296,9 @@ def _failed(function: str) -> McpError:
     return problem
 
 
-def _reason(status: int) -> str:
-    found = _REASONS.get(status)
-    if found is not None:
-        return found
-    from http import HTTPStatus
-
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return f"{status} Unknown"
-
-
 def _preflight(environ: Environ) -> Response:
     """Answer the question of a browser whether a page may call; the CORS headers do."""
     return 204, [], []
-
-
-# Accept headers are few and repeat. No lock: threads that race write the same; bounded.
-_accepted: dict[str, frozenset[str]] = {}
 
 
 def serve(

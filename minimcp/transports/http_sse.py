@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 from ..protocol import sse
 from ..protocol.errors import McpError
 from ..protocol.principal import Principal
+from .bodies import read_message, respond, respond_with_events
 from .origin import Refused
 from .served import Environ, Reply, Response, S
 from .streams import Outbox
@@ -60,8 +61,8 @@ class HttpSse(Generic[S]):
         first = sse.encode(endpoint, event="endpoint")
         limits = self._app.limits
         until = time.monotonic() + limits["stream_s"]
-        batches = outbox.batches(outbox.attach(), 0, limits["keepalive_s"], until, first)
-        return self._app.stream(environ, batches, on_close)
+        batches = outbox.batches(0, limits["keepalive_s"], until, first)
+        return respond_with_events(environ, batches, on_close)
 
     def post(self, environ: Environ) -> Response:
         """Take a message for a session; its reply comes on the session's stream."""
@@ -74,7 +75,7 @@ class HttpSse(Generic[S]):
         session, outbox, _ = found
         message: Any = None
         try:
-            message = self._app.read_message(environ)
+            message = read_message(environ, self._app.limits)
             call = self._app.engine.call(message, session=session, principal=principal, request=environ)
         except McpError as problem:
             return self._app.refuse(environ, message, problem, principal)
@@ -86,4 +87,4 @@ class HttpSse(Generic[S]):
         if call is not None:
             session.add_call(call)
             self._app.run_in_worker(environ, call, outbox.send, finish, session)
-        return self._app.respond(202)
+        return respond(202)

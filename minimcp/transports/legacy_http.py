@@ -15,6 +15,7 @@ from ..engines.fork import PerProcess
 from ..protocol import headers, spec, sse
 from ..protocol.errors import InvalidParams, InvalidRequest, SessionNotFound
 from ..protocol.principal import Principal
+from .bodies import accepts, respond, respond_with_events, respond_with_reply
 from .origin import Refused
 from .served import Environ, Headers, Reply, Response, S, ServedCall, ServedSession
 from .streams import Outbox, gone
@@ -155,7 +156,7 @@ class LegacyHttp(Generic[S]):
             reply = call.run()
         finally:
             session.remove_call(call)
-        status, fields, body = self._app.reply(reply, call.http, 200)
+        status, fields, body = respond_with_reply(reply, call.http, 200)
         return status, fields + self._keep(session, reply), body
 
     def _keep(self, session: S, reply: Reply | None) -> Headers:
@@ -176,11 +177,11 @@ class LegacyHttp(Generic[S]):
         if _polls(session) and call.ctx is not None:
             call.ctx.close_stream = stream.detach
         self._app.run_in_worker(environ, call, stream.send, stream.finish, session)
-        stream.wait(reader, self._limits["silence_s"])
+        stream.wait(self._limits["silence_s"])
         if stream.only_reply(reader):
             # It never was a stream: there is nothing that a client could come back for.
             streams.remove(stream)
-            return self._app.reply(stream.reply, call.http, 200)
+            return respond_with_reply(stream.reply, call.http, 200)
         return self._follow(environ, session, stream, reader, 0, _ignore)
 
     def _follow(
@@ -189,15 +190,15 @@ class LegacyHttp(Generic[S]):
         """Send a stream's events from number `after` on; only clients that poll are primed. Spec: TRN-134, TRN-140"""
         primed = sse.encode(b"", id=f"{stream.number}-{after}", retry_ms=RETRY_MS) if _polls(session) else b""
         until = time.monotonic() + self._limits["stream_s"]
-        batches = stream.batches(reader, after, self._limits["keepalive_s"], until, primed)
-        return self._app.stream(environ, batches, on_close)
+        batches = stream.batches(after, self._limits["keepalive_s"], until, primed, reader)
+        return respond_with_events(environ, batches, on_close)
 
     def get(self, environ: Environ) -> Response:
         """Open the standing stream, or go on with a stream after `Last-Event-ID`. Spec: TRN-121 to TRN-133"""
         if not environ.get("HTTP_MCP_SESSION_ID"):
             raise Refused(405, "This endpoint takes POST; GET needs an Mcp-Session-Id", ("Allow", "POST"))
         principal = self._app.authenticate(environ)
-        if "stream" not in self._app.accepts(environ):
+        if "stream" not in accepts(environ):
             raise Refused(406, "Accept must allow text/event-stream")
         session = self._known_or_404(environ, principal)
         streams = self._streams_of(session)
@@ -224,7 +225,7 @@ class LegacyHttp(Generic[S]):
         if not environ.get("HTTP_MCP_SESSION_ID"):
             raise Refused(405, "DELETE needs an Mcp-Session-Id", ("Allow", "POST"))
         self._app.engine.close_session(self._known_or_404(environ, self._app.authenticate(environ)))
-        return self._app.respond(204)
+        return respond(204)
 
     def _known_or_404(self, environ: Environ, principal: Principal | None) -> S:
         try:

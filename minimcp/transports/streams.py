@@ -68,8 +68,12 @@ class Outbox:
         self.delivered = 0
         self.done = False
         self.reply: Reply | None = None
-        # The newest reader; those before it leave.
+        # The newest reader; those before it leave. A stream without a number has one, which need not attach.
         self._reader = 0
+        # Held until something has happened: to wait for one lock costs less than for a condition.
+        self._begun = False
+        self._quiet = threading.Lock()
+        self._quiet.acquire()
         self._retry_ms: int | None = None
 
     def send(self, message: Reply) -> None:
@@ -99,7 +103,7 @@ class Outbox:
             if reply is not None and self.number is not None:
                 self._append(encode(reply))
             self.done = True
-            self._changed.notify_all()
+            self._wake()
 
     def _append(self, data: bytes) -> None:
         if self.done:
@@ -112,7 +116,7 @@ class Outbox:
         if self.number is not None:
             while len(self._events) > 1 and self._overfull():
                 self._held -= len(self._events.popleft()[1])
-        self._changed.notify_all()
+        self._wake()
 
     def _full(self) -> bool:
         return len(self._events) >= self._limit or self._held >= _BYTES_LIMIT
@@ -121,11 +125,12 @@ class Outbox:
         return len(self._events) > self._limit or self._held > _BYTES_LIMIT
 
     def attach(self) -> int:
-        """Become the reader, whom `take` and `batches` want to know; the reader before leaves."""
+        """Begin to read: return the reader's number for `take` and `batches`, and make the reader before leave."""
         with self._changed:
+            if self._reader:
+                self._wake()
             self._reader += 1
             self._retry_ms = None
-            self._changed.notify_all()
             return self._reader
 
     def detach(self, retry_ms: int | None = None) -> None:
@@ -133,23 +138,29 @@ class Outbox:
         with self._changed:
             self._reader += 1
             self._retry_ms = retry_ms
-            self._changed.notify_all()
+            self._wake()
 
-    def wait(self, reader: int, timeout_s: float) -> bool:
+    def wait(self, timeout_s: float) -> bool:
         """Wait until something has happened, and say whether it has."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self.newest > 0 or self._over(reader), timeout_s)
+        return self._begun or self._quiet.acquire(timeout=timeout_s)
 
-    def only_reply(self, reader: int) -> bool:
+    def _wake(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._quiet.release()
+        self._changed.notify_all()
+
+    def only_reply(self, reader: int = 0) -> bool:
         """Say whether the stream has ended, with nothing before the reply."""
         with self._changed:
             before = self.newest if self.number is None or self.reply is None else self.newest - 1
             return self.done and before == 0 and reader == self._reader
 
-    def take(self, reader: int, after: int, timeout_s: float) -> tuple[list[tuple[int, bytes]], bool]:
+    def take(self, after: int, timeout_s: float, reader: int = 0) -> tuple[list[tuple[int, bytes]], bool]:
         """Return the events after number `after`, and whether the reader must leave then."""
         with self._changed:
-            self._changed.wait_for(lambda: self.newest > after or self._over(reader), timeout_s)
+            if self.newest <= after and not self._over(reader):
+                self._changed.wait(timeout_s)
             events = [event for event in self._events if event[0] > after]
             if events:
                 self.delivered = max(self.delivered, events[-1][0])
@@ -166,7 +177,7 @@ class Outbox:
         return self.done or reader != self._reader
 
     def batches(
-        self, reader: int, after: int, keepalive_s: float, until: float = math.inf, first: bytes = b""
+        self, after: int, keepalive_s: float, until: float = math.inf, first: bytes = b"", reader: int = 0
     ) -> Iterator[bytes]:
         """Yield the bytes from event `after` on, until the stream ends, another reader comes or it is `until`.
 
@@ -176,7 +187,7 @@ class Outbox:
             yield first
         while True:
             left_s = until - time.monotonic()
-            events, over = self.take(reader, after, max(0.0, min(keepalive_s, left_s)))
+            events, over = self.take(after, max(0.0, min(keepalive_s, left_s)), reader)
             if events:
                 after = events[-1][0]
             if events or not over:

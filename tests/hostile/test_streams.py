@@ -99,7 +99,6 @@ def test_what_a_client_leaves_unread_is_bounded_in_bytes_T101() -> None:
     from minimcp.transports.streams import Outbox
 
     outbox = Outbox()
-    reader = outbox.attach()
     message = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x" * 10**6}}
     sent = threading.Semaphore(0)
 
@@ -114,7 +113,7 @@ def test_what_a_client_leaves_unread_is_bounded_in_bytes_T101() -> None:
         assert sent.acquire(timeout=5)
     assert not sent.acquire(timeout=0.3) or not sent.acquire(timeout=0.3)
     outbox.offer(message)
-    events, _ = outbox.take(reader, 0, 0)
+    events, _ = outbox.take(0, 0)
     assert 4 * 1024 * 1024 < sum(len(data) for _, data in events) < 6 * 1024 * 1024
     for _ in range(4):
         assert sent.acquire(timeout=5), "the reader has made room, and the sender does not go on"
@@ -125,7 +124,7 @@ def test_what_a_client_leaves_unread_is_bounded_in_bytes_T101() -> None:
     ticket = log.attach()
     for _ in range(50):
         log.send(message)
-    events, _ = log.take(ticket, 0, 0)
+    events, _ = log.take(0, 0, ticket)
     assert sum(len(data) for _, data in events) < 5 * 1024 * 1024
     assert events[-1][0] == 50
 
