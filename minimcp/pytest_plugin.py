@@ -27,7 +27,7 @@ _JOIN_S = 10.0
 
 @pytest.fixture
 def _mcp_opened() -> Iterator[contextlib.ExitStack]:
-    """What is to be closed, so that clients go before the servers they were opened on."""
+    """The stack of things to close: clients go before the servers they were opened on."""
     with contextlib.ExitStack() as stack:
         yield stack
 

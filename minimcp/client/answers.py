@@ -1,7 +1,8 @@
 """Callbacks for the questions of a server: forms and pages for a person, a model's completion, and root folders.
 
-The same three callbacks serve both eras; only the way of the question differs. Spec: 26:client/elicitation,
-26:client/sampling, 26:client/roots
+The same three callbacks serve both eras; only the way of the question differs.
+
+Spec: 26:client/elicitation, 26:client/sampling, 26:client/roots
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .engine import Engine
+    from .entry_options import PromptOptions, ResourceOptions, ToolOptions
     from .hooks import Route
-    from .options import PromptOptions, ResourceOptions, ToolOptions
 
 Message = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,7 +25,7 @@ C = TypeVar("C", bound=Completer)
 class Registration:
     """The decorators of a server; each is a plain function too: `server.tool(function, "name", title="Title")`.
 
-    The options of each are listed in `minimcp.server.options`. Clients are told of what is registered, replaced or
+    The options of each are listed in `minimcp.server.entry_options`. Clients are told of what is registered, replaced or
     removed once the server serves.
 
     :ivar engine: what transports and extensions use of the server.
