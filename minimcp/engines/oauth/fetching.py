@@ -11,9 +11,9 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from ..addresses import check_url, may_connect, origin, show
 from ..errors import AuthorizationError, ClientError, ConnectionLost
+from ..http_client.connections import Connections, HttpConnections
 from ..http_client.pool import Pool
 from ..http_client.reply import Reply
-from ..http_client.settings import AGENT
 
 MOST_BYTES = 256 * 1024
 MOST_REDIRECTS = 3
@@ -45,7 +45,6 @@ class Fetcher:
         self._verify = verify
         self._proxies = proxies or {}
         self._pools: dict[str, Pool] = {}  # by origin
-        self._session: Any = None  # of requests, once there is something to send through a proxy
 
     def __enter__(self) -> Fetcher:
         return self
@@ -53,8 +52,6 @@ class Fetcher:
     def __exit__(self, *_: Any) -> None:
         for pool in self._pools.values():
             pool.close()
-        if self._session is not None:
-            self._session.close()
 
     def trusting(self) -> Fetcher:
         """Return one for an address that the user configured, wherever that is."""
@@ -96,7 +93,7 @@ class Fetcher:
 
     def _send(self, method: str, url: str, what: str, headers: dict[str, str], body: bytes = b"") -> Fetched:
         check_url(url, what)
-        proxied = self._is_proxied(url)
+        proxied = bool(self._proxies) and _selected(url, self._proxies)
         self._check_host(url, what, proxied)
         pool = self._pool(url, proxied)
         deadline = time.monotonic() + self._timeout_s
@@ -114,34 +111,22 @@ class Fetcher:
             if reply is not None:
                 reply.close()
 
-    def _is_proxied(self, url: str) -> bool:
-        if not self._proxies:
-            return False
-        from requests.utils import select_proxy
-
-        return select_proxy(url, self._proxies) is not None
-
     def _pool(self, url: str, proxied: bool) -> Pool:
         """Return the pool for the origin of a URL: of this flow's own connections, or through `requests` to a proxy."""
         place = origin(url)
         if place not in self._pools:
-            if proxied:
-                self._pools[place] = self._by_proxy(url)
-            else:
-                self._pools[place] = Pool(place + "/", verify=self._verify, check=self._check_peer)
+            self._pools[place] = Pool(lambda: self._by_proxy(url) if proxied else self._direct(place))
         return self._pools[place]
 
-    def _by_proxy(self, url: str) -> Pool:
-        from requests import Session
+    def _direct(self, place: str) -> Connections:
+        return HttpConnections(place, verify=self._verify, check=self._check_peer)
 
-        from ..http_client.foreign import SessionPool
+    def _by_proxy(self, place: str) -> Connections:
+        from ..http_client.foreign import SessionConnections
 
-        if self._session is None:
-            self._session = Session()
-            self._session.trust_env = False
-            self._session.verify = self._verify
-            self._session.proxies = self._proxies
-        return SessionPool(url, {"User-Agent": AGENT}, None, self._session)
+        connections = SessionConnections(place)
+        connections.session.verify, connections.session.proxies = self._verify, self._proxies
+        return connections
 
     def _check_host(self, url: str, what: str, proxied: bool) -> None:
         """Refuse a host one of whose addresses may not be connected to. Spec: AUTH-104"""
@@ -164,6 +149,12 @@ class Fetcher:
                 "An authorization host resolved to a private or link-local address; "
                 "pass private_addresses=True if this is your own network"
             )
+
+
+def _selected(url: str, proxies: dict[str, str]) -> bool:
+    from requests.utils import select_proxy
+
+    return select_proxy(url, proxies) is not None
 
 
 def _refused(url: str, what: str) -> AuthorizationError:
