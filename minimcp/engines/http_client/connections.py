@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from http.cookiejar import CookieJar
 
 AGENT = "minimcp"
-# How long to wait for the end of a stream whose last event was read, before its connection is given up.
-END_S = 0.01
 
 # Takes the IP address that was connected to, and raises for one that may not be used.
 Check = Callable[[str], None]
@@ -199,7 +197,7 @@ class HttpConnections(Connections):
                 # Whatever is in between may have forgotten it without a word.
                 source.close()
                 continue
-            source.drain(END_S)
+            source.drain()
             if source.reusable and not _readable(source.sock):
                 return source
             source.close()

@@ -22,7 +22,7 @@ import urllib3
 
 from ..addresses import origin
 from ..errors import AuthorizationError, ClientError, ConnectionLost, ProtocolError, Timeout
-from .connections import AGENT, END_S, Connections
+from .connections import AGENT, Connections
 from .request import Auth, Outgoing, SignedAnswer, fields_of, is_native
 from .response import AnyResponse, Fields, seconds_left
 
@@ -102,7 +102,7 @@ class SessionConnections(Connections):
 
     def keep(self, source: AnyResponse) -> None:
         """Give a connection back to the session."""
-        source.drain(END_S)
+        source.drain()
         source.close()
 
     def close(self) -> None:

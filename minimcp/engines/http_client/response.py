@@ -32,6 +32,8 @@ _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: |\Z)")
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}\Z")
 _LINE_BYTES = 4096  # a chunk's size with its extensions, or a trailer
 _TRAILERS = 100
+# How long to wait for the end of a stream whose last event was read, before its connection is given up.
+_END_S = 0.01
 
 
 class AnyResponse:
@@ -59,9 +61,9 @@ class AnyResponse:
         """Return the next bytes of the body as soon as there are any, or b"" at its end."""
         raise NotImplementedError
 
-    def drain(self, seconds: float) -> None:
-        """Read what is left of the body, if it comes in this time, so that its connection can be used again."""
-        end = time.monotonic() + seconds
+    def drain(self) -> None:
+        """Read what is left of the body, if it comes at once, so that its connection can be used again."""
+        end = time.monotonic() + _END_S
         try:
             while not self.finished and self.read(end):
                 pass
