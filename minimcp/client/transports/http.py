@@ -39,7 +39,7 @@ class HttpTransport(Transport):
     """A way to a Streamable HTTP server.
 
     :param headers: sent with every request; what the protocol needs prevails over them.
-    :param auth: a user and a password, credentials with the methods of `engines.http_client.auth.Auth`, such as
+    :param auth: a user and a password, credentials with the methods of `engines.http_client.request.Auth`, such as
         `OAuth`, or what `requests` takes; the last is slower, since `requests` then sends every request.
     :param session: a requests.Session with proxies, certificates, adapters and cookies, which sends every request.
         Without one, neither .netrc nor the environment is looked at.

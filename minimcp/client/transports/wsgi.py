@@ -13,10 +13,10 @@ from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from ...engines.errors import ConnectionLost, Timeout
-from ...engines.http_client.auth import SignedAnswer, is_native
-from ...engines.http_client.pool import Outgoing, Pool
-from ...engines.http_client.response import Fields, Headers
-from ...engines.http_client.settings import text_of
+from ...engines.http_client.connections import HttpConnections
+from ...engines.http_client.pool import Pool
+from ...engines.http_client.request import Outgoing, SignedAnswer, is_native, text_of
+from ...engines.http_client.response import AnyResponse, Headers
 from .http import HttpTransport
 
 
@@ -45,7 +45,7 @@ class WsgiTransport(HttpTransport):
     def _make_pool(self, headers: Optional[Headers], auth: Any, session: Any) -> Pool:
         if callable(auth) and not is_native(auth):
             auth = _Prepared(auth)
-        return WsgiPool(self._app, self.url, headers, auth, self.limits)
+        return Pool(lambda: WsgiConnections(self._app, self.url, headers, auth, self.limits))
 
 
 class _Prepared:
@@ -64,7 +64,7 @@ class _Prepared:
         return False
 
 
-class WsgiPool(Pool):
+class WsgiConnections(HttpConnections):
     """Requests that are calls of an application."""
 
     def __init__(
@@ -95,22 +95,15 @@ class WsgiPool(Pool):
         return WsgiResponse(pieces, status, headers)
 
 
-class WsgiResponse:
-    """The answer of an application; see `http_client.response.AnyResponse`."""
-
-    sent: Optional[Fields] = None
-    paused_s = 0.0
+class WsgiResponse(AnyResponse):
+    """The answer of an application, which cannot be woken: its reader notices a `shutdown` before the next piece."""
 
     def __init__(self, pieces: Any, status: str, headers: Any) -> None:
         self.status = int(status.split(" ")[0])
-        self.headers: Headers = {name.lower(): value for name, value in headers.items()}
-        self.cookies: list[str] = headers.getlist("Set-Cookie")
-        self.finished = False
+        self.headers = {name.lower(): value for name, value in headers.items()}
+        self.cookies = headers.getlist("Set-Cookie")
         self._close = getattr(pieces, "close", None)
         self._pieces: Iterator[bytes] = iter(pieces)
-
-    def head(self, deadline: float | None) -> None:
-        """Return; the head is there already."""
 
     def read(self, deadline: float | None) -> bytes:
         """Return the next piece, or b"" at the end."""
@@ -125,9 +118,6 @@ class WsgiResponse:
                 return data
             self.finished = data is None
         return b""
-
-    def shutdown(self) -> None:
-        """Do nothing: an application cannot be woken, and its reader notices before the next piece."""
 
     def close(self) -> None:
         """Tell the application that nobody reads on."""

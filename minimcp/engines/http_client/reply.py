@@ -5,16 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from ..addresses import origin, show
 from ..errors import ClientError, ConnectionLost, ProtocolError
-from .auth import SignedAnswer
+from .connections import Connections
+from .request import SignedAnswer
 from .response import AnyResponse, Fields, Headers
-
-if TYPE_CHECKING:
-    from .pool import Pool
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
@@ -28,24 +26,21 @@ _EXCERPT_S = 5.0
 class Reply:
     """One request and the response to it.
 
-    :param pool: opens connections and takes them back.
-    :param base_url: its origin is the one that requests may go to.
     :ivar url: the address it was sent to, after redirects.
     :ivar paused_s: seconds that the auth and hooks took; they may have asked a person.
     :ivar status: 0 until `head` has returned.
     :ivar headers: of the response, by lower-case name.
     """
 
-    def __init__(self, pool: Pool, method: str, fields: Fields, body: bytes, base_url: str, raw: bool) -> None:
+    def __init__(self, connections: Connections, method: str, fields: Fields, body: bytes, raw: bool) -> None:
         self.url = ""
         self.paused_s = 0.0
         self.status = 0
         self.headers: Headers = {}
-        self._pool = pool
+        self._connections = connections
         self._method = method
         self._given = self._fields = fields
         self._body = body
-        self._base_url = base_url
         self._raw = raw
         self._hops = 0
         self._answers: list[SignedAnswer] = []
@@ -69,21 +64,21 @@ class Reply:
 
     def identity(self) -> str:
         """Return a fingerprint of the credentials that were sent, "" for none."""
-        return self._pool.fingerprint(self.field("authorization"))
+        return self._connections.fingerprint(self.field("authorization"))
 
     def send(self, url: str, deadline: float | None, before: Optional[Callable[[Headers], Any]] = None) -> None:
         """Send the request to a URL of the same origin."""
         self.url = url
         began = time.monotonic()
-        outgoing = self._pool.prepare(self._method, url, self._given, self._body)
-        if self._pool.pauses:
+        outgoing = self._connections.prepare(self._method, url, self._given, self._body)
+        if self._connections.pauses:
             pause = time.monotonic() - began
             self.paused_s += pause
             deadline = None if deadline is None else deadline + pause
         self.url, self._fields = outgoing.url, outgoing.fields
         if before is not None:
             before(self.sent)
-        source = self._pool.open(outgoing, deadline)
+        source = self._connections.open(outgoing, deadline)
         self.paused_s += source.paused_s
         self._fields = source.sent or outgoing.fields
         with self._lock:
@@ -116,7 +111,7 @@ class Reply:
                 source.head(until())
             finally:
                 self._leave()
-            self._pool.received(self.url, source)
+            self._connections.received(self.url, source)
             if self._refused(source):
                 self._send_again(source, self.url, until())
             elif not self._raw and source.status in _REDIRECTS and "location" in source.headers:
@@ -133,7 +128,7 @@ class Reply:
 
     def _refused(self, source: AnyResponse) -> bool:
         """Show an answer to the auth, and say whether it wants the request sent again."""
-        auth = self._pool.auth
+        auth = self._connections.auth
         if auth is None or len(self._answers) >= _MOST_ANSWERS:
             return False
         began = time.monotonic()
@@ -148,13 +143,13 @@ class Reply:
             self._source = None
             closed = self._closed
         if not closed:
-            self._pool.keep(source)
+            self._connections.keep(source)
         self.send(url, deadline)
 
     def _redirect(self, source: AnyResponse) -> str:
-        """Return where the server points, if that is the same origin and asks for the same request. Spec: T145"""
+        """Return where the server points, if that is the same origin and asks for the same request."""
         there = resolve(self.url, source.headers["location"])
-        if origin(there) != origin(self._base_url):
+        if origin(there) != origin(self._connections.url):
             raise ProtocolError(
                 f"The server redirects to another origin, {show(there)}; nothing was sent there. Use it if it is right"
             )
@@ -218,7 +213,7 @@ class Reply:
             if self._closed:
                 return
             self._closed = True
-        self._pool.keep(self._response)
+        self._connections.keep(self._response)
 
     def close(self) -> None:
         """Hang up, and make a thread that reads come back with an error. From any thread; never blocks."""

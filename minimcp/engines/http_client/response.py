@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import socket
 import time
-from typing import Optional, Protocol
+from collections.abc import Sequence
+from typing import Optional
 
-from ..errors import ConnectionLost, ProtocolError, Timeout
-from .raw_connection import RawConnection
+from ..errors import ClientError, ConnectionLost, ProtocolError, Timeout
 
 Headers = dict[str, str]
 # By lower-case name: the name to send and the value.
@@ -32,53 +32,59 @@ _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: |\Z)")
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}\Z")
 _LINE_BYTES = 4096  # a chunk's size with its extensions, or a trailer
 _TRAILERS = 100
+# How long to wait for the end of a stream whose last event was read, before its connection is given up.
+_END_S = 0.01
 
 
-class AnyResponse(Protocol):
-    """A response, wherever it is read from; read by one thread, shut down by any.
+class AnyResponse:
+    """A response, whatever it is read from; read by one thread, shut down by any.
 
     :ivar status: 0 until `head` has returned.
     :ivar headers: by lower-case name.
-    :ivar cookies: the values of Set-Cookie that are for the pool to keep.
+    :ivar cookies: the values of Set-Cookie that are for the client to keep.
     :ivar finished: whether the body was read to its end.
     :ivar sent: the headers that were sent, where something may have changed those that were given, or None.
     :ivar paused_s: seconds that hooks took before the head was there.
     """
 
-    status: int
+    status = 0
     headers: Headers
-    cookies: list[str]
-    finished: bool
-    sent: Optional[Fields]
-    paused_s: float
+    cookies: Sequence[str] = ()
+    finished = False
+    sent: Optional[Fields] = None
+    paused_s = 0.0
 
     def head(self, deadline: float | None) -> None:
-        """Read the status and the headers."""
+        """Read the status and the headers, unless they are there already."""
 
     def read(self, deadline: float | None) -> bytes:
         """Return the next bytes of the body as soon as there are any, or b"" at its end."""
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        """Read what is left of the body, if it comes at once, so that its connection can be used again."""
+        end = time.monotonic() + _END_S
+        try:
+            while not self.finished and self.read(end):
+                pass
+        except ClientError:
+            pass
 
     def shutdown(self) -> None:
-        """Make a thread that is reading come back at once."""
+        """Make a thread that is reading come back at once, if that is possible."""
 
     def close(self) -> None:
         """Close the connection; nobody reads any more."""
 
 
-class Response:
-    """A response as it comes in on a socket; see `AnyResponse`."""
+class Response(AnyResponse):
+    """A response as it comes in on a socket."""
 
-    sent: Optional[Fields] = None
-    paused_s = 0.0
-
-    def __init__(self, connection: RawConnection, head_bytes: int, sent_method: str = "POST") -> None:
-        self.connection = connection
-        self.status = 0
-        self.headers: Headers = {}
+    def __init__(self, sock: socket.socket, head_bytes: int, sent_method: str) -> None:
+        self.sock = sock
+        self.headers = {}
         self.cookies: list[str] = []
-        self.finished = False
         self.kept_at = 0.0
-        self._socket = connection.sock
         self._limit = self._left_bytes = head_bytes
         self._bodyless = sent_method == "HEAD"
         self._buffer = b""
@@ -220,8 +226,8 @@ class Response:
         if left is not None and left <= 0:
             raise Timeout("The server did not answer in time")
         try:
-            self._socket.settimeout(left)
-            data = self._socket.recv(_PIECE)
+            self.sock.settimeout(left)
+            data = self.sock.recv(_PIECE)
         except socket.timeout:
             raise Timeout("The server did not answer in time") from None
         except (OSError, ValueError, AttributeError) as problem:
@@ -234,15 +240,20 @@ class Response:
     def shutdown(self) -> None:
         """Make a thread that is reading come back at once."""
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self.sock.shutdown(socket.SHUT_RDWR)
         except (OSError, ValueError):
             pass
 
     def close(self) -> None:
         """Close the connection."""
-        self.connection.close()
+        self.sock.close()
 
 
 def deadline_of(timeout_s: float | None) -> float | None:
     """Return when a timeout ends; what has already arrived is read even when there is no time."""
     return None if timeout_s is None else time.monotonic() + max(timeout_s, 0.001)
+
+
+def seconds_left(deadline: float | None) -> float | None:
+    """Return the seconds until a deadline, a little even when it has passed."""
+    return None if deadline is None else max(deadline - time.monotonic(), 0.001)

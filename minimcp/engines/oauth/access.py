@@ -17,6 +17,7 @@ from ..errors import AuthorizationError, ClientError, ConnectionLost
 from ..fork import PerProcess
 from .discovery import Challenge, Choose, ProtectedResource, find_server, find_target, legacy_server, union
 from .dpop import Prover
+from .fetching import Fetcher
 from .grants import Flow, Grant, request_token
 from .tokens import Store, Token, has_expired
 
@@ -36,7 +37,7 @@ class SharedSettings:
         self,
         grant: Grant,
         store: Store,
-        fetcher: Callable[[str], Any],
+        fetcher: Callable[[str], Fetcher],
         prover: Prover | None,
         issuer: str | None,
         scope: str,
@@ -170,7 +171,7 @@ class ServerTokens:
         if not self._common.grant.steps_up or len(times) >= MOST_ATTEMPTS:
             raise not_enough(challenge)
 
-    def _obtain(self, fetch: Any, challenge: Challenge, more: bool, refresh: bool) -> None:
+    def _obtain(self, fetch: Fetcher, challenge: Challenge, more: bool, refresh: bool) -> None:
         """Refresh, or make a new grant."""
         common = self._common
         if not more or self._server is None:
@@ -191,7 +192,7 @@ class ServerTokens:
         self._asked, self.granted = scope, token["access_token"]
         self._keep({**token, "scope": token["scope"] or scope})
 
-    def _discover(self, fetch: Any, challenge: Challenge) -> None:
+    def _discover(self, fetch: Fetcher, challenge: Challenge) -> None:
         """Find the authorization server, and forget the token of another. Spec: AUTH-025, AUTH-063"""
         target = find_target(fetch, self._key, challenge)
         if target.issuers:
@@ -217,7 +218,7 @@ class ServerTokens:
         known = [item for item in issuers if item in (common.bound, self._issuer) or f"client {item}" in common.store]
         return (known or issuers)[0]
 
-    def _refresh(self, fetch: Any = None) -> bool:
+    def _refresh(self, fetch: Fetcher | None = None) -> bool:
         """Use the refresh token if there is one; False when that gave no token."""
         common = self._common
         with contextlib.ExitStack() as stack:
@@ -250,7 +251,7 @@ class ServerTokens:
                     raise
                 return False
             self._troubles = 0
-            # A server that does not rotate sends no new one. Kept before the token is used. Spec: AUTH-078, T148
+            # A server that does not rotate sends no new one. Kept before the token is used. Spec: AUTH-078
             token["refresh_token"] = token["refresh_token"] or refresh_token
             self.refreshed = token["access_token"]
             kept = {name: self.token[name] for name in ("client",) if name in self.token}

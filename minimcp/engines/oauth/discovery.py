@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ..addresses import canonical, check_url, covers, origin, show
 from ..errors import AuthorizationError
+from .fetching import Fetcher
 
 _LONGEST_HEADER = 8192
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -23,12 +24,6 @@ _RFC8414 = "/.well-known/oauth-authorization-server"
 _OPENID = "/.well-known/openid-configuration"
 
 Choose = Callable[[list[str]], str]
-
-
-class Gets(Protocol):
-    """The method of a `Fetcher` that discovery needs."""
-
-    def get(self, url: str, what: str, headers: Any = None) -> dict[str, Any] | None: ...
 
 
 class Challenge(NamedTuple):
@@ -91,7 +86,7 @@ def union(*scopes: Any) -> str:
     return " ".join(dict.fromkeys(name for item in scopes for name in scope_list(item)))
 
 
-def find_target(fetch: Gets, url: str, challenge: Challenge) -> ProtectedResource:
+def find_target(fetch: Fetcher, url: str, challenge: Challenge) -> ProtectedResource:
     """Read the protected resource metadata of the server at a URL.
 
     :raises AuthorizationError: when there is one, but none that is about this server.
@@ -126,7 +121,7 @@ def find_target(fetch: Gets, url: str, challenge: Challenge) -> ProtectedResourc
     return ProtectedResource(canonical(url), [], None)
 
 
-def find_server(fetch: Gets, issuer: str) -> dict[str, Any]:
+def find_server(fetch: Fetcher, issuer: str) -> dict[str, Any]:
     """Read the metadata of an authorization server.
 
     :raises AuthorizationError: when there is none, or it names another issuer. Spec: AUTH-029 to AUTH-033
@@ -148,7 +143,7 @@ def find_server(fetch: Gets, issuer: str) -> dict[str, Any]:
     raise AuthorizationError(f"No metadata was found for the authorization server {show(issuer)}")
 
 
-def legacy_server(fetch: Gets, url: str) -> dict[str, Any]:
+def legacy_server(fetch: Fetcher, url: str) -> dict[str, Any]:
     """Return the authorization server of a server without resource metadata: itself. Spec: AUTH-037 to AUTH-041"""
     base = origin(check_url(url, "server"))
     headers = {"MCP-Protocol-Version": "2025-03-26"}

@@ -11,13 +11,14 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from ..addresses import check_url, may_connect, origin, show
 from ..errors import AuthorizationError, ClientError, ConnectionLost
+from ..http_client.connections import Connections, HttpConnections
 from ..http_client.pool import Pool
 from ..http_client.reply import Reply
-from ..http_client.settings import AGENT
 
 MOST_BYTES = 256 * 1024
 MOST_REDIRECTS = 3
-Form = Mapping[str, Any]
+# Members that are None are left out.
+Form = Mapping[str, Union[str, None]]
 
 
 class Fetched(NamedTuple):
@@ -45,7 +46,6 @@ class Fetcher:
         self._verify = verify
         self._proxies = proxies or {}
         self._pools: dict[str, Pool] = {}  # by origin
-        self._session: Any = None  # of requests, once there is something to send through a proxy
 
     def __enter__(self) -> Fetcher:
         return self
@@ -53,8 +53,6 @@ class Fetcher:
     def __exit__(self, *_: Any) -> None:
         for pool in self._pools.values():
             pool.close()
-        if self._session is not None:
-            self._session.close()
 
     def trusting(self) -> Fetcher:
         """Return one for an address that the user configured, wherever that is."""
@@ -85,20 +83,16 @@ class Fetcher:
 
     def post(self, url: str, what: str, *, form: Form | None = None, json: Any = None, headers: Any = None) -> Fetched:
         """Send a form or JSON; a redirect is not followed, since the body holds secrets. Spec: AUTH-105"""
-        headers = dict(headers or {})
-        if form is not None:
-            body = urlencode({name: value for name, value in form.items() if value is not None})
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        if form is None:
+            kind, body = "application/json", dumps(json)
         else:
-            body = dumps(json)
-            headers["Content-Type"] = "application/json"
-        return self._send("POST", url, what, headers, body.encode("utf-8"))
+            kind = "application/x-www-form-urlencoded"
+            body = urlencode({name: value for name, value in form.items() if value is not None})
+        return self._send("POST", url, what, {**(headers or {}), "Content-Type": kind}, body.encode("utf-8"))
 
     def _send(self, method: str, url: str, what: str, headers: dict[str, str], body: bytes = b"") -> Fetched:
         check_url(url, what)
-        proxied = self._is_proxied(url)
-        self._check_host(url, what, proxied)
-        pool = self._pool(url, proxied)
+        pool = self._pool(url, what)
         deadline = time.monotonic() + self._timeout_s
         reply: Reply | None = None
         try:
@@ -114,34 +108,27 @@ class Fetcher:
             if reply is not None:
                 reply.close()
 
-    def _is_proxied(self, url: str) -> bool:
-        if not self._proxies:
-            return False
-        from requests.utils import select_proxy
-
-        return select_proxy(url, self._proxies) is not None
-
-    def _pool(self, url: str, proxied: bool) -> Pool:
+    def _pool(self, url: str, what: str) -> Pool:
         """Return the pool for the origin of a URL: of this flow's own connections, or through `requests` to a proxy."""
-        place = origin(url)
+        place, proxied = origin(url), False
+        if self._proxies:
+            from requests.utils import select_proxy
+
+            proxied = select_proxy(url, self._proxies) is not None
+        self._check_host(url, what, proxied)
         if place not in self._pools:
-            if proxied:
-                self._pools[place] = self._by_proxy(url)
-            else:
-                self._pools[place] = Pool(place + "/", verify=self._verify, check=self._check_peer)
+            self._pools[place] = Pool(lambda: self._by_proxy(place) if proxied else self._direct(place))
         return self._pools[place]
 
-    def _by_proxy(self, url: str) -> Pool:
-        from requests import Session
+    def _direct(self, place: str) -> Connections:
+        return HttpConnections(place, verify=self._verify, check=self._check_peer)
 
-        from ..http_client.foreign import SessionPool
+    def _by_proxy(self, place: str) -> Connections:
+        from ..http_client.foreign import SessionConnections
 
-        if self._session is None:
-            self._session = Session()
-            self._session.trust_env = False
-            self._session.verify = self._verify
-            self._session.proxies = self._proxies
-        return SessionPool(url, {"User-Agent": AGENT}, None, self._session)
+        connections = SessionConnections(place)
+        connections.session.verify, connections.session.proxies = self._verify, self._proxies
+        return connections
 
     def _check_host(self, url: str, what: str, proxied: bool) -> None:
         """Refuse a host one of whose addresses may not be connected to. Spec: AUTH-104"""
@@ -155,7 +142,10 @@ class Fetcher:
                 return
             raise ConnectionLost(f"The {what} at {show(url)} could not be reached: unknown host", "always") from None
         if not all(may_connect(str(address[4][0]), self._local) for address in found):
-            raise _refused(url, what)
+            raise AuthorizationError(
+                f"The {what} at {show(url)} is on a private or link-local address, which a server elsewhere may not "
+                "name; pass private_addresses=True if this is your own network"
+            )
 
     def _check_peer(self, address: str) -> None:
         """Hang up on an address that may not be connected to, whatever the name resolved to before."""
@@ -166,23 +156,13 @@ class Fetcher:
             )
 
 
-def _refused(url: str, what: str) -> AuthorizationError:
-    return AuthorizationError(
-        f"The {what} at {show(url)} is on a private or link-local address, which a server elsewhere may not name; "
-        "pass private_addresses=True if this is your own network"
-    )
-
-
 def _read(reply: Reply, what: str, deadline: float) -> dict[str, Any] | None:
     """Read the JSON object of a response; None for something else.
 
     :raises AuthorizationError: when it is longer than `MOST_BYTES`.
     """
     read = bytearray()
-    while True:
-        part = reply.read(deadline)
-        if not part:
-            break
+    for part in iter(lambda: reply.read(deadline), b""):
         read += part
         if len(read) > MOST_BYTES:
             raise AuthorizationError(f"The {what} is longer than {MOST_BYTES} bytes")

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from ..addresses import check_url, show
 from ..errors import AuthorizationError, ConnectionLost
 from .dpop import Prover, jwt_library
+from .fetching import Fetcher, Form
 from .tokens import Token, read_token
 
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -59,7 +60,7 @@ class Flow(NamedTuple):
     :ivar scope: the scopes to ask for, space-separated, or ""; `all_scopes` has those that may be asked for later, too.
     """
 
-    fetch: Any
+    fetch: Fetcher
     server: dict[str, Any]
     resource: str
     scope: str
@@ -67,30 +68,27 @@ class Flow(NamedTuple):
     prover: Prover | None = None
 
 
-def request_token(flow: Flow, form: dict[str, str], credentials: Credentials) -> Token:
+def request_token(flow: Flow, form: Form, credentials: Credentials) -> Token:
     """Ask the token endpoint of a flow for a token.
 
     :raises AuthorizationError: when it refuses, or its answer cannot be used.
     """
-    form = {**form, "resource": flow.resource}  # Spec: AUTH-070
-    reply = _ask(flow.fetch, flow.server, form, credentials, flow.prover)
+    reply = _ask(flow, {**form, "resource": flow.resource}, credentials)  # Spec: AUTH-070
     return read_token(reply, dpop=flow.prover is not None)
 
 
-def _ask(
-    fetch: Any, server: dict[str, Any], form: dict[str, str], credentials: Credentials, prover: Prover | None
-) -> dict[str, Any] | None:
+def _ask(flow: Flow, form: Form, credentials: Credentials) -> dict[str, Any] | None:
     """Send a form to a token endpoint and return its answer, again when it wants a nonce. Spec: AUTH-135"""
-    url = server["token_endpoint"]
+    url, prover = flow.server["token_endpoint"], flow.prover
     for attempt in range(2):
         # Made again for each attempt: an assertion is for one use.
-        headers, more = authenticate(server, credentials)
+        headers, more = authenticate(flow.server, credentials)
         if prover is not None:
             headers["DPoP"] = prover.proof("token", "POST", url)
-        reply = fetch.post(url, "token endpoint", form={**form, **more}, headers=headers)
+        reply = flow.fetch.post(url, "token endpoint", form={**form, **more}, headers=headers)
         fresh = prover is not None and prover.note("token", url, reply.headers)
         if reply.status == 200:
-            return dict(reply.body) if reply.body is not None else None
+            return reply.body
         if reply.status >= 500 or reply.status == 429:
             raise ConnectionLost(f"HTTP {reply.status} from the token endpoint at {show(url)}", "always")
         error = (reply.body or {}).get("error")
@@ -213,9 +211,7 @@ class ClientCredentials(Grant):
     extension = "io.modelcontextprotocol/oauth-client-credentials"
 
     def get(self, flow: Flow) -> Token:
-        form = {"grant_type": "client_credentials"}
-        if flow.scope:
-            form["scope"] = flow.scope
+        form = {"grant_type": "client_credentials", "scope": flow.scope or None}
         return request_token(flow, form, self.credentials)
 
 
@@ -247,12 +243,11 @@ class Enterprise(Grant):
             "resource": flow.resource,
             "subject_token": _value(self._subject),
             "subject_token_type": self._subject_type,
+            "scope": flow.scope or None,
         }
-        if flow.scope:
-            form["scope"] = flow.scope
         server = {"issuer": self._idp_token_endpoint, "token_endpoint": self._idp_token_endpoint}
         with flow.fetch.trusting() as fetch:
-            reply = _ask(fetch, server, form, self._idp, None) or {}
+            reply = _ask(flow._replace(fetch=fetch, server=server, prover=None), form, self._idp) or {}
         assertion = reply.get("access_token")
         if reply.get("issued_token_type") != ID_JAG or str(reply.get("token_type", "")).lower() != "n_a":
             raise AuthorizationError("The identity provider sent something else than an ID-JAG")
@@ -279,15 +274,14 @@ class Workload(Grant):
         self._refused: tuple[str, AuthorizationError] | None = None
 
     def get(self, flow: Flow) -> Token:
-        form = {"grant_type": JWT_BEARER, "assertion": _value(self._jwt)}
-        if flow.scope:
-            form["scope"] = flow.scope
-        if self._refused is not None and self._refused[0] == form["assertion"]:
+        jwt = _value(self._jwt)
+        if self._refused is not None and self._refused[0] == jwt:
             raise copy.copy(self._refused[1])
         try:
+            form = {"grant_type": JWT_BEARER, "assertion": jwt, "scope": flow.scope or None}
             return request_token(flow, form, self.credentials)
         except AuthorizationError as error:
-            self._refused = form["assertion"], error
+            self._refused = jwt, error
             raise
 
 

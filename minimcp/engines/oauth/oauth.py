@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from ..addresses import canonical, is_local, is_loopback, origin, show
 from ..errors import AuthorizationError
-from ..http_client.auth import SignedAnswer, attach
+from ..http_client.request import SignedAnswer
 from ..http_client.response import Headers
 from .access import MOST_ATTEMPTS, ServerTokens, SharedSettings, not_enough
 from .discovery import Challenge, Choose, read_challenge
@@ -194,11 +194,11 @@ class OAuth:
         return found
 
     def sign(self, method: str, url: str, headers: Headers) -> Headers:
-        """Return the headers with the token there is; see `http_client.auth.Auth`."""
+        """Return the headers with the token there is; see `http_client.request.Auth`."""
         return self.for_server(url).sign(method, url, headers)
 
     def answered(self, answers: Sequence[SignedAnswer]) -> bool:
-        """Get a token if an answer asks for one; see `http_client.auth.Auth`."""
+        """Get a token if an answer asks for one; see `http_client.request.Auth`."""
         return self.for_server(answers[0].url).answered(answers)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -210,7 +210,7 @@ class OAuth:
 
 
 class ServerAuth:
-    """The credentials for one server, as `http_client.auth.Auth`, or as `auth=` of `requests`.
+    """The credentials for one server, as `http_client.request.Auth`, or as `auth=` of `requests`.
 
     :param key: the name of the server: its URL, or the `resource` that was configured.
     """
@@ -223,6 +223,8 @@ class ServerAuth:
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the token to a request of `requests`, and send it again where its answer asks for that."""
+        from ..http_client.foreign import attach
+
         return attach(self, request)
 
     def sign(self, method: str, url: str, headers: Headers) -> Headers:
