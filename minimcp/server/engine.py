@@ -181,8 +181,11 @@ class Engine:
             for method, row in getattr(extension, "methods", {}).items():
                 if not isinstance(row, spec.Method):
                     row = spec.METHODS.get(method, spec.Method())._replace(handler=row)
+                if row.streams and method not in spec.METHODS:
+                    row = row._replace(handler=hooks.bounded(row.handler))
                 self.methods[era][method] = row._replace(interactive=True)
-            self.notifications[era].update(getattr(extension, "notifications", {}))
+            for method, handler in getattr(extension, "notifications", {}).items():
+                self.notifications[era][method] = hooks.logged(method, handler)
         self.result_types.update(dict.fromkeys(getattr(extension, "result_types", ()), extension.identifier))
 
     def _announce(self, topic: str) -> None:

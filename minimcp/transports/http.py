@@ -5,6 +5,7 @@ A request is refused in this order: Host and Origin, path and method, authentica
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from ..protocol.principal import Principal, as_principal
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
 from .origin import OriginCheck, Refused
-from .served import Environ, Handler, Headers, Reply, Response, S, Send, Served, ServedCall
+from .served import Environ, Handler, Headers, Message, Reply, Response, S, Send, Served, ServedCall
 from .streams import EventStream, Outbox, gone, open_streams
 from .workers import http_workers
 
@@ -30,6 +31,8 @@ StartResponse = Callable[[str, Headers], object]
 # The values of PATH_INFO at which a mounted callable is the MCP endpoint.
 MOUNTED = ("", "/", "/mcp", "/mcp/")
 
+# Comes from a long-lived handler that emits nothing at all, since its call was cancelled.
+_NOTHING: Message = {}
 _REASONS = {
     200: "200 OK",
     202: "202 Accepted",
@@ -187,15 +190,14 @@ class HttpApp(Generic[S]):
         leave = self.enter_stream(environ)
         call.deadline = time.monotonic() + (self.limits["stream_s"] if leave else 0.0)
         messages = call.messages()
-        first = next(messages, None)
-        if first is None or "method" not in first:
+        first = next(messages, _NOTHING)
+        if first is not None and "method" not in first:
             if leave:
                 leave()
-            return self.reply(first, call.http)
+            return self.reply(first or None, call.http)
 
         def batches() -> Iterator[bytes]:
-            yield sse.encode(wire.encode(first))
-            for message in messages:
+            for message in itertools.chain([first], messages):
                 yield sse.encode(wire.encode(message)) if message is not None else b""
 
         def on_close(ended: bool) -> None:
