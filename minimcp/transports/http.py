@@ -31,6 +31,7 @@ StartResponse = Callable[[str, Headers], object]
 # The values of PATH_INFO at which a mounted callable is the MCP endpoint.
 MOUNTED = ("", "/", "/mcp", "/mcp/")
 
+_NO_ROUTE: Mapping[str, Handler] = {}
 # Comes from a long-lived handler that emits nothing at all, since its call was cancelled.
 _NOTHING: Message = {}
 _REASONS = {
@@ -105,21 +106,22 @@ class HttpApp(Generic[S]):
 
         :raises Refused: when there is none at its path, or none for its HTTP method.
         """
-        path, further = environ.get("PATH_INFO", ""), self.engine.routes
+        path, mount, method = environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ["REQUEST_METHOD"]
+        further = self.engine.routes
+        # A second mount for metadata, which a framework may leave open to everybody, must not open the endpoint too.
+        own = self.routes.get(path, _NO_ROUTE) if "/.well-known" not in mount else _NO_ROUTE
         # The author's route at the whole path, or ours below the mount, or the author's below the mount.
-        added = further.get(environ.get("SCRIPT_NAME", "") + path) if further else None
-        route: Mapping[str, Handler] | None = None if added else self.routes.get(path)
-        if route is None:
-            route = added = added or further.get(path)
-        if route is None:
+        routes = (further.get(mount + path, _NO_ROUTE), own, further.get(path, _NO_ROUTE)) if further else (own,)
+        for route in routes:
+            handler = route.get(method)
+            if handler is not None:
+                return handler if route is own else _guarded(handler)
+        taken = [each for route in routes for each in route]
+        if not taken:
             raise Refused(404, "There is no MCP endpoint at this path")
-        method = environ["REQUEST_METHOD"]
-        handler = route.get(method)
-        if handler is None:
-            if method == "OPTIONS" and environ.get("HTTP_ORIGIN"):
-                return _preflight
-            raise Refused(405, "This endpoint does not take this method", ("Allow", ", ".join(route)))
-        return _guarded(handler) if added else handler
+        if method == "OPTIONS" and environ.get("HTTP_ORIGIN"):
+            return _preflight
+        raise Refused(405, "This endpoint does not take this method", ("Allow", ", ".join(dict.fromkeys(taken))))
 
     def _post(self, environ: Environ) -> Response:
         principal = self.authenticate(environ)
