@@ -119,7 +119,7 @@ class Engine:
     ) -> Message:
         """Build the reply to a message that `call` or the parser refused; None stands for one that was not read."""
         if self.around_request is not None:
-            return hooks.refused(self.around_request, message, problem, principal)
+            return hooks.refused(self.around_request, message, problem, principal, request)
         return wire.error(wire.readable_id(message), problem)
 
     def open_session(

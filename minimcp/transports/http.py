@@ -299,8 +299,9 @@ class HttpApp(Generic[S]):
         """Build the response to a request of which no call is made; `message` is None when it was not read."""
         if problem.http is None:
             problem.http = (400, [])
-        status, extra = problem.http
         reply = self.engine.refuse(message, problem, principal, environ)
+        # The author's hook around every request may have put another error in this one's place.
+        status, extra = problem.http
         return self.respond(status, wire.encode(reply), extra)
 
     def stream(self, environ: Environ, batches: Iterator[bytes], on_close: Callable[[bool], None]) -> Response:
