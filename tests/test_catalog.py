@@ -8,7 +8,7 @@ from minimcp import Context, Principal, Server
 from minimcp.server.catalog import Catalog, Entry
 from minimcp.server.makers import make_prompt, make_resource, make_tool
 from minimcp.server.registry import Registry
-from tests.helpers import Legacy, modern
+from tests.helpers import Legacy, modern, post, serving
 
 
 class PerPrincipal:
@@ -173,3 +173,36 @@ def test_a_policy_hides_from_every_page_and_moves_nothing():
             break
         cursor = {"cursor": page["nextCursor"]}
     assert seen == ["open", "ruled", "yes0", "yes1", "yes2", "yes3"]
+
+
+class Broken(Registry):
+    """A catalog whose upstream is away."""
+
+    def find(self, ctx):
+        raise ConnectionError("secret.example is away")
+
+    def offers(self, ctx):
+        if ctx.method == "prompts/list":
+            raise ConnectionError("secret.example is away")
+        return frozenset({"tools"})
+
+
+def test_a_catalog_or_a_strategy_that_fails_is_an_internal_error(caplog):
+    server = Server("s", catalog=Broken())
+    for method in ("tools/call", "prompts/list", "tools/list"):
+        assert ask(server, None, method, name="t") == -32603
+    with serving(server.wsgi) as url:
+        status, reply = post(url + "/mcp", modern("tools/call", name="t"))
+    assert (status, reply["error"]["code"]) == (200, -32603) and "secret" not in str(reply)
+
+    def choose(ctx):
+        raise ConnectionError("secret.example is away")
+
+    other = Server("s", strategy=choose)
+
+    @other.tool
+    def talks(ctx: Context) -> str:
+        return "x"
+
+    assert ask(other, None, "tools/call", name="talks") == -32603
+    assert caplog.text.count("\nConnectionError: secret.example is away") == 5

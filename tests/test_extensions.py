@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+
 import pytest
 
 from minimcp import Context, Server
 from minimcp.protocol import spec, wire
 from tests.asked import ALL, accept
-from tests.helpers import Legacy, modern, problem, result
+from tests.helpers import Legacy, modern, post, problem, result, serving
 
 ID = "com.example/parcels"
 
@@ -170,6 +173,58 @@ def test_its_result_may_be_cached_and_its_handler_emits(courier):
     assert sent[0]["method"] == "notifications/progress"
     assert "ttlMs" not in result(courier, "courier/hours")
     assert courier.engine.call(modern("courier/hours")).interactive
+
+
+class Ticker:
+    """An extension whose stream is silent at first and never ends by itself, and whose notification fails."""
+
+    identifier = "com.example/ticker"
+
+    def __init__(self):
+        self.methods = {"ticker/follow": spec.Method(self.follow, streams=True)}
+        self.notifications = {"notifications/ticker/wind": self.wind}
+        self.ended = threading.Event()
+
+    def follow(self, ctx, params):
+        try:
+            yield None
+            for second in itertools.count():
+                yield wire.notification("notifications/ticker/at", {"second": second})
+        finally:
+            self.ended.set()
+
+    def wind(self, engine, session, params):
+        raise KeyError("spring")
+
+
+def test_its_stream_may_be_silent_at_first_and_ends_at_its_age():
+    server, ticker = Server("s", limits={"stream_s": 0.2}), Ticker()
+    server.use(ticker)
+    with serving(server.wsgi) as url:
+        status, last = post(url + "/mcp", modern("ticker/follow"))
+    assert status == 200 and last["error"]["code"] == -32603 and ticker.ended.wait(10)
+
+
+def test_a_stream_for_which_there_is_no_room_is_not_run():
+    server, ticker = Server("s", limits={"foreign_streams": 0}), Ticker()
+    server.use(ticker)
+    with serving(server.wsgi) as url:
+        status, reply = post(url + "/mcp", modern("ticker/follow"))
+    assert status == 503 and reply["error"]["code"] == -32603
+    call = server.engine.call(modern("ticker/follow"))
+    call.deadline = 0.0
+    assert call.run()["error"]["code"] == -32603
+
+
+def test_the_failure_of_a_notification_is_logged_and_not_answered(caplog):
+    server = Server("s")
+    server.use(Ticker())
+    wound = modern("notifications/ticker/wind")
+    del wound["id"]
+    assert server.handle(wound) is None
+    with serving(server.wsgi) as url:
+        assert post(url + "/mcp", wound) == (202, None)
+    assert caplog.text.count("KeyError: 'spring'") == 2
 
 
 def test_an_extension_may_be_in_the_older_era_too(courier):

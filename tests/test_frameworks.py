@@ -79,6 +79,11 @@ def check_routes(root: str, server: Server, headers: dict[str, str] | None = Non
         with exchange(root + "/mcp/status/%C3%BC", said, headers, method) as response:
             assert response.status == status
             assert response.read() == body or body is None
+    # The endpoint is where it was mounted for its callers, and not where everybody may read metadata.
+    for name in ("mcp", "sse", "messages"):
+        for method in ("GET", "POST", "OPTIONS"):
+            with exchange(f"{root}/.well-known/{name}", None, headers, method) as response:
+                assert response.status == 404
     with exchange(root + "/mcp/broken", None, headers, "GET") as response:
         assert (response.status, json.load(response)["error"]["code"]) == (500, -32603)
     with exchange(root + "/mcp/nowhere", None, headers, "GET") as response:
@@ -127,6 +132,18 @@ def test_further_paths_are_reached_on_the_embedded_server() -> None:
             assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:1"
     with pytest.raises(ValueError, match="begins with a slash"):
         server.route("status", lambda environ: (200, [], []))
+
+
+def test_a_page_at_the_endpoint_leaves_the_endpoint_where_it_is() -> None:
+    server = Server("routes")
+    server.route("/mcp", lambda environ: (200, [("Content-Length", "4")], [b"page"]))
+    with embedded(server.wsgi) as listening:
+        url = listening.url + "/mcp"
+        with exchange(url, None, {}, "GET") as response:
+            assert response.read() == b"page"
+        assert post(url, modern("server/discover"))[0] == 200
+        with exchange(url, None, {}, "PUT") as response:
+            assert (response.status, response.headers["Allow"]) == (405, "GET, POST, DELETE")
 
 
 def test_the_callable_keeps_the_rules_of_wsgi() -> None:

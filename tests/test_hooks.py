@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import json
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 from minimcp import Context, McpError, Principal, Server, ToolError
 from minimcp.protocol import errors
-from tests.helpers import Legacy, modern, problem, result
+from tests.helpers import Legacy, exchange, http_headers, modern, problem, result, serving
 
 
 class Watched:
@@ -101,6 +102,40 @@ def test_what_http_refuses_is_seen(watched):
     mismatch = post(call, HTTP_MCP_METHOD="tools/call", HTTP_MCP_NAME="other")
     assert (mismatch.method, mismatch.name, mismatch.error["code"]) == ("tools/call", "t", -32020)
     assert post(call, HTTP_MCP_METHOD="tools/call", HTTP_MCP_NAME="t").error is None
+
+
+def test_a_hook_may_count_and_stop_callers_that_are_refused():
+    """A limit of failed sign-ins by address, with what the hook is given."""
+    failures, seen = collections.Counter(), []
+
+    @contextmanager
+    def limit(outcome):
+        address = outcome.request["REMOTE_ADDR"]
+        if failures[address] >= 2:
+            problem = McpError("Too many tries", code=-31000)
+            problem.http = (429, [("Retry-After", "60")])
+            raise problem
+        yield
+        seen.append(outcome.http)
+        if outcome.http is not None and outcome.http[0] == 401:
+            failures[address] += 1
+
+    def authenticate(environ):
+        if environ.get("HTTP_AUTHORIZATION") != "Bearer right":
+            raise errors.Unauthorized("A token is needed")
+        return "ann"
+
+    server = Server("s", authenticate=authenticate, around_request=limit)
+    message = modern("server/discover")
+    found = []
+    with serving(server.wsgi) as url:
+        for token in ("right", "wrong", "wrong", "wrong", "right"):
+            with exchange(url + "/mcp", message, http_headers(message, Authorization=f"Bearer {token}")) as response:
+                found.append((response.status, response.headers["Retry-After"]))
+                response.read()
+    assert found == [(200, None), (401, None), (401, None), (429, "60"), (429, "60")]
+    unauthorized = (401, [("WWW-Authenticate", "Bearer")])
+    assert seen == [None, unauthorized, unauthorized]
 
 
 def test_a_stream_is_seen_once_at_its_end(watched):

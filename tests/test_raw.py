@@ -76,6 +76,12 @@ def test_a_result_that_depends_on_the_caller_stays_private():
     assert result(server, "resources/read", uri="a://1")["cacheScope"] == "private"
 
 
+def test_a_scope_of_another_server_is_passed_on():
+    server = Server("s", ttl_ms=5, cache_scope="public")
+    server.resource("a://1")(lambda: Raw(contents=[], cacheScope="private"))
+    assert result(server, "resources/read", uri="a://1")["cacheScope"] == "private"
+
+
 def test_an_extensions_result_is_passed_on():
     class Relay:
         identifier = "com.example/relay"

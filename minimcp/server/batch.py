@@ -68,7 +68,7 @@ def read_batch(
                 raise InvalidRequest("A 2026-07-28 request is never part of a batch")
             call = engine.call(message, session=session, principal=principal, request=request)
         except McpError as problem:
-            refused.append(engine.refuse(message, problem, principal))
+            refused.append(engine.refuse(message, problem, principal, request))
         else:
             if call is not None:
                 calls.append(cast(Call, call))

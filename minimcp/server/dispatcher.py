@@ -134,11 +134,12 @@ class Call:
         self.interactive = self.streams = self._dropped = False
         self.http: tuple[int, list[tuple[str, str]]] | None = None
         self._around = ctx._engine.around_request
-        self._problem: McpError | None = None
+        self._problem: Exception | None = None
         self._handler: Callable[..., Any] | None = None
         try:
             self._prepare(get_header)
-        except McpError as problem:
+        except Exception as problem:
+            # Answered by `run` like a failure of the handler: a catalog or a strategy of the author's may fail too.
             self._problem = problem
 
     def _prepare(self, get_header: headers.Get | None) -> None:

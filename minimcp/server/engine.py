@@ -119,7 +119,7 @@ class Engine:
     ) -> Message:
         """Build the reply to a message that `call` or the parser refused; None stands for one that was not read."""
         if self.around_request is not None:
-            return hooks.refused(self.around_request, message, problem, principal)
+            return hooks.refused(self.around_request, message, problem, principal, request)
         return wire.error(wire.readable_id(message), problem)
 
     def open_session(
@@ -180,8 +180,11 @@ class Engine:
             for method, row in getattr(extension, "methods", {}).items():
                 if not isinstance(row, spec.Method):
                     row = spec.METHODS.get(method, spec.Method())._replace(handler=row)
+                if row.streams and method not in spec.METHODS:
+                    row = row._replace(handler=hooks.bounded(row.handler))
                 self.methods[era][method] = row._replace(interactive=True)
-            self.notifications[era].update(getattr(extension, "notifications", {}))
+            for method, handler in getattr(extension, "notifications", {}).items():
+                self.notifications[era][method] = hooks.logged(method, handler)
         self.result_types.update(dict.fromkeys(getattr(extension, "result_types", ()), extension.identifier))
 
     def _announce(self, topic: str) -> None:

@@ -1,4 +1,4 @@
-"""The two hooks of a server: around every handler, and around every request with its outcome."""
+"""The code of others in the path of a message: the hooks around handlers and requests, and handlers of extensions."""
 
 from __future__ import annotations
 
@@ -41,6 +41,40 @@ def around_call(hooks: Iterable[Any], ctx: Context, handler: Callable[..., Any])
     return result
 
 
+def bounded(handler: Optional[Callable[..., Any]]) -> Callable[..., Any]:
+    """Wrap the long-lived handler of an extension, so that its stream ends at the age at which streams end.
+
+    It looks at the time whenever the handler yields; where there is no room for a stream, the handler is not run.
+    """
+
+    def run(ctx: Context, params: Message) -> Generator[Optional[Message], None, Any]:
+        assert handler is not None
+        with closing(handler(ctx, params)) as stream:
+            while ctx._deadline is None or time.monotonic() < ctx._deadline:
+                try:
+                    emitted = next(stream)
+                except StopIteration as end:
+                    return end.value
+                yield emitted
+        problem = InternalError("This stream cannot be held open any longer; send the request again")
+        problem.http = (503, [("Retry-After", "10")])
+        raise problem
+
+    return run
+
+
+def logged(method: str, handler: Callable[..., None]) -> Callable[..., None]:
+    """Wrap the handler of a notification: its failure is logged, since a notification has no answer."""
+
+    def run(*arguments: Any) -> None:
+        try:
+            handler(*arguments)
+        except Exception:
+            log.exception("%s failed", method)
+
+    return run
+
+
 class Outcome:
     """One request as `Server(around_request=...)` sees it.
 
@@ -48,11 +82,15 @@ class Outcome:
     :ivar name: the tool's or prompt's name, the resource's URI, or None.
     :ivar principal: the `Principal` of the authenticated caller, or None.
     :ivar ctx: the request's Context; None when it was refused before there was one.
+    :ivar request: the WSGI environ of an HTTP request, else None.
     :ivar reply: the reply as it goes out, once the request has been answered; None for a call that was cancelled.
+    :ivar http: the HTTP status and headers of an error that has its own, such as those of `Unauthorized`, else None.
     :ivar duration_s: the seconds from the start to the reply; for a stream, to its end.
     """
 
-    def __init__(self, message: Any, principal: Principal | None, ctx: Context | None = None) -> None:
+    def __init__(
+        self, message: Any, principal: Principal | None, request: Message | None, ctx: Context | None = None
+    ) -> None:
         found = message if isinstance(message, dict) else {}
         method, params = found.get("method"), found.get("params")
         params = params if isinstance(params, dict) else {}
@@ -61,7 +99,9 @@ class Outcome:
         self.name: str | None = name if isinstance(name, str) else None
         self.principal = principal
         self.ctx = ctx
+        self.request = request
         self.reply: Message | None = None
+        self.http: tuple[int, list[tuple[str, str]]] | None = None
         self.duration_s = 0.0
         self._started = time.monotonic()
 
@@ -70,8 +110,8 @@ class Outcome:
         """The error of the reply, `{"code", "message", "data"?}`, or None; a tool that failed has a result."""
         return self.reply.get("error") if self.reply is not None else None
 
-    def _end(self, reply: Message | None) -> None:
-        self.reply = reply
+    def _end(self, reply: Message | None, http: tuple[int, list[tuple[str, str]]] | None) -> None:
+        self.reply, self.http = reply, http
         self.duration_s = time.monotonic() - self._started
 
 
@@ -82,7 +122,7 @@ def _begin(call: Call) -> tuple[Outcome, AbstractContextManager[Any]]:
     around, call._around = call._around, None
     assert around is not None
     ctx = call.ctx
-    outcome = Outcome({"method": ctx.method, "params": ctx.params}, ctx.principal, ctx)
+    outcome = Outcome({"method": ctx.method, "params": ctx.params}, ctx.principal, ctx.request, ctx)
     return outcome, around(outcome)
 
 
@@ -91,7 +131,7 @@ def run(call: Call, send: Callable[[Message], None] | None) -> Message | None:
     try:
         outcome, hook = _begin(call)
         with hook:
-            outcome._end(call.run(send))
+            outcome._end(call.run(send), call.http)
         return outcome.reply
     except BaseException as error:
         return call._failed(error)
@@ -113,21 +153,24 @@ def messages(call: Call, send: Callable[[Message], None] | None) -> Generator[Op
                 # The client has left: an end like any other to the hook, not an error in its body.
                 pass
             finally:
-                outcome._end(reply)
+                outcome._end(reply, call.http)
     except BaseException as error:
         reply = call._failed(error)
     if reply is not None:
         yield reply
 
 
-def refused(around: AroundRequest, message: Any, problem: McpError, principal: Principal | None) -> Message:
+def refused(
+    around: AroundRequest, message: Any, problem: McpError, principal: Principal | None, request: Message | None
+) -> Message:
     """Answer a message that was refused before a call was made of it, inside the hook."""
     id = wire.readable_id(message)
-    outcome = Outcome(message, principal)
+    outcome = Outcome(message, principal, request)
     try:
         with around(outcome):
-            outcome._end(wire.error(id, problem))
+            outcome._end(wire.error(id, problem), problem.http)
     except McpError as other:
+        problem.http = other.http or problem.http
         return wire.error(id, other)
     except Exception:
         log.exception("around_request failed")

@@ -25,8 +25,8 @@ C = TypeVar("C", bound=Completer)
 class Registration:
     """The decorators of a server; each is a plain function too: `server.tool(function, "name", title="Title")`.
 
-    The options of each are listed in `minimcp.server.entry_options`. Clients are told of what is registered, replaced or
-    removed once the server serves.
+    The options of each are listed in `minimcp.server.entry_options`. Clients are told of what is registered, replaced
+    or removed once the server serves.
 
     :ivar engine: what transports and extensions use of the server.
     """

@@ -134,7 +134,8 @@ class Server(Registration):
 
         - `settings`: what is advertised of it.
         - `methods`: its method rows, `{method: spec.Method(handler, ...)}`, or just `{method: handler}`. A handler
-          `f(ctx, params)` returns the result; one whose row `streams` is a generator that yields notifications first.
+          `f(ctx, params)` returns the result; one whose row `streams` is a generator that yields notifications first,
+          and None every few seconds while it waits.
           A row for a method of the protocol takes the place of the server's own.
         - `notifications`: `{method: f(engine, session, params)}`.
         - `result_types`: values of `resultType` that its results and those of tools may have.

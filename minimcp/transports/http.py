@@ -5,9 +5,10 @@ A request is refused in this order: Host and Origin, path and method, authentica
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic
 
 from ..protocol import headers, sse, wire
@@ -17,7 +18,7 @@ from .bodies import accepts, read_message, reason, respond, respond_with_events,
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
 from .origin import OriginCheck, Refused
-from .served import Environ, Handler, Headers, Response, S, Send, Served, ServedCall
+from .served import Environ, Handler, Headers, Message, Response, S, Send, Served, ServedCall
 from .streams import Outbox, gone, open_streams
 from .workers import http_workers
 
@@ -31,6 +32,9 @@ StartResponse = Callable[[str, Headers], object]
 # The values of PATH_INFO at which a mounted callable is the MCP endpoint.
 MOUNTED = ("", "/", "/mcp", "/mcp/")
 
+_NO_ROUTE: Mapping[str, Handler] = {}
+# Comes from a long-lived handler that emits nothing at all, since its call was cancelled.
+_NOTHING: Message = {}
 _KEYS = {
     "MCP-Protocol-Version": "HTTP_MCP_PROTOCOL_VERSION",
     "Mcp-Method": "HTTP_MCP_METHOD",
@@ -80,21 +84,22 @@ class HttpApp(Generic[S]):
 
         :raises Refused: when there is none at its path, or none for its HTTP method.
         """
-        path, further = environ.get("PATH_INFO", ""), self.engine.routes
+        path, mount, method = environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ["REQUEST_METHOD"]
+        further = self.engine.routes
+        # A second mount for metadata, which a framework may leave open to everybody, must not open the endpoint too.
+        own = self.routes.get(path, _NO_ROUTE) if "/.well-known" not in mount else _NO_ROUTE
         # The author's route at the whole path, or ours below the mount, or the author's below the mount.
-        added = further.get(environ.get("SCRIPT_NAME", "") + path) if further else None
-        route: Mapping[str, Handler] | None = None if added else self.routes.get(path)
-        if route is None:
-            route = added = added or further.get(path)
-        if route is None:
+        routes = (further.get(mount + path, _NO_ROUTE), own, further.get(path, _NO_ROUTE)) if further else (own,)
+        for route in routes:
+            handler = route.get(method)
+            if handler is not None:
+                return handler if route is own else _guarded(handler)
+        taken = [each for route in routes for each in route]
+        if not taken:
             raise Refused(404, "There is no MCP endpoint at this path")
-        method = environ["REQUEST_METHOD"]
-        handler = route.get(method)
-        if handler is None:
-            if method == "OPTIONS" and environ.get("HTTP_ORIGIN"):
-                return _preflight
-            raise Refused(405, "This endpoint does not take this method", ("Allow", ", ".join(route)))
-        return _guarded(handler) if added else handler
+        if method == "OPTIONS" and environ.get("HTTP_ORIGIN"):
+            return _preflight
+        raise Refused(405, "This endpoint does not take this method", ("Allow", ", ".join(dict.fromkeys(taken))))
 
     def _post(self, environ: Environ) -> Response:
         principal = self.authenticate(environ)
@@ -164,15 +169,14 @@ class HttpApp(Generic[S]):
         leave = self.enter_stream(environ)
         call.deadline = time.monotonic() + (self.limits["stream_s"] if leave else 0.0)
         messages = call.messages()
-        first = next(messages, None)
-        if first is None or "method" not in first:
+        first = next(messages, _NOTHING)
+        if first is not None and "method" not in first:
             if leave:
                 leave()
-            return respond_with_reply(first, call.http)
+            return respond_with_reply(first or None, call.http)
 
         def batches() -> Iterator[bytes]:
-            yield sse.encode(wire.encode(first))
-            for message in messages:
+            for message in itertools.chain([first], messages):
                 yield sse.encode(wire.encode(message)) if message is not None else b""
 
         def on_close(ended: bool) -> None:
@@ -207,8 +211,9 @@ class HttpApp(Generic[S]):
         """Build the response to a request of which no call is made; `message` is None when it was not read."""
         if problem.http is None:
             problem.http = (400, [])
-        status, extra = problem.http
         reply = self.engine.refuse(message, problem, principal, environ)
+        # The author's hook around every request may have put another error in this one's place.
+        status, extra = problem.http
         return respond(status, wire.encode(reply), extra)
 
     def run_in_worker(
