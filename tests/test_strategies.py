@@ -177,7 +177,7 @@ def test_a_detached_call_is_cancelled_by_itself(jobs):
     assert started.wait(10)
     # The request is over: the end of its connection is not the end of the work.
     request.cancel("the client has gone")
-    assert not jobs.call.cancelled.is_set()
+    assert not jobs.call.ctx.cancelled.is_set()
     jobs.call.cancel("no longer needed")
     assert jobs.replies.get(timeout=10) is None and told == [True]
 

@@ -258,13 +258,11 @@ class RunningCall:
         self._raised = False
         # The thread knows the call and never the handle, which would not be found dropped otherwise.
         weakref.finalize(self, _dropped().calls.put, call).atexit = False
-        _dropped().begin()
         run = contextvars.copy_context().run
         self._thread = threading.Thread(target=run, args=(work.run,), name="minimcp-call", daemon=True)
         try:
-            self._thread.start()
+            _dropped().run(self._thread)
         except RuntimeError as problem:
-            _dropped().end()
             raise ConnectionLost(f"Nothing was sent: {problem}", "always") from None
 
     def __enter__(self) -> RunningCall:
@@ -358,13 +356,21 @@ class _Dropped:
         self._running = 0
         self._watching = False
 
-    def begin(self) -> None:
-        """Count a call that begins."""
+    def run(self, thread: threading.Thread) -> None:
+        """Start the thread of a call, which calls `end` at its end.
+
+        :raises RuntimeError: when the system has no thread to give.
+        """
         with self._lock:
+            if not self._watching:
+                threading.Thread(target=self._cancel, name="minimcp-dropped", daemon=True).start()
+                self._watching = True
             self._running += 1
-            watching, self._watching = self._watching, True
-        if not watching:
-            threading.Thread(target=self._cancel, name="minimcp-dropped", daemon=True).start()
+        try:
+            thread.start()
+        except RuntimeError:
+            self.end()
+            raise
 
     def end(self) -> None:
         """Count a call that has ended."""

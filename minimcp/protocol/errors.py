@@ -85,7 +85,6 @@ class Unauthorized(McpError):
 
     def __init__(self, message: str, challenge: str = "Bearer", data: Any = None) -> None:
         super().__init__(message, data)
-        self.challenge = challenge
         self.http = (401, [("WWW-Authenticate", challenge)])
 
 
@@ -96,7 +95,6 @@ class Forbidden(McpError):
 
     def __init__(self, message: str, challenge: str = "", data: Any = None) -> None:
         super().__init__(message, data)
-        self.challenge = challenge
         self.http = (403, [("WWW-Authenticate", challenge)] if challenge else [])
 
 

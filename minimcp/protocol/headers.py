@@ -86,8 +86,9 @@ def check(get: Get, message: Mapping[str, Any], name_param: str | None, annotati
     """Hold the headers of a modern request against its body, which stays authoritative.
 
     :param get: returns a header's value by name, or None.
-    :raises HeaderMismatch: when one is missing, malformed or different. Spec: TRN-056, TRN-066 to TRN-068, TRN-088,
-        TRN-167
+    Spec: TRN-056, TRN-066 to TRN-068, TRN-088, TRN-167
+
+    :raises HeaderMismatch: when one is missing, malformed or different.
     """
     params = message.get("params", {})
     meta = params.get("_meta")

@@ -174,11 +174,6 @@ class Call:
         return call
 
     @property
-    def cancelled(self) -> threading.Event:
-        """The event that is set when the call is cancelled."""
-        return self.ctx.cancelled
-
-    @property
     def deadline(self) -> float | None:
         """The time on the monotonic clock at which a long-lived stream has to end; None for never."""
         return self.ctx._deadline

@@ -25,8 +25,8 @@ class PromptOptions(TypedDict, total=False):
 class ToolOptions(PromptOptions, total=False):
     """Options of `server.tool`: those of a prompt, hints and schemas.
 
-    `annotations` are hints such as `{"readOnlyHint": True}` (Spec: FEAT-013). `input_schema` is a JSON Schema that is
-    used verbatim instead of the one made from the type hints; `output_schema` takes the place of the return hint's.
+    `annotations` are hints such as `{"readOnlyHint": True}`. `input_schema` is a JSON Schema that is used verbatim
+    instead of the one made from the type hints; `output_schema` takes the place of the return hint's. Spec: FEAT-013
     """
 
     annotations: types.ToolAnnotations | None

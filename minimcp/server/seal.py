@@ -1,9 +1,10 @@
 """Signed tokens, which a server gives to its clients and verifies when they come back.
 
-Used for `requestState` (Spec: BASE-180 to BASE-183) and for legacy session ids (Spec: TRN-142, TRN-154). The standard
+They are used for `requestState` and for legacy session ids. A token is `base64url(JSON) + "." +
+base64url(HMAC-SHA256)`. It is signed, not secret: put nothing in it that its holder did not send. The standard
 library's cryptography is imported where it is used: most servers on stdio never sign anything.
-A token is `base64url(JSON) + "." + base64url(HMAC-SHA256)`. It is signed, not secret: put nothing in it
-that its holder did not send.
+
+Spec: BASE-180 to BASE-183, TRN-142, TRN-154
 """
 
 from __future__ import annotations
