@@ -33,6 +33,7 @@ class Connections:
     :param headers: sent with every request, unless a request has its own under the same name.
     :param limits: overrides for `response.LIMITS`.
     :ivar user: the user and password in the address, or None.
+    :ivar auth: credentials that sign requests and see their answers.
     :ivar pauses: whether preparing a request may take the time of a person.
     :ivar closed: whether connections that come back are closed.
     """
