@@ -20,8 +20,7 @@ from ...engines.http_client.response import Headers, deadline_of
 from ...protocol import spec, wire
 from ...protocol.sse import EventReader
 from ..errors import HTTPStatus
-from . import legacy_http
-from .legacy_http import LegacySession, is_stream
+from .legacy_http import LegacySession, Resumption, is_stream, not_resumed
 from .messages import in_event, is_message, parse, with_defaults
 from .transport import Exchange, Message, SessionExpired, Transport
 
@@ -109,9 +108,8 @@ class HttpTransport(Transport):
                 raise self.refusal(reply, excerpt(reply, reply.until(deadline)))
             # Whatever body there is, it is not waited for.
             reply.release()
-        except BaseException:
+        finally:
             reply.close()
-            raise
 
     def note(self, reply: Reply) -> None:
         """Record a reply without a message: that something was accepted, or refused."""
@@ -187,14 +185,11 @@ class HttpExchange(Exchange):
         self._streaming = False
         self._error: ClientError | None = None
         self._over = False
-        self._answered = False
         self._count = 0
         self._most = float("inf") if self._method == "subscriptions/listen" else transport.limits["events"]
         # Modern streams cannot be resumed. Spec: TRN-050
         self._resumable = reply.field("mcp-protocol-version") not in spec.MODERN_VERSIONS
-        self._tries = 0
-        self._back_at = 0.0
-        self._wake: threading.Event | None = None
+        self._resumption: Resumption | None = None
         self.identity = reply.identity()
         self.paused_s = reply.paused_s
 
@@ -230,7 +225,7 @@ class HttpExchange(Exchange):
         message = self._ready.popleft()
         if "method" not in message:
             self._ready.clear()
-            self._over = self._answered = True
+            self._over = True
             if self._reply is not None:
                 self._reply.release()
             self._transport.forget(self)
@@ -252,25 +247,26 @@ class HttpExchange(Exchange):
             deadline += paused_s
         # The auth may have sent it again with other credentials.
         self.identity = reply.identity()
-        kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not 200 <= status < 300:
-            self._refused(reply, kind, deadline)
+            self._refused(reply, deadline)
         elif is_stream(reply):
             self._events, self._streaming = EventReader(self._transport.limits["event_bytes"]), True
-        elif kind == "application/json":
+        elif reply.kind == "application/json":
             self._json(reply.whole(self._transport.limits["body_bytes"], deadline, self._body))
         elif status == 202:
             raise ProtocolError("The server accepted the request without answering it")
         else:
-            raise ProtocolError(f"The server answered with {kind[:80] or 'no content type'}, neither JSON nor events")
+            raise ProtocolError(
+                f"The server answered with {reply.kind[:80] or 'no content type'}, neither JSON nor events"
+            )
         return deadline
 
-    def _refused(self, reply: Reply, kind: str, deadline: float | None) -> None:
+    def _refused(self, reply: Reply, deadline: float | None) -> None:
         """Take the JSON-RPC error that an HTTP error may come with. Spec: TRN-039, TRN-058"""
         text = excerpt(reply, deadline, self._body)
         reply.release()
         try:
-            error: Any = parse(bytes(self._body)) if kind == "application/json" else None
+            error: Any = parse(bytes(self._body)) if reply.kind == "application/json" else None
         except ProtocolError:
             error = None
         problem = self._transport.refusal(reply, text)
@@ -316,7 +312,7 @@ class HttpExchange(Exchange):
             for message in in_event(name, text):
                 self._put(message)
         if self._ready or events.last_id != last_id:
-            self._tries = 0
+            self._resumption = None
 
     def _put(self, message: Message) -> None:
         """Keep a message for `receive`; a response that is not ours is dropped. Spec: BASE-006"""
@@ -339,29 +335,20 @@ class HttpExchange(Exchange):
 
     def _broken(self, events: EventReader, problem: ConnectionLost) -> None:
         """Plan to resume a legacy stream whose events have ids; raise for another. Spec: TRN-131, TRN-137"""
+        self._resumption = self._resumption or Resumption()
         if self._over or not self._resumable or events.last_id is None:
             raise problem
-        self._tries += 1
-        if self._tries > legacy_http.MOST_RETRIES:
-            raise ConnectionLost(f"The stream broke {self._tries} times before the response: {problem}")
+        self._resumption.plan(events.retry_s, problem)
         self._streaming = False
         reply, self._reply = self._reply, None
         if reply is not None:
             reply.close()
-        self._wake = self._wake or threading.Event()
-        self._back_at = time.monotonic() + legacy_http.pause_s(events, self._tries)
 
     def _resume(self, events: EventReader, deadline: float | None) -> None:
         """Wait as long as the server wished, and ask for what comes after the newest event. Spec: TRN-138"""
         if self._reply is None:
-            left = self._back_at - time.monotonic()
-            if left > 0:
-                assert self._wake is not None
-                most = left if deadline is None else min(left, deadline - time.monotonic())
-                if most > 0 and self._wake.wait(most):
-                    return
-                if self._back_at > time.monotonic():
-                    raise Timeout("The server did not answer in time")
+            if self._resumption is not None and self._resumption.cancelled(deadline):
+                return
             try:
                 self._reply = self._transport.session.get(events.last_id, deadline)
             except ConnectionLost as problem:
@@ -375,7 +362,7 @@ class HttpExchange(Exchange):
             self._broken(events, problem)
             return
         if not is_stream(self._reply):
-            raise legacy_http.not_resumed(self._reply)
+            raise not_resumed(self._reply)
         events.restart()
         self._streaming = True
 
@@ -387,12 +374,12 @@ class HttpExchange(Exchange):
 
     def close(self) -> None:
         """Close the response's stream, which cancels a modern request. Spec: TRN-052"""
-        if self._answered:
+        if self._over:
             return
         self._over = True
-        reply, wake = self._reply, self._wake
-        if wake is not None:
-            wake.set()
+        reply, resumption = self._reply, self._resumption
+        if resumption is not None:
+            resumption.cancel()
         if reply is not None:
             reply.close()
         self._transport.forget(self)

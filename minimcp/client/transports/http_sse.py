@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Optional
 
 from ...engines.addresses import origin, show
@@ -20,7 +21,7 @@ from ...engines.http_client.response import Headers, deadline_of
 from ...protocol import wire
 from ...protocol.sse import EventReader
 from ..errors import HTTPStatus, UsedAfterFork
-from .messages import in_event, with_defaults
+from .messages import in_event, on_stream, with_defaults
 from .transport import Exchange, Message, Transport
 from .waiting import Pending
 
@@ -115,9 +116,8 @@ class HttpSseTransport(Transport):
             if not 200 <= status < 300:
                 raise HTTPStatus(status, excerpt(reply, reply.until(deadline)), reply.url.partition("?")[0])
             reply.release()
-        except BaseException:
+        finally:
             reply.close()
-            raise
         return reply
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ class _SseStream:
         self._reply = reply
         self._events = EventReader(transport.limits["event_bytes"])
         self._closed = False
-        self._early: list[tuple[str, str]] = []
+        self._early: list[Message] = []
 
     def greet(self, deadline: float | None) -> None:
         """Read the first event, which tells where to POST. Spec: TRN-161
@@ -152,7 +152,7 @@ class _SseStream:
         """
         status = self._reply.head(self._reply.until(deadline))
         deadline = self._reply.until(deadline)
-        kind = self._reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = self._reply.kind
         if status != 200:
             raise HTTPStatus(status, excerpt(self._reply, deadline), self._reply.url.partition("?")[0])
         if kind != "text/event-stream":
@@ -163,7 +163,7 @@ class _SseStream:
                 raise ConnectionLost("The server closed the stream before it said where to POST")
             for name, text in self._events.feed(data):
                 if self.endpoint:
-                    self._early.append((name, text))
+                    self._early += in_event(name, text)
                 elif name != "endpoint":
                     raise ProtocolError("The first event of an HTTP+SSE stream must be its endpoint")
                 else:
@@ -175,14 +175,11 @@ class _SseStream:
     def _run(self) -> None:
         error: ClientError = ConnectionLost("The server closed the stream")
         try:
-            for name, text in self._early:
-                self._take(name, text)
-            while True:
-                data = self._reply.read(None)
-                if not data:
-                    break
-                for name, text in self._events.feed(data):
-                    self._take(name, text)
+            for message in chain(self._early, on_stream(self._reply, self._events)):
+                if self._transport.record is not None:
+                    self._transport.record("received", message, status=200, headers=self._reply.headers)
+                if not self.pending.take(message):
+                    self._transport.on_message(message)
         except ClientError as problem:
             error = problem
         except Exception:
@@ -192,13 +189,6 @@ class _SseStream:
         self.pending.fail(error)
         if not self._closed:
             self._transport.on_lost(error)
-
-    def _take(self, name: str, text: str) -> None:
-        for message in in_event(name, text):
-            if self._transport.record is not None:
-                self._transport.record("received", message, status=200, headers=self._reply.headers)
-            if not self.pending.take(message):
-                self._transport.on_message(message)
 
     def close(self) -> None:
         """Hang up."""

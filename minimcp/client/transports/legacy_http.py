@@ -9,16 +9,17 @@ import logging
 import os
 import re
 import threading
+import time
 from typing import TYPE_CHECKING
 
-from ...engines.errors import ClientError, ConnectionLost, ProtocolError
+from ...engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from ...engines.fork import PerProcess
 from ...engines.http_client.reply import Reply
 from ...engines.http_client.response import Headers, deadline_of
 from ...protocol import spec
 from ...protocol.sse import EventReader
 from ..errors import HTTPStatus
-from .messages import in_event
+from .messages import on_stream
 
 if TYPE_CHECKING:
     from .http import HttpTransport
@@ -27,7 +28,7 @@ log = logging.getLogger("minimcp")
 
 # How long to wait before coming back to a stream, unless the server says something else.
 RETRY_S = 1.0
-MOST_RETRIES = 5
+_MOST_RETRIES = 5
 _MOST_RETRY_S = 30.0
 _STREAM = {"Accept": "text/event-stream"}
 _BYE_S = 2.0
@@ -152,24 +153,54 @@ class StandingStream:
                 log.debug("the server has no GET stream: HTTP %d", status)
                 return status >= 500 and status != 501
             events.restart()
-            while True:
-                data = reply.read(None)
-                if not data:
-                    return True
-                for name, text in events.feed(data):
-                    for message in in_event(name, text):
-                        if "method" in message:
-                            if transport.record is not None:
-                                transport.record("received", message, status=status, headers=reply.headers)
-                            transport.on_message(message)
+            for message in on_stream(reply, events):
+                if "method" in message:
+                    if transport.record is not None:
+                        transport.record("received", message, status=status, headers=reply.headers)
+                    transport.on_message(message)
+            return True
         finally:
             reply.close()
 
 
+class Resumption:
+    """The wait before a broken stream is resumed, and how often it broke since something came on it."""
+
+    def __init__(self) -> None:
+        self._tries = 0
+        self._back_at = 0.0
+        self._cancelled = threading.Event()
+
+    def plan(self, retry_s: float | None, problem: ConnectionLost) -> None:
+        """Set when to resume, never earlier than the server wished. Spec: TRN-138
+
+        :raises ConnectionLost: when the stream broke too often.
+        """
+        self._tries += 1
+        if self._tries > _MOST_RETRIES:
+            raise ConnectionLost(f"The stream broke {self._tries} times before the response: {problem}")
+        self._back_at = time.monotonic() + (RETRY_S if retry_s is None else retry_s) * 2.0 ** (self._tries - 1)
+
+    def cancelled(self, deadline: float | None) -> bool:
+        """Wait until it is time to resume; True when that was cancelled.
+
+        :raises Timeout: when the time comes after the deadline.
+        """
+        until = self._back_at if deadline is None else min(self._back_at, deadline)
+        if self._cancelled.wait(max(0.0, until - time.monotonic())):
+            return True
+        if self._back_at > time.monotonic():
+            raise Timeout("The server did not answer in time")
+        return False
+
+    def cancel(self) -> None:
+        """End the wait; called from any thread."""
+        self._cancelled.set()
+
+
 def is_stream(reply: Reply) -> bool:
     """Say whether a reply is a stream of events."""
-    kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return reply.status == 200 and kind == "text/event-stream"
+    return reply.status == 200 and reply.kind == "text/event-stream"
 
 
 def not_resumed(reply: Reply) -> ClientError:
@@ -179,8 +210,3 @@ def not_resumed(reply: Reply) -> ClientError:
     if reply.status >= 500:
         return HTTPStatus(reply.status, retry="idempotent")
     return ConnectionLost(f"The stream ended before the response, and the server refuses the rest: HTTP {reply.status}")
-
-
-def pause_s(events: EventReader, tries: int) -> float:
-    """Return how long to wait before the next attempt; never less than the server wished. Spec: TRN-138"""
-    return (RETRY_S if events.retry_s is None else events.retry_s) * float(2 ** (tries - 1))

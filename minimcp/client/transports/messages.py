@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 from ...engines.errors import ProtocolError
+from ...engines.http_client.reply import Reply
 from ...engines.http_client.response import LIMITS as HTTP_LIMITS
 from ...protocol import wire
 from ...protocol.errors import McpError
+from ...protocol.sse import EventReader
 from .transport import Message
 
 log = logging.getLogger("minimcp")
@@ -44,6 +46,13 @@ def in_event(name: str, text: str) -> list[Message]:
     if len(good) < len(items):
         log.debug("an event of the server is dropped: it is not a JSON-RPC message")
     return good
+
+
+def on_stream(reply: Reply, events: EventReader) -> Iterator[Message]:
+    """Yield the messages on a stream until it ends."""
+    for data in iter(lambda: reply.read(None), b""):
+        for name, text in events.feed(data):
+            yield from in_event(name, text)
 
 
 def parse(body: bytes) -> Any:

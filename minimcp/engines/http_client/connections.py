@@ -33,6 +33,7 @@ class Connections:
     :param headers: sent with every request, unless a request has its own under the same name.
     :param limits: overrides for `response.LIMITS`.
     :ivar user: the user and password in the address, or None.
+    :ivar auth: credentials that sign requests and see their answers.
     :ivar pauses: whether preparing a request may take the time of a person.
     :ivar closed: whether connections that come back are closed.
     """
@@ -54,7 +55,6 @@ class Connections:
             self.fields.setdefault("user-agent", ("User-Agent", agent))
         self.fields["accept-encoding"] = ("Accept-Encoding", "identity")
         self.limits = {**LIMITS, **(limits or {})}
-        self._fingerprint = ("", "")
 
     def prepare(self, method: str, url: str, fields: Fields, body: bytes) -> Outgoing:
         """Add cookies and credentials to a request."""
@@ -79,18 +79,6 @@ class Connections:
         """Return how long connecting may take."""
         left, most = seconds_left(deadline), self.limits["connect_s"]
         return most if left is None else min(left, most)
-
-    def fingerprint(self, credentials: str) -> str:
-        """Return a digest of credentials, "" for none; that of the newest ones is remembered."""
-        if not credentials:
-            return ""
-        known, digest = self._fingerprint
-        if known != credentials:
-            import hashlib
-
-            digest = hashlib.sha256(credentials.encode("latin-1", "replace")).hexdigest()[:16]
-            self._fingerprint = credentials, digest
-        return digest
 
 
 class HttpConnections(Connections):

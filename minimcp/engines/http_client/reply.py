@@ -54,6 +54,11 @@ class Reply:
         """The headers that were sent, by the names they were sent under."""
         return dict(self._fields.values())
 
+    @property
+    def kind(self) -> str:
+        """The media type of the response, "" without one."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
     def field(self, name: str) -> str:
         """Return a header that was sent, "" without it."""
         return self._fields.get(name, ("", ""))[1]
@@ -64,7 +69,12 @@ class Reply:
 
     def identity(self) -> str:
         """Return a fingerprint of the credentials that were sent, "" for none."""
-        return self._connections.fingerprint(self.field("authorization"))
+        credentials = self.field("authorization")
+        if not credentials:
+            return ""
+        import hashlib
+
+        return hashlib.sha256(credentials.encode("latin-1", "replace")).hexdigest()[:16]
 
     def send(self, url: str, deadline: float | None, before: Optional[Callable[[Headers], Any]] = None) -> None:
         """Send the request to a URL of the same origin."""
@@ -164,9 +174,11 @@ class Reply:
 
     def read(self, deadline: float | None) -> bytes:
         """Return the next bytes of the body, or b"" at its end."""
+        source = self._source
+        assert source is not None
         self._enter()
         try:
-            return self._response.read(deadline)
+            return source.read(deadline)
         finally:
             self._leave()
 
@@ -177,22 +189,12 @@ class Reply:
         :raises ProtocolError: when it is longer than the limit, in bytes.
         """
         expected = self.headers.get("content-length", "0")
-        self._enter()
-        try:
-            source = self._response
-            while len(read) <= limit and not (expected.isdigit() and int(expected[:15]) > limit):
-                data = source.read(deadline)
-                if not data:
-                    return bytes(read)
-                read += data
-        finally:
-            self._leave()
+        while len(read) <= limit and not (expected.isdigit() and int(expected[:15]) > limit):
+            data = self.read(deadline)
+            if not data:
+                return bytes(read)
+            read += data
         raise ProtocolError(f"The server sent more than {limit:.0f} bytes in one answer")
-
-    @property
-    def _response(self) -> AnyResponse:
-        assert self._source is not None
-        return self._source
 
     def _enter(self) -> None:
         with self._lock:
@@ -213,7 +215,8 @@ class Reply:
             if self._closed:
                 return
             self._closed = True
-        self._connections.keep(self._response)
+        if self._source is not None:
+            self._connections.keep(self._source)
 
     def close(self) -> None:
         """Hang up, and make a thread that reads come back with an error. From any thread; never blocks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Optional, Protocol, Union
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -67,19 +68,24 @@ class Outgoing(NamedTuple):
     foreign: Any = None
 
 
-def head_of(request: Outgoing) -> bytes:
-    """Return the bytes of a request up to its body.
-
-    :raises ProtocolError: for a header with characters that it may not have.
-    """
-    parts = urlsplit(request.url)
+@lru_cache(maxsize=64)
+def _target(url: str) -> tuple[str, str]:
+    """Return the request target and the host of an address, as they are written."""
+    parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if not _TARGET.match(target):
         target = quote(target, safe="!#$%&'()*+,/:;=?@[]~")
     host = parts.netloc.rpartition("@")[2]
     default = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
-    if default and host.endswith(default):
-        host = host[: -len(default)]
+    return target, host[: -len(default)] if default and host.endswith(default) else host
+
+
+def head_of(request: Outgoing) -> bytes:
+    """Return the bytes of a request up to its body.
+
+    :raises ProtocolError: for a header with characters that it may not have.
+    """
+    target, host = _target(request.url)
     lines = [f"{request.method} {target} HTTP/1.1"]
     if "host" not in request.fields:
         lines.append(f"Host: {host}")

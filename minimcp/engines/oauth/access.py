@@ -10,6 +10,7 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ..addresses import show
@@ -26,6 +27,7 @@ MOST_ATTEMPTS = 3
 _FORGOTTEN_S = 600
 
 
+@dataclass(eq=False, repr=False)
 class SharedSettings:
     """The settings that all servers of one `OAuth` share; `lock` guards `bound`.
 
@@ -33,28 +35,21 @@ class SharedSettings:
     :ivar bound: the authorization server that configured credentials are for, once that is known.
     """
 
-    def __init__(
-        self,
-        grant: Grant,
-        store: Store,
-        fetcher: Callable[[str], Fetcher],
-        prover: Prover | None,
-        issuer: str | None,
-        scope: str,
-        choose: Choose | None,
-        offline_access: bool,
-    ) -> None:
-        self.grant = grant
-        self.store = store
-        self.fetcher = fetcher
-        self.prover = prover
-        self.scope = scope
-        self.choose = choose
-        self.offline_access = offline_access and grant.interactive
-        self.who = f"{grant.kind}:{grant.credentials.client_id or ''}"
+    grant: Grant
+    store: Store
+    fetcher: Callable[[str], Fetcher]
+    prover: Prover | None
+    issuer: str | None
+    scope: str
+    choose: Choose | None
+    offline_access: bool
+
+    def __post_init__(self) -> None:
+        client_id = self.grant.credentials.client_id
+        self.who = f"{self.grant.kind}:{client_id or ''}"
         # A client that registers itself, or has a metadata document, is at home everywhere. Spec: AUTH-065
-        self.binds = issuer is not None or not grant.interactive or grant.credentials.client_id is not None
-        self.bound = issuer or (store.get(f"bound {self.who}", {}).get("issuer") if self.binds else None)
+        self.binds = self.issuer is not None or not self.grant.interactive or client_id is not None
+        self.bound = self.issuer or (self.store.get(f"bound {self.who}", {}).get("issuer") if self.binds else None)
         self.lock = PerProcess(threading.Lock)
 
     def bind(self, issuer: str) -> None:

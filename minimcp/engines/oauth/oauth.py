@@ -105,6 +105,7 @@ class OAuth:
         self._how: Any = timeout, verify, proxies
         self._prover = Prover() if dpop else None
         self._grant = grant
+        offline_access = offline_access and grant.interactive
         self._common = SharedSettings(
             grant, store, self._fetcher, self._prover, issuer, scope or "", choose, offline_access
         )

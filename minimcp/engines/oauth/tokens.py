@@ -93,14 +93,12 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
     def locked(self) -> Iterator[None]:
         """Keep other threads and processes from changing the file; a refresh is done within. Reentrant."""
         hold = self._hold()
-        with hold.lock:
+        with hold.lock, contextlib.ExitStack() as stack:
+            if not hold.depth:
+                stack.enter_context(self._file_lock())
             hold.depth += 1
             try:
-                if hold.depth == 1:
-                    with self._file_lock():
-                        yield
-                else:
-                    yield
+                yield
             finally:
                 hold.depth -= 1
 
