@@ -313,7 +313,7 @@ class HttpApp(Generic[S]):
         environ: Environ,
         call: ServedCall,
         send: Send | None,
-        finish: Callable[[Any], None],
+        finish: Callable[[Reply | None], None],
         session: S | None = None,
     ) -> None:
         """Run a call on a worker thread, which then passes the reply, or None, to `finish`.
@@ -421,7 +421,7 @@ def serve(
     path: str,
     tls: tuple[str, str] | None,
     limits: dict[str, float] | None,
-    ready: Callable[[WsgiServer], Any] | None,
+    ready: Callable[[WsgiServer], object] | None,
 ) -> None:
     """Serve on the embedded server until SIGTERM or Ctrl-C."""
     from ..engines.http_server.wsgi_server import serve as serve_wsgi

@@ -6,7 +6,7 @@ Spec: AUTH-017 to AUTH-041, 26:basic/authorization/authorization-server-discover
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -28,7 +28,7 @@ Choose = Callable[[list[str]], str]
 class Gets(Protocol):
     """The method of a `Fetcher` that discovery needs."""
 
-    def get(self, url: str, what: str, headers: Any = None) -> dict[str, Any] | None: ...
+    def get(self, url: str, what: str, headers: Mapping[str, str] | None = None) -> dict[str, Any] | None: ...
 
 
 class Challenge(NamedTuple):
