@@ -6,6 +6,8 @@ from minimcp import Client, Context, Server
 
 server = Server("mistaken", polcy=None)  # mistake
 server = Server("mistaken", policy=lambda ctx: True)  # mistake
+server = Server("mistaken", trace=5)  # mistake
+server.use(object())  # mistake
 
 
 @server.tool(titel="Add")  # mistake

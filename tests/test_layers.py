@@ -26,6 +26,8 @@ BELOW = {
     "cli": {"engines", "protocol", "server", "client", "transports", "auth", "extensions", "gateway"},
     "inspector": {"engines", "protocol", "server", "client", "transports", "auth", "extensions", "gateway"},
 }
+# Each engine, and what it uses of the others; all of them use the small modules beside them, which use no engine.
+ENGINES = {"schema": set(), "http_server": set(), "http_client": set(), "oauth": {"http_client"}}
 # A Server's own transports load on first use, inside the method that opens them.
 OPENED_BY = {("server/server.py", "transports")}
 STRANGERS = {("modern", "legacy"), ("legacy", "modern")}
@@ -99,6 +101,31 @@ def test_imports_point_down_and_third_parties_stay_in_their_places(path):
             assert inside(path).startswith(THIRD_PARTIES[parts[0]]), f"{path.name} imports {name}"
         elif parts[0] != "minimcp" and sys.version_info >= (3, 10):
             assert parts[0] in sys.stdlib_module_names, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if inside(path).startswith("engines/")], ids=inside)
+def test_an_engine_imports_nothing_of_the_package_but_engines(path):
+    own = inside(path).split("/")[1]
+    for name, _ in imports(path):
+        if name.split(".")[0] != "minimcp":
+            continue
+        # Not from `minimcp` itself either, which leads everywhere.
+        assert name.startswith("minimcp.engines"), f"{path.name} imports {name}"
+        other = (*name.split("."), "", "")[2]
+        if other in ENGINES and other != own:
+            assert other in ENGINES.get(own, set()), f"{path.name} imports {name}"
+
+
+def test_what_the_package_itself_is_asked_for_is_its_version():
+    asked = {(inside(path), name) for path in FILES for name, _ in imports(path) if name.count(".") == 1}
+    asked = {(file, name) for file, name in asked if name.startswith("minimcp.") and name[8:] not in BELOW}
+    assert {name for file, name in asked if file.partition("/")[0] in BELOW} == {"minimcp.__version__"}
+
+
+def test_every_folder_has_its_floor():
+    folders = {path.parent.name for path in (ROOT / "minimcp").glob("*/__init__.py")}
+    assert folders <= set(BELOW)
+    assert {path.parent.name for path in (ROOT / "minimcp/engines").glob("*/__init__.py")} == set(ENGINES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=inside)

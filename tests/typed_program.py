@@ -23,6 +23,15 @@ catalog: Catalog = Registry()
 server = Server("typed", "1.0", ttl_ms=1000, cache_scope="public", policy=policy, bus=bus, catalog=catalog)
 
 
+class Parcels:
+    identifier = "com.example/parcels"
+    settings = {"max": 5}
+
+
+server.use(Parcels())
+assert_type(server.wsgi.engine.limits["depth"], float)
+
+
 @server.tool
 def add(a: int, b: int = 1) -> int:
     return a + b

@@ -39,14 +39,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, TextIO, Union
 
 from .fork import PerProcess
 
 log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
-Write = Callable[[Message], Any]
+Write = Callable[[Message], object]
+# True for standard error, a path, a text file, or a function that takes each record.
+Trace = Union[bool, str, "os.PathLike[str]", TextIO, Write]
 
 SECRET_NAMES = (
     *("token", "password", "passwd", "passphrase", "secret", "apikey", "accesskey", "privatekey"),
@@ -77,7 +79,7 @@ class Names(NamedTuple):
     schemas: frozenset[str] = frozenset()  # members that hold a JSON Schema
 
 
-def recorder(trace: Any, names: Names) -> Recorder:
+def recorder(trace: Trace, names: Names) -> Recorder:
     """Make the recorder that transports give their messages to.
 
     :param trace: True, a path, a file object or a callable.
@@ -174,7 +176,7 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _writer(trace: Any) -> Write:
+def _writer(trace: Trace) -> Write:
     if trace is True:
         return lambda record: _write_line(sys.stderr, record)
     if isinstance(trace, (str, os.PathLike)):
@@ -184,7 +186,7 @@ def _writer(trace: Any) -> Write:
     if hasattr(trace, "write"):
         return lambda record: _write_line(trace, record)
     if callable(trace):
-        return trace  # type: ignore[no-any-return]
+        return trace
     raise TypeError(f"trace must be True, a path, a file or a callable, not {type(trace).__name__}")
 
 

@@ -173,7 +173,7 @@ class Engine:
         with self._lock:
             self._listeners.discard(subscription)
 
-    def use(self, extension: Any) -> None:
+    def use(self, extension: hooks.Extension) -> None:
         """Add the rows, notifications and result types of an extension; see `Server.use`."""
         self.extensions[extension.identifier] = getattr(extension, "settings", {})
         for era in getattr(extension, "eras", (modern.ERA.name,)):

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack, closing
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from ..protocol import wire
 from ..protocol.errors import InternalError, McpError
@@ -21,6 +21,15 @@ log = logging.getLogger("minimcp")
 Message = dict[str, Any]
 # The handler of a further path: from a WSGI environ to the status, the headers and the body of a response.
 Route = Callable[[Message], tuple[int, list[tuple[str, str]], Iterable[bytes]]]
+
+
+class Extension(Protocol):
+    """The argument of `Server.use`, where the other attributes that it may have are described."""
+
+    @property
+    def identifier(self) -> str:
+        """The name under which both sides advertise it, such as "com.example/parcels"."""
+        ...
 
 
 def around_call(hooks: Iterable[Any], ctx: Context, handler: Callable[..., Any]) -> Any:

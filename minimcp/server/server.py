@@ -13,12 +13,15 @@ from .engine import Engine
 from .registration import Registration
 
 if TYPE_CHECKING:
+    from ..engines.http_server.wsgi_server import WsgiServer
+    from ..engines.trace import Trace
     from ..protocol import types
+    from ..transports.http import HttpApp
     from .asking import Strategy
     from .bus import Bus
     from .catalog import Catalog, Policy
     from .context import Context
-    from .hooks import AroundRequest
+    from .hooks import AroundRequest, Extension
     from .seal import Secret
     from .session import Session
 
@@ -75,7 +78,7 @@ class Server(Registration):
         bus: Bus | None = None,
         catalog: Catalog | None = None,
         policy: Policy | None = None,
-        trace: Any = None,
+        trace: Trace | None = None,
         debug: bool = False,
     ) -> None:
         identity = {"name": name, "version": version, "title": title, "description": description}
@@ -96,7 +99,7 @@ class Server(Registration):
         if catalog is not None:
             engine.catalog = catalog
         self._lock = threading.Lock()  # guards _wsgi
-        self._wsgi: Any = None
+        self._wsgi: HttpApp[Session] | None = None
         if trace:
             from .tracing import Tracing
 
@@ -129,7 +132,7 @@ class Server(Registration):
         finally:
             session.remove_call(call)
 
-    def use(self, extension: Any) -> None:
+    def use(self, extension: Extension) -> None:
         """Add an extension: an object with `identifier`, and optionally these attributes.
 
         - `settings`: what is advertised of it.
@@ -160,7 +163,7 @@ class Server(Registration):
         serve(self.engine)
 
     @property
-    def wsgi(self) -> Any:
+    def wsgi(self) -> HttpApp[Session]:
         """The WSGI callable of Streamable HTTP, to mount or to give to any WSGI server."""
         with self._lock:
             if self._wsgi is None:
@@ -177,7 +180,7 @@ class Server(Registration):
         *,
         tls: tuple[str, str] | None = None,
         limits: dict[str, float] | None = None,
-        ready: Callable[[Any], Any] | None = None,
+        ready: Callable[[WsgiServer], object] | None = None,
     ) -> None:
         """Serve Streamable HTTP, and HTTP+SSE for 2024-11-05 clients, on the embedded server until SIGTERM or Ctrl-C.
 

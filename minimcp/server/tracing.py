@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, Optional
 
-from ..engines.trace import recorder
+from ..engines.trace import Trace, recorder
 from ..protocol.errors import McpError
 from ..protocol.redaction import NAMES
 from .batch import Batch
@@ -27,7 +27,7 @@ class Tracing:
     :param trace: True, a path, a file object or a callable; see `engines.trace`.
     """
 
-    def __init__(self, engine: Engine, trace: Any) -> None:
+    def __init__(self, engine: Engine, trace: Trace) -> None:
         self._recorder = recorder(trace, NAMES)
         self._call, self._refuse, self._open_session = engine.call, engine.refuse, engine.open_session
         # On the engine itself, so that a server without a trace pays nothing for it.

@@ -18,7 +18,7 @@ from .bodies import accepts, read_message, reason, respond, respond_with_events,
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
 from .origin import OriginCheck, Refused
-from .served import Environ, Handler, Headers, Message, Response, S, Send, Served, ServedCall
+from .served import Environ, Handler, Headers, Message, Reply, Response, S, Send, Served, ServedCall
 from .streams import Outbox, gone, open_streams
 from .workers import http_workers
 
@@ -221,7 +221,7 @@ class HttpApp(Generic[S]):
         environ: Environ,
         call: ServedCall,
         send: Send | None,
-        finish: Callable[[Any], None],
+        finish: Callable[[Reply | None], None],
         session: S | None = None,
     ) -> None:
         """Run a call on a worker thread, which then passes the reply, or None, to `finish`.
@@ -313,7 +313,7 @@ def serve(
     path: str,
     tls: tuple[str, str] | None,
     limits: dict[str, float] | None,
-    ready: Callable[[WsgiServer], Any] | None,
+    ready: Callable[[WsgiServer], object] | None,
 ) -> None:
     """Serve on the embedded server until SIGTERM or Ctrl-C."""
     from ..engines.http_server.wsgi_server import serve as serve_wsgi

@@ -6,11 +6,14 @@ A transport imports nothing of `minimcp.server`; a type checker holds `Engine`, 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any, Optional, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar, Union
 
 from ..protocol import headers
 from ..protocol.errors import McpError
 from ..protocol.principal import Authenticated, Principal
+
+if TYPE_CHECKING:
+    from ..protocol.types import RequestId
 
 Message = dict[str, Any]
 # The reply to a message, or the replies to a 2025-03-26 batch.
@@ -41,7 +44,7 @@ class ServedCall(Protocol):
     deadline: Optional[float]
 
     @property
-    def id(self) -> Any: ...
+    def id(self) -> RequestId | None: ...
 
     @property
     def interactive(self) -> bool: ...
@@ -67,6 +70,7 @@ class ServedSession(Protocol):
 
     :ivar transport: "stdio", "http", "sse" or "memory", for the trace.
     :ivar send: takes messages that belong to no request, or None while they cannot be delivered.
+    :ivar calls: the calls in flight, by request id.
     :ivar on_close: functions to call when the session ends.
     :ivar listening: whether a client reads the session's own stream at this moment.
     :ivar ends_with_server: whether `close` of the engine ends it, though it has no id.
@@ -79,6 +83,9 @@ class ServedSession(Protocol):
     on_close: list[Callable[[], None]]
     listening: bool
     ends_with_server: bool
+
+    @property
+    def calls(self) -> Mapping[RequestId, ServedCall]: ...
 
     def add_call(self, call: ServedCall) -> None: ...
 

@@ -17,13 +17,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Generic
 
 from ..protocol import wire
 from ..protocol.errors import InternalError, InvalidRequest, McpError
 from ..protocol.lines import LineSplitter
 from ..protocol.wire import encode
-from .served import Served
+from .served import S, Served
 from .workers import Workers
 
 log = logging.getLogger("minimcp")
@@ -83,7 +83,7 @@ class _Overflow(io.RawIOBase):
         return len(view)
 
 
-def serve(engine: Any, pipes: tuple[int, int] | None = None) -> None:
+def serve(engine: Served[S], pipes: tuple[int, int] | None = None) -> None:
     """Serve on this process's standard input and output until the input ends, SIGTERM or Ctrl-C.
 
     :param pipes: from `take_pipes`, when they were taken earlier.
@@ -104,10 +104,10 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-class StdioLoop:
+class StdioLoop(Generic[S]):
     """Serves one client over two file descriptors."""
 
-    def __init__(self, engine: Served[Any], fd_in: int, fd_out: int) -> None:
+    def __init__(self, engine: Served[S], fd_in: int, fd_out: int) -> None:
         self._engine = engine
         self._limits = engine.limits
         self._lines = _read_lines(fd_in, int(self._limits["body_bytes"]))  # used by the thread whose turn it is
