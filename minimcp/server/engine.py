@@ -108,6 +108,8 @@ class Engine:
         era = modern.ERA if headers.is_modern(message, get_header) else legacy.ERA
         if kind == "notification":
             handler = self.notifications[era.name].get(message["method"])
+            if session is None and era is modern.ERA:
+                session = Session(principal)
             if handler is not None:
                 handler(self, session, message.get("params", {}))
             return None

@@ -140,7 +140,7 @@ class Server(Registration):
           `f(ctx, params)` returns the result; one whose row `streams` is a generator that yields notifications first,
           and None every few seconds while it waits.
           A row for a method of the protocol takes the place of the server's own.
-        - `notifications`: `{method: f(engine, session, params)}`.
+        - `notifications`: `{method: f(engine, session, params)}`; `session.principal` is who sent it.
         - `result_types`: values of `resultType` that its results and those of tools may have.
         - `eras`: where its methods and notifications exist, by default `("modern",)`; `"legacy"` is the other one.
         - `setup(server)` is called at the end.
