@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..engines.trace import Trace
     from ..protocol import types
     from ..transports.http import HttpApp
-    from .asking import Strategy
+    from .asking import Choose
     from .bus import Bus
     from .catalog import Catalog, Policy
     from .context import Context
@@ -43,7 +43,7 @@ class Server(Registration):
     :param around_call: `f(ctx)` makes a context manager in which every handler runs; exceptions pass through it.
     :param around_request: `f(outcome)` makes a context manager around every request, refused ones too. At its end
         `outcome` has the reply and the duration; an McpError that it raises takes the reply's place.
-    :param strategy: `f(ctx)` chooses the `asking.Strategy` that carries the questions of a call; None: its era's own.
+    :param strategy: `f(ctx, entry)` chooses the `asking.Strategy` that carries a call's questions; None: its era's own.
     :param allowed_hosts: values of Host that are served; default: on a loopback connection only loopback names.
     :param allowed_origins: origins, beside the server's own, whose pages may call it.
     :param limits: overrides of `minimcp.protocol.spec.LIMITS`.
@@ -71,7 +71,7 @@ class Server(Registration):
         authenticate: Callable[[Message], Authenticated] | None = None,
         around_call: Callable[[Context], AbstractContextManager[Any]] | None = None,
         around_request: AroundRequest | None = None,
-        strategy: Callable[[Context], Strategy | None] | None = None,
+        strategy: Choose | None = None,
         allowed_hosts: Iterable[str] | None = None,
         allowed_origins: Iterable[str] | None = None,
         limits: dict[str, float] | None = None,
@@ -140,7 +140,7 @@ class Server(Registration):
           `f(ctx, params)` returns the result; one whose row `streams` is a generator that yields notifications first,
           and None every few seconds while it waits.
           A row for a method of the protocol takes the place of the server's own.
-        - `notifications`: `{method: f(engine, session, params)}`.
+        - `notifications`: `{method: f(engine, session, params)}`; `session.principal` is who sent it.
         - `result_types`: values of `resultType` that its results and those of tools may have.
         - `eras`: where its methods and notifications exist, by default `("modern",)`; `"legacy"` is the other one.
         - `setup(server)` is called at the end.
