@@ -175,20 +175,6 @@ class Engine:
         with self._lock:
             self._listeners.discard(subscription)
 
-    def use(self, extension: hooks.Extension) -> None:
-        """Add the rows, notifications and result types of an extension; see `Server.use`."""
-        self.extensions[extension.identifier] = getattr(extension, "settings", {})
-        for era in getattr(extension, "eras", (modern.ERA.name,)):
-            for method, row in getattr(extension, "methods", {}).items():
-                if not isinstance(row, spec.Method):
-                    row = spec.METHODS.get(method, spec.Method())._replace(handler=row)
-                if row.streams and method not in spec.METHODS:
-                    row = row._replace(handler=hooks.bounded(row.handler))
-                self.methods[era][method] = row._replace(interactive=True)
-            for method, handler in getattr(extension, "notifications", {}).items():
-                self.notifications[era][method] = hooks.logged(method, handler)
-        self.result_types.update(dict.fromkeys(getattr(extension, "result_types", ()), extension.identifier))
-
     def _announce(self, topic: str) -> None:
         # A worker that starts has changed nothing for the clients of the other workers on its bus.
         if self.serving:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..protocol.errors import McpError
 from ..protocol.principal import Authenticated, as_principal
 from .engine import Engine
+from .extension import install
 from .registration import Registration
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from .bus import Bus
     from .catalog import Catalog, Policy
     from .context import Context
-    from .hooks import AroundRequest, Extension
+    from .extension import Extension
+    from .hooks import AroundRequest
     from .seal import Secret
     from .session import Session
 
@@ -138,8 +140,7 @@ class Server(Registration):
         - `settings`: what is advertised of it.
         - `methods`: its method rows, `{method: spec.Method(handler, ...)}`, or just `{method: handler}`. A handler
           `f(ctx, params)` returns the result; one whose row `streams` is a generator that yields notifications first,
-          and None every few seconds while it waits.
-          A row for a method of the protocol takes the place of the server's own.
+          and None every few seconds while it waits. A row for one of the protocol's methods takes that one's place.
         - `notifications`: `{method: f(engine, session, params)}`; `session.principal` is who sent it.
         - `result_types`: values of `resultType` that its results and those of tools may have.
         - `eras`: where its methods and notifications exist, by default `("modern",)`; `"legacy"` is the other one.
@@ -147,7 +148,7 @@ class Server(Registration):
 
         A handler learns with `ctx.extension(identifier)` whether the client supports it too.
         """
-        self.engine.use(extension)
+        install(self.engine, extension)
         setup = getattr(extension, "setup", None)
         if setup is not None:
             setup(self)
