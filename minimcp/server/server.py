@@ -193,19 +193,13 @@ class Server(Registration):
         serve(self.engine, host, port, path, tls, limits, ready)
 
     def flask_view(self) -> Callable[..., Any]:
-        """A view function: `app.add_url_rule("/mcp", view_func=server.flask_view(), strict_slashes=False)`.
-
-        Handlers and `authenticate` run in the application's own context: `g`, the login and the database session hold.
-        """
+        """Make the view of `app.add_url_rule("/mcp", view_func=...)`; see `minimcp.transports.frameworks`."""
         from ..transports.frameworks import flask_view
 
         return flask_view(self.wsgi)
 
     def django_view(self) -> Callable[..., Any]:
-        """A view: `path("mcp", server.django_view())`; the principal is the name of the user whom Django logged in.
-
-        `ctx.request["django.request"]` is the request; ATOMIC_REQUESTS holds for each call by itself.
-        """
+        """Make the view of `path("mcp", ...)`; see `minimcp.transports.frameworks`."""
         from ..transports.frameworks import django_view
 
         return django_view(self.wsgi)

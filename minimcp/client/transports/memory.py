@@ -25,10 +25,10 @@ class MemoryCall(Protocol):
 class MemorySession(Protocol):
     """The part of a server's session that this transport uses."""
 
-    def add_call(self, call: Any) -> None:
+    def add_call(self, call: MemoryCall) -> None:
         """Take note of a call in progress."""
 
-    def remove_call(self, call: Any) -> None:
+    def remove_call(self, call: MemoryCall) -> None:
         """Forget a call that ended."""
 
     def close(self) -> None:
@@ -38,16 +38,16 @@ class MemorySession(Protocol):
 class MemoryServer(Protocol):
     """The part of a server's engine that this transport uses."""
 
-    def open_session(self, send: OnMessage) -> Any:
-        """Open a `MemorySession`; `send` takes messages that belong to no call."""
+    def open_session(self, send: OnMessage) -> MemorySession:
+        """Open a session; `send` takes messages that belong to no call."""
 
-    def call(self, message: Message, *, session: Any) -> Any:
-        """Return the `MemoryCall` of a request, or None for any other message, which is handled at once."""
+    def call(self, message: Message, *, session: MemorySession) -> Optional[MemoryCall]:
+        """Return the call of a request, or None for any other message, which is handled at once."""
 
-    def close_session(self, session: Any) -> None:
+    def close_session(self, session: MemorySession) -> None:
         """Forget a session."""
 
-    def refuse(self, message: Any, problem: McpError) -> Message:
+    def refuse(self, message: Message, problem: McpError) -> Message:
         """Build the reply to a message that `call` refused."""
 
 
