@@ -23,7 +23,6 @@ JSON = {
     *("Catalog.page(cursor)", "Catalog.completion(reference)"),
     *(
         "Bus.publish(data)",
-        "OpenCall.take(id)",
         "Caller.answers(questions)",
         "Strategy.ask()",
         "Context.ask()",
