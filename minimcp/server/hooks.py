@@ -8,13 +8,14 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack, closing
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
-from ..protocol import wire
+from ..protocol import spec, wire
 from ..protocol.errors import InternalError, McpError
 
 if TYPE_CHECKING:
     from ..protocol.principal import Principal
     from .context import Context
     from .dispatcher import Call
+    from .engine import Engine
 
 log = logging.getLogger("minimcp")
 
@@ -50,7 +51,22 @@ def around_call(hooks: Iterable[Any], ctx: Context, handler: Callable[..., Any])
     return result
 
 
-def bounded(handler: Optional[Callable[..., Any]]) -> Callable[..., Any]:
+def add_extension(engine: Engine, extension: Extension) -> None:
+    """Add the rows, notifications and result types of an extension."""
+    engine.extensions[extension.identifier] = getattr(extension, "settings", {})
+    for era in getattr(extension, "eras", ("modern",)):
+        for method, row in getattr(extension, "methods", {}).items():
+            if not isinstance(row, spec.Method):
+                row = spec.METHODS.get(method, spec.Method())._replace(handler=row)
+            if row.streams and method not in spec.METHODS:
+                row = row._replace(handler=_bounded(row.handler))
+            engine.methods[era][method] = row._replace(interactive=True)
+        for method, handler in getattr(extension, "notifications", {}).items():
+            engine.notifications[era][method] = _logged(method, handler)
+    engine.result_types.update(dict.fromkeys(getattr(extension, "result_types", ()), extension.identifier))
+
+
+def _bounded(handler: Optional[Callable[..., Any]]) -> Callable[..., Any]:
     """Wrap the long-lived handler of an extension, so that its stream ends at the age at which streams end.
 
     It looks at the time whenever the handler yields; where there is no room for a stream, the handler is not run.
@@ -72,7 +88,7 @@ def bounded(handler: Optional[Callable[..., Any]]) -> Callable[..., Any]:
     return run
 
 
-def logged(method: str, handler: Callable[..., None]) -> Callable[..., None]:
+def _logged(method: str, handler: Callable[..., None]) -> Callable[..., None]:
     """Wrap the handler of a notification: its failure is logged, since a notification has no answer."""
 
     def run(*arguments: Any) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..protocol.errors import McpError
 from ..protocol.principal import Authenticated, as_principal
 from .engine import Engine
+from .hooks import add_extension
 from .registration import Registration
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Server(Registration):
 
         A handler learns with `ctx.extension(identifier)` whether the client supports it too.
         """
-        self.engine.use(extension)
+        add_extension(self.engine, extension)
         setup = getattr(extension, "setup", None)
         if setup is not None:
             setup(self)
