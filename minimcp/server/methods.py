@@ -39,10 +39,10 @@ def call_tool(ctx: Context, params: Params) -> Result:
 
     :raises InvalidParams: for an unknown tool or malformed params; what fails inside the tool is a result.
     """
-    name, arguments = read_text(params, "name"), params.get("arguments", {})
-    entry = ctx._entry
+    entry, arguments = ctx._entry, params.get("arguments", {})
     if entry is None or not visible(ctx, entry):
-        raise InvalidParams(f"Unknown tool: {shorten(name)}")
+        raise InvalidParams(f"Unknown tool: {shorten(read_text(params, 'name'))}")
+    name = entry.definition["name"]
     if not isinstance(arguments, dict):
         raise InvalidParams("arguments must be an object")
     try:
