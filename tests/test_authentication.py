@@ -185,6 +185,9 @@ def test_principals_are_compared_by_issuer_and_id_and_never_change() -> None:
     assert (ann.scopes, ann.roles, ann.claims["email"], ann.via) == (("read",), ("staff",), "x", "app")
     copied = pickle.loads(pickle.dumps(ann))
     assert copied == ann and copied.claims == ann.claims
+    for nobody in ("", None, 5):
+        with pytest.raises(ValueError, match="has an id"):
+            Principal(nobody)  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         ann.id = "bob"  # type: ignore[misc]
     with pytest.raises(TypeError):

@@ -195,7 +195,7 @@ def test_a_catalog_or_a_strategy_that_fails_is_an_internal_error(caplog):
         status, reply = post(url + "/mcp", modern("tools/call", name="t"))
     assert (status, reply["error"]["code"]) == (200, -32603) and "secret" not in str(reply)
 
-    def choose(ctx):
+    def choose(ctx, entry):
         raise ConnectionError("secret.example is away")
 
     other = Server("s", strategy=choose)

@@ -216,6 +216,27 @@ def test_a_stream_for_which_there_is_no_room_is_not_run():
     assert call.run()["error"]["code"] == -32603
 
 
+def test_a_notification_says_who_sent_it():
+    class Heard:
+        identifier = "com.example/heard"
+
+        def __init__(self):
+            self.notifications = {"notifications/heard": self.hear}
+            self.senders = []
+
+        def hear(self, engine, session, params):
+            self.senders.append(session.principal and session.principal.id)
+
+    server, heard = Server("s", authenticate=lambda environ: environ.get("HTTP_X_USER")), Heard()
+    server.use(heard)
+    notice = modern("notifications/heard")
+    del notice["id"]
+    with serving(server.wsgi) as url:
+        assert post(url + "/mcp", notice, X_User="ann") == post(url + "/mcp", notice) == (202, None)
+    server.handle(notice, principal="bob")
+    assert heard.senders == ["ann", None, "bob"]
+
+
 def test_the_failure_of_a_notification_is_logged_and_not_answered(caplog):
     server = Server("s")
     server.use(Ticker())

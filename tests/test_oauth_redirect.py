@@ -61,7 +61,7 @@ def test_nothing_that_comes_in_is_on_the_page(receiver):
 
 
 def test_only_this_machine_can_connect_and_only_get_is_answered(receiver):
-    assert receiver._server.server_address[0] == "127.0.0.1"
+    assert receiver.server_address[0] == "127.0.0.1"
     assert requests.post(receiver.uri, data="state=right", timeout=10).status_code == 501
 
 

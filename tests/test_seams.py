@@ -19,11 +19,10 @@ CLASSES = {"Context", "Entry", "Exchange", "HttpApp", "Outcome", "Principal", "S
 # Values as they came from a peer or go to one, of which nothing is known yet, and dicts of them.
 JSON = {
     *("Served.call(message)", "Served.refuse(message)", "Server.handle(message)", "Server.handle()"),
-    *("Outcome(message)", "HttpApp.read_message()", "HttpApp.refuse(message)"),
+    *("Outcome(message)", "HttpApp.refuse(message)"),
     *("Catalog.page(cursor)", "Catalog.completion(reference)"),
     *(
         "Bus.publish(data)",
-        "Gets.get()",
         "Caller.answers(questions)",
         "Strategy.ask()",
         "Context.ask()",

@@ -36,12 +36,12 @@ def ask_name(ctx: Context) -> str:
 def test_a_strategy_is_chosen_for_each_call():
     seen = []
 
-    def choose(ctx):
+    def choose(ctx, entry):
         seen.append((ctx.method, ctx.version, ctx.principal and ctx.principal.id))
-        return Canned(name="Ann") if ctx.params.get("name") == "canned" else None
+        return Canned(name="Ann") if entry.definition.get("title") == "Canned" else None
 
     server = Server("s", strategy=choose)
-    server.tool(ask_name, "canned")
+    server.tool(ask_name, "canned", title="Canned")
     server.tool(ask_name, "asked")
     server.tool(lambda: "x", "plain")
     canned = server.handle(modern("tools/call", name="canned"), principal="bob")["result"]
@@ -61,7 +61,7 @@ def test_a_strategy_is_chosen_for_each_call():
 class Upstream:
     """Wraps the state of another server: a state that this one has not sealed reaches it, and is not refused."""
 
-    def __init__(self, ctx):
+    def __init__(self, ctx, entry):
         self.state = ctx.params.get("requestState")
         self.responses = ctx.params.get("inputResponses", {})
 

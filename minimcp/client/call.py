@@ -183,7 +183,7 @@ class ClientCall:
         if self._cancelled.is_set():
             exchange.abort(self._cancellation())
 
-    def take(self, conn: Connection, id: Any, incoming: Message) -> None:
+    def take(self, conn: Connection, id: int, incoming: Message) -> None:
         """Take a message that came before the answer to the request with this id."""
         params = incoming.get("params")
         method = incoming["method"]

@@ -35,7 +35,7 @@ class OpenCall(Protocol):
     def started(self, exchange: Exchange) -> None:
         """Take the exchange, once the request is sent."""
 
-    def take(self, conn: Connection, id: Any, incoming: Message) -> None:
+    def take(self, conn: Connection, id: int, incoming: Message) -> None:
         """Take a message that came before the answer to the request with this id."""
 
     def answer(self, conn: Connection, request: Message, reply: Reply) -> None:

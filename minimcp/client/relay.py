@@ -64,7 +64,7 @@ class RawCall:
     def started(self, exchange: Exchange) -> None:
         """See `OpenCall`."""
 
-    def take(self, conn: Connection, id: Any, incoming: Message) -> None:
+    def take(self, conn: Connection, id: int, incoming: Message) -> None:
         """Hand on a message that came before the answer to the request with this id."""
         if "id" in incoming or self._on_message is None:
             conn.inbox.put(incoming, self)

@@ -19,6 +19,7 @@ class Principal:
     :param roles: the caller's roles.
     :param claims: further statements of the issuer, such as the claims of a token.
     :param via: the program that acts for the caller, such as the client id of a token.
+    :raises ValueError: without an id, since all such callers would be one.
     """
 
     __slots__ = ("claims", "id", "issuer", "roles", "scopes", "via")
@@ -39,6 +40,8 @@ class Principal:
         claims: Optional[Mapping[str, Any]] = None,
         via: str = "",
     ) -> None:
+        if not isinstance(id, str) or not id:
+            raise ValueError(f"A principal has an id, a string that is not empty, unlike {id!r}")
         values = (MappingProxyType(dict(claims or {})), id, issuer, tuple(roles), tuple(scopes), via)
         for name, value in zip(self.__slots__, values):
             object.__setattr__(self, name, value)

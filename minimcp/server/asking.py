@@ -3,13 +3,14 @@
 A question is a dict `{"method": "elicitation/create" | "sampling/createMessage" | "roots/list", "params": {...}}`.
 `Block` serves the legacy era: it sends the question as a request and waits. `Replay` serves the modern era: it ends the
 call with the question as its result, and the client's retry runs the handler again. `Server(strategy=f)` chooses
-another one for a call. Spec: 26:basic/patterns/mrtr, 11:client/elicitation
+another one for a call or an entry. Spec: 26:basic/patterns/mrtr, 11:client/elicitation
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +22,7 @@ from ..protocol.principal import key_of
 from .seal import MAX_TOKEN, BadSeal, Sealer, digest
 
 if TYPE_CHECKING:
+    from .catalog import Entry
     from .context import Context
 
 log = logging.getLogger("minimcp")
@@ -45,6 +47,10 @@ class Strategy(Protocol):
     def key(self) -> str:
         """Return a string that is the same in all rounds of one call."""
         ...
+
+
+# Chooses the strategy of a call, whose entry is None for a method of an extension; None leaves it to the era.
+Choose = Callable[["Context", "Entry | None"], "Strategy | None"]
 
 
 class Answer(dict):  # type: ignore[type-arg]

@@ -86,8 +86,8 @@ def visible(ctx: Context, entry: Entry | None) -> bool:
 class Catalog(Protocol):
     """The interface between the handlers and what a server offers; `Server(catalog=...)` takes another one.
 
-    `find`, `resource` and `completion` are asked before and apart from `visible`, which the handlers call. A catalog
-    whose answer depends on the caller sets `ctx.private`, or shared caches may show it to others.
+    Handlers hold the entries of `find` and `resource` against `visible`; `page` and `completion` call it
+    themselves. A catalog whose answer depends on the caller sets `ctx.private`, or shared caches may show it to others.
     """
 
     def find(self, ctx: Context) -> Entry | None:

@@ -11,7 +11,7 @@ from ..protocol import headers, spec, wire
 from ..protocol.errors import InvalidRequest, McpError
 from ..protocol.principal import Authenticated, Principal, as_principal
 from . import hooks, legacy, makers, modern
-from .asking import Strategy
+from .asking import Choose, Strategy
 from .batch import Batch, read_batch
 from .bus import Bus, LocalBus, Subscription
 from .catalog import Catalog, Policy
@@ -58,7 +58,7 @@ class Engine:
         self.routes: dict[str, dict[str, hooks.Route]] = {}
         self.around_call: Callable[[Context], AbstractContextManager[Any]] | None = None
         self.around_request: hooks.AroundRequest | None = None
-        self.strategy: Callable[[Context], Strategy | None] | None = None
+        self.strategy: Choose | None = None
         self.allowed_hosts: frozenset[str] | None = None
         self.allowed_origins: frozenset[str] = frozenset()
         self.debug = False
@@ -106,6 +106,8 @@ class Engine:
         era = modern.ERA if headers.is_modern(message, get_header) else legacy.ERA
         if kind == "notification":
             handler = self.notifications[era.name].get(message["method"])
+            if session is None and era is modern.ERA:
+                session = Session(principal)
             if handler is not None:
                 handler(self, session, message.get("params", {}))
             return None
@@ -173,7 +175,7 @@ class Engine:
 
     def choose_strategy(self, ctx: Context) -> Strategy:
         """Return the way in which a call asks the client: the server's choice, or else its era's."""
-        chosen = self.strategy(ctx) if self.strategy is not None else None
+        chosen = self.strategy(ctx, ctx._entry) if self.strategy is not None else None
         return chosen or ctx._era.strategy(ctx)
 
     def describe(self, failure: str, error: BaseException) -> str:

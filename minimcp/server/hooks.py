@@ -1,4 +1,4 @@
-"""The code of others in the path of a message: the hooks around handlers and requests, and handlers of extensions."""
+"""The two hooks of a server: around every handler, and around every request with its outcome."""
 
 from __future__ import annotations
 
@@ -6,31 +6,21 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack, closing
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Optional
 
-from ..protocol import spec, wire
+from ..protocol import wire
 from ..protocol.errors import InternalError, McpError
 
 if TYPE_CHECKING:
     from ..protocol.principal import Principal
     from .context import Context
     from .dispatcher import Call
-    from .engine import Engine
 
 log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 # The handler of a further path: from a WSGI environ to the status, the headers and the body of a response.
 Route = Callable[[Message], tuple[int, list[tuple[str, str]], Iterable[bytes]]]
-
-
-class Extension(Protocol):
-    """The argument of `Server.use`, where the other attributes that it may have are described."""
-
-    @property
-    def identifier(self) -> str:
-        """The name under which both sides advertise it, such as "com.example/parcels"."""
-        ...
 
 
 def around_call(hooks: Iterable[Any], ctx: Context, handler: Callable[..., Any]) -> Any:
@@ -49,55 +39,6 @@ def around_call(hooks: Iterable[Any], ctx: Context, handler: Callable[..., Any])
         if error is not ctx._error:
             raise
     return result
-
-
-def add_extension(engine: Engine, extension: Extension) -> None:
-    """Add the rows, notifications and result types of an extension."""
-    engine.extensions[extension.identifier] = getattr(extension, "settings", {})
-    for era in getattr(extension, "eras", ("modern",)):
-        for method, row in getattr(extension, "methods", {}).items():
-            if not isinstance(row, spec.Method):
-                row = spec.METHODS.get(method, spec.Method())._replace(handler=row)
-            if row.streams and method not in spec.METHODS:
-                row = row._replace(handler=_bounded(row.handler))
-            engine.methods[era][method] = row._replace(interactive=True)
-        for method, handler in getattr(extension, "notifications", {}).items():
-            engine.notifications[era][method] = _logged(method, handler)
-    engine.result_types.update(dict.fromkeys(getattr(extension, "result_types", ()), extension.identifier))
-
-
-def _bounded(handler: Optional[Callable[..., Any]]) -> Callable[..., Any]:
-    """Wrap the long-lived handler of an extension, so that its stream ends at the age at which streams end.
-
-    It looks at the time whenever the handler yields; where there is no room for a stream, the handler is not run.
-    """
-
-    def run(ctx: Context, params: Message) -> Generator[Optional[Message], None, Any]:
-        assert handler is not None
-        with closing(handler(ctx, params)) as stream:
-            while ctx._deadline is None or time.monotonic() < ctx._deadline:
-                try:
-                    emitted = next(stream)
-                except StopIteration as end:
-                    return end.value
-                yield emitted
-        problem = InternalError("This stream cannot be held open any longer; send the request again")
-        problem.http = (503, [("Retry-After", "10")])
-        raise problem
-
-    return run
-
-
-def _logged(method: str, handler: Callable[..., None]) -> Callable[..., None]:
-    """Wrap the handler of a notification: its failure is logged, since a notification has no answer."""
-
-    def run(*arguments: Any) -> None:
-        try:
-            handler(*arguments)
-        except Exception:
-            log.exception("%s failed", method)
-
-    return run
 
 
 class Outcome:

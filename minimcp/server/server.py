@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..protocol.errors import McpError
 from ..protocol.principal import Authenticated, as_principal
 from .engine import Engine
-from .hooks import add_extension
+from .extension import install
 from .registration import Registration
 
 if TYPE_CHECKING:
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from ..engines.trace import Trace
     from ..protocol import types
     from ..transports.http import HttpApp
-    from .asking import Strategy
+    from .asking import Choose
     from .bus import Bus
     from .catalog import Catalog, Policy
     from .context import Context
-    from .hooks import AroundRequest, Extension
+    from .extension import Extension
+    from .hooks import AroundRequest
     from .seal import Secret
     from .session import Session
 
@@ -44,7 +45,7 @@ class Server(Registration):
     :param around_call: `f(ctx)` makes a context manager in which every handler runs; exceptions pass through it.
     :param around_request: `f(outcome)` makes a context manager around every request, refused ones too. At its end
         `outcome` has the reply and the duration; an McpError that it raises takes the reply's place.
-    :param strategy: `f(ctx)` chooses the `asking.Strategy` that carries the questions of a call; None: its era's own.
+    :param strategy: `f(ctx, entry)` chooses the `asking.Strategy` that carries a call's questions; None: its era's own.
     :param allowed_hosts: values of Host that are served; default: on a loopback connection only loopback names.
     :param allowed_origins: origins, beside the server's own, whose pages may call it.
     :param limits: overrides of `minimcp.protocol.spec.LIMITS`.
@@ -72,7 +73,7 @@ class Server(Registration):
         authenticate: Callable[[Message], Authenticated] | None = None,
         around_call: Callable[[Context], AbstractContextManager[Any]] | None = None,
         around_request: AroundRequest | None = None,
-        strategy: Callable[[Context], Strategy | None] | None = None,
+        strategy: Choose | None = None,
         allowed_hosts: Iterable[str] | None = None,
         allowed_origins: Iterable[str] | None = None,
         limits: dict[str, float] | None = None,
@@ -139,16 +140,15 @@ class Server(Registration):
         - `settings`: what is advertised of it.
         - `methods`: its method rows, `{method: spec.Method(handler, ...)}`, or just `{method: handler}`. A handler
           `f(ctx, params)` returns the result; one whose row `streams` is a generator that yields notifications first,
-          and None every few seconds while it waits.
-          A row for a method of the protocol takes the place of the server's own.
-        - `notifications`: `{method: f(engine, session, params)}`.
+          and None every few seconds while it waits. A row for one of the protocol's methods takes that one's place.
+        - `notifications`: `{method: f(engine, session, params)}`; `session.principal` is who sent it.
         - `result_types`: values of `resultType` that its results and those of tools may have.
         - `eras`: where its methods and notifications exist, by default `("modern",)`; `"legacy"` is the other one.
         - `setup(server)` is called at the end.
 
         A handler learns with `ctx.extension(identifier)` whether the client supports it too.
         """
-        add_extension(self.engine, extension)
+        install(self.engine, extension)
         setup = getattr(extension, "setup", None)
         if setup is not None:
             setup(self)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..protocol import spec, wire
+from ..protocol.served import Environ, Headers, Reply, Response
 from .origin import Refused
-from .served import Environ, Headers, Reply, Response
 from .streams import EventStream
 
 _REASONS = {

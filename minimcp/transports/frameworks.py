@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.errors import InvalidRequest
+from ..protocol.served import Environ, Headers
 from .origin import Refused
-from .served import Environ, Headers
 
 if TYPE_CHECKING:
     from .http import HttpApp

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Generic
 from ..protocol import headers, sse, wire
 from ..protocol.errors import InternalError, McpError, SessionNotFound, TooManySessions, Unauthorized
 from ..protocol.principal import Principal, as_principal
+from ..protocol.served import Environ, Handler, Headers, Message, Reply, Response, S, Send, Served, ServedCall
 from .bodies import accepts, read_message, reason, respond, respond_with_events, respond_with_reply
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
 from .origin import OriginCheck, Refused
-from .served import Environ, Handler, Headers, Message, Reply, Response, S, Send, Served, ServedCall
 from .streams import Outbox, gone, open_streams
 from .workers import http_workers
 

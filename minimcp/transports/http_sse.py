@@ -15,9 +15,9 @@ from urllib.parse import parse_qs
 from ..protocol import sse
 from ..protocol.errors import McpError
 from ..protocol.principal import Principal
+from ..protocol.served import Environ, Reply, Response, S
 from .bodies import read_message, respond, respond_with_events
 from .origin import Refused
-from .served import Environ, Reply, Response, S
 from .streams import Outbox
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from ..engines.fork import PerProcess
 from ..protocol import headers, spec, sse
 from ..protocol.errors import InvalidParams, InvalidRequest, SessionNotFound
 from ..protocol.principal import Principal
+from ..protocol.served import Environ, Headers, Reply, Response, S, ServedCall, ServedSession
 from .bodies import accepts, respond, respond_with_events, respond_with_reply
 from .origin import Refused
-from .served import Environ, Headers, Reply, Response, S, ServedCall, ServedSession
 from .streams import Outbox, gone
 
 if TYPE_CHECKING:

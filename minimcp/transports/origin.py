@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any, Optional
 
 from ..protocol.errors import InvalidRequest
-from .served import Environ, Headers
+from ..protocol.served import Environ, Headers
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?\Z")
 _ORIGIN = re.compile(r"https?://([^/?#@\s]+)\Z")

@@ -22,8 +22,8 @@ from typing import Any, Generic
 from ..protocol import wire
 from ..protocol.errors import InternalError, InvalidRequest, McpError
 from ..protocol.lines import LineSplitter
+from ..protocol.served import S, Served
 from ..protocol.wire import encode
-from .served import S, Served
 from .workers import Workers
 
 log = logging.getLogger("minimcp")

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 from ..engines.fork import PerProcess
 from ..protocol import sse
+from ..protocol.served import Environ, Message, Reply
 from ..protocol.wire import encode
-from .served import Environ, Message, Reply
 
 # The events and bytes that a slow reader may leave unread before the sender waits; the bytes that a numbered stream
 # keeps for Last-Event-ID.

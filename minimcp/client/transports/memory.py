@@ -3,64 +3,26 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Optional, Protocol
+from typing import Any, Generic
 
 from ...engines.errors import ConnectionLost, ProtocolError
 from ...protocol import wire
 from ...protocol.errors import McpError
-from .transport import Exchange, Message, OnMessage, Transport
+from ...protocol.served import S, Served, ServedCall
+from .transport import Exchange, Message, Transport
 from .waiting import Pending
 
 
-class MemoryCall(Protocol):
-    """The part of a server's call that this transport uses."""
-
-    interactive: bool
-    streams: bool
-
-    def run(self, send: OnMessage) -> Optional[Message]:
-        """Run the call, give `send` what it emits, and return its response, or None if there is none."""
-
-
-class MemorySession(Protocol):
-    """The part of a server's session that this transport uses."""
-
-    def add_call(self, call: Any) -> None:
-        """Take note of a call in progress."""
-
-    def remove_call(self, call: Any) -> None:
-        """Forget a call that ended."""
-
-    def close(self) -> None:
-        """End the session; its calls are told."""
-
-
-class MemoryServer(Protocol):
-    """The part of a server's engine that this transport uses."""
-
-    def open_session(self, send: OnMessage) -> Any:
-        """Open a `MemorySession`; `send` takes messages that belong to no call."""
-
-    def call(self, message: Message, *, session: Any) -> Any:
-        """Return the `MemoryCall` of a request, or None for any other message, which is handled at once."""
-
-    def close_session(self, session: Any) -> None:
-        """Forget a session."""
-
-    def refuse(self, message: Any, problem: McpError) -> Message:
-        """Build the reply to a message that `call` refused."""
-
-
-class MemoryTransport(Transport):
+class MemoryTransport(Transport, Generic[S]):
     """Hands messages to a server's `call`; what may emit or ask runs on a thread of its own, the rest on the caller."""
 
     kind = "memory"
     survives_fork = True
 
-    def __init__(self, engine: MemoryServer) -> None:
+    def __init__(self, engine: Served[S]) -> None:
         super().__init__()
         self._engine = engine
-        self._session: Optional[MemorySession] = None
+        self._session: S | None = None
         self._pending = Pending()
 
     def open(self, timeout_s: float) -> None:
@@ -75,7 +37,7 @@ class MemoryTransport(Transport):
         exchange = self._pending.add(message)
         copy = self._copy("sent", message)
         try:
-            call: Optional[MemoryCall] = self._engine.call(copy, session=session)
+            call = self._engine.call(copy, session=session)
         except McpError as problem:
             self._receive(self._engine.refuse(message, problem))
             return exchange
@@ -89,14 +51,14 @@ class MemoryTransport(Transport):
             self._run(call, id)
         return exchange
 
-    def _run(self, call: MemoryCall, id: Any) -> None:
+    def _run(self, call: ServedCall, id: Any) -> None:
         try:
             reply = call.run(lambda message: self._receive(message, id))
         finally:
             session = self._session
             if session is not None:
                 session.remove_call(call)
-        if reply is not None:
+        if isinstance(reply, dict):
             self._receive(reply)
 
     def send(self, message: Message, headers: dict[str, str], timeout_s: float | None) -> None:
@@ -107,7 +69,7 @@ class MemoryTransport(Transport):
         except McpError as problem:
             raise ProtocolError(f"The server refused the message: {problem}") from None
 
-    def _opened(self) -> MemorySession:
+    def _opened(self) -> S:
         if self._session is None:
             raise ConnectionLost("The transport is not open", "always")
         return self._session

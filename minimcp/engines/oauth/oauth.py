@@ -101,13 +101,17 @@ class OAuth:
             timeout_s=login_timeout,
         )
         self._resource = None if resource is None else canonical(resource)
-        self._private = private_addresses
-        self._how: Any = timeout, verify, proxies
-        self._prover = Prover() if dpop else None
         self._grant = grant
-        offline_access = offline_access and grant.interactive
+        self._prover = Prover() if dpop else None
         self._common = SharedSettings(
-            grant, store, self._fetcher, self._prover, issuer, scope or "", choose, offline_access
+            grant,
+            store,
+            lambda key: Fetcher(private_addresses or is_local(key), timeout, verify, proxies),
+            self._prover,
+            issuer,
+            scope or "",
+            choose,
+            offline_access and grant.interactive,
         )
         self._servers: dict[str, ServerAuth] = {}  # grows by setdefault, which is atomic
 
@@ -205,9 +209,6 @@ class OAuth:
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the token to a request of `requests`, and send it again where its answer asks for that."""
         return self.for_server(request.url or "")(request)
-
-    def _fetcher(self, key: str) -> Fetcher:
-        return Fetcher(self._private or is_local(key), *self._how)
 
 
 class ServerAuth:

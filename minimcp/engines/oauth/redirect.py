@@ -21,12 +21,18 @@ _LONGEST = 8192
 _DONE = "You can close this page and go back to the program that opened it."
 
 
-class Receiver:
+class Receiver(ThreadingHTTPServer):
     """Listens on 127.0.0.1 for one redirect.
 
     :param uri: the redirect URI, http with a port; None for one with a port that is free.
     :raises OSError: when the port is taken.
     """
+
+    daemon_threads = True
+    block_on_close = False
+    # Elsewhere this would let two programs share the port that a code comes to; here it only ends the wait after use.
+    allow_reuse_address = os.name == "posix"
+    allow_reuse_port = False
 
     def __init__(self, uri: str | None = None) -> None:
         parts = urlsplit(uri or "http://127.0.0.1/callback")
@@ -35,15 +41,11 @@ class Receiver:
         self._found: queue.Queue[str] = queue.Queue()
         self._lock = threading.Lock()  # guards _used
         self._used = False
-        self._server = RedirectServer(
-            ("127.0.0.1", parts.port or 0), type("Handler", (RedirectHandler,), {"receiver": self})
-        )
-        self.port: int = self._server.server_address[1]
+        super().__init__(("127.0.0.1", parts.port or 0), RedirectHandler)
+        self.port: int = self.server_address[1]
         self.uri = uri or f"http://127.0.0.1:{self.port}{self._path}"
         self._hosts = {f"127.0.0.1:{self.port}", f"localhost:{self.port}"}
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="minimcp-redirect", daemon=True
-        )
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="minimcp-redirect", daemon=True)
 
     def expect(self, state: str) -> None:
         """Start to listen; a response with another state is refused and does not count."""
@@ -63,9 +65,9 @@ class Receiver:
     def close(self) -> None:
         """Stop listening."""
         if self._thread.is_alive():
-            self._server.shutdown()
+            self.shutdown()
             self._thread.join()
-        self._server.server_close()
+        self.server_close()
 
     def answer(self, target: str, host: str) -> tuple[int, str]:
         """Return a status and a text for a request, and keep the authorization response. Spec: AUTH-074"""
@@ -85,14 +87,6 @@ class Receiver:
         self._found.put(query)
         return 200, _DONE
 
-
-class RedirectServer(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    # Elsewhere this would let two programs share the port that a code comes to; here it only ends the wait after use.
-    allow_reuse_address = os.name == "posix"
-    allow_reuse_port = False
-
     def server_bind(self) -> None:
         # HTTPServer would look up the name of 127.0.0.1, which may take its time.
         TCPServer.server_bind(self)
@@ -102,7 +96,7 @@ class RedirectServer(ThreadingHTTPServer):
 
 
 class RedirectHandler(BaseHTTPRequestHandler):
-    receiver: Receiver
+    server: Receiver
     # Browsers open connections that they never use.
     timeout = 10
     server_version = "minimcp"
@@ -110,7 +104,7 @@ class RedirectHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            status, text = self.receiver.answer(self.path, self.headers.get("Host", ""))
+            status, text = self.server.answer(self.path, self.headers.get("Host", ""))
         except ValueError:
             status, text = 400, "This request cannot be read."
         body = text.encode("ascii")

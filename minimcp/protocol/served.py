@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar, Union
 
-from ..protocol import headers
-from ..protocol.errors import McpError
-from ..protocol.principal import Authenticated, Principal
+from . import headers
+from .errors import McpError
+from .principal import Authenticated, Principal
 
 if TYPE_CHECKING:
-    from ..protocol.types import RequestId
+    from .types import RequestId
 
 Message = dict[str, Any]
 # The reply to a message, or the replies to a 2025-03-26 batch.
@@ -138,7 +138,7 @@ class Served(Protocol[S]):
         problem: McpError,
         principal: Principal | None = None,
         request: Environ | None = None,
-    ) -> Reply: ...
+    ) -> Message: ...
 
     def open_session(
         self, send: Send | None = None, id: str | None = None, principal: Principal | None = None

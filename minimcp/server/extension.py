@@ -1,0 +1,77 @@
+"""Extensions: the interface of `Server.use`, and how their methods and notifications join those of a server."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Optional, Protocol
+
+from ..protocol import spec
+from ..protocol.errors import InternalError
+
+if TYPE_CHECKING:
+    from .context import Context
+    from .engine import Engine
+
+log = logging.getLogger("minimcp")
+
+Message = dict[str, Any]
+
+
+class Extension(Protocol):
+    """The argument of `Server.use`, where the other attributes that it may have are described."""
+
+    @property
+    def identifier(self) -> str:
+        """The name under which both sides advertise it, such as "com.example/parcels"."""
+        ...
+
+
+def install(engine: Engine, extension: Extension) -> None:
+    """Add the rows, notifications and result types of an extension to an engine; see `Server.use`."""
+    engine.extensions[extension.identifier] = getattr(extension, "settings", {})
+    for era in getattr(extension, "eras", ("modern",)):
+        for method, row in getattr(extension, "methods", {}).items():
+            if not isinstance(row, spec.Method):
+                row = spec.METHODS.get(method, spec.Method())._replace(handler=row)
+            if row.streams and row.handler is not None and method not in spec.METHODS:
+                row = row._replace(handler=_bounded(row.handler))
+            engine.methods[era][method] = row._replace(interactive=True)
+        for method, handler in getattr(extension, "notifications", {}).items():
+            engine.notifications[era][method] = _logged(method, handler)
+    engine.result_types.update(dict.fromkeys(getattr(extension, "result_types", ()), extension.identifier))
+
+
+def _bounded(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap the long-lived handler of an extension, so that its stream ends at the age at which streams end.
+
+    It looks at the time whenever the handler yields; where there is no room for a stream, the handler is not run.
+    """
+
+    def run(ctx: Context, params: Message) -> Generator[Optional[Message], None, Any]:
+        with closing(handler(ctx, params)) as stream:
+            while ctx._deadline is None or time.monotonic() < ctx._deadline:
+                try:
+                    emitted = next(stream)
+                except StopIteration as end:
+                    return end.value
+                yield emitted
+        problem = InternalError("This stream cannot be held open any longer; send the request again")
+        problem.http = (503, [("Retry-After", "10")])
+        raise problem
+
+    return run
+
+
+def _logged(method: str, handler: Callable[..., None]) -> Callable[..., None]:
+    """Wrap the handler of a notification: its failure is logged, since a notification has no answer."""
+
+    def run(*arguments: Any) -> None:
+        try:
+            handler(*arguments)
+        except Exception:
+            log.exception("%s failed", method)
+
+    return run
