@@ -166,7 +166,7 @@ def test_a_stream_that_its_client_leaves_has_no_reply(watched):
     call.cancel("the client has gone")
     messages.close()
     (outcome,) = watched.seen
-    assert outcome.reply is None and watched.server.engine._listeners == set()
+    assert outcome.reply is None and watched.server.engine._streams == set()
 
 
 def test_a_cancelled_call_has_no_reply(watched):

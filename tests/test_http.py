@@ -269,9 +269,9 @@ def test_a_listen_stream_stays_open_and_is_tagged_and_released(server):
             assert event() is None
         with streaming(url + "/mcp", message, http_headers(message)) as (response, event):
             event()
-            assert len(server.engine._listeners) == 1
+            assert len(server.engine._streams) == 1
     # The server has noticed that its client has gone.
-    assert server.engine._listeners == set() and server.engine.bus._listeners == ()
+    assert server.engine._streams == set() and server.engine.bus._listeners == ()
 
 
 def test_without_room_for_a_stream_listening_is_acknowledged_empty_and_ended():

@@ -203,7 +203,7 @@ def test_a_cancelled_stream_says_nothing_more_and_frees_its_place(server):
     server.handle(cancel, session=stream.session)
     assert stream.join() is None
     server.changed("tools")
-    assert len(stream.heard) == 1 and server.engine._listeners == set() and server.engine.bus._listeners == ()
+    assert len(stream.heard) == 1 and server.engine._streams == set() and server.engine.bus._listeners == ()
 
 
 def test_every_stream_gets_its_own_copy(server):

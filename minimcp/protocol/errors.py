@@ -66,8 +66,6 @@ class InvalidParams(McpError):
 class InternalError(McpError):
     """Something failed inside the server; the cause is in its log."""
 
-    code = spec.INTERNAL_ERROR
-
 
 class ResourceNotFound(McpError):
     """No resource has this URI; the legacy era answers it with -32002. Spec: FEAT-063, FEAT-064"""

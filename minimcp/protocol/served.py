@@ -73,7 +73,6 @@ class ServedSession(Protocol):
     :ivar calls: the calls in flight, by request id.
     :ivar on_close: functions to call when the session ends.
     :ivar listening: whether a client reads the session's own stream at this moment.
-    :ivar ends_with_server: whether `close` of the engine ends it, though it has no id.
     """
 
     id: str
@@ -82,7 +81,6 @@ class ServedSession(Protocol):
     send: Optional[Send]
     on_close: list[Callable[[], None]]
     listening: bool
-    ends_with_server: bool
 
     @property
     def calls(self) -> Mapping[RequestId, ServedCall]: ...
@@ -149,5 +147,9 @@ class Served(Protocol[S]):
     def keep_session(self, session: S) -> str: ...
 
     def close_session(self, session: S) -> None: ...
+
+    def add_stream(self, stream: S) -> None: ...
+
+    def remove_stream(self, stream: S) -> None: ...
 
     def close(self) -> None: ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -78,9 +78,7 @@ class Sample(dict):  # type: ignore[type-arg]
     @property
     def text(self) -> str:
         """Join the text blocks of the message."""
-        blocks = self.get("content")
-        blocks = blocks if isinstance(blocks, list) else [blocks]
-        return "".join(block["text"] for block in blocks if isinstance(block, dict) and block.get("type") == "text")
+        return "".join(block["text"] for block in _blocks(self) if block.get("type") == "text")
 
 
 def elicitation(message: str, fields: Any) -> Question:
@@ -111,6 +109,12 @@ def sampling(messages: str | list[dict[str, Any]], max_tokens: int, **options: A
     return {"method": "sampling/createMessage", "params": params}
 
 
+def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the content blocks of a sampling message, which may have one or a list."""
+    content = message.get("content")
+    return [block for block in (content if isinstance(content, list) else [content]) if isinstance(block, dict)]
+
+
 def _check_tool_messages(messages: list[dict[str, Any]]) -> None:
     """Refuse tool uses and results that do not pair up, which no model provider takes. Spec: FEAT-168, FEAT-169
 
@@ -118,15 +122,14 @@ def _check_tool_messages(messages: list[dict[str, Any]]) -> None:
     """
     open_uses: set[str] = set()
     for message in messages:
-        content = message.get("content")
-        blocks = content if isinstance(content, list) else [content]
-        kinds = [block.get("type") for block in blocks if isinstance(block, dict)]
-        results = [block.get("toolUseId") for block in blocks if isinstance(block, dict) and "toolUseId" in block]
+        blocks = _blocks(message)
+        kinds = [block.get("type") for block in blocks]
+        results = [block["toolUseId"] for block in blocks if "toolUseId" in block]
         if "tool_result" in kinds and set(kinds) != {"tool_result"}:
             raise ValueError("A message with a tool_result has only tool_result blocks")
         if open_uses != set(results) or len(results) != len(set(results)):
             raise ValueError("Every tool_use is followed at once by exactly one tool_result")
-        open_uses = {block["id"] for block in blocks if isinstance(block, dict) and block.get("type") == "tool_use"}
+        open_uses = {block["id"] for block in blocks if block.get("type") == "tool_use"}
     if open_uses:
         raise ValueError("The last message has a tool_use without its tool_result")
 
@@ -139,10 +142,7 @@ def _check_tool_results(messages: list[dict[str, Any]], tools: list[dict[str, An
     schemas = {tool["name"]: tool["outputSchema"] for tool in tools if "outputSchema" in tool}
     used: dict[Any, Any] = {}
     for message in messages if schemas else ():
-        content = message.get("content")
-        for block in content if isinstance(content, list) else [content]:
-            if not isinstance(block, dict):
-                continue
+        for block in _blocks(message):
             used[block.get("id")] = block.get("name")
             name = used.get(block.get("toolUseId"))
             if "structuredContent" in block and name in schemas and not block.get("isError"):
@@ -284,20 +284,17 @@ class Replay:
         self._round = 0
         self._known: dict[str, list[Any]] = {}
         self._open: dict[str, str] = {}
-        self._responses: dict[str, Any] = {}
         params = ctx.params
         self._bound = [
             digest([ctx.method, params.get("name"), params.get("uri"), params.get("arguments")]),
             key_of(ctx.principal),
         ]
-        responses = params.get("inputResponses")
-        if "inputResponses" in params:
-            if not isinstance(responses, dict):
-                raise InvalidParams("inputResponses must be an object")
-            self._responses = responses
-        if "requestState" in params:
-            self._restore(params["requestState"])
+        self._responses = params.get("inputResponses", {})
+        if not isinstance(self._responses, dict):
+            raise InvalidParams("inputResponses must be an object")
         self._stateless = "requestState" not in params
+        if not self._stateless:
+            self._restore(params["requestState"])
 
     def _restore(self, token: Any) -> None:
         try:
@@ -370,12 +367,3 @@ class Replay:
         if self._key is None:
             self._key = os.urandom(12).hex()
         return self._key
-
-
-def check_keys(keys: Iterable[str]) -> None:
-    """Refuse an empty set of questions early.
-
-    :raises TypeError: when there is nothing to ask.
-    """
-    if not list(keys):
-        raise TypeError("ask() needs at least one question: ask(name=elicitation(...))")

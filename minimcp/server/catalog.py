@@ -33,21 +33,6 @@ class Entry:
     :ivar hints: `ttlMs` and `cacheScope` of what is read here, where they differ from the server's.
     """
 
-    __slots__ = (
-        "allow",
-        "bind",
-        "context",
-        "definition",
-        "function",
-        "headers",
-        "hints",
-        "order",
-        "output",
-        "schema",
-        "template",
-        "validate",
-    )
-
     def __init__(
         self, function: Callable[..., Any], definition: Definition, signature: hints.Signature, allow: Allow | None
     ) -> None:

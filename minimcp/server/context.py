@@ -141,7 +141,8 @@ class Context(RequestContext):
         :param questions: `{"method": ..., "params": {...}}` as in `inputRequests`; `minimcp.server.asking` has builders
             for them: `elicitation`, `url_elicitation`, `sampling` and `roots`.
         """
-        asking.check_keys(questions)
+        if not questions:
+            raise TypeError("ask() needs at least one question: ask(name=elicitation(...))")
         return self._ask(questions, named=True)
 
     def _ask(self, questions: dict[str, asking.Question], named: bool) -> dict[str, Any]:
@@ -201,4 +202,4 @@ class Context(RequestContext):
         later = copy.copy(self)
         later._finished, later._error, later._asked, later._on_cancel = False, None, 0, ()
         later._strategy = strategy or self._strategy
-        return Call.detached(later, handler)
+        return Call(later, handler=handler)

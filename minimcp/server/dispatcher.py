@@ -121,6 +121,8 @@ class RequestContext:
 class Call:
     """A request in progress: made when it arrives, run once on any thread, cancelled at most once.
 
+    :param get_header: looks up the HTTP headers that are held against the request.
+    :param handler: continues a request that was answered already; see `Context.detach`.
     :ivar interactive: whether the handler may emit or ask before it answers; one that cannot may run on any thread.
     :ivar streams: whether the handler is long-lived, so that `messages` is the way to run it.
     :ivar http: the HTTP status and headers of the error that it was answered with, if that has them.
@@ -128,50 +130,42 @@ class Call:
 
     __slots__ = ("_around", "_dropped", "_handler", "_problem", "ctx", "http", "id", "interactive", "streams")
 
-    def __init__(self, ctx: Context, get_header: headers.Get | None = None) -> None:
+    def __init__(
+        self, ctx: Context, get_header: headers.Get | None = None, handler: Callable[..., Any] | None = None
+    ) -> None:
+        engine, era, method = ctx._engine, ctx._era, ctx.method
         self.id = ctx.request_id
         self.ctx = ctx
         self.interactive = self.streams = self._dropped = False
         self.http: tuple[int, list[tuple[str, str]]] | None = None
-        self._around = ctx._engine.around_request
+        self._around = engine.around_request
         self._problem: Exception | None = None
-        self._handler: Callable[..., Any] | None = None
+        self._handler = handler
+        if handler is not None:
+            self.interactive, self._around, ctx.cancelled = True, None, threading.Event()
+            return
         try:
-            self._prepare(get_header)
+            ctx._row = row = engine.methods[era.name].get(method, _NO_METHOD)
+            ctx._entry = entry = engine.catalog.find(ctx)
+            if get_header is not None:
+                message = {"method": method, "params": ctx.params}
+                headers.check(get_header, message, row.name_param, entry.headers if entry else [])
+            era.read_envelope(ctx)
+            handler, capability = row.handler, row.capability
+            if handler is None or (capability is not None and capability not in engine.catalog.offers(ctx)):
+                raise MethodNotFound(f"Method not found: {method[:100]}")
+            interactive = row.interactive or (entry is not None and entry.context is not None)
+            if row.may_ask and (interactive or "requestState" in ctx.params or "inputResponses" in ctx.params):
+                ctx._strategy = engine.choose_strategy(ctx)
+            self._handler = handler
+            self.streams = streams = row.streams
+            if interactive or streams:
+                self.interactive = True
+                # Only these can look at it; the others are spared the cost of an Event.
+                ctx.cancelled = threading.Event()
         except Exception as problem:
             # Answered by `run` like a failure of the handler: a catalog or a strategy of the author's may fail too.
             self._problem = problem
-
-    def _prepare(self, get_header: headers.Get | None) -> None:
-        ctx = self.ctx
-        engine, era, method = ctx._engine, ctx._era, ctx.method
-        ctx._row = row = engine.methods[era.name].get(method, _NO_METHOD)
-        ctx._entry = entry = engine.catalog.find(ctx)
-        if get_header is not None:
-            message = {"method": method, "params": ctx.params}
-            headers.check(get_header, message, row.name_param, entry.headers if entry else [])
-        era.read_envelope(ctx)
-        interactive = row.interactive or (entry is not None and entry.context is not None)
-        if row.may_ask and (interactive or "requestState" in ctx.params or "inputResponses" in ctx.params):
-            ctx._strategy = engine.choose_strategy(ctx)
-        if row.handler is None or (row.capability is not None and row.capability not in engine.catalog.offers(ctx)):
-            raise MethodNotFound(f"Method not found: {method[:100]}")
-        self._handler = row.handler
-        self.streams = row.streams
-        self.interactive = interactive or row.streams
-        if self.interactive:
-            # Only these can look at it; the others are spared the cost of an Event.
-            ctx.cancelled = threading.Event()
-
-    @classmethod
-    def detached(cls, ctx: Context, handler: Callable[..., Any]) -> Call:
-        """Make a call of another handler for a request that was taken already; see `Context.detach`."""
-        call = cls.__new__(cls)
-        call.id, call.ctx, call._handler = ctx.request_id, ctx, handler
-        call.interactive, call.streams, call._dropped = True, False, False
-        call.http = call._around = call._problem = None
-        ctx.cancelled = threading.Event()
-        return call
 
     @property
     def deadline(self) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Optional, Union
@@ -33,6 +32,7 @@ class Engine:
     :ivar registry: the dicts that the decorators fill.
     :ivar catalog: answers the handlers: the registry, unless the author has handed in another one.
     :ivar routes: the handlers of further paths over HTTP, by path and HTTP method; see `Server.route`.
+    :ivar caching: the caching hints of results that have none of their own. Spec: FEAT-121, FEAT-123, FEAT-124
     :ivar serving: whether a message has been taken; before that no change is published.
     """
 
@@ -76,11 +76,9 @@ class Engine:
         self.sessions = Sessions(
             self.sealer, int(self.limits["sessions"]), self.limits["session_idle_s"], self.limits["session_s"]
         )
-        self._caching = makers.caching_hints(ttl_ms, cache_scope)
-        self._lock = threading.Lock()  # guards _listeners and _streaming
-        self._listeners: set[Subscription] = set()
-        # Sessions that are one stream from beginning to end (stdio, HTTP+SSE); those of `sessions` have ids instead.
-        self._streaming: weakref.WeakSet[Session] = weakref.WeakSet()
+        self.caching = makers.caching_hints(ttl_ms, cache_scope)
+        self._lock = threading.Lock()  # guards _streams
+        self._streams: set[Subscription | Session] = set()
 
     def call(
         self,
@@ -137,11 +135,7 @@ class Engine:
         """
         if id is not None:
             return self.sessions.get(id, as_principal(principal))
-        session = Session(as_principal(principal), send)
-        if send is not None:
-            with self._lock:
-                self._streaming.add(session)
-        return session
+        return Session(as_principal(principal), send)
 
     def keep_session(self, session: Session) -> str:
         """Give an initialized session an id under which it can be found again, and return the id."""
@@ -155,25 +149,24 @@ class Engine:
     def close(self) -> None:
         """End every listen stream gracefully and every session; new ones may be opened afterwards."""
         with self._lock:
-            listeners, streaming = list(self._listeners), list(self._streaming)
-        for listener in listeners:
-            listener.close()
-        for session in streaming:
-            # A stdio connection outlives this: its listen streams have ended, and it is for its client to hang up.
-            if session.ends_with_server:
-                session.close()
+            streams = list(self._streams)
+        for stream in streams:
+            stream.close()
         for session in self.sessions.all():
             self.close_session(session)
 
-    def add_listener(self, subscription: Subscription) -> None:
-        """Remember an open listen stream, so that `close` can end it."""
-        with self._lock:
-            self._listeners.add(subscription)
+    def add_stream(self, stream: Subscription | Session) -> None:
+        """Remember an open listen stream, or a session that is one, so that `close` can end it.
 
-    def remove_listener(self, subscription: Subscription) -> None:
-        """Forget a listen stream that has ended."""
+        A connection on stdio is none: its listen streams end, and then it is for its client to hang up.
+        """
         with self._lock:
-            self._listeners.discard(subscription)
+            self._streams.add(stream)
+
+    def remove_stream(self, stream: Subscription | Session) -> None:
+        """Forget a stream that has ended."""
+        with self._lock:
+            self._streams.discard(stream)
 
     def _announce(self, topic: str) -> None:
         # A worker that starts has changed nothing for the clients of the other workers on its bus.
@@ -184,10 +177,6 @@ class Engine:
         """Return the way in which a call asks the client: the server's choice, or else its era's."""
         chosen = self.strategy(ctx, ctx._entry) if self.strategy is not None else None
         return chosen or ctx._era.strategy(ctx)
-
-    def caching(self, override: Message) -> Message:
-        """Return the caching hints of a result. Spec: FEAT-121, FEAT-123, FEAT-124"""
-        return {**self._caching, **override} if override else self._caching
 
     def describe(self, failure: str, error: BaseException) -> str:
         """Return the text that a client gets of an exception: only that it happened, unless debugging."""

@@ -11,7 +11,7 @@ from ..protocol import content, wire
 from ..protocol.errors import InternalError, InvalidParams, McpError, ResourceNotFound
 from . import methods
 from .catalog import Entry, visible
-from .methods import Params, Result, read_name, shorten
+from .methods import Params, Result, read_text, shorten
 
 if TYPE_CHECKING:
     from .context import Context
@@ -28,9 +28,7 @@ def read_resource(ctx: Context, params: Params) -> Result:
 
     :raises ResourceNotFound: for a URI nothing is registered for, or that this caller may not read.
     """
-    uri = params.get("uri")
-    if not isinstance(uri, str):
-        raise InvalidParams("uri must be a string")
+    uri = read_text(params, "uri")
     entry = ctx._entry
     if entry is None or not visible(ctx, entry):
         raise ResourceNotFound("Resource not found", {"uri": shorten(uri)})
@@ -62,7 +60,7 @@ def get_prompt(ctx: Context, params: Params) -> Result:
 
     :raises InvalidParams: for an unknown prompt or arguments that do not fit.
     """
-    name, arguments = read_name(params), params.get("arguments", {})
+    name, arguments = read_text(params, "name"), params.get("arguments", {})
     entry = ctx._entry
     if entry is None or not visible(ctx, entry):
         raise InvalidParams(f"Unknown prompt: {shorten(name)}")

@@ -88,7 +88,7 @@ def set_level(ctx: Context, params: Message) -> Message:
 
 def subscribe(ctx: Context, params: Message) -> Message:
     """Answer `resources/subscribe`. Spec: FEAT-072"""
-    uri = _uri(params)
+    uri = methods.read_text(params, "uri")
     if not visible(ctx, ctx._engine.catalog.resource(ctx, uri)):
         raise ResourceNotFound("Resource not found", {"uri": uri[:200]})
     if len(ctx.session.uris) >= ctx._engine.limits["subscriptions"]:
@@ -99,15 +99,8 @@ def subscribe(ctx: Context, params: Message) -> Message:
 
 def unsubscribe(ctx: Context, params: Message) -> Message:
     """Answer `resources/unsubscribe`; a URI that was not subscribed to is no error."""
-    ctx.session.uris.discard(_uri(params))
+    ctx.session.uris.discard(methods.read_text(params, "uri"))
     return {}
-
-
-def _uri(params: Message) -> str:
-    uri = params.get("uri")
-    if not isinstance(uri, str):
-        raise InvalidParams("uri must be a string")
-    return uri
 
 
 def watch(session: Session, bus: Bus) -> None:

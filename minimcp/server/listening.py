@@ -37,7 +37,7 @@ def listen(ctx: Context, params: Message) -> Generator[Message | None, None, Mes
     # Subscribed before the acknowledgment goes out, so that no change falls between the two.
     with Subscription(ctx._engine.bus, kinds, uris or ()) as subscription:
         ctx.on_cancel(subscription.close)
-        ctx._engine.add_listener(subscription)
+        ctx._engine.add_stream(subscription)
         try:
             yield wire.notification(
                 "notifications/subscriptions/acknowledged", {"_meta": tag, "notifications": honoured}
@@ -58,7 +58,7 @@ def listen(ctx: Context, params: Message) -> Generator[Message | None, None, Mes
             # One page of the specification asks for this notification, another for the result: send both.
             yield wire.notification("notifications/cancelled", {"_meta": tag, "requestId": ctx.request_id})
         finally:
-            ctx._engine.remove_listener(subscription)
+            ctx._engine.remove_stream(subscription)
     return {"_meta": tag}
 
 

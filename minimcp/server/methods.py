@@ -39,10 +39,10 @@ def call_tool(ctx: Context, params: Params) -> Result:
 
     :raises InvalidParams: for an unknown tool or malformed params; what fails inside the tool is a result.
     """
-    name, arguments = read_name(params), params.get("arguments", {})
-    entry = ctx._entry
+    entry, arguments = ctx._entry, params.get("arguments", {})
     if entry is None or not visible(ctx, entry):
-        raise InvalidParams(f"Unknown tool: {shorten(name)}")
+        raise InvalidParams(f"Unknown tool: {shorten(read_text(params, 'name'))}")
+    name = entry.definition["name"]
     if not isinstance(arguments, dict):
         raise InvalidParams("arguments must be an object")
     try:
@@ -102,15 +102,15 @@ def tool_result(ctx: Context, entry: Entry, value: Any) -> Result:
 _RESULT_MEMBERS = {"content", "structuredContent", "isError", "_meta"}
 
 
-def read_name(params: Params) -> str:
-    """Return the `name` of a tool or prompt.
+def read_text(params: Params, name: str) -> str:
+    """Return a member of params that must be a string.
 
-    :raises InvalidParams: when it is not a string.
+    :raises InvalidParams: when it is none.
     """
-    name = params.get("name")
-    if not isinstance(name, str):
-        raise InvalidParams("name must be a string")
-    return name
+    value = params.get(name)
+    if not isinstance(value, str):
+        raise InvalidParams(f"{name} must be a string")
+    return value
 
 
 def shorten(text: str) -> str:

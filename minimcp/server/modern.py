@@ -57,8 +57,8 @@ def write_envelope(ctx: Context, result: Message) -> Message:
     written["_meta"] = {**ctx._engine.identity_meta, **meta} if meta else ctx._engine.identity_meta
     if ctx._row.cacheable and written["resultType"] == "complete":
         if "ttlMs" not in written:
-            for name, hint in ctx._engine.caching(ctx._entry.hints if ctx._entry else {}).items():
-                written.setdefault(name, hint)
+            hints = {**ctx._engine.caching, **ctx._entry.hints} if ctx._entry else ctx._engine.caching
+            written = {**written, **hints, **written}
         if ctx.private:
             written["cacheScope"] = "private"
     return written

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..protocol.errors import InvalidParams
 from .catalog import Completer, Entry, Page, visible
+from .methods import shorten
 from .uris import check_uri
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Registry:
             key = reference["uri"]
             entry = self.resourceTemplates.get(key) or self.resource(ctx, key)
         if not visible(ctx, entry):
-            raise InvalidParams(f"Unknown reference: {key if len(key) <= 200 else key[:200] + '...'}")
+            raise InvalidParams(f"Unknown reference: {shorten(key)}")
         return self.completions.get((key, argument))
 
     def page(self, ctx: Context, kind: str, cursor: Any, size: int | None) -> Page:

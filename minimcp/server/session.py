@@ -31,7 +31,6 @@ class Session:
     :ivar record: takes `(direction, message)` of what `send` sends, for the trace, or None.
     :ivar calls: the calls in flight by request id, for `notifications/cancelled`.
     :ivar listening: whether a client reads the session's own stream at this moment.
-    :ivar ends_with_server: whether `close` of the server ends it, though it has no id.
     :ivar watched: whether changes are passed on to it.
     """
 
@@ -48,7 +47,6 @@ class Session:
         self.uris: set[str] = set()
         self.calls: dict[Any, Any] = {}
         self.listening = False
-        self.ends_with_server = False
         self.watched = False
         self.used = time.monotonic()
         self.closed = False

@@ -38,14 +38,9 @@ class Template:
         # (literal before, variable name or "" for none, may hold slashes)
         self._parts: list[tuple[str, str, bool]] = []
         self._query: list[str] = []
-        rest, self._tail = template, ""
-        while True:
-            found = _EXPRESSION.search(rest)
-            if found is None:
-                self._tail = rest
-                break
-            self._add(rest[: found.start()], found.group(1))
-            rest = rest[found.end() :]
+        *pieces, self._tail = _EXPRESSION.split(template)
+        for before, expression in zip(pieces[::2], pieces[1::2]):
+            self._add(before, expression)
         if "{" in self._tail or "}" in self._tail:
             raise ValueError(f"URI template {template!r}: unbalanced braces")
         if self._query and self._tail:
@@ -109,20 +104,15 @@ class Template:
     def _value(raw: str, slashes: bool) -> str | None:
         if not slashes and "/" in raw:
             return None
-        value = unquote(raw, errors="strict") if _decodable(raw) else None
-        if value is None or "\0" in value:
+        try:
+            value = unquote(raw, errors="strict")
+        except UnicodeDecodeError:
+            return None
+        if "\0" in value:
             return None
         if not slashes and (value in (".", "..") or "/" in value or "\\" in value):
             return None
         return value
-
-
-def _decodable(raw: str) -> bool:
-    try:
-        unquote(raw, errors="strict")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def is_template(uri: str) -> bool:

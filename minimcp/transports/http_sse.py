@@ -44,7 +44,7 @@ class HttpSse(Generic[S]):
             raise Refused(503, "No further stream can be held open here", ("Retry-After", "10"))
         outbox = Outbox(event="message")
         session = self._app.engine.open_session(outbox.offer, principal=principal)
-        session.ends_with_server = True
+        self._app.engine.add_stream(session)
         session.transport = "sse"
         session.on_close.append(outbox.finish)
         id = secrets.token_urlsafe(24)
@@ -53,6 +53,7 @@ class HttpSse(Generic[S]):
 
         def on_close(ended: bool) -> None:
             leave()
+            self._app.engine.remove_stream(session)
             with self._lock:
                 self._sessions.pop(id, None)
             session.close()

@@ -232,7 +232,7 @@ def test_a_while_of_mixed_load_leaves_nothing_behind_T228(host: Any) -> None:
 
     assert sum(everyone(8, client)) >= 8
     pause, patience = threading.Event(), time.monotonic() + 10
-    while threading.active_count() > threads or _files() > files or server.engine._listeners:
+    while threading.active_count() > threads or _files() > files or server.engine._streams:
         assert time.monotonic() < patience, f"{threading.active_count() - threads} threads, {_files() - files} files"
         pause.wait(0.05)
     if seconds >= 30:

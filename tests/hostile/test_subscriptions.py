@@ -119,7 +119,7 @@ def test_listeners_dropped_at_once_leave_nothing_behind_T112(host: Any, gate: Ga
         response.close()
     del opened, response
     gc.collect()
-    _until(lambda: len(server.engine.bus._listeners) == listeners and not server.engine._listeners)
+    _until(lambda: len(server.engine.bus._listeners) == listeners and not server.engine._streams)
     _until(lambda: threading.active_count() <= threads and _files() <= files)
 
 
@@ -141,7 +141,7 @@ def test_a_subscriber_that_never_reads_holds_nobody_up_T113(host: Any, gate: Gat
             seen.add(eager.event()["params"]["uri"])
         http.alive()
         # What waits for the one that never reads is at most one entry for each thing it asked for.
-        assert all(len(listener._pending) <= 500 for listener in server.engine._listeners)
+        assert all(len(listener._pending) <= 500 for listener in server.engine._streams)
 
 
 def test_an_old_session_that_never_reads_holds_nobody_up_T113(host: Any, gate: Gate) -> None:
