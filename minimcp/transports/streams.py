@@ -44,6 +44,12 @@ def gone(environ: Environ) -> bool:
         return False
 
 
+def _held_lock() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 class Outbox:
     """The messages of one call or session, on their way to the one reader that sends them as server-sent events.
 
@@ -60,7 +66,8 @@ class Outbox:
         self.number = number
         self._event = event
         self._limit = limit
-        self._changed = threading.Condition()  # guards everything below
+        self._lock = threading.Lock()  # guards everything below
+        self._room = threading.Condition(self._lock)  # notified when a sender need not wait any more
         self._events: deque[tuple[int, bytes]] = deque()
         self._held = 0  # the bytes of _events
         # The numbers of the newest event and of the newest that was handed to a reader; 0 stands for none.
@@ -70,10 +77,8 @@ class Outbox:
         self.reply: Reply | None = None
         # The newest reader; those before it leave. A stream without a number has one, which need not attach.
         self._reader = 0
-        # Held until something has happened: to wait for one lock costs less than for a condition.
         self._begun = False
-        self._quiet = threading.Lock()
-        self._quiet.acquire()
+        self._signal = _held_lock()  # released when something has happened; waiting for it takes no other lock
         self._retry_ms: int | None = None
 
     def send(self, message: Reply) -> None:
@@ -82,28 +87,31 @@ class Outbox:
         :raises ValueError: when the message is not JSON.
         """
         data = encode(message)
-        with self._changed:
-            if self.number is None:
-                self._changed.wait_for(lambda: self.done or not self._full())
+        with self._lock:
+            if self.number is None and self._full():
+                self._room.wait_for(lambda: self.done or not self._full())
             self._append(data)
+        self._wake()
 
     def offer(self, message: Message) -> None:
         """Append a message that may be lost: it is dropped while the reader is far behind."""
         data = encode(message)
-        with self._changed:
+        with self._lock:
             if not self._full():
                 self._append(data)
+        self._wake()
 
     def finish(self, reply: Reply | None = None) -> None:
         """End the stream with the reply, if there is one; a waiting sender returns."""
-        with self._changed:
+        with self._lock:
             if self.done:
                 return
             self.reply = reply
             if reply is not None and self.number is not None:
                 self._append(encode(reply))
             self.done = True
-            self._wake()
+            self._room.notify_all()
+        self._wake()
 
     def _append(self, data: bytes) -> None:
         if self.done:
@@ -116,54 +124,62 @@ class Outbox:
         if self.number is not None:
             while len(self._events) > 1 and (len(self._events) > self._limit or self._held > _BYTES_LIMIT):
                 self._held -= len(self._events.popleft()[1])
-        self._wake()
 
     def _full(self) -> bool:
         return len(self._events) >= self._limit or self._held >= _BYTES_LIMIT
 
     def attach(self) -> int:
         """Begin to read: return the reader's number for `take` and `batches`, and make the reader before leave."""
-        with self._changed:
-            if self._reader:
-                self._wake()
+        with self._lock:
+            before = self._signal
+            # In this order: whoever sees the new signal sees that it must leave.
             self._reader += 1
+            self._signal = _held_lock()
             self._retry_ms = None
-            return self._reader
+            reader = self._reader
+        if reader > 1:
+            self._wake(before)
+        return reader
 
     def detach(self, retry_ms: int | None = None) -> None:
         """Make the reader leave without ending the stream, and tell it when to come back."""
-        with self._changed:
+        with self._lock:
             self._reader += 1
             self._retry_ms = retry_ms
-            self._wake()
+        self._wake()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until something has happened, and say whether it has."""
-        return self._begun or self._quiet.acquire(timeout=timeout_s)
+        return self._begun or self._signal.acquire(timeout=timeout_s)
 
-    def _wake(self) -> None:
-        if not self._begun:
-            self._begun = True
-            self._quiet.release()
-        self._changed.notify_all()
+    def _wake(self, signal: threading.Lock | None = None) -> None:
+        # Not under the lock, which the reader takes as soon as it wakes.
+        self._begun = True
+        try:
+            (signal or self._signal).release()
+        except RuntimeError:
+            pass  # It is released already.
 
     def only_reply(self, reader: int = 0) -> bool:
         """Say whether the stream has ended, with nothing before the reply."""
-        with self._changed:
+        with self._lock:
             before = self.newest if self.number is None or self.reply is None else self.newest - 1
             return self.done and before == 0 and reader == self._reader
 
     def take(self, after: int, timeout_s: float, reader: int = 0) -> tuple[list[tuple[int, bytes]], bool]:
         """Return the events after number `after`, and whether the reader must leave then."""
-        with self._changed:
-            if self.newest <= after and not self._over(reader):
-                self._changed.wait(timeout_s)
+        signal, until = self._signal, time.monotonic() + timeout_s
+        # Released before there was something new, the signal is waited for again.
+        while self.newest <= after and not self._over(reader):
+            if not signal.acquire(timeout=max(0.0, until - time.monotonic())):
+                break
+        with self._lock:
             events = [event for event in self._events if event[0] > after]
             if events:
                 self.delivered = max(self.delivered, events[-1][0])
                 if self.number is None:
                     if self._full():
-                        self._changed.notify_all()
+                        self._room.notify_all()
                     self._events.clear()
                     self._held = 0
             if reader != self._reader and self._retry_ms is not None:
