@@ -7,6 +7,9 @@ from typing import Any
 from ..engines.errors import MinimcpError
 from . import spec
 
+# The status of an HTTP response, and headers beside those that every response has.
+HttpAnswer = tuple[int, list[tuple[str, str]]]
+
 
 class ToolError(MinimcpError):
     """A failure that the model should read: raised by a tool, its text is a result with `isError`. Spec: FEAT-030"""
@@ -25,11 +28,11 @@ class McpError(MinimcpError):
 
     :param code: an application's own codes belong outside -32768 to -32000. Spec: BASE-060
     :param data: any JSON value with further detail.
-    :ivar http: the status and the extra headers with which it goes out over HTTP; None for those of its code.
+    :ivar http: the answer over HTTP that carries it; None for the status of its code.
     """
 
     code = spec.INTERNAL_ERROR
-    http: tuple[int, list[tuple[str, str]]] | None = None
+    http: HttpAnswer | None = None
 
     def __init__(self, message: str, data: Any = None, code: int | None = None) -> None:
         super().__init__(message)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar, Union
 
 from . import headers
-from .errors import McpError
+from .errors import HttpAnswer, McpError
 from .principal import Authenticated, Principal
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class ServedCall(Protocol):
     def streams(self) -> bool: ...
 
     @property
-    def http(self) -> tuple[int, Headers] | None: ...
+    def http(self) -> HttpAnswer | None: ...
 
     @property
     def ctx(self) -> ClosableContext | None: ...

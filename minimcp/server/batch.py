@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Optional, cast
 
 from ..protocol import headers, spec
-from ..protocol.errors import InvalidRequest, McpError
+from ..protocol.errors import HttpAnswer, InvalidRequest, McpError
 from .dispatcher import Call, Message, Send
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Batch:
 
     streams = False
     deadline: float | None = None
-    http: tuple[int, list[tuple[str, str]]] | None = None
+    http: HttpAnswer | None = None
 
     def __init__(self, calls: list[Call], refused: list[Message]) -> None:
         self.calls = calls

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..protocol import headers, wire
-from ..protocol.errors import Cancelled, InputRequired, InternalError, McpError, MethodNotFound
+from ..protocol.errors import Cancelled, HttpAnswer, InputRequired, InternalError, McpError, MethodNotFound
 from ..protocol.spec import Method
 from . import hooks
 
@@ -137,7 +137,7 @@ class Call:
         self.id = ctx.request_id
         self.ctx = ctx
         self.interactive = self.streams = self._dropped = False
-        self.http: tuple[int, list[tuple[str, str]]] | None = None
+        self.http: HttpAnswer | None = None
         self._around = engine.around_request
         self._problem: Exception | None = None
         self._handler = handler

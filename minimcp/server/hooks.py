@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..protocol import wire
-from ..protocol.errors import InternalError, McpError
+from ..protocol.errors import HttpAnswer, InternalError, McpError
 
 if TYPE_CHECKING:
     from ..protocol.principal import Principal
@@ -67,7 +67,7 @@ class Outcome:
         self.ctx = ctx
         self.request = request
         self.reply: Message | None = None
-        self.http: tuple[int, list[tuple[str, str]]] | None = None
+        self.http: HttpAnswer | None = None
         self.duration_s = 0.0
         self._started = time.monotonic()
 
@@ -76,7 +76,7 @@ class Outcome:
         """The error of the reply, `{"code", "message", "data"?}`, or None; a tool that failed has a result."""
         return self.reply.get("error") if self.reply is not None else None
 
-    def _end(self, reply: Message | None, http: tuple[int, list[tuple[str, str]]] | None) -> None:
+    def _end(self, reply: Message | None, http: HttpAnswer | None) -> None:
         self.reply, self.http = reply, http
         self.duration_s = time.monotonic() - self._started
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..protocol import spec, wire
+from ..protocol.errors import HttpAnswer
 from ..protocol.served import Environ, Headers, Reply, Response
 from .origin import Refused
 from .streams import EventStream
@@ -88,9 +89,7 @@ def respond(status: int, body: bytes = b"", extra: Headers | None = None) -> Res
     return status, fields + extra if extra else fields, [body] if body else []
 
 
-def respond_with_reply(
-    reply: Reply | None, http: tuple[int, Headers] | None = None, status: int | None = None
-) -> Response:
+def respond_with_reply(reply: Reply | None, http: HttpAnswer | None = None, status: int | None = None) -> Response:
     """Build the response that carries a reply; a cancelled call has none and is only accepted.
 
     :param http: the status and headers of an error that has its own.

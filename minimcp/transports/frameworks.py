@@ -12,6 +12,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.errors import InvalidRequest
@@ -47,8 +48,13 @@ def flask_view(app: HttpApp[Any]) -> Callable[..., Any]:
         def around_call(ctx: Any) -> Any:
             return ExitStack() if threading.get_ident() == thread else _flask_context(flask_app, held)
 
-        environ = {**request.environ, "wsgi.input": _FrameworkBody(_flask_body), "minimcp.around_call": around_call}
-        environ["minimcp.host_checked"] = current_app.config.get("TRUSTED_HOSTS") is not None
+        # Read by the app once the body's length is known not to be too large.
+        environ = {
+            **request.environ,
+            "wsgi.input": SimpleNamespace(read=_flask_body),
+            "minimcp.around_call": around_call,
+            "minimcp.host_checked": current_app.config.get("TRUSTED_HOSTS") is not None,
+        }
         status, headers, body = _call(app, environ, request.script_root + request.path, rest)
         response = Response(body, status, headers, direct_passthrough=not isinstance(body, list))
         if body == []:
@@ -147,7 +153,7 @@ def _django_environ(request: Any) -> Environ:
     environ = {
         **request.META,
         "django.request": request,
-        "wsgi.input": _FrameworkBody(lambda size: _django_body(request, size)),
+        "wsgi.input": SimpleNamespace(read=lambda size: _django_body(request, size)),
     }
     user = getattr(request, "user", None)
     if user is not None:
@@ -213,13 +219,6 @@ def _login_required() -> bool:
     wanted = getattr(middleware, "LoginRequiredMiddleware", ())
     found = [import_string(path) for path in settings.MIDDLEWARE]
     return any(isinstance(each, type) and issubclass(each, wanted) for each in found)
-
-
-class _FrameworkBody:
-    """A `wsgi.input` that reads the body as the framework has it, once its length is known not to be too large."""
-
-    def __init__(self, read: Callable[[int], bytes]) -> None:
-        self.read = read
 
 
 def _call(app: HttpApp[Any], environ: Environ, path: str, rest: str) -> tuple[str, Headers, Iterable[bytes]]:

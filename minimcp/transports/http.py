@@ -72,6 +72,8 @@ class HttpApp(Generic[S]):
                 status, fields, body = self._route(environ)(environ)
             except McpError as problem:
                 status, fields, body = self.refuse(environ, None, problem)
+            except SessionNotFound as problem:
+                status, fields, body = self.refuse(environ, None, Refused(404, str(problem)))
             except TooManySessions as problem:
                 status, fields, body = self.refuse(environ, None, Refused(503, str(problem), ("Retry-After", "10")))
             if "HTTP_ORIGIN" in environ:

@@ -44,9 +44,9 @@ class HttpSse(Generic[S]):
             raise Refused(503, "No further stream can be held open here", ("Retry-After", "10"))
         outbox = Outbox(event="message")
         session = self._app.engine.open_session(outbox.offer, principal=principal)
-        self._app.engine.add_stream(session)
         session.transport = "sse"
         session.on_close.append(outbox.finish)
+        self._app.engine.add_stream(session)
         id = secrets.token_urlsafe(24)
         with self._lock:
             self._sessions[id] = session, outbox, principal

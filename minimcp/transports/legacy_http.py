@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from ..engines.fork import PerProcess
 from ..protocol import headers, spec, sse
-from ..protocol.errors import InvalidParams, InvalidRequest, SessionNotFound
+from ..protocol.errors import InvalidParams, InvalidRequest
 from ..protocol.principal import Principal
 from ..protocol.served import Environ, Headers, Reply, Response, S, ServedCall, ServedSession
 from .bodies import accepts, respond, respond_with_events, respond_with_reply
@@ -200,7 +200,7 @@ class LegacyHttp(Generic[S]):
         principal = self._app.authenticate(environ)
         if "stream" not in accepts(environ):
             raise Refused(406, "Accept must allow text/event-stream")
-        session = self._known_or_404(environ, principal)
+        session = self._known(environ, principal)
         streams = self._streams_of(session)
         stream, after = streams.position(environ.get("HTTP_LAST_EVENT_ID"))
         if stream is not streams.standing:
@@ -224,14 +224,8 @@ class LegacyHttp(Generic[S]):
         """End a session. Spec: TRN-150"""
         if not environ.get("HTTP_MCP_SESSION_ID"):
             raise Refused(405, "DELETE needs an Mcp-Session-Id", ("Allow", "POST"))
-        self._app.engine.close_session(self._known_or_404(environ, self._app.authenticate(environ)))
+        self._app.engine.close_session(self._known(environ, self._app.authenticate(environ)))
         return respond(204)
-
-    def _known_or_404(self, environ: Environ, principal: Principal | None) -> S:
-        try:
-            return self._known(environ, principal)
-        except SessionNotFound as problem:
-            raise Refused(404, str(problem)) from None
 
 
 def _polls(session: ServedSession) -> bool:

@@ -22,7 +22,7 @@ from typing import Any, Generic
 from ..protocol import wire
 from ..protocol.errors import InternalError, InvalidRequest, McpError
 from ..protocol.lines import LineSplitter
-from ..protocol.served import S, Served
+from ..protocol.served import Reply, S, Served, ServedCall
 from ..protocol.wire import encode
 from .workers import Workers
 
@@ -119,7 +119,7 @@ class StdioLoop(Generic[S]):
         self._listeners = Workers(int(self._limits["streams"]))
         self._ended = threading.Event()
         # Calls whose answer is not written yet. The session forgets a call before, since its id may be used again then.
-        self._unanswered: set[Any] = set()
+        self._unanswered: set[ServedCall] = set()
         self._turn_lock = threading.Lock()  # guards _turn, _busy, and _inside when it is cleared
         self._turn = 0  # the number of the thread that may read
         self._busy = 0  # the number of former readers that are still inside a handler
@@ -157,10 +157,7 @@ class StdioLoop(Generic[S]):
             self._seen += 1
             if not self._watching.is_set():
                 self._watching.set()
-            try:
-                self._take(line)
-            except OSError:
-                self._hang_up()
+            self._take(line)
             with self._turn_lock:
                 if self._turn != turn:
                     self._busy -= 1
@@ -210,11 +207,11 @@ class StdioLoop(Generic[S]):
             message = wire.loads(line, int(self._limits["depth"]), int(self._limits["elements"]))
             call = self._engine.call(message, session=self._session)
         except McpError as problem:
-            self._write(self._engine.refuse(message, problem))
+            self._send(self._engine.refuse(message, problem))
             return
         except Exception:
             log.exception("a message could not be taken")
-            self._write(wire.error(wire.readable_id(message), InternalError("Internal error")))
+            self._send(wire.error(wire.readable_id(message), InternalError("Internal error")))
             return
         if call is None:
             return
@@ -233,47 +230,32 @@ class StdioLoop(Generic[S]):
             return
         workers = self._listeners if call.streams else self._workers
         try:
-            workers.submit(lambda: self._answer_apart(call))
+            workers.submit(lambda: self._answer(call))
         except RuntimeError:
             self._session.remove_call(call)
             self._unanswered.discard(call)
-            self._write(wire.error(call.id, InternalError("No thread is free; try again")))
+            self._send(wire.error(call.id, InternalError("No thread is free; try again")))
 
-    def _answer(self, call: Any) -> None:
+    def _answer(self, call: ServedCall) -> None:
         try:
             try:
                 reply = call.run(self._send)
             finally:
                 self._session.remove_call(call)
             if reply is not None:
-                self._write(reply)
+                self._send(reply)
         finally:
             self._unanswered.discard(call)
 
-    def _answer_apart(self, call: Any) -> None:
-        """Answer on a worker."""
-        try:
-            self._answer(call)
-        except OSError:
-            self._hang_up()
-
-    def _send(self, message: Any) -> None:
-        """Write a message of a handler; when the client has gone, the loop ends and the handler is not told."""
-        try:
-            self._write(message)
-        except OSError:
-            self._hang_up()
-
-    def _write(self, message: Any) -> None:
+    def _send(self, message: Reply) -> None:
+        """Write a message; when the client has gone, the loop ends, and running handlers are told."""
         data = memoryview(encode(message) + b"\n")
-        with self._write_lock:
-            while data:
-                data = data[os.write(self._fd_out, data) :]
-
-    def _hang_up(self) -> None:
-        """Stop serving a client that no longer reads; running handlers are told."""
-        self._ended.set()
-        self._session.close()
+        try:
+            with self._write_lock:
+                while data:
+                    data = data[os.write(self._fd_out, data) :]
+        except OSError:
+            self.close()
 
 
 def _read_lines(fd: int, limit: int) -> Iterator[bytes | None]:

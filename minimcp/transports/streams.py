@@ -122,14 +122,11 @@ class Outbox:
         self._events.append((self.newest, event))
         self._held += len(event)
         if self.number is not None:
-            while len(self._events) > 1 and self._overfull():
+            while len(self._events) > 1 and (len(self._events) > self._limit or self._held > _BYTES_LIMIT):
                 self._held -= len(self._events.popleft()[1])
 
     def _full(self) -> bool:
         return len(self._events) >= self._limit or self._held >= _BYTES_LIMIT
-
-    def _overfull(self) -> bool:
-        return len(self._events) > self._limit or self._held > _BYTES_LIMIT
 
     def attach(self) -> int:
         """Begin to read: return the reader's number for `take` and `batches`, and make the reader before leave."""
