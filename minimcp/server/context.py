@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -199,6 +198,8 @@ class Context(RequestContext):
 
         :param strategy: carries its questions; by default the way that was chosen for this request.
         """
+        import copy
+
         later = copy.copy(self)
         later._finished, later._error, later._asked, later._on_cancel = False, None, 0, ()
         later._strategy = strategy or self._strategy
