@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Optional
 
 LEGACY_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSIONS = ("2026-07-28",)
@@ -46,7 +46,7 @@ HTTP_STATUS = {
 }
 
 
-class Method:
+class Method(NamedTuple):
     """Facts of one method; an era or an extension of a server is a dict of these, by the method's name.
 
     :ivar handler: `f(ctx, params) -> result` on a server; one that `streams` is a generator of what it emits.
@@ -59,30 +59,14 @@ class Method:
     :ivar before_handshake: whether a legacy client may send it before `initialize`. Spec: BASE-117
     """
 
-    def __init__(
-        self,
-        handler: Callable[..., Any] | None = None,
-        capability: str | None = None,
-        name_param: str | None = None,
-        *,
-        may_ask: bool = False,
-        cacheable: bool = False,
-        streams: bool = False,
-        interactive: bool = False,
-        before_handshake: bool = False,
-    ) -> None:
-        self.handler = handler
-        self.capability = capability
-        self.name_param = name_param
-        self.may_ask = may_ask
-        self.cacheable = cacheable
-        self.streams = streams
-        self.interactive = interactive
-        self.before_handshake = before_handshake
-
-    def replace(self, **changes: Any) -> Method:
-        """Return a copy with other members."""
-        return Method(**{**vars(self), **changes})
+    handler: Optional[Callable[..., Any]] = None
+    capability: Optional[str] = None
+    name_param: Optional[str] = None
+    may_ask: bool = False
+    cacheable: bool = False
+    streams: bool = False
+    interactive: bool = False
+    before_handshake: bool = False
 
 
 # Both ends read these; a server puts its handlers into them.

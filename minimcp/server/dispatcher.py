@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..protocol import headers, wire
 from ..protocol.errors import Cancelled, HttpAnswer, InputRequired, InternalError, McpError, MethodNotFound
@@ -34,7 +34,7 @@ def _no_stream(retry_ms: int | None = None) -> None:
     """Stands in for `close_stream` where there is no stream that a client could come back to."""
 
 
-class Era:
+class Era(NamedTuple):
     """A method table and the envelope around it.
 
     :ivar methods: the rows that exist in this era, by the method's name.
@@ -46,28 +46,15 @@ class Era:
     :ivar strategy: `f(ctx) -> Strategy` returns the way in which a handler asks the client.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        versions: Sequence[str],
-        methods: dict[str, Method],
-        notifications: dict[str, Callable[..., None]],
-        read_envelope: Callable[..., None],
-        write_envelope: Callable[..., Message],
-        write_error: Callable[..., McpError],
-        bad_arguments: Callable[..., Message],
-        strategy: Callable[..., Any],
-    ) -> None:
-        self.name = name
-        self.versions = versions
-        self.methods = methods
-        self.notifications = notifications
-        self.read_envelope = read_envelope
-        self.write_envelope = write_envelope
-        self.write_error = write_error
-        self.bad_arguments = bad_arguments
-        self.strategy = strategy
+    name: str
+    versions: Sequence[str]
+    methods: dict[str, Method]
+    notifications: dict[str, Callable[..., None]]
+    read_envelope: Callable[..., None]
+    write_envelope: Callable[..., Message]
+    write_error: Callable[..., McpError]
+    bad_arguments: Callable[..., Message]
+    strategy: Callable[..., Any]
 
 
 class RequestContext:

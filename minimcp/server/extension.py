@@ -35,10 +35,10 @@ def install(engine: Engine, extension: Extension) -> None:
     for era in getattr(extension, "eras", ("modern",)):
         for method, row in getattr(extension, "methods", {}).items():
             if not isinstance(row, spec.Method):
-                row = spec.METHODS.get(method, spec.Method()).replace(handler=row)
+                row = spec.METHODS.get(method, spec.Method())._replace(handler=row)
             if row.streams and row.handler is not None and method not in spec.METHODS:
-                row = row.replace(handler=_bounded(row.handler))
-            engine.methods[era][method] = row.replace(interactive=True)
+                row = row._replace(handler=_bounded(row.handler))
+            engine.methods[era][method] = row._replace(interactive=True)
         for method, handler in getattr(extension, "notifications", {}).items():
             engine.notifications[era][method] = _logged(method, handler)
     engine.result_types.update(dict.fromkeys(getattr(extension, "result_types", ()), extension.identifier))

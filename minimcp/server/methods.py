@@ -120,7 +120,7 @@ def shorten(text: str) -> str:
 
 def rows(handlers: dict[str, Callable[[Context, Params], Any]]) -> dict[str, spec.Method]:
     """Put handlers into the rows of their methods."""
-    return {method: spec.METHODS[method].replace(handler=handler) for method, handler in handlers.items()}
+    return {method: spec.METHODS[method]._replace(handler=handler) for method, handler in handlers.items()}
 
 
 METHODS = rows(
