@@ -23,6 +23,8 @@ PING: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 def token(request: AuthRequest) -> Principal | str | None:
     """Read `Bearer <user>`; `Bearer broken` breaks the function, and no token is refused."""
     user = request.token
+    if request.header("X-Nobody"):
+        return None
     if request.scheme != "bearer":
         raise Unauthorized("A token is needed", CHALLENGE)
     if user == "broken":
@@ -36,7 +38,7 @@ def token(request: AuthRequest) -> Principal | str | None:
 
 @pytest.fixture
 def server() -> Server:
-    server = Server("s", auth=token, secret="x" * 16)
+    server = Server("s", auth=[token, "public"], secret="x" * 16)
 
     @server.tool
     def who(ctx: Context) -> dict:
@@ -102,7 +104,9 @@ def test_an_unauthenticated_request_with_broken_json_is_refused_for_its_caller(s
 
 def call(server: Server, message: Any, user: str) -> Any:
     return Client(server.wsgi).post(
-        "/mcp", data=json.dumps(message), headers=http_headers(message, Authorization=f"Bearer {user}")
+        "/mcp",
+        data=json.dumps(message),
+        headers=http_headers(message, **({"Authorization": f"Bearer {user}"} if user else {"X-Nobody": "1"})),
     )
 
 
@@ -173,10 +177,11 @@ def test_a_session_belongs_to_the_key_of_its_caller_also_where_it_is_restored(se
     params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
     message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
     headers["Mcp-Session-Id"] = client.post("/mcp", data=json.dumps(message), headers=headers).headers["Mcp-Session-Id"]
-    elsewhere = Client(Server("s", auth=token, secret="x" * 16).wsgi)
+    elsewhere = Client(Server("s", auth=[token, "public"], secret="x" * 16).wsgi)
     for each in (client, elsewhere):
         for user, status in (("bob", 404), ("far", 404), ("", 404), ("ann", 200)):
-            headers["Authorization"] = f"Bearer {user}"
+            headers = {name: value for name, value in headers.items() if name not in ("Authorization", "X-Nobody")}
+            headers.update({"Authorization": f"Bearer {user}"} if user else {"X-Nobody": "1"})
             assert each.post("/mcp", data=json.dumps(PING), headers=headers).status_code == status
     # Whoever holds the id can read it.
     assert "ann" not in json.dumps(server.engine.sealer.unseal("session", headers["Mcp-Session-Id"]))

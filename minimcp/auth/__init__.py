@@ -9,15 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 _MODULES = {
-    "AuthRequest": "request",
-    "Verifier": "request",
+    "AuthRequest": "verifier",
+    "Verifier": "verifier",
 }
 
 __all__ = list(_MODULES)
 
 if TYPE_CHECKING:
-    from .request import AuthRequest as AuthRequest
-    from .request import Verifier as Verifier
+    from .verifier import AuthRequest as AuthRequest
+    from .verifier import Verifier as Verifier
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ..protocol.errors import Forbidden, InvalidRequest, McpError, Unauthorized
 from ..protocol.principal import Authenticated, Principal, as_principal
-from .request import Auth, AuthRequest, Environ, PublicAddress
+from .verifier import Auth, AuthRequest, Environ, PublicAddress
 
 log = logging.getLogger("minimcp")
 
@@ -35,12 +35,15 @@ class Unavailable(McpError):
 class ProtectedServer:
     """Finds the caller of each request, refuses those without one, and says where tokens come from.
 
-    :param auth: a verifier, a function `f(AuthRequest)`, or a list of them.
+    :param auth: a verifier, a function `f(AuthRequest)`, or a list of them; "public" in it lets those call too who have
+        no credential.
     :param public_url: see `PublicAddress`, also for `trusted_proxy`.
     """
 
     def __init__(self, auth: Auth, public_url: str | None = None, trusted_proxy: str | Collection[str] = ()) -> None:
         verifiers = list(auth) if isinstance(auth, (list, tuple)) else [auth]
+        self._anonymous = "public" in verifiers
+        verifiers = [each for each in verifiers if each != "public"]
         if not verifiers:
             raise ValueError('auth= is an empty list: name a verifier, or write auth="public" for an open server')
         self.address = PublicAddress(public_url, trusted_proxy)
@@ -50,8 +53,8 @@ class ProtectedServer:
         self.issuers = _union(verifiers, "issuers")
         self.schemes = _union(verifiers, "schemes") or ("Bearer",)
 
-    def principal(self, environ: Environ) -> Principal:
-        """Return the caller of a request.
+    def principal(self, environ: Environ) -> Principal | None:
+        """Return the caller of a request; None for one without a credential, where these may call.
 
         :raises Unauthorized: when nobody is recognized; its challenge says how to become somebody.
         :raises Forbidden: when the caller lacks a scope that every request needs.
@@ -75,6 +78,8 @@ class ProtectedServer:
                 return found
         if "HTTP_AUTHORIZATION" in environ:
             raise self._refused(environ, Unauthorized("The credential is not valid here"), "invalid_token")
+        if self._anonymous:
+            return None
         raise self._refused(environ, Unauthorized("Authentication is required"), "")
 
     def insufficient(self, environ: Environ, scopes: Collection[str]) -> Forbidden:

@@ -15,7 +15,7 @@ from .extension import install
 from .registration import Registration
 
 if TYPE_CHECKING:
-    from ..auth.request import Auth
+    from ..auth.verifier import Auth
     from ..engines.http_server.wsgi_server import WsgiServer
     from ..engines.trace import Trace
     from ..protocol import types

@@ -17,7 +17,16 @@ from ..protocol import headers, sse, wire
 from ..protocol.errors import InternalError, McpError, SessionNotFound, TooManySessions, Unauthorized
 from ..protocol.principal import Principal, as_principal
 from ..protocol.served import Environ, Handler, Headers, Message, Reply, Response, S, Send, Served, ServedCall
-from .bodies import accepts, is_browser, read_message, reason, respond, respond_with_page, respond_with_events, respond_with_reply
+from .bodies import (
+    accepts,
+    is_browser,
+    read_message,
+    reason,
+    respond,
+    respond_with_events,
+    respond_with_page,
+    respond_with_reply,
+)
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
 from .origin import OriginCheck, Refused
@@ -204,8 +213,8 @@ class HttpApp(Generic[S]):
 
         :raises McpError: when the request is refused.
         """
-        auth = self.engine.auth
-        principal = as_principal(environ.get("REMOTE_USER")) if auth is None else auth.principal(environ)
+        auth, user = self.engine.auth, environ.get("REMOTE_USER")
+        principal = auth.principal(environ) if auth is not None else as_principal(user) if user else None
         if principal is None and environ.get("minimcp.login_required"):
             raise Unauthorized("Authentication is required here")
         return principal

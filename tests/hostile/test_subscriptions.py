@@ -204,7 +204,9 @@ def test_at_shutdown_each_listen_gets_its_result_T115(host: Any, gate: Gate) -> 
 
 
 def test_a_resource_one_may_not_read_looks_like_none_T116(host: Any) -> None:
-    server = Server("secrets", "1", auth=lambda request: request.header("X-User"), limits={"keepalive_s": 0.2})
+    server = Server(
+        "secrets", "1", auth=[lambda request: request.header("X-User"), "public"], limits={"keepalive_s": 0.2}
+    )
 
     @server.tool
     def add(a: int, b: int) -> int:

@@ -53,8 +53,8 @@ class AuthRequest:
 class Verifier(Protocol):
     """An object that finds the caller of a request.
 
-    Optional attributes say more to clients: `schemes`, the schemes of its challenge (by default ("Bearer",)),
-    `scopes`, those that every request needs, and `issuers`, the URLs of the authorization servers whose tokens it takes.
+    Optional attributes say more to clients: `schemes`, the schemes of its challenge (by default ("Bearer",)), `scopes`,
+    those that every request needs, and `issuers`, the URLs of the authorization servers whose tokens it takes.
     """
 
     def verify(self, request: AuthRequest) -> Authenticated:
