@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 _MODULES = {
     "AuthRequest": "verifier",
+    "Keys": "keys",
     "Verifier": "verifier",
 }
 
 __all__ = list(_MODULES)
 
 if TYPE_CHECKING:
+    from .keys import Keys as Keys
     from .verifier import AuthRequest as AuthRequest
     from .verifier import Verifier as Verifier
 

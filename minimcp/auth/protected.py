@@ -76,7 +76,7 @@ class ProtectedServer:
                 if not needed <= set(found.scopes):
                     raise self.insufficient(environ, sorted(needed))
                 return found
-        if "HTTP_AUTHORIZATION" in environ:
+        if "HTTP_AUTHORIZATION" in environ or "HTTP_X_API_KEY" in environ:
             raise self._refused(environ, Unauthorized("The credential is not valid here"), "invalid_token")
         if self._anonymous:
             return None
