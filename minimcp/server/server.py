@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from ..protocol.errors import McpError
@@ -47,6 +47,9 @@ class Server(Registration):
         that none of them knows is refused. "public" lets everybody call. Default: the user whom the surrounding
         application names (REMOTE_USER).
     :param public_url: the URL of the endpoint as its callers see it, such as "https://tools.example/mcp".
+    :param implied_scopes: `{scope: narrower scopes}`: what a broader scope includes. Spec: AUTH-097
+    :param on_denied: "hide" lets what a caller may not use look unknown; "challenge" names the scopes, where only these
+        are missing.
     :param trusted_proxy: addresses or networks of proxies whose `X-Forwarded-*` headers count.
     :param around_call: `f(ctx)` makes a context manager in which every handler runs; exceptions pass through it.
     :param around_request: `f(outcome)` makes a context manager around every request, refused ones too. At its end
@@ -79,6 +82,8 @@ class Server(Registration):
         auth: Auth | None = None,
         public_url: str | None = None,
         trusted_proxy: str | Collection[str] = (),
+        implied_scopes: Mapping[str, Collection[str]] | None = None,
+        on_denied: Literal["hide", "challenge"] = "hide",
         around_call: Callable[[Context], AbstractContextManager[Any]] | None = None,
         around_request: AroundRequest | None = None,
         strategy: Choose | None = None,
@@ -103,7 +108,10 @@ class Server(Registration):
         elif auth is not None:
             from ..auth.protected import ProtectedServer
 
-            engine.auth = ProtectedServer(auth, public_url, trusted_proxy)
+            engine.auth = ProtectedServer(auth, public_url, trusted_proxy, implied_scopes)
+        if on_denied not in ("hide", "challenge"):
+            raise ValueError(f'on_denied= is "hide" or "challenge", not {on_denied!r}')
+        engine.on_denied = on_denied
         engine.around_call = around_call
         engine.around_request = around_request
         engine.strategy = strategy
