@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .context import Context
     from .extension import Extension
     from .hooks import AroundRequest
+    from .sanitize import Sanitizer
     from .seal import Secret
     from .session import Session
 
@@ -61,6 +62,7 @@ class Server(Registration):
     :param bus: publishes changes, for instance to other processes; default: to this process alone.
     :param catalog: answers in place of `registry`, which the decorators fill, when clients list, call, get and read.
     :param policy: `f(ctx, entry)` decides, beside each entry's own `allow`, who sees and may use an entry.
+    :param sanitize: filters what leaves: sizes, hidden characters and secrets, see `Sanitizer`.
     :param trace: True, a path, a file or a callable that takes every message; see `minimcp.engines.trace`.
     :param debug: tell clients what exception a handler raised; never on a server that others can reach.
     """
@@ -93,6 +95,7 @@ class Server(Registration):
         bus: Bus | None = None,
         catalog: Catalog | None = None,
         policy: Policy | None = None,
+        sanitize: Sanitizer | None = None,
         trace: Trace | None = None,
         debug: bool = False,
     ) -> None:
@@ -125,6 +128,10 @@ class Server(Registration):
             engine.catalog = catalog
         self._lock = threading.Lock()  # guards _wsgi
         self._wsgi: HttpApp[Session] | None = None
+        if sanitize is not None:
+            from .sanitize import Sanitizing
+
+            Sanitizing(engine, sanitize)
         if trace:
             from .tracing import Tracing
 
