@@ -40,8 +40,8 @@ class Sandbox:
     """The bounds of a server's process: `Client(command, sandbox=Sandbox(memory="512M", network="none"))`.
 
     The limits hold for each process of the server; no program that it starts gets more privileges than it has. With
-    `read_only`, `writable` or `network` the server sees a file system of its own: the folders of programs, an empty /tmp
-    and home, and these paths alone, which needs bubblewrap (`bwrap`) on Linux.
+    `read_only`, `writable` or `network` the server sees a file system of its own: the folders of programs, an empty
+    /tmp, and these paths alone, which needs bubblewrap (`bwrap`) on Linux.
 
     :param cpu_s: seconds of processor time.
     :param memory: bytes of address space, such as 536870912 or "512M".
@@ -79,8 +79,8 @@ class Sandbox:
                 raise ValueError(f"A limit of a sandbox is a number above zero, not {value!r} ({name})")
         if network not in (None, "none", "host"):
             raise ValueError(f'network= is "none" or "host", not {network!r}')
-        for option, value in (("read_only", read_only), ("writable", writable)):
-            if isinstance(value, (str, os.PathLike)):
+        for option, paths in (("read_only", read_only), ("writable", writable)):
+            if isinstance(paths, (str, os.PathLike)):
                 raise ValueError(f"{option}= is a list of paths")
         self._own_files = read_only is not None or writable is not None or network is not None
         self._read_only = [os.path.abspath(path) for path in read_only or ()]
@@ -119,9 +119,7 @@ class Sandbox:
         :raises ValueError: otherwise.
         """
         if os.name != "posix":
-            raise ValueError(
-                "A sandbox needs Linux or another POSIX system; start the server without one, or elsewhere"
-            )
+            raise ValueError("A sandbox needs a POSIX system such as Linux: start the server there, or without one")
         if self._own_files and (sys.platform != "linux" or shutil.which("bwrap") is None):
             raise ValueError(
                 "read_only=, writable= and network= need bubblewrap, which is not installed: install bwrap, or give the "
