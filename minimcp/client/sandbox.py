@@ -1,4 +1,4 @@
-"""Sandboxes of servers that a client starts: limits of the system, and, by bubblewrap, files and a network of their own.
+"""Sandboxes of servers that a client starts: limits of the system, and files and a network of their own.
 
 Asked for and not available, a sandbox is refused: it is never left out silently.
 """
@@ -32,6 +32,9 @@ for name, value in limits.items():
     resource.setrlimit(number, (value, value))
 if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(38, 1, 0, 0, 0):
     sys.exit("no_new_privs could not be set")
+if "RLIMIT_FSIZE" in limits:
+    # Python would keep a module that was cut off at the limit, and fail to load it ever after.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 os.execvpe(command[0], command, os.environ)
 """
 
@@ -119,11 +122,10 @@ class Sandbox:
         :raises ValueError: otherwise.
         """
         if os.name != "posix":
-            raise ValueError("A sandbox needs a POSIX system such as Linux: start the server there, or without one")
+            raise ValueError("A sandbox needs a POSIX system such as Linux; start the server without one here")
         if self._own_files and (sys.platform != "linux" or shutil.which("bwrap") is None):
             raise ValueError(
-                "read_only=, writable= and network= need bubblewrap, which is not installed: install bwrap, or give the "
-                "server limits alone"
+                "read_only=, writable= and network= need bubblewrap, which is not installed: install bwrap, or use limits"
             )
         for path in self._read_only + self._writable:
             if not os.path.exists(path):
