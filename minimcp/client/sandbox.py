@@ -125,7 +125,7 @@ class Sandbox:
             raise ValueError("A sandbox needs a POSIX system such as Linux; start the server without one here")
         if self._own_files and (sys.platform != "linux" or shutil.which("bwrap") is None):
             raise ValueError(
-                "read_only=, writable= and network= need bubblewrap, which is not installed: install bwrap, or use limits"
+                "read_only=, writable= and network= need bubblewrap, which is not installed: install bwrap"
             )
         for path in self._read_only + self._writable:
             if not os.path.exists(path):
