@@ -141,7 +141,7 @@ def test_an_event_of_several_mebibytes_arrives_whole():
         assert len(linked.call()[-1]["result"]["text"]) == 5_000_000
 
 
-@pytest.mark.parametrize("id", [2, "1", 1.0, True, None])
+@pytest.mark.parametrize("id", [2, "2", "01", "1.0", 1.0, True, None])
 def test_a_response_that_is_not_ours_completes_nothing(id):
     with Linked(lambda request, peer: peer.stream().event(result(id)).event(result(mine=True)).end()) as linked:
         assert linked.call() == [result(mine=True)]

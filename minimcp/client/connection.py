@@ -74,6 +74,7 @@ class Connection:
         self.peer: Peer | None = None
         self._negotiate = negotiate
         self._opening = threading.RLock()  # held while opening, so that others wait for the outcome; guards peer
+        self._losing = threading.Lock()  # guards transport and lost, so that a loss counts for its own transport only
         self._ids = itertools.count(1)
         self._capabilities: dict[bool, Message] = {}
         # No lock guards these three: single operations of a dict or set, which are atomic.
@@ -114,14 +115,15 @@ class Connection:
             return self.ready()
 
     def use(self, make: Callable[[], Transport]) -> None:
-        """Open a transport in place of the one in use, if any."""
+        """Open a transport in place of the one in use, if any; the loss of that one is forgotten."""
         self.transport.close()
         transport = make()
         record = self.settings.record
         transport.record = record and record.bind(transport.kind)
         transport.on_message = self.inbox.put
         transport.on_lost = lambda error: self._lose(transport, error)
-        self.transport = transport
+        with self._losing:
+            self.transport, self.lost = transport, None
         transport.open(self.settings.own_timeout_s)
 
     def adopt(self, transport: Transport, peer: Peer, newest_id: int) -> None:
@@ -134,10 +136,12 @@ class Connection:
         self.peer = peer
 
     def _lose(self, transport: Transport, error: ClientError) -> None:
-        if transport is self.transport and not self.closed:
+        with self._losing:
+            if transport is not self.transport or self.closed:
+                return
             self.lost = error
-            for listener in list(self.listeners):
-                listener.fail(error)
+        for listener in list(self.listeners):
+            listener.fail(error)
 
     def capabilities(self, legacy: bool) -> Message:
         """Return the capabilities that this client declares."""

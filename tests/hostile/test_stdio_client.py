@@ -161,7 +161,8 @@ def test_what_is_no_message_is_skipped_and_logged_T201(caplog: pytest.LogCapture
 id = hear()["id"]
 os.write(1, b"Welcome to the server!\\n\\n   \\r\\n\\xff\\xfe not text\\n")
 os.write(1, b'[1, 2\\n42\\nnull\\n"text"\\n[]\\n[[]]\\n{}\\n')
-os.write(1, b'{"jsonrpc":"2.0","id":1,"result":{"a":1,"a":2}}\\n{"jsonrpc":"2.0","id":1,"result":NaN}\\n')
+os.write(1, b'{"jsonrpc":"2.0","id":7,"result":{"a":1,"a":2}}\\n{"jsonrpc":"2.0","method":"x","params":NaN}\\n')
+os.write(1, b"{'level': 'info', 'message': 'started', 'id': 1}\\n" + b'{"level": "info", "id": 1, "took": NaN}\\n')
 os.write(1, b"[" * 5000 + b"\\n")
 half = json.dumps({"jsonrpc": "2.0", "id": id, "result": {"text": "a\\u2028b"}}, ensure_ascii=False).encode()
 for at in range(len(half)):
