@@ -107,8 +107,9 @@ def negotiate(conn: Connection) -> Peer:
                 break
             log.info("no Streamable HTTP here: %s", problem)
     first, *others = reasons
-    later = [text for text in dict.fromkeys(map(str, others)) if text != str(first)]
-    first.args = ("; then: ".join([str(first), *later]),)
+    # A process that ends twice may say the same with another date.
+    more = [str(other) for other in others if type(other) is not type(first) or not isinstance(first, ConnectionLost)]
+    first.args = ("; then: ".join(dict.fromkeys([str(first), *more])),)
     raise first
 
 
