@@ -273,6 +273,37 @@ def test_a_modern_stream_that_breaks_is_lost_and_not_resumed():
     assert [request.method for request in server.requests] == ["POST", "POST"]
 
 
+READS = {
+    "tools/list": lambda client: client.list_tools(),
+    "resources/read": lambda client: client.read_resource("a://1"),
+}
+
+
+@pytest.mark.parametrize("method", READS)
+@pytest.mark.parametrize("breaks", [1, 2])
+def test_a_modern_request_that_only_reads_is_sent_once_more_after_its_stream_broke(method, breaks):
+    results = {"tools/list": {"tools": []}, "resources/read": {"contents": []}}
+
+    def answer(request, peer):
+        message = request.message
+        if message["method"] == "server/discover":
+            return peer.json({"jsonrpc": "2.0", "id": message["id"], "result": DISCOVERED})
+        ids.append(message["id"])
+        if len(ids) <= breaks:
+            return peer.stream().event("", "id: 7").end() if breaks == 1 else peer.hang_up()
+        return peer.json({"jsonrpc": "2.0", "id": message["id"], "result": results[method]})
+
+    ids = []
+    with scripted(answer) as server, Client(server.url) as client:
+        if breaks == 1:
+            READS[method](client)
+        else:
+            with pytest.raises(minimcp.ConnectionLost):
+                READS[method](client)
+    assert len(ids) == len(set(ids)) == 2
+    assert [request.method for request in server.requests] == ["POST"] * 3
+
+
 @pytest.mark.parametrize("status", [400, 404, 405])
 def test_where_no_post_is_accepted_the_older_transport_is_tried(status):
     def answer(request, peer):

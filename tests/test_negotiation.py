@@ -67,6 +67,15 @@ def test_a_modern_server_that_is_slow_to_answer_the_probe_is_recognised():
         assert client.protocol_version == "2026-07-28"
 
 
+@pytest.mark.parametrize("mode", ["auto", "legacy", "2025-06-18"])
+def test_initialize_is_never_cancelled(mode):
+    server = Scripted(server_discover=fault(-32601), initialize=silent)
+    with pytest.raises(minimcp.Timeout, match="initialize"):
+        Client(server, mode=mode, timeout=0.1).open()
+    assert [message["method"] for message in server.heard][-1] == "initialize"
+    assert not server.all("notifications/cancelled")
+
+
 @pytest.mark.parametrize("code", [-32020, -32021])
 def test_a_modern_error_never_leads_to_initialize(code):
     server = Scripted(server_discover=fault(code), initialize=initialized())

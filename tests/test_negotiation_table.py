@@ -429,11 +429,3 @@ def test_what_a_server_says_before_it_answers_the_probe_reaches_the_callbacks():
         with Client(server.url, on_log=lambda params: told.set()) as client:
             assert client.protocol_version == "2026-07-28"
             assert told.wait(5)
-
-
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
-def test_initialize_is_never_cancelled(mode):
-    with serve(message(error=ERROR), {HELLO: silent_stream}) as server:
-        with pytest.raises(minimcp.Timeout, match="initialize"):
-            Client(server.url, mode=mode, timeout=0.2).open()
-        assert said(server) == [PROBE, HELLO][mode == "legacy" :]

@@ -112,6 +112,8 @@ class Connection:
             if self.peer is stale:
                 self.peer = None
                 self.tools.forget()
+                for listener in list(self.listeners):
+                    listener.fail(ConnectionLost("The server forgot the session, and with it what was listened to"))
             return self.ready()
 
     def use(self, make: Callable[[], Transport]) -> None:

@@ -99,12 +99,12 @@ def tidy(message: Any) -> Any:
     """Leave out what is null in the envelope of a message, as far as it can be left out."""
     if not isinstance(message, dict) or None not in message.values():
         return message
-    absent = [key for key in ("method", "params", "error") if message.get(key, "") is None]
-    if message.get("method") is not None and message.get("id", "") is None:
-        absent.append("id")
-    if message.get("result", "") is None and message.get("error") is not None:
-        absent.append("result")
-    return {key: value for key, value in message.items() if key not in absent}
+    absent = {"method", "params", "error"}
+    if message.get("method") is not None:
+        absent |= {"id", "result"}
+    elif message.get("error") is not None:
+        absent.add("result")
+    return {key: value for key, value in message.items() if value is not None or key not in absent}
 
 
 def same_id(given: Any, id: Any) -> bool:

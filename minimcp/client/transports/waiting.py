@@ -185,7 +185,7 @@ class Pending:
         else:
             key = _related(message) if request_id is None else _key(request_id)
         with self._lock:
-            if key is not None and key not in self._open and all(kind is int for kind, _ in self._open):
+            if key not in self._open and "method" not in message and all(kind is int for kind, _ in self._open):
                 key = _number(key)
             exchange = self._open.get(key) if key is not None else None
             if exchange is None:
@@ -226,8 +226,7 @@ def _key(id: Any) -> Any:
 
 def _number(key: Any) -> Any:
     """Turn the key of a text into that of the number it is of, or None."""
-    text = key[1]
-    return (int, int(text)) if isinstance(text, str) and _NUMBER.match(text) else None
+    return (int, int(key[1])) if key is not None and key[0] is str and _NUMBER.match(key[1]) else None
 
 
 def _related(message: Message) -> Any:
