@@ -135,6 +135,7 @@ class ClientCall:
         if problem.code == spec.UNSUPPORTED_VERSION:
             # The server was exchanged for one of another revision. Spec: BASE-076
             negotiation.forget(conn.settings.target.key)
+            conn.settings = conn.settings._replace(discovery=None)
             conn.renew(peer)
             return True
         if problem.code == spec.URL_ELICITATION_REQUIRED:

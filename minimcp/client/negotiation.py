@@ -156,26 +156,27 @@ def _settle(conn: Connection, peer: Peer) -> Peer:
 
 
 def _greet(conn: Connection, make: Make, mode: str, reasons: list[ClientError]) -> Peer:
-    """Return the server behind a transport that is open.
+    """Return the server behind a transport that is open, as the probe finds it, or as it was known or saved earlier.
 
     :param make: makes the transport anew, for a server that ends.
     :param reasons: takes a failure that came before the one that is raised.
     """
-    if conn.settings.discovery:
-        return _remembered(conn, conn.settings.discovery)
+    saved = (conn.settings.discovery or {}).get("protocolVersion")
+    if conn.settings.discovery and saved not in spec.LEGACY_VERSIONS:
+        return Peer(MODERN, saved if saved in spec.MODERN_VERSIONS else NEWEST, conn.settings.discovery)
     if mode == "auto" and conn.transport.kind == "sse":
         mode = "legacy"  # No modern server speaks HTTP+SSE.
     if mode == "legacy" or mode in spec.LEGACY_VERSIONS:
-        peer = initialize(conn, spec.LATEST_LEGACY if mode == "legacy" else mode)
+        peer = initialize(conn, saved or (spec.LATEST_LEGACY if mode == "legacy" else mode))
         if mode != "legacy" and peer.version != mode:
             raise ProtocolError(f"The server speaks {peer.version}, but mode={mode!r} allows nothing else")
         return peer
     key = conn.settings.target.key
     with _lock():
-        known = mode == "auto" and key in _legacy
-    if known:
+        known = key in _legacy
+    if mode == "auto" and (known or saved):
         try:
-            return initialize(conn, spec.LATEST_LEGACY)
+            return initialize(conn, saved or spec.LATEST_LEGACY)
         except ClientError as problem:
             kind = _failure(conn, problem)
             if kind in ("nowhere", "silence"):
@@ -187,20 +188,15 @@ def _greet(conn: Connection, make: Make, mode: str, reasons: list[ClientError]) 
     return _find(conn, make, mode == "auto", reasons)
 
 
-def _remembered(conn: Connection, greeting: Message) -> Peer:
-    """Return the server as `Client.discovery` described it earlier; a legacy one is sent its `initialize` again."""
-    version = greeting.get("protocolVersion")
-    if version in spec.LEGACY_VERSIONS:
-        return initialize(conn, version)
-    return Peer(MODERN, version if version in spec.MODERN_VERSIONS else NEWEST, greeting)
-
-
 def _find(conn: Connection, make: Make, fall_back: bool, reasons: list[ClientError]) -> Peer:
     """Probe a server, and do what the table says about the outcome."""
     found = _probe(conn, NEWEST)
     if TABLE[found.kind].then == "again":
+        # It is modern, whatever it says now.
         version, found = found.version, _probe(conn, found.version)
-        if TABLE[found.kind].then == "again":
+        if found.problem is not None:
+            raise found.problem
+        if found.kind not in ("modern", "older version"):
             found = Finding("modern", version)
     row = TABLE[found.kind]
     if row.then == "connect":
