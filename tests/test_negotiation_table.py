@@ -411,6 +411,18 @@ def test_a_server_that_does_not_take_the_notification_after_initialize_is_used_a
     assert f"does not take notifications/initialized: HTTP {status}" in caplog.text
 
 
+def test_a_server_that_refuses_the_notification_for_want_of_credentials_is_not_used():
+    allowed = iter([401])
+    ready = {READY: lambda message, peer: peer.body(status=next(allowed, 202))}
+    with serve(message(error=ERROR), ready) as server:
+        client = Client(server.url)
+        with pytest.raises(minimcp.HTTPStatus, match="401"):
+            client.open()
+        assert client.state == "new"
+        with client:
+            assert len(client.list_tools()) == 1
+
+
 def test_a_server_that_does_not_set_its_log_level_is_used_all_the_same(caplog):
     greeting = {**INITIALIZED, "capabilities": {"logging": {}, "tools": {}}}
     others = {HELLO: message(result=greeting), "logging/setLevel": message(error={"code": -32603, "message": "broken"})}

@@ -99,6 +99,7 @@ class Connection:
                 try:
                     self.peer = self._negotiate(self)
                 except BaseException:
+                    self.peer = None
                     self.transport.close()
                     raise
                 if self.closed:
