@@ -177,7 +177,7 @@ def test_whatever_an_http_server_makes_of_the_probe_the_client_is_connected(row,
         server.requests.clear()
         with Client(server.url, probe_timeout=0.2) as client:
             assert client.protocol_version == "2025-11-25"
-        assert said(server)[0] == (HELLO if negotiation.TABLE[row].remember else PROBE)
+        assert said(server)[0] == (PROBE if row in ("overload", "hang-up") else HELLO)
 
 
 # stdio: what is written, and whether the process goes on, when the first message is no `initialize`.
@@ -282,6 +282,9 @@ FAILURES = [
     ("403", body(403, b"not from here"), body(403, b"not from here"), None, "HTTPStatus", "HTTP 403 .*not from here$"),
     ("406", body(406, b"no"), body(406, b"no"), None, "HTTPStatus", "HTTP 406"),
     ("429 and 500", body(429), body(500, b"broken"), None, "HTTPStatus", "HTTP 429 .*; then: HTTP 500 .*broken$"),
+    ("500 and 503", body(500, b"no"), body(503), None, "HTTPStatus", "HTTP 500 .*no; then: HTTP 503"),
+    ("202 and 500", body(202), body(500, b"broken"), None, "ProtocolError", "without answering it; then: HTTP 500"),
+    ("hang-up and 500", HANG_UP, body(500, b"no"), None, "ConnectionLost", "before it answered; then: HTTP 500"),
     ("429 and 405", body(429), body(405), 404, "HTTPStatus", "HTTP 429 .*; then: HTTP 405 .*; then: HTTP 404"),
     ("an error and 500", message(error=ERROR), body(500, b"broken"), None, "HTTPStatus", "^HTTP 500 .*broken$"),
     ("silence and 500", silence, body(500, b"broken"), None, "HTTPStatus", "^HTTP 500 .*broken$"),
@@ -348,6 +351,17 @@ def test_a_modern_server_that_failed_the_probe_is_probed_again_when_it_knows_no_
             assert client.protocol_version == "2026-07-28"
         assert said(server) == [PROBE, HELLO, PROBE]
     assert not negotiation._legacy
+
+
+@pytest.mark.parametrize(
+    "then", [body(503, b"later"), message(400, error={"code": -32021, "message": "later"}), HANG_UP]
+)
+def test_a_server_that_offered_a_modern_revision_and_then_fails_is_told_and_not_sent_initialize(then):
+    offer = {"code": -32022, "message": "no", "data": {"supported": ["2026-07-28"]}}
+    with serve(once(message(400, error=offer), then)) as server:
+        with pytest.raises(minimcp.ClientError, match="later|before it answered"):
+            Client(server.url).open()
+        assert said(server) == [PROBE, PROBE]
 
 
 @pytest.mark.parametrize("now", [ERROR, OFFER, None], ids=["unknown", "offer", "503"])
