@@ -415,6 +415,41 @@ def test_a_client_that_speaks_only_the_modern_era_asks_once_and_tells_what_came(
         assert said(server) == [PROBE]
 
 
+class Slow:
+    """Credentials that take longer than `probe_timeout`, before the probe is sent or after it was refused."""
+
+    def __init__(self, when):
+        self.when = when
+        self.token = {} if when == "refused" else {"Authorization": "Bearer t"}
+
+    def sign(self, method, url, headers):
+        self.pause("sent")
+        return self.token
+
+    def answered(self, answers):
+        if answers[-1].status != 401 or self.token:
+            return False
+        self.pause("refused")
+        self.token = {"Authorization": "Bearer t"}
+        return True
+
+    def pause(self, when):
+        if when == self.when:
+            threading.Event().wait(0.6)
+
+
+@pytest.mark.parametrize("when", ["sent", "refused"])
+def test_time_in_which_credentials_are_fetched_is_no_silence(when):
+    def answer(request, peer):
+        if "authorization" not in request.headers:
+            return peer.body(status=401)
+        return peer.json(reply(request.message["id"], result=DISCOVERED))
+
+    with scripted(answer) as server, Client(server.url, auth=Slow(when), probe_timeout=0.5) as client:
+        assert client.protocol_version == "2026-07-28"
+        assert set(said(server)) == {PROBE}
+
+
 # After the handshake, and before it.
 
 

@@ -211,6 +211,9 @@ class Connection:
         paused_s = 0.0
         asked = self.inbox.answered
         while True:
+            if exchange.paused_s > paused_s:
+                deadline.extend(exchange.paused_s - paused_s)
+                paused_s = exchange.paused_s
             left = deadline.left()
             try:
                 incoming = exchange.receive(left)
@@ -221,9 +224,6 @@ class Connection:
                     asked = self.inbox.answered
                     continue
                 raise Timeout(f"The server did not answer {message['method']} in {deadline.timeout_s} s") from None
-            if exchange.paused_s > paused_s:
-                deadline.extend(exchange.paused_s - paused_s)
-                paused_s = exchange.paused_s
             if "method" not in incoming:
                 return incoming
             if left == 0:
