@@ -99,7 +99,8 @@ def _anchored(tree: Any, flags: int) -> bool:
 def _combined(flags: int, group: Any) -> int:
     """Return the flags that hold inside a group."""
     _, added, dropped, _ = group
-    return int((flags & ~_TYPES if added & _TYPES else flags) | added) & ~dropped
+    kept: int = flags & ~_TYPES if added & _TYPES else flags
+    return (kept | int(added)) & ~int(dropped)
 
 
 def _ways(items: Any, length: int, flags: int) -> int:
@@ -152,7 +153,9 @@ def _separated(body: Any, flags: int) -> bool:
     for mark, between in ((items[0], items[1:]), (items[-1], items[:-1])) if items else ():
         readers = _readers(between) if str(mark[0]) == "LITERAL" else None
         if readers is not None:
-            fragments = [_compiler.compile(_parser.SubPattern(body.state, [reader]), flags) for reader in readers]
+            state = _parser.State()
+            state.flags = flags
+            fragments = [_compiler.compile(_parser.SubPattern(state, [reader])) for reader in readers]
             return not any(fragment.match(chr(mark[1])) for fragment in fragments)
     return False
 
