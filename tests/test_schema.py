@@ -136,7 +136,7 @@ def test_a_reference_that_leads_outside_or_nowhere_is_refused_without_fetching(k
     schema = {"type": "object", "properties": {"a": {keyword: ref}}}
     with pytest.raises(ValueError, match="leads nowhere inside the schema|is not valid JSON Schema"):
         check_schema(schema)
-    assert re.search("a reference that leads outside|must be", complaint(schema, {"a": 1}))
+    assert re.search("leads nowhere inside the schema|must be", complaint(schema, {"a": 1}))
 
 
 def test_a_schema_too_deep_too_large_or_containing_itself_is_refused():
