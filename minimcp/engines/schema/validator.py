@@ -33,7 +33,7 @@ _BROKEN = {
 
 
 class Undecided(InvalidArguments):
-    """A value cannot be judged by its schema; the message says why."""
+    """The schema cannot be used, or not on this value; the message says why."""
 
 
 def check_schema(schema: Any, what: str = "inputSchema", foreign: bool = False) -> None:
@@ -94,7 +94,7 @@ class Validator:
         """Return when the value is valid.
 
         :raises InvalidArguments: when it is not; the message (below 1 KB) names the place and what was due.
-            `Undecided` when the schema cannot be used, or takes too long.
+            `Undecided` when the schema cannot be used.
         """
         try:
             if self._accepts is not None and self._accepts(value):
@@ -103,7 +103,7 @@ class Validator:
             found = Evaluation(self._check(budget), budget).run(value)
         except (TooMuch, RecursionError) as reason:
             deep = "The value is nested too deeply, or its schema refers to itself without end"
-            raise Undecided(str(reason) if isinstance(reason, TooMuch) else deep) from None
+            raise InvalidArguments(str(reason) if isinstance(reason, TooMuch) else deep) from None
         except ValueError as error:
             raise Undecided(f"The schema cannot be used: {error}"[:900]) from None
         problems = dict.fromkeys(sentence(problem) for problem in found if problem is not UNSURE)
