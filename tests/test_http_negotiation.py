@@ -188,6 +188,20 @@ def test_annotated_arguments_are_mirrored_and_wrong_annotations_cost_the_tool(ca
     assert "'wrong' is left out" in caplog.text and "not a name" in caplog.text
 
 
+def test_an_annotated_integer_that_a_header_cannot_carry_exactly_is_not_sent():
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "x-mcp-header": "N"}}}
+    tool = {"name": "t", "inputSchema": schema}
+    methods = {"server/discover": DISCOVERED, "tools/list": {"tools": [tool]}, "tools/call": CONTENT}
+    with played(methods) as server, Client(server.url) as client:
+        client.list_tools()
+        for number in (2**53, -(2**60)):
+            with pytest.raises(minimcp.ProtocolError, match=r'"n" must stay within 2\^53-1'):
+                client.call_tool("t", n=number)
+        client.call_tool("t", n=2**53 - 1)
+        assert said(server) == ["server/discover", "tools/list", "tools/call"]
+    assert server.requests[-1].headers["mcp-param-n"] == "9007199254740991"
+
+
 def test_after_a_mismatch_the_tools_are_listed_again_and_the_call_repeated_once():
     def call(message):
         request = server.requests[-1]

@@ -43,6 +43,7 @@ def check_schema(schema: Any, what: str = "inputSchema", foreign: bool = False) 
     :raises ValueError: with a sentence that says what is wrong, `NotSupported` when nothing could be judged by it.
         Spec: FEAT-048 to FEAT-056
     """
+    _check_size(schema, what)
     Validator(schema, what, foreign).prepare()
 
 
@@ -64,17 +65,14 @@ class Validator:
     :param foreign: whether the schema comes from another program. Then null and empty values of keywords count as
         absent, patterns that Python does not understand, and longer texts than a few thousand characters, are not
         judged, and the time is that which passes for the caller.
-    :raises ValueError: when it is no JSON object, too large or of an unknown dialect.
+    :raises ValueError: when its dialect is unknown, or a foreign one is no JSON object or too large.
     """
 
     __slots__ = ("schema", "_what", "_foreign", "_dialect", "_accepts", "_checked")
 
     def __init__(self, schema: dict[str, Any], what: str = "the schema", foreign: bool = False) -> None:
-        if not isinstance(schema, dict):
-            raise ValueError(f"{what} must be a JSON object (a dict), not {type(schema).__name__}")
-        broken = bounds.exceeded(schema, MAX_DEPTH, MAX_NODES, MAX_TEXT)
-        if broken is not None:
-            raise ValueError(_BROKEN[broken].format(what))
+        if foreign:
+            _check_size(schema, what)
         self.schema = schema
         self._what = what
         self._foreign = foreign
@@ -131,6 +129,14 @@ class Validator:
             except TooMuch:
                 raise ValueError(f"{self._what} takes too long to check: simplify it") from None
         return self._checked
+
+
+def _check_size(schema: Any, what: str) -> None:
+    if not isinstance(schema, dict):
+        raise ValueError(f"{what} must be a JSON object (a dict), not {type(schema).__name__}")
+    broken = bounds.exceeded(schema, MAX_DEPTH, MAX_NODES, MAX_TEXT)
+    if broken is not None:
+        raise ValueError(_BROKEN[broken].format(what))
 
 
 def _fast_check(schema: dict[str, Any], dialect: str) -> Callable[[Any], bool] | None:
