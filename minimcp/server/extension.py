@@ -31,8 +31,13 @@ class Extension(Protocol):
 
 def install(engine: Engine, extension: Extension) -> None:
     """Add the rows, notifications and result types of an extension to an engine; see `Server.use`."""
-    engine.extensions[extension.identifier] = getattr(extension, "settings", {})
-    for era in getattr(extension, "eras", ("modern",)):
+    engine.extensions[spec.check_extension(extension.identifier)] = getattr(extension, "settings", {})
+    eras = getattr(extension, "eras", ("modern",))
+    # Settings alone, such as a list of media types, say the same in each era. Spec: EXT-013
+    bare = not any(hasattr(extension, part) for part in ("methods", "notifications", "result_types"))
+    for era in engine.in_force if bare else eras:
+        engine.in_force[era].add(extension.identifier)
+    for era in eras:
         for method, row in getattr(extension, "methods", {}).items():
             if not isinstance(row, spec.Method):
                 row = spec.METHODS.get(method, spec.Method())._replace(handler=row)
