@@ -391,6 +391,19 @@ def test_a_legacy_client_that_says_no_or_nothing_makes_a_result_for_the_model():
     assert cancelled["params"]["requestId"] == client.asked[0]["id"]
 
 
+@pytest.mark.parametrize("code", [-32000, -32001, -32010, -32019, -32042, -32603, -1, 7])
+def test_the_code_of_a_clients_refusal_means_nothing_more(code):
+    def tool(ctx: Context) -> str:
+        return ctx.elicit("A?", {"a": int}).action
+
+    client = Answering(serving(tool), [{"error": {"code": code, "message": "did not answer in time"}}], elicitation={})
+    assert client.call() == {
+        "content": [{"type": "text", "text": "The client refused: did not answer in time"}],
+        "isError": True,
+    }
+    assert len(client.asked) == 1
+
+
 def test_sampling_on_older_revisions_says_only_what_they_know():
     def tool(ctx: Context) -> str:
         return ctx.sample("Hi", max_tokens=5).text

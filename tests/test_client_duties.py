@@ -141,6 +141,52 @@ def test_the_tokens_of_calls_at_once_differ():
     assert len(set(tokens)) == 8 and {type(token) for token in tokens} <= {int, str}
 
 
+def test_progress_restarts_the_clock_and_nothing_else_does():
+    def play(params, say):
+        for step in range(6):
+            threading.Event().wait(0.1)
+            if params["name"] == "progress":
+                told = {"progressToken": params["_meta"]["progressToken"], "progress": step}
+                say({"jsonrpc": "2.0", "method": "notifications/progress", "params": told})
+            else:
+                say({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": step}})
+        return {"content": []}
+
+    with Client(Scripted(tools_call=play)) as client:
+        client.call_tool("progress", {}, timeout=0.35, progress=lambda each: None)
+        with pytest.raises(minimcp.Timeout):
+            client.call_tool("log", {}, timeout=0.35)
+
+
+@pytest.mark.parametrize("task", [{}, {"ttl": 60_000}, 5, None])
+def test_a_wish_for_a_task_is_ignored(task):
+    server = legacy()
+    with Client(server, mode="legacy", sample=lambda params: "now", elicit=lambda question: {"a": 1}, tasks=True):
+        params = {"messages": [], "maxTokens": 5, "task": task}
+        server.say({"jsonrpc": "2.0", "id": 1, "method": "sampling/createMessage", "params": params})
+        assert answered(server, 1)[0]["result"]["content"] == {"type": "text", "text": "now"}
+        form = {"type": "object", "properties": {"a": {"type": "integer"}}}
+        params = {"message": "?", "requestedSchema": form, "task": task}
+        server.say({"jsonrpc": "2.0", "id": 2, "method": "elicitation/create", "params": params})
+        assert answered(server, 2)[1]["result"] == {"action": "accept", "content": {"a": 1}}
+        server.say({"jsonrpc": "2.0", "id": 3, "method": "tasks/get", "params": {"taskId": "t"}})
+        assert answered(server, 3)[2]["error"]["code"] == -32601
+    assert "tasks" not in server.all("initialize")[0]["params"]["capabilities"]
+
+
+def test_nothing_of_one_sampling_request_is_in_the_next():
+    seen = []
+    server = legacy()
+    with Client(server, mode="legacy", sample=lambda params: seen.append(params) or "x"):
+        for number in (1, 2, 3):
+            messages = [{"role": "user", "content": {"type": "text", "text": str(number)}}]
+            params = {"messages": messages, "maxTokens": number}
+            server.say({"jsonrpc": "2.0", "id": number, "method": "sampling/createMessage", "params": params})
+            answered(server, number)
+    assert [each["maxTokens"] for each in seen] == [1, 2, 3]
+    assert [[message["content"]["text"] for message in each["messages"]] for each in seen] == [["1"], ["2"], ["3"]]
+
+
 @pytest.mark.parametrize("mode", ["legacy", "modern"])
 @pytest.mark.parametrize("code", [-32000, -32001, -32003, -32009, -32019])
 def test_a_code_that_has_no_meaning_is_only_handed_on(mode, code):

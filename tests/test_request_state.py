@@ -98,6 +98,27 @@ def test_the_flow_is_one_through_all_rounds_and_the_rounds_are_limited():
     assert len(flows) == 11 and len(set(flows)) == 1
 
 
+def test_a_page_is_put_again_until_what_it_is_for_has_happened():
+    paid = []
+
+    def tool(ctx: Context) -> str:
+        for _ in range(5):
+            if not ctx.elicit_url("Pay here", "https://pay.example/1"):
+                return "refused"
+            if paid:
+                return "paid"
+        return "given up"
+
+    server, params = serving(tool), {}
+    for number in (1, 2, 3):
+        reply = call(server, **params)["result"]
+        assert reply["resultType"] == "input_required" and list(reply["inputRequests"]) == [f"q{number}"]
+        assert reply["inputRequests"][f"q{number}"]["params"]["url"] == "https://pay.example/1"
+        params = {"requestState": reply["requestState"], "inputResponses": {f"q{number}": {"action": "accept"}}}
+    paid.append(True)
+    assert call(server, **params)["result"]["content"][0]["text"] == "paid"
+
+
 def test_answers_to_changed_questions_do_not_count():
     words = ["Sell the old car?"]
 
