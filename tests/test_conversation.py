@@ -216,3 +216,10 @@ def test_progress_has_the_token_of_its_request_and_rises(spoken):
     told = [params for params in told if params["progressToken"] == asked["_meta"]["progressToken"]]
     assert [(params["progress"], params["total"]) for params in told] == [(1, 3), (2, 3), (3, 3)]
     assert all(type(params["progressToken"]) is type(asked["_meta"]["progressToken"]) for params in told)
+
+
+def test_a_resource_is_read_by_its_uri_alone(spoken):
+    reads = [message["params"] for message in spoken[1].posted if message.get("method") == "resources/read"]
+    for params in reads:
+        params.pop("_meta", None)
+    assert reads == [{"uri": "library://books/9789100"}, {"uri": "library://nowhere"}]
