@@ -431,3 +431,12 @@ def test_answers_arrive_as_the_annotated_types_and_what_cannot_be_one_is_told_to
     assert reply["result"]["isError"] is True
     assert '"day"' in reply["result"]["content"][0]["text"]
     assert len(seen) == 1
+
+
+def test_a_field_written_as_a_schema_has_to_be_filled_in():
+    def tool(ctx: Context) -> str:
+        return str(ctx.elicit("?", {"a": {"type": "string", "maxLength": 3}, "b": (int, 1)})["a"])
+
+    form = question(tool)["params"]["requestedSchema"]
+    assert form["properties"]["a"] == {"type": "string", "maxLength": 3}
+    assert form["required"] == ["a"]

@@ -143,3 +143,23 @@ def test_answers_without_a_state_count_only_under_keys_the_author_named():
     assert reply["resultType"] == "input_required" and list(reply["inputRequests"]) == ["q1"]
     done = call(server, requestState=reply["requestState"], inputResponses={"q1": accept(age=5)})
     assert done["result"]["content"][0]["text"] == "Ann5"
+
+
+def test_a_kept_answer_is_for_the_question_that_was_asked_and_no_other():
+    words = ["Sell the old car?"]
+
+    def tool(ctx: Context) -> str:
+        first = ctx.elicit(words[0], {"sure": bool})["sure"]
+        second = ctx.elicit("Really?", {"sure": bool})["sure"]
+        return f"{words[0]} {first} {second}"
+
+    server = serving(tool)
+    state = call(server)["result"]["requestState"]
+    kept = call(server, requestState=state, inputResponses={"q1": accept(sure=True)})["result"]
+    assert list(kept["inputRequests"]) == ["q2"]
+    words[0] = "Sell the house?"
+    reply = call(server, requestState=kept["requestState"], inputResponses={"q2": accept(sure=True)})["result"]
+    assert reply["inputRequests"]["q1"]["params"]["message"] == "Sell the house?"
+    answered = {"q1": accept(sure=False), "q2": accept(sure=True)}
+    done = call(server, requestState=reply["requestState"], inputResponses=answered)["result"]
+    assert done["resultType"] == "input_required" and list(done["inputRequests"]) == ["q2"]

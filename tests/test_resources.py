@@ -228,3 +228,24 @@ def test_list_pages_follow_one_another():
     first = result(server, "resources/list")
     server.remove_resource("a://1")
     assert result(server, "resources/list", cursor=first["nextCursor"])["resources"][0]["uri"] == "a://2"
+
+
+def test_a_description_that_is_given_takes_the_place_of_the_docstring():
+    server = Server("s")
+
+    def one() -> str:
+        """In the code."""
+        return "x"
+
+    def page(name: str) -> str:
+        """In the code."""
+        return name
+
+    server.resource("a://1", description="Given.")(one)
+    server.resource("a://{name}", description="Given.")(page)
+    server.tool(one, "one", description="Given.")
+    server.prompt(one, "one", description="Given.")
+    for method, key in (("resources", "resources"), ("resources/templates", "resourceTemplates")):
+        assert [each["description"] for each in result(server, f"{method}/list")[key]] == ["Given."]
+    for kind in ("tools", "prompts"):
+        assert [each["description"] for each in result(server, f"{kind}/list")[kind]] == ["Given."]
