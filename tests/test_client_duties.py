@@ -52,7 +52,14 @@ def test_both_sides_may_use_the_same_id_for_different_requests():
 
     def play(params, say):
         own = server.all("tools/call")[0]["id"]
-        say({"jsonrpc": "2.0", "id": own, "method": "sampling/createMessage", "params": {"messages": []}})
+        say(
+            {
+                "jsonrpc": "2.0",
+                "id": own,
+                "method": "sampling/createMessage",
+                "params": {"messages": [], "maxTokens": 5},
+            }
+        )
         answer = server.wait_for(None)
         assert answer["id"] == own
         return {"content": [answer["result"]["content"]]}
@@ -115,7 +122,14 @@ def test_the_reason_of_a_withdrawn_question_is_logged(caplog):
     caplog.set_level(logging.DEBUG, "minimcp")
     server = legacy()
     with Client(server, mode="legacy", sample=sample, on_notification=lambda message: withdrawn.set()) as client:
-        server.say({"jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage", "params": {"messages": []}})
+        server.say(
+            {
+                "jsonrpc": "2.0",
+                "id": "q",
+                "method": "sampling/createMessage",
+                "params": {"messages": [], "maxTokens": 5},
+            }
+        )
         assert asked.wait(5)
         params = {"requestId": "q", "reason": "the user left\nthe room"}
         server.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
@@ -185,6 +199,34 @@ def test_nothing_of_one_sampling_request_is_in_the_next():
             answered(server, number)
     assert [each["maxTokens"] for each in seen] == [1, 2, 3]
     assert [[message["content"]["text"] for message in each["messages"]] for each in seen] == [["1"], ["2"], ["3"]]
+
+
+@pytest.mark.parametrize("choice", [{"mode": "auto"}, {"mode": "required"}, {"mode": "none"}, {}])
+def test_tools_of_a_sampling_request_reach_the_callback_and_their_uses_the_server(choice):
+    use = {"type": "tool_use", "id": "u1", "name": "add", "input": {"a": 1}}
+    done = {"type": "tool_result", "toolUseId": "u1", "content": [{"type": "text", "text": "2"}], "isError": False}
+    params = {
+        "messages": [
+            {"role": "user", "content": {"type": "text", "text": "1+1?"}},
+            {"role": "assistant", "content": [use]},
+            {"role": "user", "content": [{**done, "structuredContent": {"sum": 2}}]},
+        ],
+        "tools": [{"name": "add", "inputSchema": {"type": "object"}}],
+        "toolChoice": choice,
+        "maxTokens": 9,
+    }
+    seen = []
+
+    def sample(params):
+        seen.append(params)
+        return {"role": "assistant", "content": [{**use, "id": "u2"}], "model": "m", "stopReason": "toolUse"}
+
+    server = legacy()
+    with Client(server, mode="legacy", sample=sample, sample_tools=True):
+        server.say({"jsonrpc": "2.0", "id": 1, "method": "sampling/createMessage", "params": params})
+        (answer,) = answered(server, 1)
+    assert seen == [params]
+    assert answer["result"]["content"] == [{**use, "id": "u2"}] and answer["result"]["stopReason"] == "toolUse"
 
 
 @pytest.mark.parametrize("mode", ["legacy", "modern"])
@@ -269,7 +311,7 @@ def test_a_meta_of_any_shape_is_tolerated(mode, meta):
         assert client.call_tool("x").text == "x"
         server.say({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "_meta": meta}})
         if mode == "legacy":
-            params = {"messages": [], "_meta": meta}
+            params = {"messages": [], "maxTokens": 5, "_meta": meta}
             server.say({"jsonrpc": "2.0", "id": 1, "method": "sampling/createMessage", "params": params})
             assert answered(server, 1)[0]["result"]["content"] == {"type": "text", "text": "yes"}
         wait_until(lambda: not client._connect().inbox.busy)

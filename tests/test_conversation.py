@@ -16,7 +16,7 @@ MODERN = "2026-07-28"
 META = "io.modelcontextprotocol/"
 ANSWERS = {
     "elicit": lambda question: {"weeks": 4} if "weeks" in question.fields else {"sure": True},
-    "sample": lambda params: "about Ø" if params["messages"] else None,
+    "sample": lambda params: None if params["messages"][0]["content"]["text"] == "no" else "about Ø",
     "roots": ["/srv/books"],
 }
 
@@ -63,7 +63,7 @@ def conversation(mode):
 
     @server.tool
     def rejected(ctx: minimcp.Context) -> str:
-        return ctx.sample([], max_tokens=1).text
+        return ctx.sample("no", max_tokens=1).text
 
     wire = Wire(server)
     with Client(wire, mode=mode, on_log=lambda params: None, **ANSWERS) as client:
