@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..protocol.errors import McpError
 from ..protocol.principal import Authenticated, as_principal
@@ -14,6 +15,7 @@ from .extension import install
 from .registration import Registration
 
 if TYPE_CHECKING:
+    from ..auth.verifier import Auth
     from ..engines.http_server.wsgi_server import WsgiServer
     from ..engines.trace import Trace
     from ..protocol import types
@@ -40,8 +42,12 @@ class Server(Registration):
     :param page_size: how many items a list page has; None for all.
     :param ttl_ms: how long clients may cache lists and resources, in milliseconds.
     :param cache_scope: "private" or "public", see `ttl_ms`.
-    :param authenticate: `f(environ)` returns the `Principal` of an HTTP request, its id as a string, or None for an
-        anonymous one; it may raise `Unauthorized`. It is called before the body is read; default: REMOTE_USER.
+    :param auth: finds the caller of each HTTP request before its body is read: a verifier of `minimcp.auth`, a
+        function `f(request)` that returns a `Principal`, its id, or None, or a list of these, asked in order. A request
+        that none of them knows is refused. "public" lets everybody call. Default: the user whom the surrounding
+        application names (REMOTE_USER).
+    :param public_url: the URL of the endpoint as its callers see it, such as "https://tools.example/mcp".
+    :param trusted_proxy: addresses or networks of proxies whose `X-Forwarded-*` headers count.
     :param around_call: `f(ctx)` makes a context manager in which every handler runs; exceptions pass through it.
     :param around_request: `f(outcome)` makes a context manager around every request, refused ones too. At its end
         `outcome` has the reply and the duration; an McpError that it raises takes the reply's place.
@@ -70,7 +76,9 @@ class Server(Registration):
         page_size: int | None = None,
         ttl_ms: int = 0,
         cache_scope: str = "private",
-        authenticate: Callable[[Message], Authenticated] | None = None,
+        auth: Auth | None = None,
+        public_url: str | None = None,
+        trusted_proxy: str | Collection[str] = (),
         around_call: Callable[[Context], AbstractContextManager[Any]] | None = None,
         around_request: AroundRequest | None = None,
         strategy: Choose | None = None,
@@ -90,10 +98,17 @@ class Server(Registration):
         super().__init__(engine)
         engine.instructions = instructions
         engine.page_size = page_size
-        engine.authenticate = authenticate
+        if auth == "public":
+            engine.public = True
+        elif auth is not None:
+            from ..auth.protected import ProtectedServer
+
+            engine.auth = ProtectedServer(auth, public_url, trusted_proxy)
         engine.around_call = around_call
         engine.around_request = around_request
         engine.strategy = strategy
+        if allowed_hosts is None and public_url is not None:
+            allowed_hosts = [urlsplit(public_url).netloc, "localhost", "127.0.0.1", "[::1]"]
         engine.allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
         engine.allowed_origins = frozenset(allowed_origins or ())
         engine.debug = debug
@@ -197,7 +212,7 @@ class Server(Registration):
     def flask_view(self) -> Callable[..., Any]:
         """A view function: `app.add_url_rule("/mcp", view_func=server.flask_view(), strict_slashes=False)`.
 
-        Handlers and `authenticate` run in the application's own context: `g`, the login and the database session hold.
+        Handlers and verifiers run in the application's own context: `g`, the login and the database session hold.
         """
         from ..transports.frameworks import flask_view
 
