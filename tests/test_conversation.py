@@ -223,3 +223,15 @@ def test_a_resource_is_read_by_its_uri_alone(spoken):
     for params in reads:
         params.pop("_meta", None)
     assert reads == [{"uri": "library://books/9789100"}, {"uri": "library://nowhere"}]
+
+
+def test_closing_a_subscription_over_http_closes_its_stream_and_sends_nothing():
+    wire = Wire(build())
+    with Client(wire, mode=MODERN) as client:
+        with client.listen(tools=True):
+            pass
+        client.call_tool("lookup", title="a")
+    assert [message["method"] for message in wire.posted][:3] == [
+        *("server/discover", "subscriptions/listen", "tools/call")
+    ]
+    assert not [message for message in wire.posted if "id" not in message]

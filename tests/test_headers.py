@@ -159,3 +159,11 @@ def test_what_a_client_sends_is_what_a_server_accepts():
     sent = {name.lower(): value for name, value in headers.mirror(message, "name", annotations).items()}
     headers.check(lambda name: sent.get(name.lower()), message, "name", annotations)
     assert sent["mcp-param-count"] == "-3" and sent["mcp-param-region"] == "=?base64?IMOp?="
+
+
+@pytest.mark.parametrize("keyword", ["default", "const", "enum", "examples"])
+def test_data_in_a_schema_is_no_annotation(keyword):
+    data = {"x-mcp-header": "not a name"}
+    field = {"type": "object", keyword: [data] if keyword in ("enum", "examples") else data}
+    schema = {"type": "object", "properties": {"a": field, "b": {"type": "string", "x-mcp-header": "B"}}}
+    assert headers.annotated(schema) == [(("b",), "Mcp-Param-B", "string")]
