@@ -185,3 +185,24 @@ def test_a_legacy_server_without_subscriptions_says_so():
             assert changes.accepted == {}
             server.say({"jsonrpc": "2.0", "method": TOOLS})
             assert changes.receive(5)["method"] == TOOLS
+
+
+def test_a_stream_that_the_server_ends_by_its_id_alone_is_over():
+    over = threading.Event()
+
+    def play(params, say):
+        say(acknowledged(server, toolsListChanged=True))
+        assert over.wait(10)
+        raise Silence
+
+    server = Scripted(subscriptions_listen=play)
+    with Client(server) as client, client.listen(tools=True) as changes:
+        id = server.all("subscriptions/listen")[-1]["id"]
+        # On a transport with one channel it comes on no stream, and has no tag.
+        for other in (str(id), id + 1, None, id):
+            server.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": other}})
+            if other != id:
+                with pytest.raises(minimcp.Timeout):
+                    changes.receive(0.02)
+        assert list(changes) == []
+        over.set()

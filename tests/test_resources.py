@@ -249,3 +249,13 @@ def test_a_description_that_is_given_takes_the_place_of_the_docstring():
         assert [each["description"] for each in result(server, f"{method}/list")[key]] == ["Given."]
     for kind in ("tools", "prompts"):
         assert [each["description"] for each in result(server, f"{kind}/list")[kind]] == ["Given."]
+
+
+def test_what_has_no_description_has_no_empty_one():
+    server = Server("s")
+    server.tool(lambda: "x", "tool")
+    server.prompt(lambda: "x", "prompt")
+    server.resource("a://1", name="resource")(lambda: "x")
+    assert "description" not in result(server, "tools/list")["tools"][0]
+    assert "description" not in result(server, "prompts/list")["prompts"][0]
+    assert "description" not in result(server, "resources/list")["resources"][0]
