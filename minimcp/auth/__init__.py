@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 _MODULES = {
     "AuthRequest": "verifier",
+    "Introspection": "introspection",
+    "Jwt": "jwt",
     "Keys": "keys",
     "Verifier": "verifier",
 }
@@ -17,6 +19,8 @@ _MODULES = {
 __all__ = list(_MODULES)
 
 if TYPE_CHECKING:
+    from .introspection import Introspection as Introspection
+    from .jwt import Jwt as Jwt
     from .keys import Keys as Keys
     from .verifier import AuthRequest as AuthRequest
     from .verifier import Verifier as Verifier

@@ -46,6 +46,9 @@ class ProtectedServer:
         verifiers = [each for each in verifiers if each != "public"]
         if not verifiers:
             raise ValueError('auth= is an empty list: name a verifier, or write auth="public" for an open server')
+        if public_url is None and any(getattr(each, "needs_public_url", False) for each in verifiers):
+            # Taken from the request, it would be whatever the sender of a stolen token writes into Host.
+            raise ValueError("Name the audience of the tokens: audience=... of the verifier, or Server(public_url=...)")
         self.address = PublicAddress(public_url, trusted_proxy)
         # Each function with the scopes that its principals need.
         self._verifiers = [(_function_of(each), frozenset(getattr(each, "scopes", ()))) for each in verifiers]
@@ -60,8 +63,7 @@ class ProtectedServer:
         :raises Forbidden: when the caller lacks a scope that every request needs.
         :raises Unavailable: when a verifier failed; the cause is in the log.
         """
-        address = self.address.endpoint(environ)
-        request = AuthRequest(environ, address, address)
+        request = AuthRequest(environ, self.address.endpoint(environ), self.address.public_url or "")
         for verify, needed in self._verifiers:
             try:
                 found = as_principal(verify(request))

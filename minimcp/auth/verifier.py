@@ -25,7 +25,7 @@ class AuthRequest:
     :ivar scheme: the scheme of the `Authorization` header in lower case, such as "bearer"; "" without one.
     :ivar token: the credential after the scheme; "" without one, or where the header is malformed.
     :ivar url: the address of the request as its caller wrote it, without query; behind a trusted proxy, the public one.
-    :ivar resource: the identifier of the server as an OAuth resource, by default its public URL.
+    :ivar resource: the server's `public_url`, by which tokens name it; "" where it has none.
     """
 
     __slots__ = ("environ", "resource", "scheme", "token", "url")
