@@ -428,3 +428,11 @@ def test_what_a_client_that_asks_for_nothing_gets_is_no_progress(mode):
     with Client(build(), mode=mode, on_notification=seen.append) as client:
         client.call_tool("count", steps=2)
     assert [each for each in seen if each["method"] == "notifications/progress"] == []
+
+
+def test_a_server_without_logging_is_not_asked_for_a_level():
+    quiet = {**INITIALIZED, "capabilities": {"tools": {}}}
+    server = Scripted(initialize=lambda params, say: quiet)
+    with Client(server, mode="legacy") as client, pytest.raises(minimcp.ProtocolError, match="logging"):
+        client.set_log_level("debug")
+    assert not server.all("logging/setLevel")

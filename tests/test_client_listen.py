@@ -206,3 +206,18 @@ def test_a_stream_that_the_server_ends_by_its_id_alone_is_over():
                     changes.receive(0.02)
         assert changes.receive(5) is None
         over.set()
+
+
+def test_only_what_was_asked_for_is_told_whatever_a_legacy_server_sends():
+    server = Scripted(
+        initialize=lambda params, say: INITIALIZED,
+        resources_subscribe=lambda params, say: {},
+        resources_unsubscribe=lambda params, say: {},
+    )
+    with Client(server, mode="legacy") as client, client.listen(uris=["a://1"]) as changes:
+        for uri in ("b://1", "a://2", 5, None, "a://1", "a://1/part"):
+            server.say({"jsonrpc": "2.0", "method": UPDATED, "params": {"uri": uri}})
+        server.say({"jsonrpc": "2.0", "method": TOOLS})
+        assert [changes.receive(5)["params"]["uri"] for _ in range(2)] == ["a://1", "a://1/part"]
+        with pytest.raises(minimcp.Timeout):
+            changes.receive(0.05)
