@@ -74,6 +74,7 @@ def conversation(mode):
         assert len(seen) == 3
         client.call_tool("show", kind="embedded")
         client.call_tool("fail", how="crash")
+        client.call_tool("lookup", title="abc", shelf=2)  # has an output schema
         client.call_tool("advise", topic="Ærø")
         if mode >= "2025-06-18":
             assert client.call_tool("lend", title="Emma").text == "Emma lent for 4 weeks"
@@ -203,11 +204,14 @@ def test_a_tool_is_called_by_name_with_an_object_of_arguments(spoken):
         assert params.keys() <= {"name", "arguments", "_meta", "inputResponses", "requestState"}
 
 
-def test_keys_of_meta_that_the_package_writes_are_the_specifications(spoken):
+def test_keys_of_meta_that_the_package_writes_are_the_specifications_or_its_own(spoken):
     keys = {key for message in both_ways(spoken) for key in message.get("params", {}).get("_meta", {})}
     keys |= {key for message in both_ways(spoken) for key in message.get("result", {}).get("_meta", {})}
     known = ("protocolVersion", "clientInfo", "clientCapabilities", "logLevel", "serverInfo", "subscriptionId")
-    assert keys <= {"progressToken", *(META + key for key in known)}
+    own = keys - {"progressToken", *(META + key for key in known)}
+    label = r"[A-Za-z](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+    for key in own:
+        assert re.fullmatch(rf"(?:{label}\.)*minimcp/[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?", key), key
 
 
 def test_progress_has_the_token_of_its_request_and_rises(spoken):
@@ -235,3 +239,14 @@ def test_closing_a_subscription_over_http_closes_its_stream_and_sends_nothing():
         *("server/discover", "subscriptions/listen", "tools/call")
     ]
     assert not [message for message in wire.posted if "id" not in message]
+
+
+def test_structured_content_is_there_as_text_too(spoken):
+    answers = {message["id"]: message["result"] for _, message in spoken[1].said if "result" in message}
+    found = [
+        answers[message["id"]] for message in spoken[1].posted if (message.get("params") or {}).get("name") == "lookup"
+    ]
+    assert len(found) == 1
+    assert found[0]["content"] == [{"type": "text", "text": '{"copies":6}'}]
+    if spoken[0] >= "2025-06-18":
+        assert found[0]["structuredContent"] == {"copies": 6}

@@ -206,20 +206,6 @@ def test_a_dict_is_structured_content_and_its_json_as_text(server):
     assert call(server, "data", version="2024-11-05") == {"content": [{"type": "text", "text": '{"å":[1,null]}'}]}
 
 
-@pytest.mark.parametrize("version", [None, "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"])
-def test_a_result_with_an_output_schema_has_its_json_as_text_too(server, version):
-    @server.tool
-    def made() -> dict[str, int]:
-        return {"ö": 1, "b": 2}
-
-    found = call(server, "made", version=version)
-    assert found["content"] == [{"type": "text", "text": '{"ö":1,"b":2}'}]
-    if version is None or version >= "2025-06-18":
-        assert found["structuredContent"] == {"ö": 1, "b": 2}
-    else:
-        assert "structuredContent" not in found
-
-
 def test_an_output_schema_of_any_shape_is_for_modern_clients_and_one_of_objects_for_all(server):
     @server.tool
     def numbers() -> list[int]:
