@@ -259,3 +259,15 @@ def test_what_has_no_description_has_no_empty_one():
     assert "description" not in result(server, "tools/list")["tools"][0]
     assert "description" not in result(server, "prompts/list")["prompts"][0]
     assert "description" not in result(server, "resources/list")["resources"][0]
+
+
+def test_contents_of_an_unknown_kind_are_plain_text_or_bytes():
+    server = Server("s")
+    server.resource("a://text")(lambda: "é")
+    server.resource("a://bytes")(lambda: b"\xff")
+    assert result(server, "resources/read", uri="a://text")["contents"] == [
+        {"uri": "a://text", "mimeType": "text/plain", "text": "é"}
+    ]
+    assert result(server, "resources/read", uri="a://bytes")["contents"] == [
+        {"uri": "a://bytes", "mimeType": "application/octet-stream", "blob": "/w=="}
+    ]
