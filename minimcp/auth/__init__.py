@@ -9,19 +9,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 _MODULES = {
+    "Audit": "audit",
     "AuthRequest": "verifier",
     "Introspection": "introspection",
     "Jwt": "jwt",
     "Keys": "keys",
+    "Rules": "policy",
     "Verifier": "verifier",
 }
 
 __all__ = list(_MODULES)
 
 if TYPE_CHECKING:
+    from .audit import Audit as Audit
     from .introspection import Introspection as Introspection
     from .jwt import Jwt as Jwt
     from .keys import Keys as Keys
+    from .policy import Rules as Rules
     from .verifier import AuthRequest as AuthRequest
     from .verifier import Verifier as Verifier
 

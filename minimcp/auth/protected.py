@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,9 +38,16 @@ class ProtectedServer:
     :param auth: a verifier, a function `f(AuthRequest)`, or a list of them; "public" in it lets those call too who have
         no credential.
     :param public_url: see `PublicAddress`, also for `trusted_proxy`.
+    :param implied_scopes: `{scope: narrower scopes}`, see `Server`.
     """
 
-    def __init__(self, auth: Auth, public_url: str | None = None, trusted_proxy: str | Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        auth: Auth,
+        public_url: str | None = None,
+        trusted_proxy: str | Collection[str] = (),
+        implied_scopes: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
         verifiers = list(auth) if isinstance(auth, (list, tuple)) else [auth]
         self._anonymous = "public" in verifiers
         verifiers = [each for each in verifiers if each != "public"]
@@ -49,6 +56,7 @@ class ProtectedServer:
         if public_url is None and any(getattr(each, "needs_public_url", False) for each in verifiers):
             # Taken from the request, it would be whatever the sender of a stolen token writes into Host.
             raise ValueError("Name the audience of the tokens: audience=... of the verifier, or Server(public_url=...)")
+        self._implied = dict(implied_scopes or {})
         self.address = PublicAddress(public_url, trusted_proxy)
         # Each function with the scopes that its principals need.
         self._verifiers = [(_function_of(each), frozenset(getattr(each, "scopes", ()))) for each in verifiers]
@@ -75,6 +83,7 @@ class ProtectedServer:
                 log.exception("the caller could not be verified")
                 raise Unavailable("The caller could not be verified; try again later") from None
             if found is not None:
+                found = self._with_implied(found)
                 if not needed <= set(found.scopes):
                     raise self.insufficient(environ, sorted(needed))
                 return found
@@ -83,6 +92,18 @@ class ProtectedServer:
         if self._anonymous:
             return None
         raise self._refused(environ, Unauthorized("Authentication is required"), "")
+
+    def _with_implied(self, principal: Principal) -> Principal:
+        """Add the scopes that those of a principal include."""
+        scopes, more = dict.fromkeys(principal.scopes), list(principal.scopes)
+        while more:
+            more = [scope for each in more for scope in self._implied.get(each, ()) if scope not in scopes]
+            scopes.update(dict.fromkeys(more))
+        if len(scopes) == len(principal.scopes):
+            return principal
+        return Principal(
+            principal.id, principal.issuer, tuple(scopes), principal.roles, principal.claims, principal.via
+        )
 
     def insufficient(self, environ: Environ, scopes: Collection[str]) -> Forbidden:
         """Make the refusal of a caller that lacks a scope; it names all that the operation needs. Spec: AUTH-091"""

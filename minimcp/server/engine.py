@@ -35,6 +35,7 @@ class Engine:
     :ivar routes: the handlers of further paths over HTTP, by path and HTTP method; see `Server.route`.
     :ivar auth: finds the caller of each HTTP request; None for a server that does not ask who is calling.
     :ivar public: whether the author wrote that everybody may call, so that it may be served beyond loopback.
+    :ivar on_denied: "hide" or "challenge", see `Server`.
     :ivar caching: the caching hints of results that have none of their own. Spec: FEAT-121, FEAT-123, FEAT-124
     :ivar serving: whether a message has been taken; before that no change is published.
     """
@@ -59,6 +60,7 @@ class Engine:
         self.page_size: int | None = None
         self.auth: Authentication | None = None
         self.public = False
+        self.on_denied = "hide"
         self.routes: dict[str, dict[str, hooks.Route]] = {}
         self.around_call: Callable[[Context], AbstractContextManager[Any]] | None = None
         self.around_request: hooks.AroundRequest | None = None

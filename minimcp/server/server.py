@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from ..protocol.errors import McpError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .context import Context
     from .extension import Extension
     from .hooks import AroundRequest
+    from .sanitize import Sanitizer
     from .seal import Secret
     from .session import Session
 
@@ -47,6 +48,9 @@ class Server(Registration):
         that none of them knows is refused. "public" lets everybody call. Default: the user whom the surrounding
         application names (REMOTE_USER).
     :param public_url: the URL of the endpoint as its callers see it, such as "https://tools.example/mcp".
+    :param implied_scopes: `{scope: narrower scopes}`: what a broader scope includes. Spec: AUTH-097
+    :param on_denied: "hide" lets what a caller may not use look unknown; "challenge" names the scopes, where only these
+        are missing.
     :param trusted_proxy: addresses or networks of proxies whose `X-Forwarded-*` headers count.
     :param around_call: `f(ctx)` makes a context manager in which every handler runs; exceptions pass through it.
     :param around_request: `f(outcome)` makes a context manager around every request, refused ones too. At its end
@@ -58,6 +62,7 @@ class Server(Registration):
     :param bus: publishes changes, for instance to other processes; default: to this process alone.
     :param catalog: answers in place of `registry`, which the decorators fill, when clients list, call, get and read.
     :param policy: `f(ctx, entry)` decides, beside each entry's own `allow`, who sees and may use an entry.
+    :param sanitize: filters what leaves: sizes, hidden characters and secrets, see `Sanitizer`.
     :param trace: True, a path, a file or a callable that takes every message; see `minimcp.engines.trace`.
     :param debug: tell clients what exception a handler raised; never on a server that others can reach.
     """
@@ -79,6 +84,8 @@ class Server(Registration):
         auth: Auth | None = None,
         public_url: str | None = None,
         trusted_proxy: str | Collection[str] = (),
+        implied_scopes: Mapping[str, Collection[str]] | None = None,
+        on_denied: Literal["hide", "challenge"] = "hide",
         around_call: Callable[[Context], AbstractContextManager[Any]] | None = None,
         around_request: AroundRequest | None = None,
         strategy: Choose | None = None,
@@ -88,6 +95,7 @@ class Server(Registration):
         bus: Bus | None = None,
         catalog: Catalog | None = None,
         policy: Policy | None = None,
+        sanitize: Sanitizer | None = None,
         trace: Trace | None = None,
         debug: bool = False,
     ) -> None:
@@ -103,7 +111,10 @@ class Server(Registration):
         elif auth is not None:
             from ..auth.protected import ProtectedServer
 
-            engine.auth = ProtectedServer(auth, public_url, trusted_proxy)
+            engine.auth = ProtectedServer(auth, public_url, trusted_proxy, implied_scopes)
+        if on_denied not in ("hide", "challenge"):
+            raise ValueError(f'on_denied= is "hide" or "challenge", not {on_denied!r}')
+        engine.on_denied = on_denied
         engine.around_call = around_call
         engine.around_request = around_request
         engine.strategy = strategy
@@ -117,6 +128,10 @@ class Server(Registration):
             engine.catalog = catalog
         self._lock = threading.Lock()  # guards _wsgi
         self._wsgi: HttpApp[Session] | None = None
+        if sanitize is not None:
+            from .sanitize import Sanitizing
+
+            Sanitizing(engine, sanitize)
         if trace:
             from .tracing import Tracing
 

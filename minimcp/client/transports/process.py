@@ -18,10 +18,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from ...engines.errors import ConnectionLost, Timeout
 from .command import environment, find, shown
+
+if TYPE_CHECKING:
+    from ..sandbox import Sandbox
 
 log = logging.getLogger("minimcp")
 stderr_log = logging.getLogger("minimcp.stderr")
@@ -57,6 +60,7 @@ class Child:
         cwd: str | None = None,
         stderr: Sink = None,
         patience_s: float = PATIENCE_S,
+        sandbox: Sandbox | None = None,
     ) -> None:
         self.command = shown(command)
         self.patience_s = patience_s
@@ -67,7 +71,7 @@ class Child:
         self._sweeping = threading.Lock()  # taken once, by the thread that ends what is left of the group
         self._swept = threading.Event()
         self._killed = False
-        self._process = _spawn(command, environment(env), cwd)
+        self._process = _spawn(command, environment(env), cwd, sandbox)
         # Guards _unsent and the input pipe, its closing too; nobody waits for room while holding it.
         self._input_lock = threading.Lock()
         # Held by the one caller that polls a full pipe, so that room does not wake them all. It guards nothing: the
@@ -325,8 +329,10 @@ def _all_exited(children: list[Child]) -> bool:
     return all(child.exited.wait(max(0.0, until - time.monotonic())) for child in children)
 
 
-def _spawn(command: list[str], env: dict[str, str], cwd: str | None) -> Any:
+def _spawn(command: list[str], env: dict[str, str], cwd: str | None, sandbox: Sandbox | None) -> Any:
     words = find(command, env, cwd)
+    if sandbox is not None:
+        words = sandbox.wrap(words, cwd)
     options: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}

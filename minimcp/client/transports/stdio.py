@@ -15,7 +15,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...engines.errors import ClientError, ConnectionLost, ProtocolError
 from ...engines.fork import PerProcess
@@ -26,6 +26,9 @@ from ..errors import UsedAfterFork
 from .process import PATIENCE_S, Child, Sink
 from .transport import Exchange, Message, Transport
 from .waiting import Pending, Queued
+
+if TYPE_CHECKING:
+    from ..sandbox import Sandbox
 
 log = logging.getLogger("minimcp")
 
@@ -47,6 +50,7 @@ class StdioTransport(Transport):
     :param stderr: takes the lines of the server's standard error: a function, an object with `write`, or None for the
         logger "minimcp.stderr". It is called on a thread of its own.
     :param line_bytes: the longest line a server may send.
+    :param sandbox: bounds what the process may use and see.
     :param patience_s: how long `close` waits after closing the input, and again after asking the process to end.
     """
 
@@ -61,11 +65,12 @@ class StdioTransport(Transport):
         stderr: Sink = None,
         line_bytes: int = LINE_BYTES,
         patience_s: float = PATIENCE_S,
+        sandbox: Sandbox | None = None,
     ) -> None:
         super().__init__()
         if isinstance(command, str) or not command or not all(isinstance(word, str) for word in command):
             raise ValueError("The command is a list: the program and its arguments")
-        self._child_args = list(command), env, cwd, stderr, patience_s
+        self._child_args = list(command), env, cwd, stderr, patience_s, sandbox
         self._line_bytes = line_bytes
         self._lock = PerProcess(threading.Lock)  # guards the replacement of _connection
         self._connection: StdioConnection | None = None

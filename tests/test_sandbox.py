@@ -1,0 +1,190 @@
+"""Sandboxes: what a bounded server can still do, and what it cannot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minimcp.client.sandbox import Sandbox
+from minimcp.client.transports.stdio import StdioTransport
+from tests.helpers import modern
+
+if os.name != "posix":
+    pytest.skip("sandboxes are for POSIX systems", allow_module_level=True)
+
+ROOT = Path(__file__).resolve().parent.parent
+bubblewrap = pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("bwrap") is None, reason="bubblewrap is not installed"
+)
+
+SERVER = """
+import os, socket, subprocess, sys
+from minimcp import Server
+server = Server("s", "1")
+
+def attempt(function):
+    try:
+        return str(function())
+    except BaseException as problem:
+        return type(problem).__name__
+
+@server.tool
+def run(code: str) -> str:
+    scope = {"os": os, "socket": socket, "subprocess": subprocess, "sys": sys}
+    return attempt(lambda: eval(code, scope))
+
+@server.tool
+def spin() -> str:
+    while True:
+        pass
+"""
+
+
+@contextmanager
+def started(tmp_path: Path, sandbox: Sandbox | None, **options: Any) -> Iterator[Any]:
+    file = tmp_path / "server.py"
+    file.write_text(SERVER)
+    env = {"PYTHONPATH": str(ROOT)}
+    link = StdioTransport([sys.executable, "-m", "minimcp", "run", str(file)], env, sandbox=sandbox, **options)
+    link.open(20)
+
+    def call(code: str) -> str:
+        message = modern("tools/call", name="run", arguments={"code": code})
+        exchange = link.start(message, {}, 20)
+        text: str = exchange.receive(30)["result"]["content"][0]["text"]
+        exchange.close()
+        return text
+
+    call.link = link  # type: ignore[attr-defined]
+    try:
+        yield call
+    finally:
+        link.close()
+
+
+def test_limits_hold(tmp_path: Path) -> None:
+    limits = Sandbox(memory="400M", open_files=40, file_size="1K", cpu_s=100)
+    with started(tmp_path, limits) as call:
+        assert call("1 + 1") == "2"
+        assert call("len(bytearray(600 * 1024 * 1024))") == "MemoryError"
+        assert call("[open('/dev/null') for _ in range(100)]") == "OSError"
+        target = tmp_path / "large"
+        assert call(f"open({str(target)!r}, 'wb', 0).write(b'x' * 100_000)") in ("1024", "OSError")
+        assert target.stat().st_size <= 1024
+        # What the server starts has the same limits.
+        child = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        assert call(f"subprocess.run([sys.executable, '-c', {child!r}], capture_output=True).stdout") == "b'40\\n'"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux shows this in /proc")
+def test_no_program_gets_more_privileges(tmp_path: Path) -> None:
+    status = "[line for line in open('/proc/self/status') if 'NoNewPrivs' in line][0].split()[1]"
+    with started(tmp_path, Sandbox(open_files=100)) as call:
+        assert call(status) == "1"
+
+
+def test_processor_time_ends_a_server_that_spins(tmp_path: Path) -> None:
+    with started(tmp_path, Sandbox(cpu_s=1)) as call:
+        message = modern("tools/call", name="spin", arguments={})
+        exchange = call.link.start(message, {}, 20)
+        with pytest.raises(Exception, match="signal|SIGXCPU|SIGKILL|killed"):
+            exchange.receive(30)
+        exchange.close()
+
+
+@bubblewrap
+def test_only_named_paths_are_seen(tmp_path: Path) -> None:
+    shown, kept, hidden = tmp_path / "shown", tmp_path / "kept", tmp_path / "hidden"
+    for folder in (shown, kept, hidden):
+        folder.mkdir()
+        (folder / "file.txt").write_text(folder.name)
+    (tmp_path / "server.py").touch()
+    sandbox = Sandbox(read_only=[shown, tmp_path / "server.py", ROOT], writable=[kept])
+    with started(tmp_path, sandbox) as call:
+        assert call(f"open({str(shown / 'file.txt')!r}).read()") == "shown"
+        assert call(f"open({str(hidden / 'file.txt')!r}).read()") == "FileNotFoundError"
+        assert call(f"open({str(shown / 'new.txt')!r}, 'w')") == "OSError"
+        assert call(f"open({str(kept / 'new.txt')!r}, 'w').write('x')") == "1"
+        assert call("os.path.exists(os.path.expanduser('~/.ssh')) or os.path.exists('/root/.ssh')") == "False"
+        # Processes of others are not to be seen.
+        assert int(call("len([name for name in os.listdir('/proc') if name.isdigit()])")) < 10
+    assert (kept / "new.txt").read_text() == "x" and not (shown / "new.txt").exists()
+
+
+@bubblewrap
+def test_there_is_no_network_but_its_own_loopback(tmp_path: Path) -> None:
+    (tmp_path / "server.py").touch()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        attempt = f"socket.create_connection(('127.0.0.1', {port}), 2).fileno() > 0"
+        readable = [tmp_path, ROOT]
+        with started(tmp_path, Sandbox(read_only=readable, network="none")) as call:
+            assert call(attempt) == "ConnectionRefusedError"
+            assert call("socket.create_connection(('192.0.2.1', 80), 2)") in ("OSError", "ConnectionRefusedError")
+        with started(tmp_path, Sandbox(read_only=readable, network="host")) as call:
+            assert call(attempt) == "True"
+
+
+@bubblewrap
+def test_a_sandboxed_server_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "server.py").touch()
+    with started(tmp_path, Sandbox(read_only=[tmp_path, ROOT])) as call:
+        code = "subprocess.Popen(['sleep', '1000'], start_new_session=True).pid > 0"
+        assert call(code) == "True"
+        child = call.link._connection._child
+    ended = threading.Event()
+    for _ in range(100):
+        found = [each for each in Path("/proc").iterdir() if each.name.isdigit() and _is_sleep(each)]
+        if not found:
+            break
+        ended.wait(0.1)
+    assert child._process.returncode is not None and not found
+
+
+def _is_sleep(process: Path) -> bool:
+    try:
+        return (process / "cmdline").read_bytes() == b"sleep\x001000\x00"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        ({"memory": "lots"}, "number of bytes"),
+        ({"memory": -1}, "above zero"),
+        ({"cpu_s": 0}, "above zero"),
+        ({"open_files": True}, "above zero"),
+        ({"network": "loopback"}, "network="),
+        ({"writable": "/tmp"}, "list of paths"),
+        ({"read_only": ["/does/not/exist"]}, "does not exist|bubblewrap"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Sandbox(**options)
+
+
+def test_without_bubblewrap_it_is_refused_and_never_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, **_: None)
+    for options in ({"network": "none"}, {"writable": []}, {"read_only": ["/"]}):
+        with pytest.raises(ValueError, match="need bubblewrap, which is not installed"):
+            Sandbox(**options)  # type: ignore[arg-type]
+
+
+def test_text_and_entries_name_the_same_options() -> None:
+    assert Sandbox.parse("memory=512M,cpu_s=5")._limits == {"RLIMIT_CPU": 5, "RLIMIT_AS": 512 * 1024 * 1024}
+    assert Sandbox.of({"memory": "1k"})._limits == {"RLIMIT_AS": 1024}
+    with pytest.raises(ValueError, match="cannot be understood.*memroy"):
+        Sandbox.of({"memroy": 5})
+    with pytest.raises(ValueError, match="is not an option"):
+        Sandbox.parse("512M")
