@@ -163,3 +163,27 @@ def test_a_kept_answer_is_for_the_question_that_was_asked_and_no_other():
     answered = {"q1": accept(sure=False), "q2": accept(sure=True)}
     done = call(server, requestState=reply["requestState"], inputResponses=answered)["result"]
     assert done["resultType"] == "input_required" and list(done["inputRequests"]) == ["q2"]
+
+
+def test_a_state_of_one_resource_or_prompt_is_not_taken_for_another():
+    server = serving(lambda: "x")
+
+    @server.resource("a://{name}")
+    def read(name: str, ctx: Context) -> str:
+        return f"{name} {ctx.elicit('Sure?', {'sure': bool})['sure']}"
+
+    for prompt in ("one", "other"):
+
+        @server.prompt(prompt)
+        def ask(ctx: Context, word: str = "a") -> str:
+            return f"{word} {ctx.elicit('Sure?', {'sure': bool})['sure']}"
+
+    for method, own, others in (
+        ("resources/read", {"uri": "a://1"}, [{"uri": "a://2"}]),
+        ("prompts/get", {"name": "one"}, [{"name": "other"}, {"name": "one", "arguments": {"word": "b"}}]),
+    ):
+        asked = server.handle(modern(method, capabilities=ALL, **own))["result"]
+        retry = {"requestState": asked["requestState"], "inputResponses": {"q1": accept(sure=True)}}
+        for other in others:
+            assert server.handle(modern(method, capabilities=ALL, **other, **retry))["error"]["code"] == -32602
+        assert server.handle(modern(method, capabilities=ALL, **own, **retry))["result"]["resultType"] == "complete"
