@@ -172,12 +172,11 @@ def test_a_state_of_one_resource_or_prompt_is_not_taken_for_another():
     def read(name: str, ctx: Context) -> str:
         return f"{name} {ctx.elicit('Sure?', {'sure': bool})['sure']}"
 
-    for prompt in ("one", "other"):
+    def ask(ctx: Context, word: str = "a") -> str:
+        return f"{word} {ctx.elicit('Sure?', {'sure': bool})['sure']}"
 
-        @server.prompt(prompt)
-        def ask(ctx: Context, word: str = "a") -> str:
-            return f"{word} {ctx.elicit('Sure?', {'sure': bool})['sure']}"
-
+    server.prompt(ask, "one")
+    server.prompt(ask, "other")
     for method, own, others in (
         ("resources/read", {"uri": "a://1"}, [{"uri": "a://2"}]),
         ("prompts/get", {"name": "one"}, [{"name": "other"}, {"name": "one", "arguments": {"word": "b"}}]),
