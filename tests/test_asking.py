@@ -391,19 +391,6 @@ def test_a_legacy_client_that_says_no_or_nothing_makes_a_result_for_the_model():
     assert cancelled["params"]["requestId"] == client.asked[0]["id"]
 
 
-@pytest.mark.parametrize("code", [-32000, -32001, -32010, -32019, -32042, -32603, -1, 7])
-def test_the_code_of_a_clients_refusal_means_nothing_more(code):
-    def tool(ctx: Context) -> str:
-        return ctx.elicit("A?", {"a": int}).action
-
-    client = Answering(serving(tool), [{"error": {"code": code, "message": "did not answer in time"}}], elicitation={})
-    assert client.call() == {
-        "content": [{"type": "text", "text": "The client refused: did not answer in time"}],
-        "isError": True,
-    }
-    assert len(client.asked) == 1
-
-
 def test_sampling_on_older_revisions_says_only_what_they_know():
     def tool(ctx: Context) -> str:
         return ctx.sample("Hi", max_tokens=5).text
@@ -431,12 +418,3 @@ def test_answers_arrive_as_the_annotated_types_and_what_cannot_be_one_is_told_to
     assert reply["result"]["isError"] is True
     assert '"day"' in reply["result"]["content"][0]["text"]
     assert len(seen) == 1
-
-
-def test_a_field_written_as_a_schema_has_to_be_filled_in():
-    def tool(ctx: Context) -> str:
-        return str(ctx.elicit("?", {"a": {"type": "string", "maxLength": 3}, "b": (int, 1)})["a"])
-
-    form = question(tool)["params"]["requestedSchema"]
-    assert form["properties"]["a"] == {"type": "string", "maxLength": 3}
-    assert form["required"] == ["a"]

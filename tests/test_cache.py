@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from minimcp import Cache, Client, RemoteError, Server
@@ -58,20 +56,6 @@ def test_an_answer_is_stale_after_its_time(monkeypatch):
     assert cache.get("s", "m", {}, "") == {"ttlMs": 1000, "x": 1}
     now[0] += 1.001
     assert cache.get("s", "m", {}, "") is None
-
-
-def test_the_end_of_its_time_alone_sends_nothing(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    server = played()
-    with Client(server) as client:
-        client.read_resource("a://1")
-        now[0] += 10_000_000
-        asked = len(server.heard)
-        threading.Event().wait(0.05)
-        assert len(server.heard) == asked
-        client.read_resource("a://1")
-        assert len(server.heard) == asked + 1
 
 
 def test_the_params_are_part_of_the_key():

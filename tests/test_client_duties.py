@@ -9,6 +9,7 @@ import pytest
 
 import minimcp
 from minimcp import Client
+from minimcp.client import cache
 from tests.embedded import wait_until
 from tests.played import DISCOVERED, INITIALIZED, Fault, Scripted, Silence
 from tests.transcripts.server import build
@@ -436,3 +437,18 @@ def test_a_server_without_logging_is_not_asked_for_a_level():
     with Client(server, mode="legacy") as client, pytest.raises(minimcp.ProtocolError, match="logging"):
         client.set_log_level("debug")
     assert not server.all("logging/setLevel")
+
+
+def test_the_end_of_its_time_alone_sends_nothing(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(cache.time, "monotonic", lambda: now[0])
+    kept = {"resultType": "complete", "ttlMs": 60_000, "contents": []}
+    server = Scripted(resources_read=lambda params, say: kept)
+    with Client(server) as client:
+        client.read_resource("a://1")
+        now[0] += 10_000_000
+        asked = len(server.heard)
+        threading.Event().wait(0.05)
+        assert len(server.heard) == asked
+        client.read_resource("a://1")
+        assert len(server.heard) == asked + 1

@@ -6,7 +6,7 @@ import pytest
 
 from minimcp import Context, Server
 from minimcp.server import asking
-from tests.asked import ALL, accept, call, serving
+from tests.asked import ALL, Answering, accept, call, question, serving
 from tests.helpers import modern
 
 
@@ -186,3 +186,25 @@ def test_a_state_of_one_resource_or_prompt_is_not_taken_for_another():
         for other in others:
             assert server.handle(modern(method, capabilities=ALL, **other, **retry))["error"]["code"] == -32602
         assert server.handle(modern(method, capabilities=ALL, **own, **retry))["result"]["resultType"] == "complete"
+
+
+@pytest.mark.parametrize("code", [-32000, -32001, -32010, -32019, -32042, -32603, -1, 7])
+def test_the_code_of_a_clients_refusal_means_nothing_more(code):
+    def tool(ctx: Context) -> str:
+        return ctx.elicit("A?", {"a": int}).action
+
+    client = Answering(serving(tool), [{"error": {"code": code, "message": "did not answer in time"}}], elicitation={})
+    assert client.call() == {
+        "content": [{"type": "text", "text": "The client refused: did not answer in time"}],
+        "isError": True,
+    }
+    assert len(client.asked) == 1
+
+
+def test_a_field_written_as_a_schema_has_to_be_filled_in():
+    def tool(ctx: Context) -> str:
+        return str(ctx.elicit("?", {"a": {"type": "string", "maxLength": 3}, "b": (int, 1)})["a"])
+
+    form = question(tool)["params"]["requestedSchema"]
+    assert form["properties"]["a"] == {"type": "string", "maxLength": 3}
+    assert form["required"] == ["a"]
