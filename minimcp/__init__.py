@@ -32,6 +32,7 @@ _HOMES = {
     "ProtocolError": "engines.errors",
     "Raw": "protocol.content",
     "RemoteError": "client.errors",
+    "Sandbox": "client.sandbox",
     "Sanitizer": "server.sanitize",
     "Server": "server.server",
     "Steps": "client.steps",
@@ -72,6 +73,7 @@ __all__ = [
     "ProtocolError",
     "Raw",
     "RemoteError",
+    "Sandbox",
     "Sanitizer",
     "Server",
     "Steps",
@@ -96,6 +98,7 @@ if TYPE_CHECKING:
     from .client.cache import Cache
     from .client.client import Client, clients
     from .client.errors import CallCancelled, HTTPStatus, NotApproved, RemoteError, ToolFailed, UsedAfterFork
+    from .client.sandbox import Sandbox
     from .client.steps import Steps
     from .engines.errors import AuthorizationError, ClientError, ConnectionLost, MinimcpError, ProtocolError, Timeout
     from .engines.oauth.oauth import OAuth

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -80,6 +81,11 @@ class Peer:
         """Close the connection."""
         self._socket.shutdown(socket.SHUT_RDWR)
 
+    def reset(self) -> None:
+        """Close the connection at once and drop what is on its way."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
     def left(self) -> bool:
         """Wait for the client to close the connection; False when it sends something instead."""
         try:
@@ -153,11 +159,15 @@ class Scripted:
                     self.errors.append(error)
                     raise
 
-    def close(self) -> None:
-        """End everything."""
+    def stop_listening(self) -> None:
+        """Take no more connections."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def close(self) -> None:
+        """End everything."""
+        self.stop_listening()
         self._threads[0].join(10)
         for connection in self._open:
             with contextlib.suppress(OSError):

@@ -52,9 +52,7 @@ def test_everything_a_server_offers_can_be_used_in_every_revision(target, mode):
         assert client.read_resource("library://rules").text == "Be quiet."
         assert [prompt["name"] for prompt in client.list_prompts()] == ["review"]
         assert client.get_prompt("review", title="Emma", tone="harsh").text.startswith("Write a harsh review of Emma.")
-        if mode != "2024-11-05":
-            found = client.complete("tone", "k", prompt="review")
-            assert found["values"] == ["kind", "keen"]
+        assert client.complete("tone", "k", prompt="review")["values"] == ["kind", "keen"]
 
 
 @pytest.mark.parametrize("mode", REVISIONS)
@@ -363,6 +361,71 @@ def test_lists_are_drained_page_by_page_and_an_empty_cursor_is_not_the_end():
     assert pages == [None, ""]
 
 
+class Pages:
+    """A list of two pages that may be kept; its cursors are good for one round."""
+
+    def __init__(self, **kept):
+        self.kept = {"ttlMs": 60_000, "cacheScope": "private", **kept}
+        self.round = 1
+        self.asked = []
+
+    def play(self, params, say):
+        cursor = params.get("cursor")
+        self.asked.append(cursor)
+        if cursor is None:
+            return {**self.kept, "tools": [self.tool(1)], "nextCursor": f"page 2 of {self.round}"}
+        if cursor != f"page 2 of {self.round}":
+            raise Fault(-32602, "Invalid cursor")
+        return {"tools": [self.tool(2)]}
+
+    def tool(self, number):
+        return {"name": f"{self.round}.{number}", "inputSchema": {"type": "object"}}
+
+
+def test_a_list_whose_cursor_is_no_longer_good_begins_again_once():
+    pages = Pages()
+    with Client(Scripted(tools_list=pages.play)) as client:
+        assert [tool["name"] for tool in client.list_tools()] == ["1.1", "1.2"]
+        pages.round = 2
+        for _ in range(2):
+            # The first page of the first round is still kept, and names a cursor that is gone.
+            assert [tool["name"] for tool in client.list_tools()] == ["2.1", "2.2"]
+        assert pages.asked == [None, "page 2 of 1", "page 2 of 1", None, "page 2 of 2", "page 2 of 2"]
+
+    def never(params, say):
+        asked.append(params.get("cursor"))
+        if params.get("cursor"):
+            raise Fault(-32602, "Invalid cursor")
+        return {"tools": [], "nextCursor": "x"}
+
+    asked = []
+    with Client(Scripted(tools_list=never)) as client, pytest.raises(minimcp.RemoteError, match="Invalid cursor"):
+        client.list_tools()
+    assert asked == [None, "x", None, "x"]
+
+
+@pytest.mark.parametrize("code", [-32603, -32000])
+def test_a_list_that_fails_for_another_reason_does_not_begin_again(code):
+    def play(params, say):
+        asked.append(params.get("cursor"))
+        if params.get("cursor"):
+            raise Fault(code)
+        return {"tools": [], "nextCursor": "x"}
+
+    asked = []
+    with Client(Scripted(tools_list=play)) as client, pytest.raises(minimcp.RemoteError):
+        client.list_tools()
+    assert asked == [None, "x"]
+    refused = Scripted(tools_list=fault_of_the_first_page)
+    with Client(refused) as client, pytest.raises(minimcp.RemoteError):
+        client.list_tools()
+    assert len(refused.all("tools/list")) == 1
+
+
+def fault_of_the_first_page(params, say):
+    raise Fault(-32602)
+
+
 def test_a_legacy_list_ends_with_an_empty_cursor_and_none():
     server = Scripted(initialize=lambda params, say: INITIALIZED)
     server.methods["tools/list"] = lambda params, say: {"tools": [], "nextCursor": ""}
@@ -494,6 +557,40 @@ def test_a_legacy_server_is_answered_also_when_it_asks_for_what_there_is_not():
         server.say({"jsonrpc": "2.0", "id": "1", "method": "sampling/createMessage", "params": {}})
         reply = server.wait_for(None)
         assert reply["id"] == "1" and reply["error"]["code"] == -32601
+
+
+@pytest.mark.parametrize("id", [7, "7", 0, -1, 2**60, "", "q", "Z\u00fcrich"])
+def test_a_question_is_answered_under_its_id_with_its_json_type(id):
+    server = Scripted(initialize=lambda params, say: INITIALIZED)
+    with Client(server, mode="legacy", roots=[]):
+        for method in ("ping", "roots/list", "sampling/createMessage"):
+            server.heard.clear()
+            server.say({"jsonrpc": "2.0", "id": id, "method": method, "params": {}})
+            reply = server.wait_for(None)
+            assert (type(reply["id"]), reply["id"]) == (type(id), id)
+
+
+def test_progress_restarts_the_clock_but_not_that_of_the_longest_time():
+    def play(params, say):
+        token = params["_meta"]["progressToken"]
+        for number in range(2):
+            over.wait(0.6)
+            say(
+                {
+                    "jsonrpc": "2.0",
+                    "method": "notifications/progress",
+                    "params": {"progressToken": token, "progress": number},
+                }
+            )
+        over.wait(0.6)
+        return {"content": []}
+
+    over = threading.Event()
+    with Client(Scripted(tools_call=play)) as client:
+        assert client.call_tool("x", {}, timeout=1, progress=lambda each: None) == {"content": []}
+        with pytest.raises(minimcp.Timeout):
+            client.call_tool("x", {}, timeout=1, max_timeout=0.8, progress=lambda each: None)
+        over.set()
 
 
 def test_a_question_that_the_server_withdraws_gets_no_answer():

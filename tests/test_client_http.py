@@ -12,6 +12,7 @@ from minimcp import Context, Server
 from minimcp.client.errors import HTTPStatus
 from minimcp.client.transports.http import HttpTransport
 from minimcp.engines.errors import ConnectionLost, ProtocolError, Timeout
+from minimcp.engines.http_client import connections
 from tests.embedded import embedded
 from tests.helpers import http_headers, modern
 from tests.scripted import NOTE, PING, Linked, received, result, scripted
@@ -153,12 +154,49 @@ def test_an_event_of_several_mebibytes_arrives_whole():
         assert len(linked.call()[-1]["result"]["text"]) == 5_000_000
 
 
-@pytest.mark.parametrize("id", [2, "1", 1.0, True, None])
+@pytest.mark.parametrize("id", [2, "2", "01", "1.0", 1.0, True, None])
 def test_a_response_that_is_not_ours_completes_nothing(id):
     with Linked(lambda request, peer: peer.stream().event(result(id)).event(result(mine=True)).end()) as linked:
         assert linked.call() == [result(mine=True)]
     with Linked(lambda request, peer: peer.json(result(id))) as linked, pytest.raises(ProtocolError):
         linked.call()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"id": "1", "result": {"mine": True}},
+        {"id": 1, "result": {"mine": True}, "error": None},
+        {"id": "1", "result": {"mine": True}, "error": None, "method": None, "params": None},
+    ],
+)
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_the_text_of_an_id_null_members_and_a_bom_are_taken(answer, bom):
+    body, kind = bom + json.dumps({"jsonrpc": "2.0", **answer}).encode(), {"Content_Type": "application/json"}
+    with Linked(lambda request, peer: peer.body(body, **kind)) as linked:
+        assert linked.call()[-1]["result"] == {"mine": True}
+    event = bom + b"data: " + body[len(bom) :] + b"\n\n"
+    with Linked(lambda request, peer: peer.stream().chunk(event).end()) as linked:
+        assert linked.call()[-1]["result"] == {"mine": True}
+
+
+def test_null_members_of_other_messages_are_taken():
+    note = {"jsonrpc": "2.0", "id": None, "method": "notifications/x", "params": None, "result": None, "error": None}
+    problem = {"jsonrpc": "2.0", "id": 1, "result": None, "error": {"code": 1, "message": "no"}}
+    with Linked(lambda request, peer: peer.stream().event(note).event(problem).end()) as linked:
+        assert [set(message) for message in linked.call()] == [
+            {"jsonrpc", "method"},
+            {"jsonrpc", "id", "error"},
+        ]
+
+
+def test_a_stream_that_ends_after_what_was_no_message_says_so():
+    broken = '{"jsonrpc":"2.0","id":1,"result":{"took":NaN}}'
+    with Linked(lambda request, peer: peer.stream().event(broken).end()) as linked:
+        with pytest.raises(
+            ConnectionLost, match="ended before the response; an event .* was dropped: .*NaN is not JSON"
+        ):
+            linked.call()
 
 
 @pytest.mark.parametrize(
@@ -446,6 +484,23 @@ def test_an_idle_connection_that_was_closed_is_not_used():
             if number in closed:
                 assert closed[number].wait(10)
         assert [request.connection for request in linked.server.requests] == [1, 2, 3]
+
+
+def test_a_kept_connection_that_breaks_while_it_is_sent_to_is_replaced(monkeypatch):
+    def answer(request, peer):
+        peer.json(result(request.message["id"]))
+        if request.connection == 1:
+            peer.reset()
+            reset.set()
+
+    reset = threading.Event()
+    # It breaks after it was looked at.
+    monkeypatch.setattr(connections, "_readable", lambda sock: False)
+    with Linked(answer) as linked:
+        assert linked.call() == [result()]
+        assert reset.wait(10)
+        assert linked.call({**PING, "id": 2}) == [result(2)]
+        assert [request.connection for request in linked.server.requests] == [1, 2]
 
 
 def test_a_link_that_was_closed_can_be_opened_again():

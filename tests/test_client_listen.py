@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.embedded import embedded
 from tests.played import INITIALIZED, Fault, Scripted, Silence
 from tests.transcripts.server import build
 
+ROOT = Path(__file__).resolve().parent.parent
 TOOLS = "notifications/tools/list_changed"
 UPDATED = "notifications/resources/updated"
 
@@ -163,6 +166,157 @@ def test_a_stream_that_ended_is_opened_anew_by_choice(monkeypatch):
     with Client(server) as client, client.listen(tools=True, reconnect=True) as changes:
         assert changes.receive(5)["method"] == TOOLS
     assert len(rounds) == 3
+
+
+CHANGING = """
+import os
+from minimcp import Server
+server = Server("changing", "1")
+
+@server.tool
+def change(number: int) -> int:
+    server.tool(lambda: 1, f"extra{number}", description="Extra.")
+    return os.getpid()
+
+@server.tool
+def leave() -> None:
+    os._exit(3)
+
+@server.resource("a://1")
+def first() -> str:
+    return "1"
+"""
+
+
+@pytest.fixture
+def changing(tmp_path):
+    file = tmp_path / "changing.py"
+    file.write_text(CHANGING)
+    return [sys.executable, "-m", "minimcp", "run", str(file)]
+
+
+@pytest.mark.parametrize("mode", ["2025-06-18", "2026-07-28"])
+def test_after_a_restart_the_new_process_is_listened_to(changing, mode, monkeypatch):
+    monkeypatch.setattr(module, "_BACKOFF_S", 0.01)
+    options = {"mode": mode, "restart": True, "env": {"PYTHONPATH": str(ROOT)}}
+    with Client(changing, **options) as client, client.listen(tools=True, reconnect=True) as changes:
+        pid = client.call_tool("change", number=0).text
+        assert changes.receive(10)["method"] == TOOLS
+        found = []
+        listening = threading.Thread(target=lambda: found.append(changes.receive(30)))
+        listening.start()
+        with pytest.raises(minimcp.ConnectionLost, match="exited with code 3"):
+            client.call_tool("leave")
+        for number in range(1, 1000):
+            # The first ones may come before it listens again.
+            assert client.call_tool("change", number=number).text != pid
+            listening.join(0.02)
+            if found:
+                break
+        listening.join(30)
+        assert found[0]["method"] == TOOLS
+
+
+@pytest.mark.parametrize("mode", ["2025-06-18", "2026-07-28"])
+def test_a_process_that_is_not_to_be_started_again_ends_the_listening_at_once(changing, mode, monkeypatch):
+    monkeypatch.setattr(module, "_BACKOFF_S", 0.01)
+    monkeypatch.setattr(module, "_TRIES", 10**6)
+    options = {"mode": mode, "env": {"PYTHONPATH": str(ROOT)}}
+    with Client(changing, **options) as client, client.listen(tools=True, reconnect=True) as changes:
+        with pytest.raises(minimcp.ConnectionLost):
+            client.call_tool("leave")
+        with pytest.raises(minimcp.ConnectionLost, match="exited with code 3"):
+            changes.receive(30)
+
+
+def test_listening_again_is_tried_a_few_times_and_then_told(monkeypatch):
+    monkeypatch.setattr(module, "_BACKOFF_S", 0.001)
+    tries = []
+
+    def play(params, say):
+        tries.append(1)
+        if len(tries) > 1:
+            raise Silence
+        say(acknowledged(server, toolsListChanged=True))
+        return {"resultType": "complete"}
+
+    server = Scripted(subscriptions_listen=play)
+    with Client(server, timeout=0.05) as client, client.listen(tools=True, reconnect=True) as changes:
+        with pytest.raises(minimcp.Timeout):
+            changes.receive(30)
+    assert len(tries) == 1 + 5
+
+
+def test_a_refusal_to_listen_again_is_told_at_once(monkeypatch):
+    monkeypatch.setattr(module, "_BACKOFF_S", 0.001)
+    tries = []
+
+    def play(params, say):
+        tries.append(1)
+        if len(tries) > 1:
+            raise Fault(-32602, "too many")
+        say(acknowledged(server, toolsListChanged=True))
+        return {"resultType": "complete"}
+
+    server = Scripted(subscriptions_listen=play)
+    with Client(server) as client, client.listen(tools=True, reconnect=True) as changes:
+        with pytest.raises(minimcp.RemoteError, match="too many"):
+            changes.receive(30)
+    assert len(tries) == 2
+
+
+@pytest.mark.parametrize("closed", ["listener", "client"])
+def test_closing_ends_the_wait_before_listening_again(closed, monkeypatch):
+    monkeypatch.setattr(module, "_BACKOFF_S", 60)
+    waiting = threading.Event()
+
+    def play(params, say):
+        say(acknowledged(server, toolsListChanged=True))
+        raise Silence
+
+    server = Scripted(subscriptions_listen=play)
+    with Client(server) as client, client.listen(tools=True, reconnect=True) as changes:
+        if closed == "client":
+            monkeypatch.setattr(module, "_BACKOFF_S", 0.001)
+            client.close()
+            with pytest.raises(minimcp.ConnectionLost, match="closed"):
+                changes.receive(30)
+            return
+        monkeypatch.setattr(changes._closed, "wait", lambda s, real=changes._closed.wait: waiting.set() or real(s))
+        server.say({**tagged(server, "notifications/cancelled"), "params": {"requestId": server.heard[-1]["id"]}})
+        found = []
+        thread = threading.Thread(target=lambda: found.append(changes.receive()))
+        thread.start()
+        assert waiting.wait(5)
+        changes.close()
+        thread.join(5)
+        assert found == [None] and len(server.all("subscriptions/listen")) == 1
+
+
+def test_a_session_that_was_begun_anew_is_listened_to_again(monkeypatch):
+    monkeypatch.setattr(module, "_BACKOFF_S", 0.001)
+    capabilities = {"resources": {"subscribe": True}, "tools": {"listChanged": True}}
+    server = Scripted(initialize=lambda params, say: {**INITIALIZED, "capabilities": capabilities})
+    server.methods.update({f"resources/{name}": lambda params, say: {} for name in ("subscribe", "unsubscribe")})
+    with Client(server, mode="legacy") as client, client.listen(uris=["a://1"], reconnect=True) as changes:
+        client._connect().renew(client.peer)
+        found = []
+        thread = threading.Thread(target=lambda: found.append(changes.receive(10)))
+        thread.start()
+        with server.changed:
+            assert server.changed.wait_for(lambda: len(server.all("resources/subscribe")) == 2, 5)
+        server.say({"jsonrpc": "2.0", "method": UPDATED, "params": {"uri": "a://1"}})
+        thread.join(10)
+        assert found[0]["params"]["uri"] == "a://1"
+
+
+def test_a_legacy_subscription_that_is_refused_leaves_no_listener():
+    capabilities = {"resources": {"subscribe": True}}
+    server = Scripted(initialize=lambda params, say: {**INITIALIZED, "capabilities": capabilities})
+    with Client(server, mode="legacy") as client:
+        with pytest.raises(minimcp.RemoteError, match="resources/subscribe"):
+            client.listen(uris=["a://1"])
+        assert not client._connect().listeners
 
 
 def test_the_filter_says_what_is_wanted_and_nothing_else():

@@ -249,6 +249,22 @@ def test_attempts_that_bring_nothing_are_bounded(monkeypatch):
         assert sum(request.method == "GET" for request in linked.server.requests) == 5
 
 
+def test_a_server_that_is_gone_when_its_stream_is_to_be_gone_on_with(monkeypatch):
+    monkeypatch.setattr(legacy_http, "RETRY_S", 0.002)
+
+    def answer(request, peer):
+        if request.method == "POST":
+            linked.server.stop_listening()
+            peer.stream().event("", "id: 1").hang_up()
+        else:
+            peer.body()
+
+    with in_session(answer) as linked:
+        with pytest.raises(ConnectionLost, match="broke 6 times before the response: No connection to") as caught:
+            linked.call()
+        assert caught.value.retry == "idempotent"
+
+
 def test_a_stream_without_ids_is_lost():
     def answer(request, peer):
         peer.stream().event(NOTE).end() if request.method == "POST" else peer.body()

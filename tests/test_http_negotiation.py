@@ -101,10 +101,9 @@ def test_a_modern_error_with_400_is_of_a_modern_server(code):
     assert said(server) == ["server/discover"]
 
 
-@pytest.mark.parametrize("status", [401, 403, 500, 503])
-def test_a_refusal_that_says_nothing_of_the_era_is_told(status):
-    with played({}, lambda request: (status, b"no")) as server:
-        with pytest.raises((minimcp.HTTPStatus, minimcp.AuthorizationError)):
+def test_a_refusal_of_the_credentials_says_nothing_of_the_era_and_is_told():
+    with played({}, lambda request: (401, b"no")) as server:
+        with pytest.raises(minimcp.AuthorizationError):
             Client(server.url).open()
     assert said(server) == ["server/discover"]
 
@@ -272,6 +271,37 @@ def test_a_modern_stream_that_breaks_is_lost_and_not_resumed():
             client.call_tool("t")
     assert caught.value.retry == "idempotent"
     assert [request.method for request in server.requests] == ["POST", "POST"]
+
+
+READS = {
+    "tools/list": lambda client: client.list_tools(),
+    "resources/read": lambda client: client.read_resource("a://1"),
+}
+
+
+@pytest.mark.parametrize("method", READS)
+@pytest.mark.parametrize("breaks", [1, 2])
+def test_a_modern_request_that_only_reads_is_sent_once_more_after_its_stream_broke(method, breaks):
+    results = {"tools/list": {"tools": []}, "resources/read": {"contents": []}}
+
+    def answer(request, peer):
+        message = request.message
+        if message["method"] == "server/discover":
+            return peer.json({"jsonrpc": "2.0", "id": message["id"], "result": DISCOVERED})
+        ids.append(message["id"])
+        if len(ids) <= breaks:
+            return peer.stream().event("", "id: 7").end() if breaks == 1 else peer.hang_up()
+        return peer.json({"jsonrpc": "2.0", "id": message["id"], "result": results[method]})
+
+    ids = []
+    with scripted(answer) as server, Client(server.url) as client:
+        if breaks == 1:
+            READS[method](client)
+        else:
+            with pytest.raises(minimcp.ConnectionLost):
+                READS[method](client)
+    assert len(ids) == len(set(ids)) == 2
+    assert [request.method for request in server.requests] == ["POST"] * 3
 
 
 @pytest.mark.parametrize("status", [400, 404, 405])

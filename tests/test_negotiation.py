@@ -67,6 +67,15 @@ def test_a_modern_server_that_is_slow_to_answer_the_probe_is_recognised():
         assert client.protocol_version == "2026-07-28"
 
 
+@pytest.mark.parametrize("mode", ["auto", "legacy", "2025-06-18"])
+def test_initialize_is_never_cancelled(mode):
+    server = Scripted(server_discover=fault(-32601), initialize=silent)
+    with pytest.raises(minimcp.Timeout, match="initialize"):
+        Client(server, mode=mode, timeout=0.1).open()
+    assert [message["method"] for message in server.heard][-1] == "initialize"
+    assert not server.all("notifications/cancelled")
+
+
 @pytest.mark.parametrize("code", [-32020, -32021])
 def test_a_modern_error_never_leads_to_initialize(code):
     server = Scripted(server_discover=fault(code), initialize=initialized())
@@ -150,6 +159,44 @@ def test_a_saved_discovery_of_a_legacy_server_saves_the_probe():
     with Client(server, discovery=saved) as client:
         assert client.protocol_version == "2025-06-18"
     assert [message["method"] for message in server.heard] == ["initialize", "notifications/initialized"]
+
+
+def test_a_saved_discovery_that_is_no_longer_true_is_not_kept_to():
+    legacy = Scripted(server_discover=fault(-32601), initialize=initialized("2025-06-18"))
+    modern = Scripted(initialize=fault(-32601), tools_list=lambda params, say: {"tools": []})
+    with Client(legacy) as one, Client(modern) as other:
+        was_legacy, was_modern = one.discovery, other.discovery
+    modern.heard.clear()
+    with Client(modern, discovery=was_legacy) as client:
+        assert client.protocol_version == "2026-07-28"
+    assert [message["method"] for message in modern.heard] == ["initialize", "server/discover"]
+    legacy.heard.clear()
+    answers = iter([fault(-32022, {"supported": ["2025-06-18"]})])
+    legacy.methods["tools/list"] = lambda params, say: next(answers, lambda *_: {"tools": []})(params, say)
+    with Client(legacy, discovery=was_modern) as client:
+        assert client.list_tools() == []
+        assert client.protocol_version == "2025-06-18"
+
+
+@pytest.mark.parametrize("second", [fault(-32022, {"supported": ["2026-07-28"]}), fault(-32601), lambda p, s: {}])
+def test_a_server_that_offered_a_modern_revision_is_never_sent_initialize(second):
+    probes = iter([fault(-32022, {"supported": ["2026-07-28"]})])
+    server = Scripted(initialize=initialized(), tools_list=lambda params, say: {"tools": []})
+    server.methods["server/discover"] = lambda params, say: next(probes, second)(params, say)
+    with Client(server) as client:
+        assert client.protocol_version == "2026-07-28" and client.list_tools() == []
+    assert [message["method"] for message in server.heard] == ["server/discover", "server/discover", "tools/list"]
+
+
+def test_a_ping_that_comes_before_the_answer_to_initialize_is_answered():
+    def greet(params, say):
+        say({"jsonrpc": "2.0", "id": "p", "method": "ping"})
+        assert server.wait_for(None) == {"jsonrpc": "2.0", "id": "p", "result": {}}
+        return {**INITIALIZED}
+
+    server = Scripted(initialize=greet)
+    with Client(server, mode="legacy") as client:
+        assert client.protocol_version == "2025-11-25"
 
 
 def test_a_server_that_was_exchanged_for_a_legacy_one_is_negotiated_with_again():

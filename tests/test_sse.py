@@ -35,6 +35,16 @@ def test_events_are_read_whatever_ends_their_lines_and_however_they_are_cut(size
     assert reader.last_id == "3"
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, None])
+def test_a_bom_before_a_stream_is_no_part_of_it(size):
+    bom = b"\xef\xbb\xbf"
+    assert read(bom + b"data: a\n\n" + bom + b"data: b\n\ndata: c\n\n", size)[0] == [("message", "a"), ("message", "c")]
+    assert read(bom + b"\r\ndata: a\n\n", size)[0] == [("message", "a")]
+    _, reader = read(bom + b"data: cut", size)
+    reader.restart()
+    assert list(reader.feed(bom + b"data: b\n\n")) == [("message", "b")]
+
+
 def test_an_event_that_was_cut_off_is_forgotten():
     _, reader = read(b"id: 1\ndata: a\n\nid: 2\nevent: x\ndata: cut")
     reader.restart()

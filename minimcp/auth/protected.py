@@ -83,7 +83,7 @@ class ProtectedServer:
                 log.exception("the caller could not be verified")
                 raise Unavailable("The caller could not be verified; try again later") from None
             if found is not None:
-                found = self._with_implied(found)
+                found = self._with_implied(found) if self._implied else found
                 if not needed <= set(found.scopes):
                     raise self.insufficient(environ, sorted(needed))
                 return found

@@ -98,6 +98,9 @@ class ClientCall:
                 if attempt == 2:
                     raise
                 peer = conn.renew(peer)
+            except ConnectionLost as problem:
+                if attempt == 2 or not self._repeatable(conn, problem):
+                    raise
             except RemoteError as problem:
                 if attempt == 2 or not self._recover(conn, peer, problem):
                     raise
@@ -114,6 +117,15 @@ class ClientCall:
     def _cancellation(self) -> CallCancelled:
         return CallCancelled(f"{self.method} was cancelled")
 
+    def _repeatable(self, conn: Connection, problem: ConnectionLost) -> bool:
+        """Say whether to send the request again, since its stream broke and it only reads. Spec: TRN-051
+
+        A legacy stream is resumed instead; what may have changed something is left to the caller.
+        """
+        row = spec.METHODS.get(self.method)
+        reads = row is not None and row.cacheable
+        return reads and problem.retry == "idempotent" and conn.transport.closing_cancels and not conn.closed
+
     def _recover(self, conn: Connection, peer: Peer, problem: RemoteError) -> bool:
         """Repair what the error names and say whether to send the request again."""
         if problem.code == spec.HEADER_MISMATCH and self.method == "tools/call":
@@ -123,6 +135,7 @@ class ClientCall:
         if problem.code == spec.UNSUPPORTED_VERSION:
             # The server was exchanged for one of another revision. Spec: BASE-076
             negotiation.forget(conn.settings.target.key)
+            conn.settings = conn.settings._replace(discovery=None)
             conn.renew(peer)
             return True
         if problem.code == spec.URL_ELICITATION_REQUIRED:

@@ -47,6 +47,8 @@ class Client(Methods):
     :param restart: start a process again that died, or that belongs to the parent of a fork.
     :param timeout: seconds without a sign of life after which a call is given up; None waits for ever.
     :param max_timeout: seconds after which it is given up in any case.
+    :param probe_timeout: seconds to wait for an answer to the question whether a server is modern; some legacy servers
+        never give one.
     :param check: whether a tool's `isError` raises `ToolFailed`.
     :param validate: whether structured results are checked against the tool's output schema.
     :param cache: keep results as the server allows: True, False, or a `Cache` shared with other clients.

@@ -74,6 +74,7 @@ class Connection:
         self.peer: Peer | None = None
         self._negotiate = negotiate
         self._opening = threading.RLock()  # held while opening, so that others wait for the outcome; guards peer
+        self._losing = threading.Lock()  # guards transport and lost, so that a loss counts for its own transport only
         self._ids = itertools.count(1)
         self._capabilities: dict[bool, Message] = {}
         # No lock guards these three: single operations of a dict or set, which are atomic.
@@ -98,6 +99,7 @@ class Connection:
                 try:
                     self.peer = self._negotiate(self)
                 except BaseException:
+                    self.peer = None
                     self.transport.close()
                     raise
                 if self.closed:
@@ -111,17 +113,20 @@ class Connection:
             if self.peer is stale:
                 self.peer = None
                 self.tools.forget()
+                for listener in list(self.listeners):
+                    listener.fail(ConnectionLost("The server forgot the session, and with it what was listened to"))
             return self.ready()
 
     def use(self, make: Callable[[], Transport]) -> None:
-        """Open a transport in place of the one in use, if any."""
+        """Open a transport in place of the one in use, if any; the loss of that one is forgotten."""
         self.transport.close()
         transport = make()
         record = self.settings.record
         transport.record = record and record.bind(transport.kind)
         transport.on_message = self.inbox.put
         transport.on_lost = lambda error: self._lose(transport, error)
-        self.transport = transport
+        with self._losing:
+            self.transport, self.lost = transport, None
         transport.open(self.settings.own_timeout_s)
 
     def adopt(self, transport: Transport, peer: Peer, newest_id: int) -> None:
@@ -134,10 +139,12 @@ class Connection:
         self.peer = peer
 
     def _lose(self, transport: Transport, error: ClientError) -> None:
-        if transport is self.transport and not self.closed:
+        with self._losing:
+            if transport is not self.transport or self.closed:
+                return
             self.lost = error
-            for listener in list(self.listeners):
-                listener.fail(error)
+        for listener in list(self.listeners):
+            listener.fail(error)
 
     def capabilities(self, legacy: bool) -> Message:
         """Return the capabilities that this client declares."""
@@ -204,6 +211,9 @@ class Connection:
         paused_s = 0.0
         asked = self.inbox.answered
         while True:
+            if exchange.paused_s > paused_s:
+                deadline.extend(exchange.paused_s - paused_s)
+                paused_s = exchange.paused_s
             left = deadline.left()
             try:
                 incoming = exchange.receive(left)
@@ -214,9 +224,6 @@ class Connection:
                     asked = self.inbox.answered
                     continue
                 raise Timeout(f"The server did not answer {message['method']} in {deadline.timeout_s} s") from None
-            if exchange.paused_s > paused_s:
-                deadline.extend(exchange.paused_s - paused_s)
-                paused_s = exchange.paused_s
             if "method" not in incoming:
                 return incoming
             if left == 0:

@@ -171,9 +171,12 @@ class Peer:
         return str(self.info.get("title") or self.info.get("name") or "the server")
 
     def offers(self, *path: str) -> bool:
-        """Say whether the server declared a capability, such as `("resources", "subscribe")`; unknown counts as yes."""
+        """Say whether the server declared a capability, such as `("resources", "subscribe")`; unknown counts as yes.
+
+        So does one that its revision has no name for. Spec: FEAT-093
+        """
         found: Any = self.capabilities
-        if found is None:
+        if found is None or self.version < revisions.CAPABILITIES_SINCE.get(path[0], ""):
             return True
         for key in path:
             found = found.get(key) if isinstance(found, dict) else None

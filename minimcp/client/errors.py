@@ -29,7 +29,12 @@ class HTTPStatus(ClientError):
 
 
 class RemoteError(ClientError):
-    """The server answered with a JSON-RPC error. Spec: BASE-062"""
+    """The server answered with a JSON-RPC error. Spec: BASE-062
+
+    :ivar status: the HTTP status that an error in answer to `initialize` came with, or None.
+    """
+
+    status: int | None = None
 
     def __init__(self, code: int, message: str, data: Any = None) -> None:
         super().__init__(f"{message} ({code})")

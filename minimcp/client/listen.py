@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
@@ -37,11 +37,12 @@ class Listen:
     Iteration ends when the server ends the stream, or when any thread calls `close`. A subscription that is dropped
     stays open until the client is closed.
 
+    :param connect: returns the connection to use, another one after the server was started again.
     :ivar accepted: the filter of `subscriptions/listen` as the server agreed to it. Spec: BASE-161
     """
 
-    def __init__(self, conn: Connection, wanted: Message, reconnect: bool) -> None:
-        self._conn = conn
+    def __init__(self, connect: Callable[[], Connection], wanted: Message, reconnect: bool) -> None:
+        self._connect = connect
         self._wanted = wanted
         self._reconnect = reconnect
         self._closed = threading.Event()
@@ -50,10 +51,9 @@ class Listen:
         self._open()
 
     def _open(self) -> None:
-        peer = self._conn.ready()
-        self._stream = _ModernListen(self._conn, peer, self._wanted) if peer.era is MODERN else None
-        if self._stream is None:
-            self._stream = _LegacyListen(self._conn, peer, self._wanted)
+        conn = self._connect()
+        peer = conn.ready()
+        self._stream = (_ModernListen if peer.era is MODERN else _LegacyListen)(conn, peer, self._wanted)
         self.accepted = self._stream.accepted
         if self._closed.is_set():
             self._stream.close()
@@ -99,7 +99,7 @@ class Listen:
         return None
 
     def _again(self) -> None:
-        """Listen again after the stream ended; changes in between are missed. Spec: BASE-166, FEAT-133"""
+        """Listen again after the stream ended; changes in between are missed. Spec: BASE-166, BASE-167, FEAT-133"""
         self._stream.close()
         for number in range(_TRIES):
             pause = min(_BACKOFF_S * 2**number, _MOST_BACKOFF_S) * random.uniform(0.5, 1)
@@ -108,8 +108,11 @@ class Listen:
             try:
                 self._open()
                 return
-            except (ConnectionLost, Timeout):
-                if number == _TRIES - 1:
+            except ClientError as problem:
+                # A connection that is lost or closed is not opened by waiting, but another may take its place.
+                conn = self._connect()
+                gone = conn.closed or (conn.lost is not None and not conn.settings.restart)
+                if number == _TRIES - 1 or gone or problem.retry == "never":
                     raise
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from .answers import Roots
 from .call import ClientCall, RunningCall
 from .connection import Connection, Reply
 from .eras import Peer
-from .errors import ToolFailed
+from .errors import RemoteError, ToolFailed
 from .options import Settings, split
 from .relay import RawCall
 from .results import Result
@@ -162,8 +162,16 @@ class Methods:
         items: list[Message] = []
         params: Message = {}
         seen: set[str] = set()
+        again = False
         for _ in range(MAX_PAGES):
-            page = self._cached(method, params, fresh)
+            try:
+                page = self._cached(method, params, fresh)
+            except RemoteError as problem:
+                if again or not params or problem.code != spec.INVALID_PARAMS:
+                    raise
+                # The cursor is no longer good, perhaps since the page that named it was kept. Spec: FEAT-138
+                items, params, seen, fresh, again = [], {}, set(), True, True
+                continue
             found = page.get(key)
             if not isinstance(found, list):
                 raise ProtocolError(f"The server answered {method} without a list of {key}")
@@ -250,10 +258,11 @@ class Methods:
     ) -> listening.Listen:
         """Open a subscription to changes of lists and of single resources (`uris`); it is an iterator and a context.
 
-        :param reconnect: listen again when the stream ends or breaks; changes in between are missed.
+        :param reconnect: listen again when the stream ends or breaks, or a process was started again; changes in
+            between are missed.
         """
         wanted = listening.wanted(tools, prompts, resources, uris, task_ids)
-        return listening.Listen(self._connect(), wanted, reconnect)
+        return listening.Listen(self._connect, wanted, reconnect)
 
     def subscribe(self, uri: str) -> None:
         """Legacy: ask for changes of a resource, for `on_notification`; `listen(uris=[uri])` works in both eras."""

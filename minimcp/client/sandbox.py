@@ -1,4 +1,4 @@
-"""Sandboxes of servers that a client starts: limits of the system, and, by bubblewrap, files and a network of their own.
+"""Sandboxes of servers that a client starts: limits of the system, and files and a network of their own.
 
 Asked for and not available, a sandbox is refused: it is never left out silently.
 """
@@ -32,6 +32,9 @@ for name, value in limits.items():
     resource.setrlimit(number, (value, value))
 if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(38, 1, 0, 0, 0):
     sys.exit("no_new_privs could not be set")
+if "RLIMIT_FSIZE" in limits:
+    # Python would keep a module that was cut off at the limit, and fail to load it ever after.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 os.execvpe(command[0], command, os.environ)
 """
 
@@ -40,8 +43,8 @@ class Sandbox:
     """The bounds of a server's process: `Client(command, sandbox=Sandbox(memory="512M", network="none"))`.
 
     The limits hold for each process of the server; no program that it starts gets more privileges than it has. With
-    `read_only`, `writable` or `network` the server sees a file system of its own: the folders of programs, an empty /tmp
-    and home, and these paths alone, which needs bubblewrap (`bwrap`) on Linux.
+    `read_only`, `writable` or `network` the server sees a file system of its own: the folders of programs, an empty
+    /tmp, and these paths alone, which needs bubblewrap (`bwrap`) on Linux.
 
     :param cpu_s: seconds of processor time.
     :param memory: bytes of address space, such as 536870912 or "512M".
@@ -79,8 +82,8 @@ class Sandbox:
                 raise ValueError(f"A limit of a sandbox is a number above zero, not {value!r} ({name})")
         if network not in (None, "none", "host"):
             raise ValueError(f'network= is "none" or "host", not {network!r}')
-        for option, value in (("read_only", read_only), ("writable", writable)):
-            if isinstance(value, (str, os.PathLike)):
+        for option, paths in (("read_only", read_only), ("writable", writable)):
+            if isinstance(paths, (str, os.PathLike)):
                 raise ValueError(f"{option}= is a list of paths")
         self._own_files = read_only is not None or writable is not None or network is not None
         self._read_only = [os.path.abspath(path) for path in read_only or ()]
@@ -119,13 +122,10 @@ class Sandbox:
         :raises ValueError: otherwise.
         """
         if os.name != "posix":
-            raise ValueError(
-                "A sandbox needs Linux or another POSIX system; start the server without one, or elsewhere"
-            )
+            raise ValueError("A sandbox needs a POSIX system such as Linux; start the server without one here")
         if self._own_files and (sys.platform != "linux" or shutil.which("bwrap") is None):
             raise ValueError(
-                "read_only=, writable= and network= need bubblewrap, which is not installed: install bwrap, or give the "
-                "server limits alone"
+                "read_only=, writable= and network= need bubblewrap, which is not installed: install bwrap"
             )
         for path in self._read_only + self._writable:
             if not os.path.exists(path):

@@ -12,6 +12,7 @@ COMMENT = b":\n\n"
 _LINE_COST = 64
 _ID_CHARACTERS = 4096
 _RETRY_BYTES = 32
+_BOM = b"\xef\xbb\xbf"
 # Nobody would sit through a longer wait.
 _MOST_RETRY_MS = 86_400_000
 
@@ -52,14 +53,18 @@ class EventReader:
         self._line = bytearray()
         self._size = 0
         self._after_cr = False
+        self._begun = False
 
     def feed(self, data: bytes) -> Iterator[tuple[str, str]]:
         """Yield the name and the data of every event that is complete; the name is "message" unless it has another.
 
-        Lines end in LF, CR or CRLF; events without data are not yielded, but their id and retry count.
+        Lines end in LF, CR or CRLF, and a BOM may come before the first. Events without data are not yielded, but their
+        id and retry count.
 
         :raises ProtocolError: for an event that is longer than the limit.
         """
+        if not data:
+            return
         if self._after_cr and data.startswith(b"\n"):
             data = data[1:]
         self._after_cr = data.endswith(b"\r")
@@ -72,6 +77,9 @@ class EventReader:
                 return
             line = bytes(self._line.rstrip(b"\r\n"))
             self._line.clear()
+            if not self._begun:
+                self._begun = True
+                line = line[len(_BOM) :] if line.startswith(_BOM) else line
             if line:
                 self._size += _LINE_COST
                 self._take(line)

@@ -161,7 +161,8 @@ def test_what_is_no_message_is_skipped_and_logged_T201(caplog: pytest.LogCapture
 id = hear()["id"]
 os.write(1, b"Welcome to the server!\\n\\n   \\r\\n\\xff\\xfe not text\\n")
 os.write(1, b'[1, 2\\n42\\nnull\\n"text"\\n[]\\n[[]]\\n{}\\n')
-os.write(1, b'{"jsonrpc":"2.0","id":1,"result":{"a":1,"a":2}}\\n{"jsonrpc":"2.0","id":1,"result":NaN}\\n')
+os.write(1, b'{"jsonrpc":"2.0","id":7,"result":{"a":1,"a":2}}\\n{"jsonrpc":"2.0","method":"x","params":NaN}\\n')
+os.write(1, b"{'level': 'info', 'message': 'started', 'id': 1}\\n" + b'{"level": "info", "id": 1, "took": NaN}\\n')
 os.write(1, b"[" * 5000 + b"\\n")
 half = json.dumps({"jsonrpc": "2.0", "id": id, "result": {"text": "a\\u2028b"}}, ensure_ascii=False).encode()
 for at in range(len(half)):
@@ -173,6 +174,64 @@ forever()
     with server(code) as link, caplog.at_level(logging.WARNING, "minimcp"):
         assert result(link) == "a\u2028b"
     assert "Welcome to the server!" in caplog.text
+
+
+BROKEN = [
+    b'{"jsonrpc":"2.0","id":1,"result":{"took":NaN}}',
+    b'{"jsonrpc":"2.0","id":1,"result":{"text":"a\tb"}}',
+    '{"jsonrpc":"2.0","id":1,"result":{"text":"caf\u00e9"}}'.encode("latin-1"),
+    '{"jsonrpc":"2.0","id":1,"result":{}}'.encode("utf-16"),
+    b'{"jsonrpc":"2.0","id":"1","result":{"a":1,"a":2}}',
+    b'{"jsonrpc":"2.0","id":1,"result":{"text":"cut',
+    b"{'jsonrpc': '2.0', 'id': 1, 'result': {}}",
+    b'Loading... {"jsonrpc":"2.0","id":1,"result":{}}',
+    b'  "jsonrpc": "2.0",',
+    b'{"jsonrpc":"2.0","id":1,"result":{"deep":' + b"[" * 300 + b"]" * 300 + b"}}",
+    b'[{"jsonrpc":"2.0","id":1,"result":Infinity}]',
+    b'{"id":1,"result":{}}',
+    b'{"jsonrpc":"2.0","id":1}',
+    b'{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":"both"}}',
+]
+
+
+@pytest.mark.parametrize("line", BROKEN, ids=range(len(BROKEN)))
+def test_a_broken_answer_fails_the_only_call_at_once_with_the_reason_T201(line: bytes) -> None:
+    code = f"hear(); os.write(1, {line!r} + b'\\n'); answer(hear()['id']); forever()"
+    with server(code) as link:
+        began = time.monotonic()
+        with pytest.raises(ProtocolError, match="answered with a line that is no message: "):
+            result(link)
+        assert time.monotonic() - began < WAIT_S / 2
+        assert result(link, 2) == "ok"
+
+
+def test_a_broken_line_fails_none_of_several_calls_T201() -> None:
+    code = f"hear(); hear(); os.write(1, {BROKEN[0]!r} + b'\\n'); answer(2); answer(1); forever()"
+    with server(code) as link:
+        calls = [link.start(request(id), {}, 5) for id in (1, 2)]
+        assert [call.receive(WAIT_S)["result"]["text"] for call in calls] == ["ok", "ok"]
+
+
+def test_the_text_of_an_id_null_members_and_a_bom_are_taken_T206() -> None:
+    code = """
+for id in range(1, 4):
+    hear()
+    wrong = {"id": "0" + str(id), "result": {"text": "wrong"}}
+    extra = {"error": None} if id == 1 else {"error": None, "method": None, "params": None} if id == 2 else {}
+    say(wrong)
+    bom = b"\\xef\\xbb\\xbf" if id < 3 else b""
+    line = json.dumps({"jsonrpc": "2.0", "id": str(id), "result": {"text": "ok"}, **extra})
+    os.write(1, bom + line.encode() + b"\\n")
+say({"id": None, "method": "notifications/x", "params": None})
+forever()
+"""
+    with server(code) as link:
+        strays: list[Any] = []
+        arrived = threading.Event()
+        link.on_message = lambda message: (strays.append(message), arrived.set())
+        assert [result(link, id) for id in (1, 2, 3)] == ["ok"] * 3
+        assert arrived.wait(WAIT_S)
+        assert strays == [{"jsonrpc": "2.0", "method": "notifications/x"}]
 
 
 def test_a_flood_of_garbage_fills_no_log_T201(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,7 +21,7 @@ from ...protocol import spec, wire
 from ...protocol.sse import EventReader
 from ..errors import HTTPStatus
 from .legacy_http import LegacySession, Resumption, is_stream, not_resumed
-from .messages import in_event, is_message, parse, with_defaults
+from .messages import in_event, is_message, parse, same_id, tidy, with_defaults
 from .transport import Exchange, Message, SessionExpired, Transport
 
 log = logging.getLogger("minimcp")
@@ -185,6 +185,8 @@ class HttpExchange(Exchange):
         self._streaming = False
         self._error: ClientError | None = None
         self._over = False
+        # Sentences about events that were no messages; the first may be why no answer comes.
+        self._dropped: deque[str] = deque(maxlen=1)
         self._count = 0
         self._most = float("inf") if self._method == "subscriptions/listen" else transport.limits["events"]
         # Modern streams cannot be resumed. Spec: TRN-050
@@ -266,7 +268,7 @@ class HttpExchange(Exchange):
         text = excerpt(reply, deadline, self._body)
         reply.release()
         try:
-            error: Any = parse(bytes(self._body)) if reply.kind == "application/json" else None
+            error: Any = tidy(parse(bytes(self._body))) if reply.kind == "application/json" else None
         except ProtocolError:
             error = None
         problem = self._transport.refusal(reply, text)
@@ -286,7 +288,7 @@ class HttpExchange(Exchange):
     def _json(self, body: bytes) -> None:
         """Take a JSON reply: the response, or from 2025-03-26 an array with it."""
         found = parse(body)
-        for message in found if isinstance(found, list) else [found]:
+        for message in map(tidy, found if isinstance(found, list) else [found]):
             if not is_message(message):
                 raise ProtocolError("The server's answer is not a JSON-RPC message")
             self._put(message)
@@ -303,13 +305,14 @@ class HttpExchange(Exchange):
             self._broken(events, problem)
             return
         if not data:
-            self._broken(events, ConnectionLost("The stream ended before the response"))
+            why = "".join(f"; {text}" for text in self._dropped)
+            self._broken(events, ConnectionLost(f"The stream ended before the response{why}"))
             return
         for name, text in events.feed(data):
             self._count += 1
             if self._count > self._most:
                 raise ProtocolError(f"The server sent more than {self._most:.0f} events before the response")
-            for message in in_event(name, text):
+            for message in in_event(name, text, self._dropped.append):
                 self._put(message)
         if self._ready or events.last_id != last_id:
             self._resumption = None
@@ -318,7 +321,7 @@ class HttpExchange(Exchange):
         """Keep a message for `receive`; a response that is not ours is dropped. Spec: BASE-006"""
         reply = self._reply
         assert reply is not None
-        if "method" not in message and not self._is_error(message) and not _same(message["id"], self._id):
+        if "method" not in message and not self._is_error(message) and not same_id(message["id"], self._id):
             log.debug("a response of the server is dropped: no request has its id")
             return
         if self._transport.record is not None:
@@ -331,7 +334,7 @@ class HttpExchange(Exchange):
         """Say whether a message is an error for our request; one that names no request can only be for it."""
         if "error" not in message or "method" in message:
             return False
-        return message.get("id") is None or _same(message["id"], self._id)
+        return message.get("id") is None or same_id(message["id"], self._id)
 
     def _broken(self, events: EventReader, problem: ConnectionLost) -> None:
         """Plan to resume a legacy stream whose events have ids; raise for another. Spec: TRN-131, TRN-137"""
@@ -383,7 +386,3 @@ class HttpExchange(Exchange):
         if reply is not None:
             reply.close()
         self._transport.forget(self)
-
-
-def _same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and bool(one == other)

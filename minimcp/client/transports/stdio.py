@@ -23,6 +23,7 @@ from ...protocol import wire
 from ...protocol.errors import McpError
 from ...protocol.lines import LineSplitter
 from ..errors import UsedAfterFork
+from .messages import may_answer, tidy, without_bom
 from .process import PATIENCE_S, Child, Sink
 from .transport import Exchange, Message, Transport
 from .waiting import Pending, Queued
@@ -291,16 +292,17 @@ class StdioConnection:
 
     def _take(self, line: bytes) -> None:
         """Hand out the message or the batch in a line; pass over a line that is neither. Spec: TRN-010"""
+        line = without_bom(line)
         try:
             value = wire.loads(line, MAX_DEPTH, MAX_ELEMENTS)
         except McpError as error:
             self._log(error, line)
             return
-        for message in value if isinstance(value, list) else [value]:
+        for message in map(tidy, value if isinstance(value, list) else [value]):
             try:
                 wire.check(message)
             except McpError as error:
-                self._log(error, line)
+                self._log(error, line, wire.dumps(message))
                 if _names_no_request(message):
                     self._deliver(message)
             else:
@@ -313,8 +315,13 @@ class StdioConnection:
         if not self._pending.take(message) and transport is not None:
             _tell(transport.on_message, message)
 
-    def _log(self, error: McpError, line: bytes) -> None:
-        """Log what a server does wrong, a bounded number of times."""
+    def _log(self, error: McpError, line: bytes, item: bytes | None = None) -> None:
+        """Log what a server does wrong, a bounded number of times; the only call fails, if this was its answer.
+
+        :param item: the member of a batch that is wrong.
+        """
+        wrong = ProtocolError(f"The server answered with a line that is no message: {error}")
+        self._pending.fail_alone(wrong, lambda id: may_answer(line if item is None else item, id))
         self._logged += 1
         if self._logged <= _MOST_LOGGED:
             more = "; further such lines are not logged" if self._logged == _MOST_LOGGED else ""

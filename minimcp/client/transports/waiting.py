@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import threading
 import time
 from collections import deque
@@ -14,6 +15,7 @@ from ...protocol import spec
 from .transport import Exchange, Message
 
 MOST_WAITING = 1000
+_NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
 
 
 class Mailbox:
@@ -175,14 +177,16 @@ class Pending:
 
         :param request_id: that of the request on whose stream it came, where the transport knows it.
 
-        A response goes by its id with its JSON type; progress by its token; what a listen stream says by the
-        subscription. Spec: BASE-006, TRN-019
+        A response goes by its id with its JSON type, or by the text of a number where no request has a text for its id;
+        progress by its token; what a listen stream says by the subscription. Spec: BASE-006, TRN-019
         """
         if "method" not in message:
             key = _key(message.get("id"))
         else:
             key = _related(message) if request_id is None else _key(request_id)
         with self._lock:
+            if key not in self._open and "method" not in message and all(kind is int for kind, _ in self._open):
+                key = _number(key)
             exchange = self._open.get(key) if key is not None else None
             if exchange is None:
                 # A response that nobody waits for is late or made up: dropped, never given to another.
@@ -191,6 +195,16 @@ class Pending:
                 del self._open[key]
         exchange.put(message)
         return True
+
+    def fail_alone(self, error: ClientError, meant: Callable[[Any], bool]) -> None:
+        """End the exchange with an error if it is the only one.
+
+        :param meant: `f(request id)` says whether the error is about it.
+        """
+        with self._lock:
+            found = list(self._open.items())
+        if len(found) == 1 and meant(found[0][0][1]):
+            found[0][1].abort(error)
 
     def fail(self, error: ClientError, for_good: bool = True) -> None:
         """End every exchange with an error, and with `for_good` refuse new ones."""
@@ -208,6 +222,11 @@ class Pending:
 def _key(id: Any) -> Any:
     """Turn a request id into a dict key that keeps 1, 1.0, true and "1" apart."""
     return (type(id), id) if isinstance(id, (int, str)) and not isinstance(id, bool) else None
+
+
+def _number(key: Any) -> Any:
+    """Turn the key of a text into that of the number it is of, or None."""
+    return (int, int(key[1])) if key is not None and key[0] is str and _NUMBER.match(key[1]) else None
 
 
 def _related(message: Message) -> Any:
