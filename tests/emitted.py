@@ -50,6 +50,8 @@ _answering = threading.local()  # the method of the server's request that this t
 
 def violation(version: str, message: Any) -> str | None:
     """Say how a message of a client breaks its revision's schema, or None."""
+    if version not in official.VERSIONS:
+        return f"there is no revision {version!r}"
     known = official.definitions(version)
     if known is None:
         return None

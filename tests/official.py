@@ -16,6 +16,7 @@ from minimcp.server import dispatcher, session
 SCHEMAS = Path(__file__).resolve().parents[2] / "shared" / "protocol" / "schema"
 LEGACY = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN = "2026-07-28"
+VERSIONS = (*LEGACY, MODERN)
 
 RESULTS = {
     "initialize": "InitializeResult",
@@ -108,6 +109,8 @@ def violation(version: str, method: str | None, message: Any) -> str | None:
 
     :param method: of the request that a response answers.
     """
+    if version not in VERSIONS:
+        return f"there is no revision {version!r}"
     known = definitions(version)
     if known is None:
         return None

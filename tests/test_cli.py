@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -501,7 +502,13 @@ class Pty:
 
         self.end, other = pty.openpty()
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "minimcp", *words], cwd=ROOT, stdin=other, stdout=subprocess.PIPE, stderr=other
+            [sys.executable, "-m", "minimcp", *words],
+            cwd=ROOT,
+            stdin=other,
+            stdout=subprocess.PIPE,
+            stderr=other,
+            # Ctrl-C is ignored in what is started in the background, and what is ignored is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(other)
         self.seen = ""

@@ -115,6 +115,18 @@ def test_an_event_may_come_in_pieces(cut):
         assert linked.call() == [NOTE, result()]
 
 
+@pytest.mark.parametrize("write", [str.upper, str.lower, str.swapcase])
+def test_names_of_headers_are_compared_without_regard_to_case(write):
+    def answer(request, peer):
+        body = json.dumps(result()).encode()
+        head = f"{write('Content-Type')}: application/json\r\n{write('Content-Length')}: {len(body)}\r\n\r\n"
+        peer.send(b"HTTP/1.1 200 OK\r\n" + head.encode() + body)
+
+    with Linked(answer) as linked:
+        assert linked.call() == [result()]
+        assert linked.call() == [result()]
+
+
 def test_an_event_may_have_several_data_lines_and_end_in_carriage_returns():
     def answer(request, peer):
         text = json.dumps(result(), indent=1).replace("\n", "\rdata:")

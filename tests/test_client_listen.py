@@ -339,3 +339,39 @@ def test_a_legacy_server_without_subscriptions_says_so():
             assert changes.accepted == {}
             server.say({"jsonrpc": "2.0", "method": TOOLS})
             assert changes.receive(5)["method"] == TOOLS
+
+
+def test_a_stream_that_the_server_ends_by_its_id_alone_is_over():
+    over = threading.Event()
+
+    def play(params, say):
+        say(acknowledged(server, toolsListChanged=True))
+        assert over.wait(10)
+        raise Silence
+
+    server = Scripted(subscriptions_listen=play)
+    with Client(server) as client, client.listen(tools=True) as changes:
+        id = server.all("subscriptions/listen")[-1]["id"]
+        # On a transport with one channel it comes on no stream, and has no tag.
+        for other in (str(id), id + 1, None, id):
+            server.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": other}})
+            if other != id:
+                with pytest.raises(minimcp.Timeout):
+                    changes.receive(0.02)
+        assert changes.receive(5) is None
+        over.set()
+
+
+def test_only_what_was_asked_for_is_told_whatever_a_legacy_server_sends():
+    server = Scripted(
+        initialize=lambda params, say: INITIALIZED,
+        resources_subscribe=lambda params, say: {},
+        resources_unsubscribe=lambda params, say: {},
+    )
+    with Client(server, mode="legacy") as client, client.listen(uris=["a://1"]) as changes:
+        for uri in ("b://1", "a://2", 5, None, "a://1", "a://1/part"):
+            server.say({"jsonrpc": "2.0", "method": UPDATED, "params": {"uri": uri}})
+        server.say({"jsonrpc": "2.0", "method": TOOLS})
+        assert [changes.receive(5)["params"]["uri"] for _ in range(2)] == ["a://1", "a://1/part"]
+        with pytest.raises(minimcp.Timeout):
+            changes.receive(0.05)

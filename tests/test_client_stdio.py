@@ -518,7 +518,11 @@ def test_a_line_of_just_the_limit_is_taken_and_one_more_is_not(chunk: int) -> No
     assert feed(b"0123456789") == ([], False)
     assert feed(b"01234567890") == ([], True)
     assert feed(b"0\n01234567890\n1\n") == ([b"0", None, b"1"], False)
-    # The line after a long one is taken, however long that was.
+    # The line after a long one is taken, however long that was, and in as many parts as it comes.
+    splitter = LineSplitter(10)
+    assert [splitter.feed(b"x" * 11), splitter.feed(b"\n01234"), splitter.feed(b"56789"), splitter.feed(b"\n")] == [
+        *([], [None], [], [b"0123456789"])
+    ]
     for length in range(11, 35):
         assert feed(b"x" * length + b"\n0123456789\n") == ([None, b"0123456789"], False)
         assert feed(b" " * length + b"\n") == ([None], False)

@@ -8,7 +8,8 @@ import pytest
 
 import minimcp
 from minimcp import Client
-from tests.played import INITIALIZED, Fault, Scripted
+from tests.played import DISCOVERED, INITIALIZED, Fault, Scripted
+from tests.scripted import scripted
 
 TASK = {"taskId": "t-1", "createdAt": "2026-11-21T00:00:00Z", "lastUpdatedAt": "2026-11-21T00:00:00Z", "ttlMs": None}
 DONE = {"content": [{"type": "text", "text": "42"}]}
@@ -99,9 +100,45 @@ def test_giving_up_cancels_the_task_and_sends_no_other_cancellation():
 
 
 def test_a_task_may_take_longer_than_the_time_without_a_sign_of_life():
-    states = [task("working", pollIntervalMs=100)] * 5
-    with Client(played(*states, task("completed", result=DONE)), tasks=True) as client:
-        assert client.call_tool("x", {}, timeout=0.3).text == "42"
+    states = [task("working", pollIntervalMs=1)] * 5
+
+    def slow(params, say):
+        threading.Event().wait(0.15)
+        return states.pop() if states else task("completed", result=DONE)
+
+    server = played(task("working"))
+    server.methods["tasks/get"] = slow
+    with Client(server, tasks=True) as client:
+        assert client.call_tool("x", {}, timeout=0.5).text == "42"
+    assert len(server.all("tasks/get")) == 6
+
+
+def test_every_method_of_a_task_names_it_in_a_header():
+    states = [task("input_required", inputRequests={"a": QUESTION}), task("working", pollIntervalMs=60_000)]
+    results = {
+        "server/discover": DISCOVERED,
+        "tools/call": {**task("working", taskId="Zürich"), "resultType": "task"},
+        "tasks/update": {"resultType": "complete"},
+        "tasks/cancel": {"resultType": "complete"},
+    }
+    waiting = threading.Event()
+
+    def answer(request, peer):
+        method = request.message["method"]
+        found = states.pop(0) if method == "tasks/get" else results[method]
+        peer.json({"jsonrpc": "2.0", "id": request.message["id"], "result": found})
+        if not states:
+            waiting.set()
+
+    with scripted(answer) as server, Client(server.url, tasks=True, elicit=lambda question: {}) as client:
+        call = client.start_tool("x", {})
+        assert waiting.wait(10)
+        call.cancel()
+        with pytest.raises(minimcp.CallCancelled):
+            call.result()
+    sent = [(request.headers["mcp-method"], request.headers.get("mcp-name")) for request in server.requests[2:]]
+    name = "=?base64?WsO8cmljaA==?="
+    assert sent == [("tasks/get", name), ("tasks/update", name), ("tasks/get", name), ("tasks/cancel", name)]
 
 
 @pytest.mark.parametrize(

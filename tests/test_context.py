@@ -273,3 +273,17 @@ def test_the_flow_of_a_legacy_call_is_its_own():
     for _ in range(2):
         session.result("tools/call", name="tool")
     assert len(set(flows)) == 2
+
+
+@pytest.mark.parametrize("version", ["2024-11-05", "2025-11-25"])
+def test_a_legacy_client_that_set_no_level_gets_info_and_what_is_worse(version):
+    def tool(ctx: Context) -> str:
+        for each in LEVELS:
+            ctx.log(each, "x")
+        return "done"
+
+    server = Server("s")
+    server.tool(tool, "tool")
+    session = Legacy(server, version)
+    session.result("tools/call", name="tool")
+    assert [message["params"]["level"] for message in session.sent] == LEVELS[1:]

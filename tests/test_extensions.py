@@ -50,6 +50,12 @@ def server():
 BOTH = {"extensions": {ID: {"colour": "red"}}}
 
 
+def test_an_extension_is_set_up_with_its_server():
+    parcels, server = Parcels(), Server("s")
+    server.use(parcels)
+    assert parcels.server is server
+
+
 def test_an_extension_is_advertised_to_both_eras(server):
     assert result(server, "server/discover")["capabilities"]["extensions"] == {ID: {"max": 5}}
     assert Legacy(server).hello["capabilities"]["extensions"] == {ID: {"max": 5}}

@@ -172,3 +172,11 @@ def test_an_annotated_integer_that_a_header_cannot_carry_exactly_is_refused(numb
     assert '"deep.n" must stay within 2^53-1' in reply["result"]["content"][0]["text"]
     for arguments in ({"deep": {"n": 2**53 - 1}}, {"deep": {"n": 1 - 2**53}, "other": number}, {"deep": {}}, {}):
         assert "isError" not in server.handle(modern("tools/call", name="count", arguments=arguments))["result"]
+
+
+@pytest.mark.parametrize("keyword", ["default", "const", "enum", "examples"])
+def test_data_in_a_schema_is_no_annotation(keyword):
+    data = {"x-mcp-header": "not a name"}
+    field = {"type": "object", keyword: [data] if keyword in ("enum", "examples") else data}
+    schema = {"type": "object", "properties": {"a": field, "b": {"type": "string", "x-mcp-header": "B"}}}
+    assert headers.annotated(schema) == [(("b",), "Mcp-Param-B", "string")]

@@ -13,6 +13,7 @@ from werkzeug.test import Client
 
 from minimcp import Context, Server
 from minimcp.transports.streams import open_streams
+from tests.embedded import Wire, embedded
 from tests.held import META, Steps, held_server, post, streaming
 from tests.helpers import exchange, http_headers, modern, serving
 from tests.official import check_emitted
@@ -161,6 +162,26 @@ def test_header_names_are_compared_without_regard_to_case(client):
     assert post(client, message, headers).status_code == 200
 
 
+@pytest.mark.parametrize("write", [str.upper, str.lower, str.swapcase])
+@pytest.mark.parametrize("region, status", [("eu", b"200"), ("us", b"400")])
+def test_the_servers_own_http_compares_them_so_too(write, region, status):
+    server = Server("s")
+
+    @server.tool(
+        input_schema={"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
+    )
+    def where(region: str) -> str:
+        return region
+
+    message = modern("tools/call", name="where", arguments={"region": "eu"})
+    body = json.dumps(message).encode()
+    headers = {**http_headers(message), "Mcp-Param-Region": region, "Host": "localhost", "Content-Length": len(body)}
+    head = "".join(f"{write(name)}: {value}\r\n" for name, value in headers.items())
+    with embedded(server.wsgi) as running, Wire(running) as wire:
+        wire.send(f"POST /mcp HTTP/1.1\r\n{head}\r\n".encode() + body)
+        assert wire.socket.recv(65536).split(b" ")[1] == status
+
+
 @pytest.mark.parametrize(
     "body, headers, status",
     [
@@ -272,6 +293,32 @@ def test_a_listen_stream_stays_open_and_is_tagged_and_released(server):
             assert len(server.engine._streams) == 1
     # The server has noticed that its client has gone.
     assert server.engine._streams == set() and server.engine.bus._listeners == ()
+
+
+def test_what_belongs_to_a_call_comes_on_its_own_stream_and_no_listen_stream(server):
+    @server.tool
+    def loud(ctx: Context) -> str:
+        ctx.progress(1)
+        ctx.log("error", "x")
+        ctx.progress(2)
+        return "done"
+
+    level = {"io.modelcontextprotocol/logLevel": "debug"}
+    listening = modern("subscriptions/listen", "p", notifications={"toolsListChanged": True}, meta={**META, **level})
+    calling = modern("tools/call", 2, name="loud", meta={**META, **level})
+    with serving(server.wsgi) as url:
+        with streaming(url + "/mcp", listening, http_headers(listening)) as (_, listened):
+            assert "acknowledged" in listened()["data"]
+            with streaming(url + "/mcp", calling, http_headers(calling)) as (_, called):
+                own = [json.loads(called()["data"]) for _ in range(4)]
+                assert called() is None
+            server.close()
+            others = [json.loads(listened()["data"]) for _ in range(2)]
+            assert listened() is None
+    assert [each.get("method") for each in own] == [
+        *("notifications/progress", "notifications/message", "notifications/progress", None)
+    ]
+    assert [each.get("method") for each in others] == ["notifications/cancelled", None]
 
 
 def test_without_room_for_a_stream_listening_is_acknowledged_empty_and_ended():

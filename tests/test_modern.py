@@ -144,7 +144,8 @@ class Listening:
         message = modern("subscriptions/listen", id, notifications=notifications, meta=meta)
         self.reply = None
         self.server = server
-        self._thread = threading.Thread(target=self._run, args=(message,))
+        # A test that fails does not keep the process: the thread ends with it.
+        self._thread = threading.Thread(target=self._run, args=(message,), daemon=True)
         self._thread.start()
         self.wait(1)
 

@@ -57,6 +57,7 @@ def test_a_program_gets_in_with_its_secret(authority, resource):
         "client_id": "my id",
     }
     assert basic(token.headers["Authorization"]) == ("my id", "s: %/é")
+    assert not authority.asked("/register") and not authority.asked("/authorize")
     assert auth.extensions == {"io.modelcontextprotocol/oauth-client-credentials": {}}
 
 

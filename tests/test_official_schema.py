@@ -8,7 +8,10 @@ from minimcp import Client, Context, Server
 from tests import emitted, official
 from tests.helpers import modern
 
-pytestmark = pytest.mark.skipif(not official.SCHEMAS.exists(), reason="the official schemas are not beside the tree")
+pytestmark = pytest.mark.skipif(
+    not official.SCHEMAS.exists(),
+    reason="the official schemas are not beside the tree, so that no message of any test is held against them",
+)
 
 IDENTITY = {"io.modelcontextprotocol/serverInfo": {"name": "s", "version": "1"}}
 

@@ -187,3 +187,13 @@ def test_an_open_server_is_served_beyond_loopback_where_its_author_says_so() -> 
 def test_settings_that_protect_nothing_are_refused(options: Any, problem: str) -> None:
     with pytest.raises((ValueError, TypeError), match=problem):
         Server("s", **options)
+
+
+def test_offline_access_is_asked_for_by_no_server() -> None:
+    class Offline(Tokens):
+        scopes = ("mcp", "offline_access")
+
+    server = Server("s", auth=Offline())
+    assert 'scope="mcp"' in post(server).headers["WWW-Authenticate"]
+    metadata = Client(server.wsgi).get("/.well-known/oauth-protected-resource/mcp").json
+    assert metadata["scopes_supported"] == ["mcp"]

@@ -6,7 +6,7 @@ import pytest
 
 from minimcp import Context, Server
 from minimcp.server import asking
-from tests.asked import ALL, accept, call, serving
+from tests.asked import ALL, Answering, accept, call, question, serving
 from tests.helpers import modern
 
 
@@ -98,6 +98,27 @@ def test_the_flow_is_one_through_all_rounds_and_the_rounds_are_limited():
     assert len(flows) == 11 and len(set(flows)) == 1
 
 
+def test_a_page_is_put_again_until_what_it_is_for_has_happened():
+    paid = []
+
+    def tool(ctx: Context) -> str:
+        for _ in range(5):
+            if not ctx.elicit_url("Pay here", "https://pay.example/1"):
+                return "refused"
+            if paid:
+                return "paid"
+        return "given up"
+
+    server, params = serving(tool), {}
+    for number in (1, 2, 3):
+        reply = call(server, **params)["result"]
+        assert reply["resultType"] == "input_required" and list(reply["inputRequests"]) == [f"q{number}"]
+        assert reply["inputRequests"][f"q{number}"]["params"]["url"] == "https://pay.example/1"
+        params = {"requestState": reply["requestState"], "inputResponses": {f"q{number}": {"action": "accept"}}}
+    paid.append(True)
+    assert call(server, **params)["result"]["content"][0]["text"] == "paid"
+
+
 def test_answers_to_changed_questions_do_not_count():
     words = ["Sell the old car?"]
 
@@ -122,3 +143,68 @@ def test_answers_without_a_state_count_only_under_keys_the_author_named():
     assert reply["resultType"] == "input_required" and list(reply["inputRequests"]) == ["q1"]
     done = call(server, requestState=reply["requestState"], inputResponses={"q1": accept(age=5)})
     assert done["result"]["content"][0]["text"] == "Ann5"
+
+
+def test_a_kept_answer_is_for_the_question_that_was_asked_and_no_other():
+    words = ["Sell the old car?"]
+
+    def tool(ctx: Context) -> str:
+        first = ctx.elicit(words[0], {"sure": bool})["sure"]
+        second = ctx.elicit("Really?", {"sure": bool})["sure"]
+        return f"{words[0]} {first} {second}"
+
+    server = serving(tool)
+    state = call(server)["result"]["requestState"]
+    kept = call(server, requestState=state, inputResponses={"q1": accept(sure=True)})["result"]
+    assert list(kept["inputRequests"]) == ["q2"]
+    words[0] = "Sell the house?"
+    reply = call(server, requestState=kept["requestState"], inputResponses={"q2": accept(sure=True)})["result"]
+    assert reply["inputRequests"]["q1"]["params"]["message"] == "Sell the house?"
+    answered = {"q1": accept(sure=False), "q2": accept(sure=True)}
+    done = call(server, requestState=reply["requestState"], inputResponses=answered)["result"]
+    assert done["resultType"] == "input_required" and list(done["inputRequests"]) == ["q2"]
+
+
+def test_a_state_of_one_resource_or_prompt_is_not_taken_for_another():
+    server = serving(lambda: "x")
+
+    @server.resource("a://{name}")
+    def read(name: str, ctx: Context) -> str:
+        return f"{name} {ctx.elicit('Sure?', {'sure': bool})['sure']}"
+
+    def ask(ctx: Context, word: str = "a") -> str:
+        return f"{word} {ctx.elicit('Sure?', {'sure': bool})['sure']}"
+
+    server.prompt(ask, "one")
+    server.prompt(ask, "other")
+    for method, own, others in (
+        ("resources/read", {"uri": "a://1"}, [{"uri": "a://2"}]),
+        ("prompts/get", {"name": "one"}, [{"name": "other"}, {"name": "one", "arguments": {"word": "b"}}]),
+    ):
+        asked = server.handle(modern(method, capabilities=ALL, **own))["result"]
+        retry = {"requestState": asked["requestState"], "inputResponses": {"q1": accept(sure=True)}}
+        for other in others:
+            assert server.handle(modern(method, capabilities=ALL, **other, **retry))["error"]["code"] == -32602
+        assert server.handle(modern(method, capabilities=ALL, **own, **retry))["result"]["resultType"] == "complete"
+
+
+@pytest.mark.parametrize("code", [-32000, -32001, -32010, -32019, -32042, -32603, -1, 7])
+def test_the_code_of_a_clients_refusal_means_nothing_more(code):
+    def tool(ctx: Context) -> str:
+        return ctx.elicit("A?", {"a": int}).action
+
+    client = Answering(serving(tool), [{"error": {"code": code, "message": "did not answer in time"}}], elicitation={})
+    assert client.call() == {
+        "content": [{"type": "text", "text": "The client refused: did not answer in time"}],
+        "isError": True,
+    }
+    assert len(client.asked) == 1
+
+
+def test_a_field_written_as_a_schema_has_to_be_filled_in():
+    def tool(ctx: Context) -> str:
+        return str(ctx.elicit("?", {"a": {"type": "string", "maxLength": 3}, "b": (int, 1)})["a"])
+
+    form = question(tool)["params"]["requestedSchema"]
+    assert form["properties"]["a"] == {"type": "string", "maxLength": 3}
+    assert form["required"] == ["a"]

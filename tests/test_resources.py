@@ -228,3 +228,46 @@ def test_list_pages_follow_one_another():
     first = result(server, "resources/list")
     server.remove_resource("a://1")
     assert result(server, "resources/list", cursor=first["nextCursor"])["resources"][0]["uri"] == "a://2"
+
+
+def test_a_description_that_is_given_takes_the_place_of_the_docstring():
+    server = Server("s")
+
+    def one() -> str:
+        """In the code."""
+        return "x"
+
+    def page(name: str) -> str:
+        """In the code."""
+        return name
+
+    server.resource("a://1", description="Given.")(one)
+    server.resource("a://{name}", description="Given.")(page)
+    server.tool(one, "one", description="Given.")
+    server.prompt(one, "one", description="Given.")
+    for method, key in (("resources", "resources"), ("resources/templates", "resourceTemplates")):
+        assert [each["description"] for each in result(server, f"{method}/list")[key]] == ["Given."]
+    for kind in ("tools", "prompts"):
+        assert [each["description"] for each in result(server, f"{kind}/list")[kind]] == ["Given."]
+
+
+def test_what_has_no_description_has_no_empty_one():
+    server = Server("s")
+    server.tool(lambda: "x", "tool")
+    server.prompt(lambda: "x", "prompt")
+    server.resource("a://1", name="resource")(lambda: "x")
+    assert "description" not in result(server, "tools/list")["tools"][0]
+    assert "description" not in result(server, "prompts/list")["prompts"][0]
+    assert "description" not in result(server, "resources/list")["resources"][0]
+
+
+def test_contents_of_an_unknown_kind_are_plain_text_or_bytes():
+    server = Server("s")
+    server.resource("a://text")(lambda: "é")
+    server.resource("a://bytes")(lambda: b"\xff")
+    assert result(server, "resources/read", uri="a://text")["contents"] == [
+        {"uri": "a://text", "mimeType": "text/plain", "text": "é"}
+    ]
+    assert result(server, "resources/read", uri="a://bytes")["contents"] == [
+        {"uri": "a://bytes", "mimeType": "application/octet-stream", "blob": "/w=="}
+    ]

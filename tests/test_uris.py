@@ -90,3 +90,8 @@ def test_a_path_stays_below_its_root(tmp_path):
     ):
         with pytest.raises(ValueError, match="not below its root"):
             safe_join(root, path)
+
+
+def test_a_path_with_a_tail_reaches_to_the_last_tail():
+    assert Template("a://{+path}/raw").match("a://b/raw/c/raw") == {"path": "b/raw/c"}
+    assert Template("a://{+path}/raw").match("a://b/raw/c") is None

@@ -73,7 +73,10 @@ class Cache:
         """Drop the results that a notification of the server makes stale. Spec: FEAT-137"""
         method = notification["method"]
         stale = _STALE.get(method, ())
-        uri = (notification.get("params") or {}).get("uri") if method == "notifications/resources/updated" else None
+        params = notification.get("params")
+        uri = None
+        if method == "notifications/resources/updated" and isinstance(params, dict):
+            uri = params.get("uri")
         read = _canonical({"uri": uri})
         with self._lock():
             for key in [key for key in self._entries if key[0] == server]:

@@ -332,10 +332,13 @@ class Connection:
         """Act on a notification: drop withdrawn questions, changed lists and resources, and tell the listeners."""
         settings = self.settings
         if message["method"] == "notifications/cancelled":
-            # Spec: BASE-131
-            id = (message.get("params") or {}).get("requestId")
+            # Spec: BASE-131, BASE-134, BASE-137
+            params = message.get("params")
+            params = params if isinstance(params, dict) else {}
+            id = params.get("requestId")
             if wire.is_id(id) and (type(id), id) in self._wanted:
                 self._wanted[(type(id), id)] = False
+                log.debug("the server withdrew its question %.100r: %.200r", id, params.get("reason"))
         if settings.cache is not None:
             settings.cache.changed(settings.target.key, message)
         if message["method"] == "notifications/tools/list_changed":

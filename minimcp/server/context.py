@@ -162,7 +162,7 @@ class Context(RequestContext):
         """Return the client's settings for an extension that both sides support on this request, or None."""
         offered = self.capabilities.get("extensions")
         settings = offered.get(identifier) if isinstance(offered, dict) else None
-        return settings if isinstance(settings, dict) and identifier in self._engine.extensions else None
+        return settings if isinstance(settings, dict) and identifier in self._engine.in_force[self._era.name] else None
 
     @property
     def idempotency_key(self) -> str:

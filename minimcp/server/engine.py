@@ -71,8 +71,9 @@ class Engine:
         self.serving = False
         self.methods = {era.name: dict(era.methods) for era in (modern.ERA, legacy.ERA)}
         self.notifications = {era.name: dict(era.notifications) for era in (modern.ERA, legacy.ERA)}
-        # The settings of each extension, and the extension that a result type belongs to.
+        # The settings of each extension, those in force in each era, and the extension that a result type belongs to.
         self.extensions: dict[str, Message] = {}
+        self.in_force: dict[str, set[str]] = {era: set() for era in self.methods}
         self.result_types: dict[str, str] = {}
         self.bus: Bus = bus or LocalBus()
         self.registry = Registry(self._announce)

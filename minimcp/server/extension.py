@@ -29,7 +29,7 @@ class Extension(Protocol):
       and None every few seconds while it waits. A row for one of the protocol's methods takes that one's place.
     - `notifications`: `{method: f(engine, session, params)}`; `session.principal` is who sent it.
     - `result_types`: values of `resultType` that its results and those of tools may have.
-    - `eras`: where its methods and notifications exist, by default `("modern",)`; `"legacy"` is the other one.
+    - `eras`: where its methods, notifications and result types exist, by default `("modern",)`; `"legacy"` is the other.
     - `setup(server)` is called at the end.
 
     A handler learns with `ctx.extension(identifier)` whether the client supports it too.
@@ -43,8 +43,13 @@ class Extension(Protocol):
 
 def install(engine: Engine, extension: Extension) -> None:
     """Add the rows, notifications and result types of an extension to an engine; see `Extension`."""
-    engine.extensions[extension.identifier] = getattr(extension, "settings", {})
-    for era in getattr(extension, "eras", ("modern",)):
+    engine.extensions[spec.check_extension(extension.identifier)] = getattr(extension, "settings", {})
+    eras = getattr(extension, "eras", ("modern",))
+    # Settings alone, such as a list of media types, say the same in each era. Spec: EXT-013
+    bare = not any(hasattr(extension, part) for part in ("methods", "notifications", "result_types"))
+    for era in engine.in_force if bare else eras:
+        engine.in_force[era].add(extension.identifier)
+    for era in eras:
         for method, row in getattr(extension, "methods", {}).items():
             if not isinstance(row, spec.Method):
                 row = spec.METHODS.get(method, spec.Method())._replace(handler=row)

@@ -41,18 +41,20 @@ def test_t126_a_server_that_asks_for_ever_is_left_after_ten_rounds():
 
 
 def test_t126_a_state_without_questions_is_sent_back_at_once_and_none_is_made_up():
-    def play(params, say):
-        if "requestState" not in params and "inputResponses" not in params:
-            return {"resultType": "input_required", "requestState": "s"}
-        if "requestState" in params:
-            assert "inputResponses" not in params
-            return {"resultType": "input_required", "inputRequests": {"q": QUESTION}}
-        assert "requestState" not in params
-        assert params["inputResponses"] == {"q": {"action": "accept", "content": {}}}
-        return {"content": []}
-
-    with Client(modern(tools_call=play), elicit=lambda question: True) as client:
-        client.call_tool("x")
+    replies = [
+        {"resultType": "input_required", "requestState": "s"},
+        {"resultType": "input_required", "inputRequests": {"q": QUESTION}},
+        {"content": []},
+    ]
+    server = modern(tools_call=lambda params, say: replies.pop(0))
+    with Client(server, elicit=lambda question: True) as client:
+        client.call_tool("x", {"a": 1})
+    sent = [message["params"] for message in server.all("tools/call")]
+    for params in sent:
+        del params["_meta"]
+    own = {"name": "x", "arguments": {"a": 1}}
+    answers = {"q": {"action": "accept", "content": {}}}
+    assert sent == [own, {**own, "requestState": "s"}, {**own, "inputResponses": answers}]
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,10 @@ def test_state_and_answers_for_a_tool_that_never_asks_are_ignored_or_refused(htt
     reply = http.call(modern("tools/call", 1, name=name, arguments=arguments, **more))
     if reply.status != 200:
         assert (reply.status, reply.code) == (400, -32602)
+    else:
+        plain = http.call(modern("tools/call", 1, name=name, arguments=arguments))
+        assert plain.status == 200 and plain.message["result"]["content"]
+        assert reply.message == plain.message
 
 
 def test_state_for_a_method_that_never_asks_is_ignored_T125(http: Http) -> None:
