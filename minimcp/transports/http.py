@@ -5,6 +5,7 @@ A request is refused in this order: Host and Origin, path and method, authentica
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import time
@@ -18,7 +19,7 @@ from ..protocol.served import Environ, Handler, Headers, Message, Reply, Respons
 from .bodies import accepts, read_message, reason, respond, respond_with_events, respond_with_reply
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
-from .origin import OriginCheck, Refused
+from .origin import OriginCheck, Refused, embedded_in_page, options
 from .streams import Outbox, gone, open_streams
 from .workers import http_workers
 
@@ -32,6 +33,8 @@ StartResponse = Callable[[str, Headers], object]
 # The values of PATH_INFO at which a mounted callable is the MCP endpoint.
 MOUNTED = ("", "/", "/mcp", "/mcp/")
 
+# The same of HTTP+SSE, which lie below the endpoint in a framework.
+_BELOW = ("/sse", "/messages")
 _NO_ROUTE: Mapping[str, Handler] = {}
 # Comes from a long-lived handler that emits nothing at all, since its call was cancelled.
 _NOTHING: Message = {}
@@ -88,20 +91,28 @@ class HttpApp(Generic[S]):
         """
         path, mount, method = environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ["REQUEST_METHOD"]
         further = self.engine.routes
-        # A second mount for metadata, which a framework may leave open to everybody, must not open the endpoint too.
-        own = self.routes.get(path, _NO_ROUTE) if "/.well-known" not in mount else _NO_ROUTE
+        own = self.routes.get(path, _NO_ROUTE)
+        # A second mount for further paths, which a framework may leave open to everybody, must not open these too.
+        if own and mount and not _is_mounted(environ, mount, path):
+            own = _NO_ROUTE
         # The author's route at the whole path, or ours below the mount, or the author's below the mount.
         routes = (further.get(mount + path, _NO_ROUTE), own, further.get(path, _NO_ROUTE)) if further else (own,)
         for route in routes:
             handler = route.get(method)
             if handler is not None:
-                return handler if route is own else _guarded(handler)
-        taken = [each for route in routes for each in route]
+                if route is not own:
+                    return _guarded(handler)
+                if embedded_in_page(environ):
+                    raise Refused(403, "Pages of other origins may not call this server; allowed_origins decides")
+                return handler
+            if method == "HEAD" and route is not own and "GET" in route:
+                return _without_body(_guarded(route["GET"]))
+        taken = dict.fromkeys(each for route in routes for each in route)
         if not taken:
             raise Refused(404, "There is no MCP endpoint at this path")
-        if method == "OPTIONS" and environ.get("HTTP_ORIGIN"):
-            return _preflight
-        raise Refused(405, "This endpoint does not take this method", ("Allow", ", ".join(dict.fromkeys(taken))))
+        if method == "OPTIONS":
+            return functools.partial(options, taken)
+        raise Refused(405, "This endpoint does not take this method", ("Allow", ", ".join(taken)))
 
     def _post(self, environ: Environ) -> Response:
         principal = self.authenticate(environ)
@@ -303,9 +314,30 @@ def _failed(function: str) -> McpError:
     return problem
 
 
-def _preflight(environ: Environ) -> Response:
-    """Answer the question of a browser whether a page may call; the CORS headers do."""
-    return 204, [], []
+def _without_body(handler: Handler) -> Handler:
+    """Wrap the handler of GET for HEAD."""
+
+    def run(environ: Environ) -> Response:
+        status, fields, body = handler(environ)
+        if isinstance(body, list) and not any(name.lower() == "content-length" for name, _ in fields):
+            fields = [*fields, ("Content-Length", str(sum(map(len, body))))]
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+        return status, fields, []
+
+    return run
+
+
+def _is_mounted(environ: Environ, mount: str, path: str) -> bool:
+    """Say whether our own paths are served where the application is mounted.
+
+    A framework's view that has a rest of a path asks its framework, and HTTP+SSE alone lies below the endpoint.
+    """
+    is_endpoint = environ.get("minimcp.is_endpoint")
+    if is_endpoint is not None:
+        return path in _BELOW and bool(is_endpoint())
+    return "/.well-known" not in mount
 
 
 def serve(

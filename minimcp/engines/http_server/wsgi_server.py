@@ -58,7 +58,7 @@ class WsgiServer(ThreadedWSGIServer):
     """The listening socket and its connections; made by `make_server`.
 
     :ivar port: the port it listens on, also when 0 was asked for.
-    :ivar url: its address as a URL without a path.
+    :ivar url: an address at which this machine reaches it, as a URL without a path.
     :ivar on_shutdown: functions to call when the server begins to close, so that streams end.
     """
 
@@ -76,7 +76,9 @@ class WsgiServer(ThreadedWSGIServer):
         self.ssl_context = context
         self.limits = limits
         scheme = "https" if context else "http"
-        self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        # A socket that listens to everyone has an address to which nobody can connect.
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        self.url = f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"
         self.on_shutdown: list[Callable[[], Any]] = []
         self.gate = Gate(int(limits["running"]))
         self.known_heads: dict[bytes, Head] = {}
@@ -301,7 +303,7 @@ def serve(
     server = make_server(app, host, port, tls=tls, limits=limits)
     address = str(server.server_address[0])
     if warn_open and not (address.startswith("127.") or address == "::1"):
-        log.warning("Everyone who can reach %s can use this server: it does not ask who is calling", server.url)
+        log.warning("Everyone who can reach %s can use this server: it does not ask who is calling", address)
     _raise_descriptor_limit(int(server.limits["connections"]) + 256)
     before: dict[int, Any] = {}
 
