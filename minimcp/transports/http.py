@@ -55,6 +55,9 @@ class HttpApp(Generic[S]):
     :ivar routes: the handlers, by PATH_INFO and HTTP method.
     """
 
+    # Read by the embedded server.
+    judges_heads = True
+
     def __init__(self, engine: Served[S], paths: Collection[str] = MOUNTED) -> None:
         self.engine = engine
         self.limits = engine.limits
