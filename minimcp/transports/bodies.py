@@ -113,9 +113,11 @@ def respond_with_reply(reply: Reply | None, http: HttpAnswer | None = None, stat
     return respond(status, wire.encode(reply))
 
 
-def respond_with_events(environ: Environ, batches: Iterator[bytes], on_close: Callable[[bool], None]) -> Response:
-    """Build a response of server-sent events."""
-    return 200, list(_STREAM_HEADERS), EventStream(batches, environ, on_close)
+def respond_with_events(
+    environ: Environ, batches: Iterator[bytes], on_close: Callable[[bool], None], nudge: Callable[[], None]
+) -> Response:
+    """Build a response of server-sent events; the arguments are those of `EventStream`."""
+    return 200, list(_STREAM_HEADERS), EventStream(batches, environ, on_close, nudge)
 
 
 def reason(status: int) -> str:

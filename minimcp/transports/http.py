@@ -17,10 +17,11 @@ from ..protocol.errors import InternalError, McpError, SessionNotFound, TooManyS
 from ..protocol.principal import Principal, as_principal
 from ..protocol.served import Environ, Handler, Headers, Message, Reply, Response, S, Send, Served, ServedCall
 from .bodies import accepts, read_message, reason, respond, respond_with_events, respond_with_reply
+from .hangups import watched
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
 from .origin import OriginCheck, Refused, embedded_in_page, options
-from .streams import Outbox, gone, open_streams
+from .streams import BRIEF_S, Outbox, gone, open_streams
 from .workers import http_workers
 
 if TYPE_CHECKING:
@@ -166,17 +167,18 @@ class HttpApp(Generic[S]):
                 # A handler may wait for room.
                 outbox.finish()
 
-        silent_s, keepalive_s = 0.0, self.limits["keepalive_s"]
-        while not outbox.wait(min(keepalive_s, self.limits["silence_s"])):
-            silent_s += keepalive_s
-            if silent_s >= self.limits["silence_s"] and may_stream:
-                break
-            if gone(environ):
-                on_close(False)
-                return respond(202)
+        began, keepalive_s, silence_s = time.monotonic(), self.limits["keepalive_s"], self.limits["silence_s"]
+        if not outbox.wait(min(BRIEF_S, keepalive_s, silence_s)):
+            with watched(environ, outbox.nudge):
+                while not outbox.wait(min(keepalive_s, silence_s)):
+                    if gone(environ):
+                        on_close(False)
+                        return respond(202)
+                    if may_stream and time.monotonic() - began >= silence_s:
+                        break
         if outbox.only_reply():
             return respond_with_reply(outbox.reply, call.http)
-        return respond_with_events(environ, outbox.batches(0, keepalive_s), on_close)
+        return respond_with_events(environ, outbox.batches(0, keepalive_s), on_close, outbox.nudge)
 
     def _listen(self, environ: Environ, call: ServedCall, accept: Collection[str]) -> Response:
         """Run a long-lived handler on this thread, for as long as its stream may live."""
@@ -202,7 +204,7 @@ class HttpApp(Generic[S]):
                 call.cancel("the client has gone")
             messages.close()
 
-        return respond_with_events(environ, batches(), on_close)
+        return respond_with_events(environ, batches(), on_close, lambda: call.cancel("the client has gone"))
 
     # Used by the other HTTP transports too
 

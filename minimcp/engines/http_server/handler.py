@@ -25,6 +25,7 @@ _PART_BYTES = 64  # what a part of a body costs beside its bytes
 _LINGER_S = 2.0
 _LINGER_BYTES = 16 * 1024 * 1024
 _KERNEL_TIMEOUTS = os.name == "posix"
+_CLOSED: int = getattr(select, "POLLRDHUP", 0)
 
 
 class RawPeek:
@@ -32,6 +33,10 @@ class RawPeek:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+
+    def fileno(self) -> int:
+        """Return the descriptor, to wait for."""
+        return self._connection.fileno()
 
     def recv(self, size: int, flags: int) -> bytes:
         """Return bytes, still encrypted, without consuming them or waiting for them.
@@ -43,9 +48,13 @@ class RawPeek:
             raise ValueError("The bytes of a TLS connection can only be peeked at")
         # MSG_DONTWAIT alone would not do: a socket with a timeout waits before it asks the system.
         poll = select.poll()
-        poll.register(self._connection.fileno(), select.POLLIN)
-        if not poll.poll(0):
+        poll.register(self._connection.fileno(), select.POLLIN | _CLOSED)
+        found = poll.poll(0)
+        if not found:
             raise BlockingIOError("There are no bytes to look at")
+        if found[0][1] & _CLOSED:
+            # The bytes that are left end the TLS session.
+            return b""
         return socket.socket.recv(self._connection, size, flags)
 
 
