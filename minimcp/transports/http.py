@@ -6,7 +6,6 @@ A request is refused in this order: Host and Origin, path and method, authentica
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -194,7 +193,9 @@ class HttpApp(Generic[S]):
             return respond_with_reply(first or None, call.http)
 
         def batches() -> Iterator[bytes]:
-            for message in itertools.chain([first], messages):
+            yield sse.encode(wire.encode(first)) if first is not None else b""
+            yield b""
+            for message in messages:
                 yield sse.encode(wire.encode(message)) if message is not None else b""
 
         def on_close(ended: bool) -> None:

@@ -20,7 +20,7 @@ from .hangups import watch
 # keeps for Last-Event-ID.
 _QUEUE_LIMIT = 1000
 _BYTES_LIMIT = 4 * 1024 * 1024
-# The silence after which a call's client is watched, so that a call that is answered at once costs nothing.
+# The silence after which a client is watched, so that a call that is answered at once costs nothing.
 BRIEF_S = 0.1
 
 
@@ -209,15 +209,19 @@ class Outbox:
     ) -> Iterator[bytes]:
         """Yield the bytes from event `after` on, until the stream ends, another reader comes or it is `until`.
 
-        Several events that come fast are one piece; an empty piece stands for `keepalive_s` seconds of silence.
+        Several events that come fast are one piece; an empty piece stands for `keepalive_s` seconds of silence, the
+        first one for a moment of it.
         """
         if first:
             yield first
+        idle_s = min(BRIEF_S, keepalive_s)
         while True:
             left_s = until - time.monotonic()
-            events, over = self.take(after, max(0.0, min(keepalive_s, left_s)), reader)
+            events, over = self.take(after, max(0.0, min(idle_s, left_s)), reader)
             if events:
                 after = events[-1][0]
+            else:
+                idle_s = keepalive_s
             if events or not over:
                 yield b"".join(data for _, data in events)
             if over or left_s <= 0:
@@ -257,7 +261,7 @@ open_streams = PerProcess(StreamCount)
 class EventStream:
     """A WSGI iterable over a stream's events; closing it early means that the client has gone.
 
-    :param batches: yields the bytes to send, and empty bytes when it is time for a comment.
+    :param batches: yields the bytes to send, and empty bytes at the first silence and when it is time for a comment.
     :param on_close: called once, with whether the stream was sent to its end.
     :param nudge: makes `batches` yield or end soon, from any thread, once the client has hung up.
     """
@@ -271,7 +275,8 @@ class EventStream:
     ) -> None:
         self._batches = batches
         self._environ = environ
-        self._unwatch = watch(environ, nudge)
+        self._nudge = nudge
+        self._unwatch: Callable[[], None] | None = None
         self._on_close: Callable[[bool], None] | None = on_close
         self._ended = False
 
@@ -279,22 +284,26 @@ class EventStream:
         return self
 
     def __next__(self) -> bytes:
-        try:
-            data = next(self._batches)
-        except StopIteration:
-            self._ended = True
-            self.close()
-            raise
-        if data:
-            return data
-        if gone(self._environ):
-            self.close()
-            raise StopIteration
-        return sse.COMMENT
+        while True:
+            try:
+                data = next(self._batches)
+            except StopIteration:
+                self._ended = True
+                self.close()
+                raise
+            if data:
+                return data
+            if gone(self._environ):
+                self.close()
+                raise StopIteration
+            if self._unwatch is not None:
+                return sse.COMMENT
+            self._unwatch = watch(self._environ, self._nudge)
 
     def close(self) -> None:
         """Release the thread or session of the stream; WSGI servers call this however the response ended."""
-        self._unwatch()
+        if self._unwatch is not None:
+            self._unwatch()
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
             on_close(self._ended)
