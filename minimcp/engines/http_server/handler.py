@@ -278,7 +278,8 @@ class ConnectionHandler(WSGIRequestHandler):
         except BadRequest:
             return False
         self.waiting_since = time.monotonic()
-        self._set_timeout(socket.SO_RCVTIMEO, self.server.limits["idle_s"])
+        if self._tls or not _KERNEL_TIMEOUTS:
+            self._set_timeout(socket.SO_RCVTIMEO, self.server.limits["idle_s"])
         return True
 
     def _read_head(self) -> Optional[Head]:
