@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
+from typing import Any
+
 import pytest
 
-from minimcp.engines.bounds import exceeded
+from minimcp.engines.bounds import exceeded, written
+from minimcp.protocol import wire
+from minimcp.protocol.errors import InvalidRequest
 
 
 def nested(levels):
@@ -44,3 +50,48 @@ def test_a_value_that_contains_itself_is_too_deep():
     wide = {}
     wide.update(a=wide, b=wide)
     assert exceeded(wide, 50, 1000) == "values"
+
+
+def values(value: Any) -> int:
+    """How many members and items all containers of a value have."""
+    if not isinstance(value, (dict, list)):
+        return 0
+    return len(value) + sum(map(values, value.values() if isinstance(value, dict) else value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        {},
+        [[]],
+        [{}, [], {}],
+        [""],
+        {"": ""},
+        {"a,[{": "b,]}", 'c"': '\\"', "\\": "\\\\", '\\\\"': [',"', "[]", "{}"]},
+        [1, [2, [3, {"a": [None, True, -1.5e3]}]]],
+        "a,b[{",
+        7,
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_what_a_text_holds_is_counted_without_decoding_it(value: Any, indent: int | None) -> None:
+    for ascii in (True, False):
+        assert written(json.dumps(value, indent=indent, ensure_ascii=ascii).encode(), 1000) == values(value)
+
+
+@pytest.mark.parametrize("unit", [b'{"":0},', b'"",', b'"aa",', b"0,", b"[],", b"{},", b'"\\"",', b"[[[]]],", b"1.5,"])
+def test_a_body_of_small_elements_costs_few_times_its_size(unit: bytes) -> None:
+    raw = b"[" + unit * (4 * 1024 * 1024 // len(unit)) + b"0]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest, match="more than 250000 elements"):
+            wire.loads(raw)
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(raw)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", ["," * 1_000_000, "[{," * 300_000, '\\",[' * 100_000])
+def test_commas_and_brackets_of_a_text_are_no_elements(text: str) -> None:
+    assert wire.loads(json.dumps({"a": text}).encode()) == {"a": text}
