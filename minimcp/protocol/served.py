@@ -37,6 +37,7 @@ class ServedCall(Protocol):
 
     :ivar interactive: whether its handler may emit or ask before it answers.
     :ivar streams: whether its handler is long-lived, so that `messages` runs it.
+    :ivar quick: whether it runs nothing of an author's, so that it may always be answered at once.
     :ivar deadline: the time on the monotonic clock at which a long-lived stream ends; None for never.
     :ivar http: the HTTP status and headers of the error that it was answered with, where that error has them.
     """
@@ -51,6 +52,9 @@ class ServedCall(Protocol):
 
     @property
     def streams(self) -> bool: ...
+
+    @property
+    def quick(self) -> bool: ...
 
     @property
     def http(self) -> HttpAnswer | None: ...
@@ -88,6 +92,8 @@ class ServedSession(Protocol):
     def add_call(self, call: ServedCall) -> None: ...
 
     def remove_call(self, call: ServedCall) -> None: ...
+
+    def resolve(self, response: Message) -> bool: ...
 
     def close(self) -> None: ...
 

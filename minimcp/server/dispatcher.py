@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
+from ..engines import fork
 from ..protocol import headers, wire
 from ..protocol.errors import Cancelled, HttpAnswer, InputRequired, InternalError, McpError, MethodNotFound
 from ..protocol.spec import Method
@@ -94,7 +95,7 @@ class RequestContext:
         self.request = request
         self.request_id: types.RequestId | None = message.get("id")
         self.method: str = message["method"]
-        self.params: Message = message.get("params", {})
+        self.params: Message = message.get("params") or {}
         meta = self.params.get("_meta")
         self.meta: Message = meta if isinstance(meta, dict) else {}
         self.version = ""
@@ -168,6 +169,11 @@ class Call:
             self._problem = problem
 
     @property
+    def quick(self) -> bool:
+        """Whether it runs nothing of an author's, as `ping` does, so that it may always be answered at once."""
+        return self.ctx._row.before_handshake
+
+    @property
     def deadline(self) -> float | None:
         """The time on the monotonic clock at which a long-lived stream has to end; None for never."""
         return self.ctx._deadline
@@ -194,13 +200,16 @@ class Call:
         if self._around is not None:
             return hooks.run(self, send)
         ctx = self.ctx
-        ctx._send, ctx._thread = send, threading.get_ident()
+        ctx._send, ctx._thread, since = send, threading.get_ident(), fork.generation
         try:
-            return self._done(self._invoke())
+            reply = self._done(self._invoke())
         except BaseException as error:
-            return self._failed(error)
-        finally:
-            ctx._finished = True
+            fork.end_child(since, error)
+            reply = self._failed(error)
+        if fork.generation != since:
+            fork.end_child(since, ctx._error)
+        ctx._finished = True
+        return reply
 
     def messages(self, send: Send | None = None) -> Generator[Optional[Message], None, None]:
         """Run a long-lived handler on this thread: yield what it emits, None when it idles, and the reply last."""
@@ -210,13 +219,15 @@ class Call:
 
     def _messages(self, send: Send | None) -> Generator[Optional[Message], None, None]:
         ctx = self.ctx
-        ctx._send, ctx._thread = send, threading.get_ident()
+        ctx._send, ctx._thread, since = send, threading.get_ident(), fork.generation
         try:
             reply = self._done((yield from self._invoke()))
+            fork.end_child(since, None)
         except GeneratorExit:
             # Raised again by a function that holds it, it would keep the whole request until the next collection.
             raise
         except BaseException as error:
+            fork.end_child(since, error)
             reply = self._failed(error)
         finally:
             ctx._finished = True
@@ -264,4 +275,4 @@ class Call:
         log.info("%s %.100r cancelled: %.200r", ctx.method, self.id, reason)
         ctx.cancelled.set()
         for callback in ctx._on_cancel:
-            callback()
+            hooks.notify(callback)

@@ -103,13 +103,14 @@ class Engine:
                 raise InvalidRequest("A response was sent, but nothing was asked")
             session.resolve(message)
             return None
-        era = modern.ERA if headers.is_modern(message, get_header) else legacy.ERA
+        greeted = session is not None and session.version is not None
+        era = modern.ERA if headers.is_modern(message, get_header, greeted) else legacy.ERA
         if kind == "notification":
             handler = self.notifications[era.name].get(message["method"])
             if session is None and era is modern.ERA:
                 session = Session(principal)
             if handler is not None:
-                handler(self, session, message.get("params", {}))
+                hooks.notify(handler, self, session, message.get("params") or {})
             return None
         ctx = Context(self, era, message, session, principal, request)
         return Call(ctx, get_header if era is modern.ERA else None)
@@ -151,7 +152,7 @@ class Engine:
         with self._lock:
             streams = list(self._streams)
         for stream in streams:
-            stream.close()
+            hooks.notify(stream.close)
         for session in self.sessions.all():
             self.close_session(session)
 

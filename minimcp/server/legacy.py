@@ -47,8 +47,9 @@ def initialize(ctx: Context, params: Message) -> Message:
 
     Spec: BASE-103, BASE-106
     """
-    version, capabilities = params.get("protocolVersion"), params.get("capabilities", {})
-    client_info = params.get("clientInfo", {})
+    given = {name: value for name, value in params.items() if value is not None}
+    version, capabilities = given.get("protocolVersion"), given.get("capabilities", {})
+    client_info = given.get("clientInfo", {})
     if not isinstance(version, str) or not isinstance(capabilities, dict) or not isinstance(client_info, dict):
         raise InvalidParams("initialize needs protocolVersion (a string), capabilities and clientInfo (objects)")
     ctx.version = version if version in spec.LEGACY_VERSIONS else spec.LATEST_LEGACY
@@ -56,7 +57,7 @@ def initialize(ctx: Context, params: Message) -> Message:
     if session is not None:
         session.version, session.capabilities = ctx.version, capabilities
         # Only what is worth remembering, whatever the client sent along.
-        session.client_info = {name: str(client_info.get(name, ""))[:200] for name in ("name", "version")}
+        session.client_info = {name: str(client_info.get(name) or "")[:200] for name in ("name", "version")}
     result: Message = {
         "protocolVersion": ctx.version,
         "capabilities": _known(ctx, features.capabilities(ctx), revisions.CAPABILITIES_SINCE),

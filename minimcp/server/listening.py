@@ -75,8 +75,8 @@ def _filter(ctx: Context, wanted: Any) -> tuple[list[str], list[str] | None]:
     offers = ctx._engine.catalog.offers(ctx)
     kinds = []
     for kind, (_, field) in spec.CHANGES.items():
-        asked = wanted.get(field, False)
-        if not isinstance(asked, bool):
+        asked = wanted.get(field)
+        if asked is not None and not isinstance(asked, bool):
             raise InvalidParams(f"notifications.{field} must be true or false")
         if asked and kind in offers:
             kinds.append(kind)

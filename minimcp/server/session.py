@@ -17,6 +17,7 @@ from typing import Any
 from ..protocol import wire
 from ..protocol.errors import Cancelled, InvalidParams, SessionNotFound, ToolError, TooManySessions
 from ..protocol.principal import Principal, key_of
+from .hooks import notify
 from .seal import BadSeal, Sealer, digest
 
 Message = dict[str, Any]
@@ -123,7 +124,7 @@ class Session:
         for id in waiting:
             self._settle(id, error=Cancelled())
         for callback in list(self.on_close):
-            callback()
+            notify(callback)
 
 
 class Sessions:

@@ -276,7 +276,7 @@ def _kind_of(message: Any) -> tuple[Any, ...] | None:
     """Name the kind of work a message asks for: the embedded server lets kinds that mostly wait run at once."""
     if not isinstance(message, dict):
         return None
-    name = message.get("params", {}).get("name")
+    name = (message.get("params") or {}).get("name")
     return message["method"], name if isinstance(name, str) else None
 
 
