@@ -5,7 +5,7 @@ A transport imports nothing of `minimcp.server`; a type checker holds `Engine`, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar, Union
 
 from . import headers
@@ -27,9 +27,13 @@ Handler = Callable[[Environ], Response]
 
 
 class ClosableContext(Protocol):
-    """The part of a Context through which a handler closes the stream of its call. Spec: TRN-135"""
+    """The parts of a Context through which a handler closes the stream of its call, and sees whether it is read.
+
+    Spec: TRN-135
+    """
 
     close_stream: Callable[..., None]
+    unread_s: Callable[[], float]
 
 
 class ServedCall(Protocol):
@@ -60,7 +64,7 @@ class ServedCall(Protocol):
     def http(self) -> HttpAnswer | None: ...
 
     @property
-    def ctx(self) -> ClosableContext | None: ...
+    def contexts(self) -> Sequence[ClosableContext]: ...
 
     def run(self, send: Send | None = None) -> Reply | None: ...
 
@@ -74,6 +78,7 @@ class ServedSession(Protocol):
 
     :ivar transport: "stdio", "http", "sse" or "memory", for the trace.
     :ivar send: takes messages that belong to no request, or None while they cannot be delivered.
+    :ivar note: takes an encoded message under a key, where one that was not read yet is replaced by a newer one.
     :ivar calls: the calls in flight, by request id.
     :ivar on_close: functions to call when the session ends.
     :ivar listening: whether a client reads the session's own stream at this moment.
@@ -83,13 +88,14 @@ class ServedSession(Protocol):
     transport: str
     version: Optional[str]
     send: Optional[Send]
+    note: Optional[Callable[[object, bytes], None]]
     on_close: list[Callable[[], None]]
     listening: bool
 
     @property
     def calls(self) -> Mapping[RequestId, ServedCall]: ...
 
-    def add_call(self, call: ServedCall) -> None: ...
+    def add_call(self, call: ServedCall, limit: float = ...) -> None: ...
 
     def remove_call(self, call: ServedCall) -> None: ...
 

@@ -26,7 +26,7 @@ class Batch:
         self.calls = calls
         self.id = None
         self.refused = refused
-        self.ctx = calls[0].ctx if calls else None
+        self.contexts = [call.ctx for call in calls]
         self.interactive = any(call.interactive for call in calls)
 
     def run(self, send: Send | None = None) -> list[Message] | None:

@@ -80,7 +80,7 @@ class RequestContext:
         "_asked", "_deadline", "_engine", "_entry", "_era", "_error", "_finished", "_last_progress", "_log_level",
         "_on_cancel", "_row", "_send", "_strategy", "_thread", "cancelled", "capabilities", "client_info",
         "close_stream", "meta", "method", "params", "principal", "private", "request", "request_id", "session",
-        "version",
+        "unread_s", "version",
     )
     # fmt: on
 
@@ -103,6 +103,7 @@ class RequestContext:
         self.client_info: Message = {}
         self.cancelled = _NEVER
         self.close_stream: Callable[..., None] = _no_stream
+        self.unread_s: Callable[[], float] = float  # 0.0: whoever is there reads
         self._row = _NO_METHOD
         self._entry: Entry | None = None
         self._log_level: str | None = None
@@ -169,6 +170,11 @@ class Call:
             self._problem = problem
 
     @property
+    def contexts(self) -> Sequence[Context]:
+        """The contexts of its requests."""
+        return (self.ctx,)
+
+    @property
     def quick(self) -> bool:
         """Whether it runs nothing of an author's, as `ping` does, so that it may always be answered at once."""
         return self.ctx._row.before_handshake
@@ -206,8 +212,7 @@ class Call:
         except BaseException as error:
             fork.end_child(since, error)
             reply = self._failed(error)
-        if fork.generation != since:
-            fork.end_child(since, ctx._error)
+        fork.end_child(since, ctx._error)
         ctx._finished = True
         return reply
 
@@ -219,15 +224,13 @@ class Call:
 
     def _messages(self, send: Send | None) -> Generator[Optional[Message], None, None]:
         ctx = self.ctx
-        ctx._send, ctx._thread, since = send, threading.get_ident(), fork.generation
+        ctx._send, ctx._thread = send, threading.get_ident()
         try:
             reply = self._done((yield from self._invoke()))
-            fork.end_child(since, None)
         except GeneratorExit:
             # Raised again by a function that holds it, it would keep the whole request until the next collection.
             raise
         except BaseException as error:
-            fork.end_child(since, error)
             reply = self._failed(error)
         finally:
             ctx._finished = True

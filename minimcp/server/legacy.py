@@ -5,6 +5,7 @@ Spec: 11:basic/lifecycle
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import content, revisions, spec, wire
@@ -104,6 +105,16 @@ def unsubscribe(ctx: Context, params: Message) -> Message:
     return {}
 
 
+@lru_cache(maxsize=16)
+def _change(topic: str, uri: str | None) -> tuple[Message, bytes]:
+    """Return a change as a message and encoded, the same objects for all the sessions that are told of it."""
+    if uri is None:
+        message = wire.notification(spec.CHANGES[topic][0])
+    else:
+        message = wire.notification("notifications/resources/updated", {"uri": uri})
+    return message, wire.encode(message)
+
+
 def watch(session: Session, bus: Bus) -> None:
     """Pass changes on to a session from now on: every list change, and updates of its subscriptions.
 
@@ -114,18 +125,19 @@ def watch(session: Session, bus: Bus) -> None:
     session.watched = True
 
     def on_change(topic: str, data: Any) -> None:
-        send = session.send
+        send, note = session.send, session.note
         if send is None or session.version is None:
             return
-        if topic in spec.CHANGES:
-            message = wire.notification(spec.CHANGES[topic][0])
-        elif data in session.uris:
-            message = wire.notification("notifications/resources/updated", {"uri": data})
-        else:
+        about = data if topic == "resource" and isinstance(data, str) else None
+        if topic not in spec.CHANGES and about not in session.uris:
             return
+        message, encoded = _change(topic, about)
         if session.record is not None:
             session.record("sent", message)
-        send(message)
+        if note is not None:
+            note((topic, about), encoded)
+        else:
+            send(message)
 
     session.on_close.append(bus.subscribe((*spec.CHANGES, "resource"), on_change))
 

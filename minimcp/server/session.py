@@ -7,6 +7,7 @@ Spec: TRN-141 to TRN-155
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -15,7 +16,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..protocol import wire
-from ..protocol.errors import Cancelled, InvalidParams, SessionNotFound, ToolError, TooManySessions
+from ..protocol.errors import Cancelled, InternalError, InvalidParams, SessionNotFound, ToolError, TooManySessions
 from ..protocol.principal import Principal, key_of
 from .hooks import notify
 from .seal import BadSeal, Sealer, digest
@@ -29,6 +30,7 @@ class Session:
     :ivar version: the negotiated revision, None before `initialize`.
     :ivar send: takes messages that belong to no request, or None while there is no way to deliver them.
     :ivar transport: "stdio", "http", "sse" or "memory", for the trace.
+    :ivar note: takes an encoded message under a key, where one that was not read yet is replaced by a newer one.
     :ivar record: takes `(direction, message)` of what `send` sends, for the trace, or None.
     :ivar calls: the calls in flight by request id, for `notifications/cancelled`.
     :ivar listening: whether a client reads the session's own stream at this moment.
@@ -46,21 +48,31 @@ class Session:
         self.client_info: Message = {}
         self.log_level = "info"
         self.uris: set[str] = set()
+        self.note: Callable[[object, bytes], None] | None = None
         self.calls: dict[Any, Any] = {}
+        self._doubles: tuple[Any, ...] = ()
         self.listening = False
         self.watched = False
         self.used = time.monotonic()
         self.closed = False
         self.on_close: list[Callable[[], None]] = []
-        self._lock = threading.Lock()  # guards _waiting, _asked, calls and closed
+        self._lock = threading.Lock()  # guards _waiting, _asked, calls, _doubles and closed
         self._waiting: dict[Any, Future[Any]] = {}
         self._asked = 0
 
-    def add_call(self, call: Any) -> None:
-        """Remember a call in flight, or those of a batch, unless its id is in use: then the earlier call keeps it."""
+    def add_call(self, call: Any, limit: float = math.inf) -> None:
+        """Remember a call in flight, or those of a batch; where its id is in use, the earlier call keeps it.
+
+        :raises InternalError: with HTTP status 429 when `limit` are in flight; one that is quick is always taken.
+        """
         with self._lock:
+            if len(self.calls) + len(self._doubles) >= limit and not call.quick:
+                problem = InternalError("This session has too many calls in progress; try again when one has ended")
+                problem.http = (429, [("Retry-After", "1")])
+                raise problem
             for each in getattr(call, "calls", (call,)):
-                self.calls.setdefault(each.id, each)
+                if self.calls.setdefault(each.id, each) is not each:
+                    self._doubles = (*self._doubles, each)
 
     def remove_call(self, call: Any) -> None:
         """Forget a call that has ended, or those of a batch."""
@@ -69,6 +81,8 @@ class Session:
                 id = each.id
                 if self.calls.get(id) is each:
                     del self.calls[id]
+                elif self._doubles:
+                    self._doubles = tuple(other for other in self._doubles if other is not each)
 
     def ask(self, ctx: Any, question: Message) -> tuple[str, Future[Any]]:
         """Send the client a request on the stream of the call in `ctx`; return its id and the future of its result.
@@ -118,7 +132,7 @@ class Session:
             if self.closed:
                 return
             self.closed = True
-            waiting, calls = list(self._waiting), list(self.calls.values())
+            waiting, calls = list(self._waiting), [*self.calls.values(), *self._doubles]
         for call in calls:
             call.cancel("the session ended")
         for id in waiting:
