@@ -144,7 +144,7 @@ class Listening:
         message = modern("subscriptions/listen", id, notifications=notifications, meta=meta)
         self.reply = None
         self.server = server
-        self._thread = threading.Thread(target=self._run, args=(message,))
+        self._thread = threading.Thread(target=self._run, args=(message,), daemon=True)
         self._thread.start()
         self.wait(1)
 

@@ -76,6 +76,7 @@ class ServedCall(Protocol):
 class ServedSession(Protocol):
     """A legacy session, or a connection that is one from beginning to end.
 
+    :ivar peer: the address that opened it, where that is known.
     :ivar transport: "stdio", "http", "sse" or "memory", for the trace.
     :ivar send: takes messages that belong to no request, or None while they cannot be delivered.
     :ivar note: takes an encoded message under a key, where one that was not read yet is replaced by a newer one.
@@ -85,6 +86,7 @@ class ServedSession(Protocol):
     """
 
     id: str
+    peer: str
     transport: str
     version: Optional[str]
     send: Optional[Send]

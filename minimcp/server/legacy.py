@@ -93,15 +93,13 @@ def subscribe(ctx: Context, params: Message) -> Message:
     uri = methods.read_text(params, "uri")
     if not visible(ctx, ctx._engine.catalog.resource(ctx, uri)):
         raise ResourceNotFound("Resource not found", {"uri": uri[:200]})
-    if len(ctx.session.uris) >= ctx._engine.limits["subscriptions"]:
-        raise InvalidParams("This session has too many subscriptions")
-    ctx.session.uris.add(uri)
+    ctx.session.subscribe(uri, ctx._engine.subscribed, ctx._engine.limits)
     return {}
 
 
 def unsubscribe(ctx: Context, params: Message) -> Message:
     """Answer `resources/unsubscribe`; a URI that was not subscribed to is no error."""
-    ctx.session.uris.discard(methods.read_text(params, "uri"))
+    ctx.session.unsubscribe(methods.read_text(params, "uri"))
     return {}
 
 

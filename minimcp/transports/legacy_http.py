@@ -5,6 +5,7 @@ Spec: TRN-107 to TRN-159
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -36,22 +37,27 @@ class LegacyStreams:
     :ivar standing: the stream, with number 0, of messages that belong to no request.
     """
 
-    __slots__ = ("__weakref__", "_all", "_calls", "_lock", "_newest", "standing")
+    __slots__ = ("__weakref__", "_calls", "_kept", "_lock", "_newest", "limits", "standing")
 
-    def __init__(self, all: SessionStreams) -> None:
-        self._all = all
+    def __init__(self, limits: Mapping[str, float], kept: Budget) -> None:
+        self.limits = limits
+        self._kept = kept
         self._lock = threading.Lock()  # guards everything below
         self._newest = 0
         # The streams of calls, by number; a few that have ended are kept for clients that come back.
         self._calls: dict[int, Outbox] = {}
-        self.standing = all.make(0)
+        self.standing = self._make(0)
+
+    def _make(self, number: int) -> Outbox:
+        limits = self.limits
+        return Outbox(number=number, limit=int(limits["events"]), kept=self._kept, kept_bytes=limits["event_bytes"])
 
     def add(self) -> Outbox:
         """Make the stream of a call, and forget the oldest of those that have ended."""
         with self._lock:
             old = [stream for stream in self._calls.values() if stream.done][:-_KEPT_STREAMS]
             self._newest += 1
-            stream = self._calls[self._newest] = self._all.make(self._newest)
+            stream = self._calls[self._newest] = self._make(self._newest)
         for each in old:
             self.remove(each)
         return stream
@@ -90,7 +96,6 @@ class SessionStreams:
 
     def __init__(self) -> None:
         self.kept = Budget()
-        self._limits: Mapping[str, float] = {}
         self._lock = threading.Lock()  # guards everything below
         self._streams: WeakKeyDictionary[ServedSession, LegacyStreams] = WeakKeyDictionary()
         # When each stream that has ended did so, and whose it is: those that were read to the end, and the others.
@@ -100,11 +105,10 @@ class SessionStreams:
     def of(self, session: ServedSession, limits: Mapping[str, float]) -> LegacyStreams:
         """Return the streams of a session, made on first use."""
         with self._lock:
-            self._limits = limits
             streams = self._streams.get(session)
             if streams is not None:
                 return streams
-            streams = self._streams[session] = LegacyStreams(self)
+            streams = self._streams[session] = LegacyStreams(limits, self.kept)
         standing = streams.standing
         session.send, session.note = standing.send, standing.note
 
@@ -114,11 +118,6 @@ class SessionStreams:
 
         session.on_close.append(on_close)
         return streams
-
-    def make(self, number: int) -> Outbox:
-        """Make a numbered stream."""
-        limits = self._limits
-        return Outbox(number=number, limit=int(limits["events"]), kept=self.kept, kept_bytes=limits["event_bytes"])
 
     def end(self, streams: LegacyStreams, stream: Outbox, read: bool = False) -> None:
         """Take note that a stream has ended, or that a reader got to its end, and forget what was kept long enough."""
@@ -131,10 +130,10 @@ class SessionStreams:
             self._unread.pop(stream, None)
             if stream.held:
                 (self._read if read else self._unread)[stream] = now, streams
-            excess = self.kept.used - self._limits["event_bytes"]
+            excess = self.kept.used - streams.limits["event_bytes"]
             for pool in (self._read, self._unread):
                 for old, (ended, owner) in list(pool.items()):
-                    if excess <= 0 and now - ended < self._limits["event_s"]:
+                    if excess <= 0 and now - ended < owner.limits["event_s"]:
                         break
                     excess -= old.held
                     dropped.append((owner, old))
@@ -166,7 +165,9 @@ class LegacyHttp(Generic[S]):
         if version is not None and version not in spec.VERSIONS:
             raise InvalidRequest("The MCP-Protocol-Version header names a version that is not served here")
         if isinstance(message, dict) and message.get("method") == "initialize" and "id" in message:
-            return self._app.engine.open_session(principal=principal)
+            session = self._app.engine.open_session(principal=principal)
+            session.peer = sys.intern(environ.get("REMOTE_ADDR", ""))
+            return session
         return self._known(environ, principal)
 
     def _known(self, environ: Environ, principal: Principal | None) -> S:
