@@ -339,6 +339,7 @@ def test_the_head_of_a_get_stream_comes_at_once(server, version):
         with exchange(url, None, {**headers, "Accept": "text/event-stream"}, "GET", timeout_s=5) as response:
             assert response.status == 200
             assert response.readline() == (b"id: 0-0\n" if version == "2025-11-25" else b":\n")
+            server.close()
 
 
 def test_subscribed_uris_are_weighed_in_bytes():

@@ -1,0 +1,1 @@
+"""Fuzzers, bounded here and longer with the environment variable MINIMCP_FUZZ_EXAMPLES."""
