@@ -61,18 +61,18 @@ def call(talk: bool) -> dict[str, Any]:
 @pytest.mark.parametrize("path, message", [("/mcp", LISTEN), ("/sse", None)])
 def test_the_place_of_a_stream_is_free_at_once(path: str, message: Any, how: str) -> None:
     found, *_ = server()
-    before = open_streams()._open
+    before = open_streams().used
     with embedded(found.wsgi) as listening:
         for _ in range(5):
             with Wire(listening) as wire:
                 request(wire, message, path).until(b"data: ")
-                assert open_streams()._open == before + 1
+                assert open_streams().used == before + 1
                 if how == "reset":
                     wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 if how == "half":
                     wire.socket.shutdown(socket.SHUT_WR)
-                    wait_until(lambda: open_streams()._open == before, SOON_S)
-            wait_until(lambda: open_streams()._open == before, SOON_S)
+                    wait_until(lambda: open_streams().used == before, SOON_S)
+            wait_until(lambda: open_streams().used == before, SOON_S)
         wait_until(lambda: connections() == 0, SOON_S)
         assert hangups.hangups().is_idle()
 
@@ -90,20 +90,20 @@ def test_a_call_whose_client_hangs_up_is_cancelled_at_once(talk: bool) -> None:
 
 def test_a_hundred_streams_that_are_opened_and_dropped_leave_nothing() -> None:
     found, *_ = server(streams=10)
-    before = open_streams()._open
+    before = open_streams().used
     with embedded(found.wsgi) as listening:
         for _ in range(10):
             wires = [request(Wire(listening), LISTEN) for _ in range(10)]
             for wire in wires:
                 assert b"toolsListChanged" in wire.until(b"\n\n")
                 wire.socket.close()
-            wait_until(lambda: open_streams()._open == before, SOON_S)
+            wait_until(lambda: open_streams().used == before, SOON_S)
         wait_until(lambda: connections() == 0, SOON_S)
 
 
 def test_a_hang_up_is_noticed_under_tls(certificate: tuple[str, str]) -> None:  # noqa: F811
     found, *_ = server()
-    before = open_streams()._open
+    before = open_streams().used
     context = ssl.create_default_context(cafile=certificate[0])
     with embedded(found.wsgi, tls=certificate) as listening:
         for politely in (True, False):
@@ -115,7 +115,7 @@ def test_a_hang_up_is_noticed_under_tls(certificate: tuple[str, str]) -> None:  
                     with pytest.raises((OSError, ValueError)):
                         # Says that its session ends, and waits for an answer in vain.
                         wire.socket.unwrap()
-            wait_until(lambda: open_streams()._open == before, SOON_S)
+            wait_until(lambda: open_streams().used == before, SOON_S)
 
 
 def test_a_legacy_call_goes_on_and_its_thread_is_free() -> None:

@@ -138,10 +138,10 @@ def test_options_without_a_page_says_which_methods_there_are(client, server):
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site"])
 @pytest.mark.parametrize("method, path", [("GET", "/sse"), ("GET", "/mcp"), ("POST", "/mcp"), ("DELETE", "/mcp")])
 def test_what_a_page_embeds_is_refused_though_it_names_no_origin(client, site, method, path):
-    before = open_streams()._open
+    before = open_streams().used
     answer = client.open(path, method=method, headers={"Sec-Fetch-Site": site, "Accept": "*/*"})
     assert answer.status_code == 403 and answer.json["error"]["code"] == -32600
-    assert open_streams()._open == before
+    assert open_streams().used == before
 
 
 def test_pages_of_allowed_origins_and_what_the_user_opens_are_served(client, server):

@@ -48,6 +48,10 @@ def test_depth_and_size_are_bounded():
         ({"jsonrpc": "2.0", "method": "m"}, "notification"),
         ({"jsonrpc": "2.0", "id": 1, "result": None}, "response"),
         ({"jsonrpc": "2.0", "id": "a", "error": {}}, "response"),
+        ({"jsonrpc": "2.0", "id": "a", "result": None, "error": {}}, "response"),
+        ({"jsonrpc": "2.0", "id": "a", "result": {}, "error": None}, "response"),
+        ({"jsonrpc": "2.0", "id": 1, "method": "m", "params": None}, "request"),
+        ({"jsonrpc": "2.0", "method": "m", "params": None}, "notification"),
     ],
 )
 def test_messages_are_told_apart(message, kind):
@@ -69,10 +73,11 @@ def test_messages_are_told_apart(message, kind):
         {"jsonrpc": "2.0", "id": 1.5, "method": "m"},
         {"jsonrpc": "2.0", "id": [1], "method": "m"},
         {"jsonrpc": "2.0", "id": 1, "method": None},
-        {"jsonrpc": "2.0", "id": 1, "method": "m", "params": None},
         {"jsonrpc": "2.0", "id": 1, "method": "m", "params": []},
         {"jsonrpc": "2.0", "id": 1},
         {"jsonrpc": "2.0", "id": 1, "result": 1, "error": {}},
+        {"jsonrpc": "2.0", "id": 1, "error": None},
+        {"jsonrpc": "2.0", "id": 1, "result": {}, "error": ""},
         {"jsonrpc": "2.0", "result": 1},
     ],
 )

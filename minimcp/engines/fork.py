@@ -3,10 +3,47 @@
 from __future__ import annotations
 
 import os
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+# How many forks of Python's lie between the first process that imported this and the running one.
+generation = 0
+
+
+def _count_fork() -> None:
+    global generation
+    generation += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
+def end_child(since: int, error: BaseException | None) -> None:
+    """End this process as a script ends, if it is a child that was forked since `generation` was `since`.
+
+    A handler that forks leaves a copy of its caller in the child, which must not answer its parent's calls.
+
+    :param error: the exception that ended the work of the child, if one did.
+    """
+    if generation == since:
+        return
+    code = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 1 if error.code else 0
+        if isinstance(error.code, str):
+            sys.stderr.write(error.code + "\n")
+    elif error is not None:
+        traceback.print_exception(type(error), error, error.__traceback__)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
+    os._exit(code & 0xFF)
 
 
 class PerProcess(Generic[T]):

@@ -25,14 +25,18 @@ _SENTINEL = re.compile(r"=\?base64\?(.*)\?=\Z", re.DOTALL)
 _SAFE_INTEGER = 2**53 - 1
 
 
-def is_modern(message: Any, get: Get | None) -> bool:
+def is_modern(message: Any, get: Get | None, greeted: bool = True) -> bool:
     """Say whether a message is of the modern era: its `_meta` names a version, or its header a modern one.
 
-    Spec: BASE-082
+    Spec: BASE-041, BASE-082
+
+    :param greeted: whether there was a handshake; before that, what only a modern client sends is a sign as well.
     """
     params = message.get("params") if isinstance(message, dict) else None
     meta = params.get("_meta") if isinstance(params, dict) else None
-    if isinstance(meta, dict) and spec.META_VERSION in meta:
+    if isinstance(meta, dict) and (spec.META_VERSION in meta or (not greeted and spec.META_CAPABILITIES in meta)):
+        return True
+    if not greeted and message.get("method") in ("server/discover", "subscriptions/listen"):
         return True
     return get is not None and get("MCP-Protocol-Version") in spec.MODERN_VERSIONS
 

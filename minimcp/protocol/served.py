@@ -5,7 +5,7 @@ A transport imports nothing of `minimcp.server`; a type checker holds `Engine`, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar, Union
 
 from . import headers
@@ -27,9 +27,13 @@ Handler = Callable[[Environ], Response]
 
 
 class ClosableContext(Protocol):
-    """The part of a Context through which a handler closes the stream of its call. Spec: TRN-135"""
+    """The parts of a Context through which a handler closes the stream of its call, and sees whether it is read.
+
+    Spec: TRN-135
+    """
 
     close_stream: Callable[..., None]
+    unread_s: Callable[[], float]
 
 
 class ServedCall(Protocol):
@@ -37,6 +41,7 @@ class ServedCall(Protocol):
 
     :ivar interactive: whether its handler may emit or ask before it answers.
     :ivar streams: whether its handler is long-lived, so that `messages` runs it.
+    :ivar quick: whether it runs nothing of an author's, so that it may always be answered at once.
     :ivar deadline: the time on the monotonic clock at which a long-lived stream ends; None for never.
     :ivar http: the HTTP status and headers of the error that it was answered with, where that error has them.
     """
@@ -53,10 +58,13 @@ class ServedCall(Protocol):
     def streams(self) -> bool: ...
 
     @property
+    def quick(self) -> bool: ...
+
+    @property
     def http(self) -> HttpAnswer | None: ...
 
     @property
-    def ctx(self) -> ClosableContext | None: ...
+    def contexts(self) -> Sequence[ClosableContext]: ...
 
     def run(self, send: Send | None = None) -> Reply | None: ...
 
@@ -68,26 +76,32 @@ class ServedCall(Protocol):
 class ServedSession(Protocol):
     """A legacy session, or a connection that is one from beginning to end.
 
+    :ivar peer: the address that opened it, where that is known.
     :ivar transport: "stdio", "http", "sse" or "memory", for the trace.
     :ivar send: takes messages that belong to no request, or None while they cannot be delivered.
+    :ivar note: takes an encoded message under a key, where one that was not read yet is replaced by a newer one.
     :ivar calls: the calls in flight, by request id.
     :ivar on_close: functions to call when the session ends.
     :ivar listening: whether a client reads the session's own stream at this moment.
     """
 
     id: str
+    peer: str
     transport: str
     version: Optional[str]
     send: Optional[Send]
+    note: Optional[Callable[[object, bytes], None]]
     on_close: list[Callable[[], None]]
     listening: bool
 
     @property
     def calls(self) -> Mapping[RequestId, ServedCall]: ...
 
-    def add_call(self, call: ServedCall) -> None: ...
+    def add_call(self, call: ServedCall, limit: float = ...) -> None: ...
 
     def remove_call(self, call: ServedCall) -> None: ...
+
+    def resolve(self, response: Message) -> bool: ...
 
     def close(self) -> None: ...
 

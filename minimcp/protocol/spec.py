@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
+from .limits import LIMITS as LIMITS
+
 LEGACY_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSIONS = ("2026-07-28",)
 VERSIONS = LEGACY_VERSIONS + MODERN_VERSIONS
@@ -116,23 +118,3 @@ CHANGES = {
 BATCHES = "2025-03-26"
 # The first revision whose clients come back to a stream that was closed on them. Spec: TRN-134, TRN-140
 POLLING_SINCE = "2025-11-25"
-
-# Every limit with its default; `Server(limits={...})` overrides them one by one.
-LIMITS: dict[str, float] = {
-    "body_bytes": 4 * 1024 * 1024,  # an HTTP body or a stdio line
-    "depth": 64,  # nesting of a message
-    "elements": 250_000,  # members and items of a message
-    "batch": 100,  # messages in a 2025-03-26 batch
-    "subscriptions": 1000,  # URIs in one listen request, or per legacy session
-    "sessions": 10_000,  # legacy sessions
-    "session_idle_s": 1800,
-    "session_s": 86_400,  # how long a session id can be restored by another worker
-    "streams": 500,  # open listen and GET streams per process on the embedded server
-    "foreign_streams": 2,  # the same on another WSGI server, whose few threads they would starve
-    "stream_s": 3600,  # the age at which a listen or GET stream is ended
-    "keepalive_s": 5,  # between comments on a silent stream; a disconnect is noticed within one
-    "silence_s": 15,  # before a silent call's reply becomes a stream
-    "events": 1000,  # kept per legacy stream for Last-Event-ID
-    "ask_s": 600,  # waiting for a legacy client's answer
-    "calls": 64,  # calls in progress on one stdio connection
-}

@@ -104,25 +104,34 @@ def is_id(value: Any) -> bool:
 def check(message: Any) -> str:
     """Check the envelope of a received message and return "request", "notification" or "response".
 
-    :raises InvalidRequest: when it is none of these; answer it under `readable_id`.
+    Params, a result beside an error, or an error that are null are absent.
+
+    :raises InvalidRequest: when it is none of these; answer it under `readable_id`, unless it is a notification.
     """
     if not isinstance(message, dict):
         raise InvalidRequest("A message is a JSON object")
     if message.get("jsonrpc") != "2.0":
         raise InvalidRequest('The member "jsonrpc" must be "2.0"')
     if "method" not in message:
-        if ("result" in message) != ("error" in message) and is_id(message.get("id")):
+        failed = message.get("error") is not None
+        if (message.get("result") is None if failed else "result" in message) and is_id(message.get("id")):
             return "response"
         raise InvalidRequest('The member "method" is missing')
     if not isinstance(message["method"], str):
         raise InvalidRequest('The member "method" must be a string')
-    if not isinstance(message.get("params", {}), dict):
+    params = message.get("params")
+    if params is not None and not isinstance(params, dict):
         raise InvalidRequest('The member "params" must be an object')
     if "id" not in message:
         return "notification"
     if not is_id(message["id"]):
         raise InvalidRequest(f'The member "id" must be an integer or a string of at most {MAX_ID} characters')
     return "request"
+
+
+def is_notification(message: Any) -> bool:
+    """Say whether a message is a notification, well-formed or not: it is never answered. Spec: BASE-013"""
+    return isinstance(message, dict) and isinstance(message.get("method"), str) and "id" not in message
 
 
 def readable_id(message: Any) -> Any:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -256,7 +258,7 @@ class Block:
         answers = {}
         for key, (id, future) in pending.items():
             try:
-                answers[key] = read(questions[key], future.result(ctx._engine.limits["ask_s"]))
+                answers[key] = read(questions[key], _wait(ctx, future))
             except FutureTimeout:
                 ctx.session.give_up(ctx, id)
                 raise ToolError("The client did not answer in time") from None
@@ -267,6 +269,22 @@ class Block:
     def key(self) -> str:
         """Return a unique string: a legacy call runs once."""
         return os.urandom(12).hex()
+
+
+def _wait(ctx: Context, future: Future[Any]) -> Any:
+    """Return what a future brings.
+
+    :raises FutureTimeout: when that takes too long, or nobody has read the stream for a while on which it was asked.
+    """
+    limits = ctx._engine.limits
+    until = time.monotonic() + limits["ask_s"]
+    while True:
+        left_s = until - time.monotonic()
+        try:
+            return future.result(max(0.0, min(left_s, limits["unread_s"])))
+        except FutureTimeout:
+            if left_s <= limits["unread_s"] or ctx.unread_s() >= limits["unread_s"]:
+                raise
 
 
 class Replay:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Optional, cast
 
-from ..protocol import headers, spec
+from ..protocol import headers, spec, wire
 from ..protocol.errors import HttpAnswer, InvalidRequest, McpError
 from .dispatcher import Call, Message, Send
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Batch:
     """The calls of a batch, run one after the other, with the interface of a Call."""
 
-    streams = False
+    streams = quick = False
     deadline: float | None = None
     http: HttpAnswer | None = None
 
@@ -26,7 +26,7 @@ class Batch:
         self.calls = calls
         self.id = None
         self.refused = refused
-        self.ctx = calls[0].ctx if calls else None
+        self.contexts = [call.ctx for call in calls]
         self.interactive = any(call.interactive for call in calls)
 
     def run(self, send: Send | None = None) -> list[Message] | None:
@@ -68,7 +68,9 @@ def read_batch(
                 raise InvalidRequest("A 2026-07-28 request is never part of a batch")
             call = engine.call(message, session=session, principal=principal, request=request)
         except McpError as problem:
-            refused.append(engine.refuse(message, problem, principal, request))
+            reply = engine.refuse(message, problem, principal, request)
+            if not wire.is_notification(message):
+                refused.append(reply)
         else:
             if call is not None:
                 calls.append(cast(Call, call))

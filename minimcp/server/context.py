@@ -10,7 +10,7 @@ from ..engines.errors import InvalidArguments
 from ..engines.schema import hints
 from ..protocol import forms, spec, wire
 from ..protocol.errors import Cancelled, ToolError
-from . import asking
+from . import asking, hooks
 from .dispatcher import Call, RequestContext
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Context(RequestContext):
         """Have a function called when the call is cancelled, at once if it already is."""
         self._on_cancel = (*self._on_cancel, callback)
         if self.cancelled.is_set():
-            callback()
+            hooks.notify(callback)
 
     def detach(
         self, handler: Callable[[Context, dict[str, Any]], Any], strategy: asking.Strategy | None = None

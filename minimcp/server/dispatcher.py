@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
+from ..engines import fork
 from ..protocol import headers, wire
 from ..protocol.errors import Cancelled, HttpAnswer, InputRequired, InternalError, McpError, MethodNotFound
 from ..protocol.spec import Method
@@ -79,7 +80,7 @@ class RequestContext:
         "_asked", "_deadline", "_engine", "_entry", "_era", "_error", "_finished", "_last_progress", "_log_level",
         "_denied", "_on_cancel", "_row", "_send", "_strategy", "_thread", "cancelled", "capabilities", "client_info",
         "close_stream", "meta", "method", "params", "principal", "private", "request", "request_id", "session",
-        "version",
+        "unread_s", "version",
     )
     # fmt: on
 
@@ -94,7 +95,7 @@ class RequestContext:
         self.request = request
         self.request_id: types.RequestId | None = message.get("id")
         self.method: str = message["method"]
-        self.params: Message = message.get("params", {})
+        self.params: Message = message.get("params") or {}
         meta = self.params.get("_meta")
         self.meta: Message = meta if isinstance(meta, dict) else {}
         self.version = ""
@@ -102,6 +103,7 @@ class RequestContext:
         self.client_info: Message = {}
         self.cancelled = _NEVER
         self.close_stream: Callable[..., None] = _no_stream
+        self.unread_s: Callable[[], float] = float  # 0.0: whoever is there reads
         self._row = _NO_METHOD
         self._entry: Entry | None = None
         self._log_level: str | None = None
@@ -170,6 +172,16 @@ class Call:
             self._problem = problem
 
     @property
+    def contexts(self) -> Sequence[Context]:
+        """The contexts of its requests."""
+        return (self.ctx,)
+
+    @property
+    def quick(self) -> bool:
+        """Whether it runs nothing of an author's, as `ping` does, so that it may always be answered at once."""
+        return self.ctx._row.before_handshake
+
+    @property
     def deadline(self) -> float | None:
         """The time on the monotonic clock at which a long-lived stream has to end; None for never."""
         return self.ctx._deadline
@@ -196,13 +208,15 @@ class Call:
         if self._around is not None:
             return hooks.run(self, send)
         ctx = self.ctx
-        ctx._send, ctx._thread = send, threading.get_ident()
+        ctx._send, ctx._thread, since = send, threading.get_ident(), fork.generation
         try:
-            return self._done(self._invoke())
+            reply = self._done(self._invoke())
         except BaseException as error:
-            return self._failed(error)
-        finally:
-            ctx._finished = True
+            fork.end_child(since, error)
+            reply = self._failed(error)
+        fork.end_child(since, ctx._error)
+        ctx._finished = True
+        return reply
 
     def messages(self, send: Send | None = None) -> Generator[Optional[Message], None, None]:
         """Run a long-lived handler on this thread: yield what it emits, None when it idles, and the reply last."""
@@ -266,4 +280,4 @@ class Call:
         log.info("%s %.100r cancelled: %.200r", ctx.method, self.id, reason)
         ctx.cancelled.set()
         for callback in ctx._on_cancel:
-            callback()
+            hooks.notify(callback)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Optional, Union
 
+from ..engines.budget import Budget
 from ..protocol import headers, spec, wire
 from ..protocol.errors import InvalidRequest, McpError
 from ..protocol.principal import Authenticated, Principal, as_principal
@@ -84,6 +85,7 @@ class Engine:
             self.sealer, int(self.limits["sessions"]), self.limits["session_idle_s"], self.limits["session_s"]
         )
         self.caching = makers.caching_hints(ttl_ms, cache_scope)
+        self.subscribed = Budget()  # the bytes of subscribed URIs
         self._lock = threading.Lock()  # guards _streams
         self._streams: set[Subscription | Session] = set()
 
@@ -110,13 +112,13 @@ class Engine:
                 raise InvalidRequest("A response was sent, but nothing was asked")
             session.resolve(message)
             return None
-        era = modern.ERA if headers.is_modern(message, get_header) else legacy.ERA
+        era = modern.ERA if headers.is_modern(message, get_header, bool(session and session.version)) else legacy.ERA
         if kind == "notification":
             handler = self.notifications[era.name].get(message["method"])
             if session is None and era is modern.ERA:
                 session = Session(principal)
             if handler is not None:
-                handler(self, session, message.get("params", {}))
+                hooks.notify(handler, self, session, message.get("params") or {})
             return None
         ctx = Context(self, era, message, session, principal, request)
         return Call(ctx, get_header if era is modern.ERA else None)
@@ -158,7 +160,7 @@ class Engine:
         with self._lock:
             streams = list(self._streams)
         for stream in streams:
-            stream.close()
+            hooks.notify(stream.close)
         for session in self.sessions.all():
             self.close_session(session)
 

@@ -60,10 +60,11 @@ def get_prompt(ctx: Context, params: Params) -> Result:
 
     :raises InvalidParams: for an unknown prompt or arguments that do not fit.
     """
-    name, arguments = read_text(params, "name"), params.get("arguments", {})
+    name, arguments = read_text(params, "name"), params.get("arguments")
     entry = ctx._entry
     if entry is None or not visible(ctx, entry):
         raise InvalidParams(f"Unknown prompt: {shorten(name)}")
+    arguments = {} if arguments is None else arguments
     if not isinstance(arguments, dict) or not all(isinstance(value, str) for value in arguments.values()):
         raise InvalidParams("arguments must be an object of strings")
     value = _run(ctx, entry, arguments, f"The prompt {name}")
@@ -108,8 +109,9 @@ def complete(ctx: Context, params: Params) -> Result:
 
     :raises InvalidParams: for a reference to a prompt or template that is not there.
     """
-    reference, argument, context = params.get("ref"), params.get("argument"), params.get("context", {})
-    chosen = context.get("arguments", {}) if isinstance(context, dict) else None
+    reference, argument, context = params.get("ref"), params.get("argument"), params.get("context")
+    chosen = context.get("arguments") if isinstance(context, dict) else context
+    chosen = {} if chosen is None else chosen
     if not isinstance(reference, dict) or not isinstance(argument, dict) or not isinstance(chosen, dict):
         raise InvalidParams("ref and argument must be objects, and so must context and its arguments")
     name, value = argument.get("name"), argument.get("value")

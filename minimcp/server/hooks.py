@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack, closing
@@ -39,6 +40,16 @@ def around_call(hooks: Iterable[Any], ctx: Context, handler: Callable[..., Any])
         if error is not ctx._error:
             raise
     return result
+
+
+def notify(callback: Callable[..., object], *arguments: object) -> None:
+    """Call a function that is told of something; its failure is logged and stops nothing else, nor does its exit."""
+    try:
+        callback(*arguments)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
+        log.exception("%r failed", callback)
 
 
 class Outcome:

@@ -5,6 +5,7 @@ Spec: 11:basic/lifecycle
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import content, revisions, spec, wire
@@ -47,8 +48,9 @@ def initialize(ctx: Context, params: Message) -> Message:
 
     Spec: BASE-103, BASE-106
     """
-    version, capabilities = params.get("protocolVersion"), params.get("capabilities", {})
-    client_info = params.get("clientInfo", {})
+    given = {name: value for name, value in params.items() if value is not None}
+    version, capabilities = given.get("protocolVersion"), given.get("capabilities", {})
+    client_info = given.get("clientInfo", {})
     if not isinstance(version, str) or not isinstance(capabilities, dict) or not isinstance(client_info, dict):
         raise InvalidParams("initialize needs protocolVersion (a string), capabilities and clientInfo (objects)")
     ctx.version = version if version in spec.LEGACY_VERSIONS else spec.LATEST_LEGACY
@@ -56,7 +58,7 @@ def initialize(ctx: Context, params: Message) -> Message:
     if session is not None:
         session.version, session.capabilities = ctx.version, capabilities
         # Only what is worth remembering, whatever the client sent along.
-        session.client_info = {name: str(client_info.get(name, ""))[:200] for name in ("name", "version")}
+        session.client_info = {name: str(client_info.get(name) or "")[:200] for name in ("name", "version")}
     result: Message = {
         "protocolVersion": ctx.version,
         "capabilities": _known(ctx, features.capabilities(ctx), revisions.CAPABILITIES_SINCE),
@@ -91,16 +93,24 @@ def subscribe(ctx: Context, params: Message) -> Message:
     uri = methods.read_text(params, "uri")
     if not visible(ctx, ctx._engine.catalog.resource(ctx, uri)):
         raise ResourceNotFound("Resource not found", {"uri": uri[:200]})
-    if len(ctx.session.uris) >= ctx._engine.limits["subscriptions"]:
-        raise InvalidParams("This session has too many subscriptions")
-    ctx.session.uris.add(uri)
+    ctx.session.subscribe(uri, ctx._engine.subscribed, ctx._engine.limits)
     return {}
 
 
 def unsubscribe(ctx: Context, params: Message) -> Message:
     """Answer `resources/unsubscribe`; a URI that was not subscribed to is no error."""
-    ctx.session.uris.discard(methods.read_text(params, "uri"))
+    ctx.session.unsubscribe(methods.read_text(params, "uri"))
     return {}
+
+
+@lru_cache(maxsize=16)
+def _change(topic: str, uri: str | None) -> tuple[Message, bytes]:
+    """Return a change as a message and encoded, the same objects for all the sessions that are told of it."""
+    if uri is None:
+        message = wire.notification(spec.CHANGES[topic][0])
+    else:
+        message = wire.notification("notifications/resources/updated", {"uri": uri})
+    return message, wire.encode(message)
 
 
 def watch(session: Session, bus: Bus) -> None:
@@ -113,18 +123,19 @@ def watch(session: Session, bus: Bus) -> None:
     session.watched = True
 
     def on_change(topic: str, data: Any) -> None:
-        send = session.send
+        send, note = session.send, session.note
         if send is None or session.version is None:
             return
-        if topic in spec.CHANGES:
-            message = wire.notification(spec.CHANGES[topic][0])
-        elif data in session.uris:
-            message = wire.notification("notifications/resources/updated", {"uri": data})
-        else:
+        about = data if topic == "resource" and isinstance(data, str) else None
+        if topic not in spec.CHANGES and about not in session.uris:
             return
+        message, encoded = _change(topic, about)
         if session.record is not None:
             session.record("sent", message)
-        send(message)
+        if note is not None:
+            note((topic, about), encoded)
+        else:
+            send(message)
 
     session.on_close.append(bus.subscribe((*spec.CHANGES, "resource"), on_change))
 

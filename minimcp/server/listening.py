@@ -9,8 +9,9 @@ import time
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
+from ..engines.bounds import exceeded
 from ..protocol import spec, wire
-from ..protocol.errors import InvalidParams
+from ..protocol.errors import InternalError, InvalidParams
 from .bus import Subscription
 from .catalog import visible
 from .uris import check_uri
@@ -26,7 +27,22 @@ def listen(ctx: Context, params: Message) -> Generator[Message | None, None, Mes
 
     Spec: BASE-155 to BASE-172
     """
+    limits = ctx._engine.limits
+    size = len(wire.dumps(params))
+    if size > limits["subscription_bytes"] or exceeded(
+        params, int(limits["depth"]), int(limits["subscriptions"]) + 200
+    ):
+        raise InvalidParams("The request is too large for a stream, which keeps it open")
     kinds, uris = _filter(ctx, params.get("notifications"))
+    if not ctx._engine.subscribed.take(size, limits["all_subscription_bytes"]):
+        raise InternalError("There are too many subscriptions here; try again later")
+    try:
+        return (yield from _serve(ctx, kinds, uris))
+    finally:
+        ctx._engine.subscribed.give(size)
+
+
+def _serve(ctx: Context, kinds: list[str], uris: list[str] | None) -> Generator[Message | None, None, Message]:
     if ctx._deadline is not None and ctx._deadline <= time.monotonic():
         # There is no room for another stream: the client is told so by an empty acknowledgment.
         kinds, uris = [], None
@@ -75,8 +91,8 @@ def _filter(ctx: Context, wanted: Any) -> tuple[list[str], list[str] | None]:
     offers = ctx._engine.catalog.offers(ctx)
     kinds = []
     for kind, (_, field) in spec.CHANGES.items():
-        asked = wanted.get(field, False)
-        if not isinstance(asked, bool):
+        asked = wanted.get(field)
+        if asked is not None and not isinstance(asked, bool):
             raise InvalidParams(f"notifications.{field} must be true or false")
         if asked and kind in offers:
             kinds.append(kind)

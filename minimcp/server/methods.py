@@ -39,7 +39,7 @@ def call_tool(ctx: Context, params: Params) -> Result:
 
     :raises InvalidParams: for an unknown tool or malformed params; what fails inside the tool is a result.
     """
-    entry, arguments = ctx._entry, params.get("arguments", {})
+    entry, arguments = ctx._entry, {} if params.get("arguments") is None else params["arguments"]
     if entry is None or not visible(ctx, entry):
         raise InvalidParams(f"Unknown tool: {shorten(read_text(params, 'name'))}")
     name = entry.definition["name"]

@@ -34,8 +34,8 @@ def read_envelope(ctx: Context) -> None:
         raise InvalidParams(f"params._meta has no {spec.META_VERSION}")
     if not isinstance(capabilities, dict):
         raise InvalidParams(f"params._meta has no {spec.META_CAPABILITIES}; send {{}} for none")
-    client_info = meta.get(spec.META_CLIENT, {})
-    if not isinstance(client_info, dict):
+    client_info = meta.get(spec.META_CLIENT)
+    if client_info is not None and not isinstance(client_info, dict):
         raise InvalidParams(f"{spec.META_CLIENT} must be an object")
     if version not in spec.MODERN_VERSIONS:
         hint = "; that revision starts with initialize" if version in spec.LEGACY_VERSIONS else ""
@@ -44,7 +44,7 @@ def read_envelope(ctx: Context) -> None:
     level = meta.get(spec.META_LOG_LEVEL)
     if level is not None and level not in spec.LOG_LEVELS:
         raise InvalidParams(f"{spec.META_LOG_LEVEL} must be one of {', '.join(spec.LOG_LEVELS)}")
-    ctx.version, ctx.capabilities, ctx.client_info, ctx._log_level = version, capabilities, client_info, level
+    ctx.version, ctx.capabilities, ctx.client_info, ctx._log_level = version, capabilities, client_info or {}, level
 
 
 def write_envelope(ctx: Context, result: Message) -> Message:

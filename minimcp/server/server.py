@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from ..protocol.errors import McpError
 from ..protocol.principal import Authenticated, as_principal
+from ..protocol.wire import is_notification
 from .engine import Engine
 from .extension import install
 from .registration import Registration
@@ -151,7 +152,8 @@ class Server(Registration):
         try:
             call = self.engine.call(message, session=session, principal=caller)
         except McpError as problem:
-            return self.engine.refuse(message, problem, caller)
+            reply = self.engine.refuse(message, problem, caller)
+            return None if is_notification(message) else reply
         if call is None:
             return None
         if session is None:

@@ -22,9 +22,9 @@ _REASONS = {
     404: "404 Not Found",
     405: "405 Method Not Allowed",
     406: "406 Not Acceptable",
-    409: "409 Conflict",
     413: "413 Content Too Large",
     415: "415 Unsupported Media Type",
+    429: "429 Too Many Requests",
     500: "500 Internal Server Error",
     503: "503 Service Unavailable",
 }

@@ -30,7 +30,7 @@ from .hangups import watched
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
 from .origin import OriginCheck, Refused, embedded_in_page, options
-from .streams import BRIEF_S, Outbox, gone, open_streams
+from .streams import BRIEF_S, Outbox, gone, open_calls, open_streams
 from .workers import http_workers
 
 if TYPE_CHECKING:
@@ -151,23 +151,23 @@ class HttpApp(Generic[S]):
             call = self.engine.call(
                 message, get_header=get_header, session=session, principal=principal, request=environ
             )
+            if call is None:
+                return respond(202)
+            work = environ.get("minimcp.work")
+            if work is not None:
+                work.name(_kind_of(message))
+            if session is not None:
+                return self._legacy.answer(environ, call, session, accept)
+            if call.streams:
+                return self._listen(environ, call, accept)
+            if call.interactive:
+                return self._answer_from_worker(environ, call, accept)
+            return respond_with_reply(call.run(), call.http)
         except McpError as problem:
             return self.refuse(environ, message, problem, principal)
         except SessionNotFound as problem:
             # The status tells a legacy client to start over. Spec: TRN-149
             return self.refuse(environ, message, Refused(404, str(problem)), principal)
-        if call is None:
-            return respond(202)
-        work = environ.get("minimcp.work")
-        if work is not None:
-            work.name(_kind_of(message))
-        if session is not None:
-            return self._legacy.answer(environ, call, session, accept)
-        if call.streams:
-            return self._listen(environ, call, accept)
-        if call.interactive:
-            return self._answer_from_worker(environ, call, accept)
-        return respond_with_reply(call.run(), call.http)
 
     def _answer_from_worker(self, environ: Environ, call: ServedCall, accept: Collection[str]) -> Response:
         """Run a modern call in a worker; a message before its reply, or a long silence, makes its response a stream."""
@@ -254,9 +254,15 @@ class HttpApp(Generic[S]):
     ) -> None:
         """Run a call on a worker thread, which then passes the reply, or None, to `finish`.
 
-        :raises Refused: when the system has no thread to give.
+        :param session: forgets the call at its end; such calls outlive their connections, so they have a limit.
+        :raises Refused: when no thread is free, or too many calls are in progress.
         """
-
+        leave = None
+        if session is not None:
+            leave = open_calls().enter(self.limits["session_calls"])
+            if leave is None:
+                session.remove_call(call)
+                raise _busy()
         counted = environ.get("minimcp.work")
 
         def work() -> None:
@@ -269,14 +275,18 @@ class HttpApp(Generic[S]):
                     counted.add_cpu(time.thread_time() - began_s)
                 if session is not None:
                     session.remove_call(call)
+                if leave is not None:
+                    leave()
                 finish(reply)
 
         try:
-            http_workers().submit(work)
+            http_workers().submit(work, int(environ.get("CONTENT_LENGTH") or 0))
         except RuntimeError:
             if session is not None:
                 session.remove_call(call)
-            raise Refused(503, "No thread is free; try again", ("Retry-After", "1")) from None
+            if leave is not None:
+                leave()
+            raise _busy() from None
 
     def enter_stream(self, environ: Environ) -> Callable[[], None] | None:
         """Count a long-lived stream and return the function that ends that, or None when there is no room for it.
@@ -298,11 +308,15 @@ class HttpApp(Generic[S]):
             )
 
 
+def _busy() -> Refused:
+    return Refused(503, "Too many calls are in progress here; try again", ("Retry-After", "1"))
+
+
 def _kind_of(message: Any) -> tuple[Any, ...] | None:
     """Name the kind of work a message asks for: the embedded server lets kinds that mostly wait run at once."""
     if not isinstance(message, dict):
         return None
-    name = message.get("params", {}).get("name")
+    name = (message.get("params") or {}).get("name")
     return message["method"], name if isinstance(name, str) else None
 
 

@@ -44,7 +44,7 @@ class HttpSse(Generic[S]):
             raise Refused(503, "No further stream can be held open here", ("Retry-After", "10"))
         outbox = Outbox(event="message")
         session = self._app.engine.open_session(outbox.offer, principal=principal)
-        session.transport = "sse"
+        session.transport, session.note = "sse", outbox.note
         session.on_close.append(outbox.finish)
         self._app.engine.add_stream(session)
         id = secrets.token_urlsafe(24)
@@ -75,17 +75,21 @@ class HttpSse(Generic[S]):
             raise Refused(404, "Session not found; open the SSE endpoint again")
         session, outbox, _ = found
         message: Any = None
-        try:
-            message = read_message(environ, self._app.limits)
-            call = self._app.engine.call(message, session=session, principal=principal, request=environ)
-        except McpError as problem:
-            return self._app.refuse(environ, message, problem, principal)
 
         def finish(reply: Reply | None) -> None:
             if reply is not None:
                 outbox.send(reply)
 
-        if call is not None:
-            session.add_call(call)
-            self._app.run_in_worker(environ, call, outbox.send, finish, session)
+        try:
+            message = read_message(environ, self._app.limits)
+            call = self._app.engine.call(message, session=session, principal=principal, request=environ)
+            if call is not None:
+                session.add_call(call, self._app.limits["calls"])
+                if call.quick:
+                    finish(call.run())
+                    session.remove_call(call)
+                else:
+                    self._app.run_in_worker(environ, call, outbox.send, finish, session)
+        except McpError as problem:
+            return self._app.refuse(environ, message, problem, principal)
         return respond(202)

@@ -5,12 +5,14 @@ Spec: TRN-107 to TRN-159
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 from weakref import WeakKeyDictionary
 
+from ..engines.budget import Budget
 from ..engines.fork import PerProcess
 from ..protocol import headers, spec, sse
 from ..protocol.errors import InvalidParams, InvalidRequest
@@ -19,13 +21,15 @@ from ..protocol.served import Environ, Headers, Reply, Response, S, ServedCall, 
 from .bodies import accepts, respond, respond_with_events, respond_with_reply
 from .hangups import watched
 from .origin import Refused
-from .streams import BRIEF_S, Outbox, gone
+from .streams import BRIEF_S, Outbox
 
 if TYPE_CHECKING:
     from .http import HttpApp
 
 RETRY_MS = 500
 _KEPT_STREAMS = 4
+# The bytes up to which a stream is kept although a reader got to its end.
+_SMALL = 64 * 1024
 
 
 class LegacyStreams:
@@ -34,51 +38,44 @@ class LegacyStreams:
     :ivar standing: the stream, with number 0, of messages that belong to no request.
     """
 
-    def __init__(self, kept: int) -> None:
+    __slots__ = ("__weakref__", "_calls", "_kept", "_lock", "_newest", "limits", "standing")
+
+    def __init__(self, limits: Mapping[str, float], kept: Budget) -> None:
+        self.limits = limits
         self._kept = kept
         self._lock = threading.Lock()  # guards everything below
         self._newest = 0
         # The streams of calls, by number; a few that have ended are kept for clients that come back.
         self._calls: dict[int, Outbox] = {}
-        # The environ of the request that reads the standing stream; `listening` of the session goes with it.
-        self._live: Environ | None = None
-        self.standing = Outbox(number=0, limit=kept)
+        self.standing = self._make(0)
+
+    def _make(self, number: int) -> Outbox:
+        limits = self.limits
+        return Outbox(number=number, limit=int(limits["events"]), kept=self._kept, kept_bytes=limits["event_bytes"])
 
     def add(self) -> Outbox:
         """Make the stream of a call, and forget the oldest of those that have ended."""
         with self._lock:
-            for number in [number for number, old in self._calls.items() if old.done][:-_KEPT_STREAMS]:
-                del self._calls[number]
+            old = [stream for stream in self._calls.values() if stream.done][:-_KEPT_STREAMS]
             self._newest += 1
-            stream = self._calls[self._newest] = Outbox(number=self._newest, limit=self._kept)
-            return stream
+            stream = self._calls[self._newest] = self._make(self._newest)
+        for each in old:
+            self.remove(each)
+        return stream
 
     def remove(self, stream: Outbox) -> None:
-        """Forget a stream that no client has seen."""
+        """Forget a stream that no client comes back to."""
         with self._lock:
             self._calls.pop(stream.number or 0, None)
+        stream.forget()
 
-    def take(self, session: ServedSession, environ: Environ) -> bool:
-        """Give the standing stream to a request, unless another one reads it whose client is still there."""
-        with self._lock:
-            if self._live is not None and not gone(self._live):
-                return False
-            self._live, session.listening = environ, True
-            return True
-
-    def release(self, session: ServedSession, environ: Environ) -> None:
-        """Take the standing stream from a request, if it still has it."""
-        with self._lock:
-            if self._live is environ:
-                self._live, session.listening = None, False
-
-    def position(self, event_id: str | None) -> tuple[Outbox, int]:
-        """Return the stream that an event id names, and the number of the event in it.
+    def position(self, event_id: str | None) -> tuple[Outbox, int | None]:
+        """Return the stream that an event id names, and the number of the event in it, None for the newest one read.
 
         :raises Refused: when it names none.
         """
         if event_id is None:
-            return self.standing, self.standing.delivered
+            return self.standing, None
         number, _, event = event_id.partition("-")
         if number.isascii() and number.isdigit() and event.isascii() and event.isdigit() and len(event_id) < 30:
             with self._lock:
@@ -90,24 +87,60 @@ class LegacyStreams:
 
 
 class SessionStreams:
-    """The streams of every session in this process: a session may be met through several HTTP applications."""
+    """The streams of every session in this process: a session may be met through several HTTP applications.
+
+    Those that have ended are kept for a while, in case a client did not get all of it and comes back. When all numbered
+    streams keep too many bytes, those that were read to the end go first, then the others, the oldest first.
+
+    :ivar kept: the bytes of the events that all streams keep.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _streams
+        self.kept = Budget()
+        self._lock = threading.Lock()  # guards everything below
         self._streams: WeakKeyDictionary[ServedSession, LegacyStreams] = WeakKeyDictionary()
+        # When each stream that has ended did so, and whose it is: those that were read to the end, and the others.
+        self._read: dict[Outbox, tuple[float, LegacyStreams]] = {}
+        self._unread: dict[Outbox, tuple[float, LegacyStreams]] = {}
 
-    def of(self, session: ServedSession, kept: int) -> LegacyStreams:
-        """Return the streams of a session, made on first use.
-
-        :param kept: how many events each of them keeps.
-        """
+    def of(self, session: ServedSession, limits: Mapping[str, float]) -> LegacyStreams:
+        """Return the streams of a session, made on first use."""
         with self._lock:
             streams = self._streams.get(session)
-            if streams is None:
-                streams = self._streams[session] = LegacyStreams(kept)
-                session.send = streams.standing.send
-                session.on_close.append(streams.standing.finish)
-            return streams
+            if streams is not None:
+                return streams
+            streams = self._streams[session] = LegacyStreams(limits, self.kept)
+        standing = streams.standing
+        session.send, session.note = standing.send, standing.note
+
+        def on_close() -> None:
+            standing.finish()
+            self.end(streams, standing)
+
+        session.on_close.append(on_close)
+        return streams
+
+    def end(self, streams: LegacyStreams, stream: Outbox, read: bool = False) -> None:
+        """Take note that a stream has ended, or that a reader got to its end, and forget what was kept long enough."""
+        now, dropped = time.monotonic(), []
+        if read and stream.held > _SMALL:
+            # Whoever reads this much has it; the small ones are worth keeping in case the connection lost the end.
+            self._unread.pop(stream, None)
+            streams.remove(stream)
+        with self._lock:
+            self._unread.pop(stream, None)
+            if stream.held:
+                (self._read if read else self._unread)[stream] = now, streams
+            excess = self.kept.used - streams.limits["event_bytes"]
+            for pool in (self._read, self._unread):
+                for old, (ended, owner) in list(pool.items()):
+                    if excess <= 0 and now - ended < owner.limits["event_s"]:
+                        break
+                    excess -= old.held
+                    dropped.append((owner, old))
+                    del pool[old]
+        for owner, old in dropped:
+            owner.remove(old)
 
 
 session_streams = PerProcess(SessionStreams)
@@ -133,7 +166,9 @@ class LegacyHttp(Generic[S]):
         if version is not None and version not in spec.VERSIONS:
             raise InvalidRequest("The MCP-Protocol-Version header names a version that is not served here")
         if isinstance(message, dict) and message.get("method") == "initialize" and "id" in message:
-            return self._app.engine.open_session(principal=principal)
+            session = self._app.engine.open_session(principal=principal)
+            session.peer = sys.intern(environ.get("REMOTE_ADDR", ""))
+            return session
         return self._known(environ, principal)
 
     def _known(self, environ: Environ, principal: Principal | None) -> S:
@@ -146,11 +181,11 @@ class LegacyHttp(Generic[S]):
         return session
 
     def _streams_of(self, session: S) -> LegacyStreams:
-        return session_streams().of(session, int(self._limits["events"]))
+        return session_streams().of(session, self._limits)
 
     def answer(self, environ: Environ, call: ServedCall, session: S, accept: Collection[str]) -> Response:
         """Run a call and build its response: a stream when a message precedes the reply, else JSON."""
-        session.add_call(call)
+        session.add_call(call, self._limits["calls"])
         if call.interactive and "stream" in accept:
             return self._answer_from_worker(environ, call, session)
         try:
@@ -175,23 +210,55 @@ class LegacyHttp(Generic[S]):
         stream = streams.add()
         # Before the call runs: it may close the stream at once.
         reader = stream.attach()
-        if _polls(session) and call.ctx is not None:
-            call.ctx.close_stream = stream.detach
-        self._app.run_in_worker(environ, call, stream.send, stream.finish, session)
+        for ctx in call.contexts:
+            ctx.unread_s = stream.unread_s
+            if _polls(session):
+                ctx.close_stream = stream.detach
+
+        def finish(reply: Reply | None) -> None:
+            stream.finish(reply)
+            session_streams().end(streams, stream)
+
+        try:
+            self._app.run_in_worker(environ, call, stream.send, finish, session)
+        except Refused:
+            streams.remove(stream)
+            raise
         if not stream.wait(min(BRIEF_S, self._limits["silence_s"])):
             with watched(environ, stream.nudge):
                 stream.wait(self._limits["silence_s"])
         if stream.only_reply(reader):
             # It never was a stream: there is nothing that a client could come back for.
+            reply = stream.reply
             streams.remove(stream)
-            return respond_with_reply(stream.reply, call.http, 200)
-        return self._follow(environ, session, stream, reader, 0, _ignore)
+            return respond_with_reply(reply, call.http, 200)
+        return self._follow(environ, session, stream, reader, 0)
 
     def _follow(
-        self, environ: Environ, session: S, stream: Outbox, reader: int, after: int, on_close: Callable[[bool], None]
+        self,
+        environ: Environ,
+        session: S,
+        stream: Outbox,
+        reader: int,
+        after: int,
+        leave: Callable[[], None] | None = None,
     ) -> Response:
-        """Send a stream's events from number `after` on; only clients that poll are primed. Spec: TRN-134, TRN-140"""
-        primed = sse.encode(b"", id=f"{stream.number}-{after}", retry_ms=RETRY_MS) if _polls(session) else b""
+        """Send a stream's events from number `after` on; only clients that poll are primed. Spec: TRN-134, TRN-140
+
+        A legacy client that disconnects has not cancelled its call. Spec: TRN-119
+        """
+        streams = self._streams_of(session)
+
+        def on_close(ended: bool) -> None:
+            unread = stream.leave(reader)
+            if leave is not None:
+                leave()
+                session.listening = not unread
+            elif ended and stream.done and unread:
+                session_streams().end(streams, stream, read=True)
+
+        # At least a comment, so that the head arrives at once.
+        primed = sse.encode(b"", id=f"{stream.number}-{after}", retry_ms=RETRY_MS) if _polls(session) else sse.COMMENT
         until = time.monotonic() + self._limits["stream_s"]
         batches = stream.batches(after, self._limits["keepalive_s"], until, primed, reader)
         return respond_with_events(environ, batches, on_close, stream.nudge)
@@ -206,22 +273,17 @@ class LegacyHttp(Generic[S]):
         session = self._known(environ, principal)
         streams = self._streams_of(session)
         stream, after = streams.position(environ.get("HTTP_LAST_EVENT_ID"))
-        if stream is not streams.standing:
-            return self._follow(environ, session, stream, stream.attach(), after, _ignore)
-        leave = self._app.enter_stream(environ)
-        if leave is None:
-            raise Refused(405, "No further stream can be held open here", ("Allow", "POST, DELETE"))
-        if not streams.take(session, environ):
-            leave()
-            raise Refused(409, "This session has a GET stream already")
-        # A session restored from its id has not been told that it may speak.
-        self._app.engine.call({"jsonrpc": "2.0", "method": "notifications/initialized"}, session=session)
-
-        def on_close(ended: bool) -> None:
-            leave()
-            streams.release(session, environ)
-
-        return self._follow(environ, session, stream, stream.attach(), after, on_close)
+        leave = None
+        if stream is streams.standing:
+            leave = self._app.enter_stream(environ)
+            if leave is None:
+                raise Refused(405, "No further stream can be held open here", ("Allow", "POST, DELETE"))
+            # A session restored from its id has not been told that it may speak.
+            self._app.engine.call({"jsonrpc": "2.0", "method": "notifications/initialized"}, session=session)
+            session.listening = True
+        # The newest reader takes over: a client comes back before its server knows that it had left. Spec: TRN-122
+        reader = stream.attach()
+        return self._follow(environ, session, stream, reader, stream.delivered if after is None else after, leave)
 
     def delete(self, environ: Environ) -> Response:
         """End a session. Spec: TRN-150"""
@@ -234,7 +296,3 @@ class LegacyHttp(Generic[S]):
 def _polls(session: ServedSession) -> bool:
     """Say whether the client comes back to a stream that was closed on it."""
     return (session.version or "") >= spec.POLLING_SINCE
-
-
-def _ignore(ended: bool) -> None:
-    """Do nothing: a legacy client that disconnects has not cancelled its call. Spec: TRN-119"""

@@ -19,9 +19,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Generic
 
+from ..engines import fork
 from ..protocol import wire
 from ..protocol.errors import InternalError, InvalidRequest, McpError
-from ..protocol.lines import LineSplitter
+from ..protocol.lines import LineSplitter, read_head
 from ..protocol.served import Reply, S, Served, ServedCall
 from ..protocol.wire import encode
 from .workers import Workers
@@ -32,6 +33,11 @@ _CHUNK = 64 * 1024
 _TICK_S = 0.01
 _QUIET_TICKS = 100
 _GRACE_S = 3.0
+# The former readers that may be inside a handler; while there are so many, the reader hands every handler to a worker.
+_FORMER = 4
+# The calls that may wait for a worker, and the bytes of their lines.
+_WAITING = 1000
+_WAITING_BYTES = 64 * 1024 * 1024
 # The bytes that a pipe takes without blocking once it is ready. POSIX calls it PIPE_BUF.
 _ATOMIC = 512
 
@@ -42,8 +48,6 @@ def take_pipes() -> tuple[int, int]:
     From here on file descriptor 1 is standard error and descriptor 0 is empty, so that a handler or a child process
     that prints or reads cannot touch the protocol. Spec: TRN-012
     """
-    if sys.stdout is not None:
-        sys.stdout.flush()
     # A standard descriptor that is closed is opened first, or else a copy made below would take its number.
     while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -53,6 +57,9 @@ def take_pipes() -> tuple[int, int]:
     os.dup2(empty, 0)
     os.close(empty)
     os.dup2(2, 1)
+    if sys.stdout is not None:
+        # Not before: what a file printed before it serves is no message either.
+        sys.stdout.flush()
     if os.name == "posix":
         errors = io.BufferedWriter(_Overflow())
         sys.stdout = sys.stderr = io.TextIOWrapper(errors, "utf-8", "backslashreplace", line_buffering=True)
@@ -115,9 +122,12 @@ class StdioLoop(Generic[S]):
         self._write_lock = threading.Lock()  # held while one line is written
         self._session = engine.open_session(self._send)
         self._session.transport = "stdio"
-        self._workers = Workers(int(self._limits["calls"]))
-        self._listeners = Workers(int(self._limits["streams"]))
+        streams = int(self._limits["streams"])
+        self._workers = Workers(int(self._limits["calls"]), _WAITING, _WAITING_BYTES)
+        self._listeners = Workers(streams, streams, _WAITING_BYTES)
         self._ended = threading.Event()
+        self._generation = fork.generation
+        self._answered = threading.Condition()  # notified when a call has been answered after the end
         # Calls whose answer is not written yet. The session forgets a call before, since its id may be used again then.
         self._unanswered: set[ServedCall] = set()
         self._turn_lock = threading.Lock()  # guards _turn, _busy, and _inside when it is cleared
@@ -138,11 +148,8 @@ class StdioLoop(Generic[S]):
 
     def _drain(self) -> None:
         """Wait a bounded time for the calls in progress."""
-        done = threading.Event()
-        for _ in range(int(_GRACE_S / 0.05)):
-            if all(call.streams for call in list(self._unanswered)):
-                return
-            done.wait(0.05)
+        with self._answered:
+            self._answered.wait_for(lambda: all(call.streams for call in list(self._unanswered)), _GRACE_S)
 
     def close(self) -> None:
         """End the session; running handlers are told."""
@@ -185,7 +192,7 @@ class StdioLoop(Generic[S]):
 
     def _relieve(self, inside: object) -> None:
         with self._turn_lock:
-            if self._inside is not inside or self._busy >= self._limits["calls"]:
+            if self._inside is not inside or self._busy >= self._limits["calls"] + _FORMER:
                 return
             turn = self._turn + 1
             reader = threading.Thread(target=self._read, args=(turn,), name="minimcp-stdio-read", daemon=True)
@@ -199,17 +206,20 @@ class StdioLoop(Generic[S]):
             self._turn = turn
             self._busy += 1
 
-    def _take(self, line: bytes | None) -> None:
+    def _take(self, line: bytes) -> None:
         message: Any = None
         try:
-            if line is None:
-                raise InvalidRequest(f"The line is longer than {int(self._limits['body_bytes'])} bytes")
+            if isinstance(line, _Cut):
+                self._refuse_cut(line)
+                return
             message = wire.loads(line, int(self._limits["depth"]), int(self._limits["elements"]))
             call = self._engine.call(message, session=self._session)
         except McpError as problem:
-            self._send(self._engine.refuse(message, problem))
+            reply = self._engine.refuse(message, problem)
+            if not wire.is_notification(message):
+                self._send(reply)
             return
-        except Exception:
+        except BaseException:
             log.exception("a message could not be taken")
             self._send(wire.error(wire.readable_id(message), InternalError("Internal error")))
             return
@@ -217,24 +227,30 @@ class StdioLoop(Generic[S]):
             return
         self._session.add_call(call)
         self._unanswered.add(call)
-        if not call.interactive:
+        if call.quick or (not call.interactive and self._busy < _FORMER):
             self._answer(call)
             return
-        if (
-            call.streams
-            and sum(other.streams for other in list(self._session.calls.values())) > self._limits["streams"]
-        ):
+        if call.streams and sum(other.streams for other in list(self._unanswered)) > self._limits["streams"]:
             # No room for another stream: an expired one is acknowledged empty and ended.
             call.deadline = 0.0
             self._answer(call)
             return
         workers = self._listeners if call.streams else self._workers
         try:
-            workers.submit(lambda: self._answer(call))
+            workers.submit(lambda: self._answer(call), len(line))
         except RuntimeError:
             self._session.remove_call(call)
             self._unanswered.discard(call)
-            self._send(wire.error(call.id, InternalError("No thread is free; try again")))
+            self._send(wire.error(call.id, InternalError("Too many calls are in progress; try again")))
+
+    def _refuse_cut(self, line: _Cut) -> None:
+        """Refuse a line of which only the beginning was kept, and let a question that it answers go on."""
+        found = read_head(line)
+        text = f"The line is longer than {int(self._limits['body_bytes'])} bytes"
+        if found.keys() & {"result", "error"} and wire.is_id(found.get("id")):
+            self._session.resolve({"jsonrpc": "2.0", "id": found["id"], "error": {"message": text}})
+        else:
+            self._send(self._engine.refuse(found, InvalidRequest(text)))
 
     def _answer(self, call: ServedCall) -> None:
         try:
@@ -246,9 +262,17 @@ class StdioLoop(Generic[S]):
                 self._send(reply)
         finally:
             self._unanswered.discard(call)
+            if self._ended.is_set():
+                with self._answered:
+                    self._answered.notify_all()
 
     def _send(self, message: Reply) -> None:
-        """Write a message; when the client has gone, the loop ends, and running handlers are told."""
+        """Write a message; when the client has gone, the loop ends, and running handlers are told.
+
+        A child that a handler forked writes nothing: the client is its parent's.
+        """
+        if fork.generation != self._generation:
+            return
         data = memoryview(encode(message) + b"\n")
         try:
             with self._write_lock:
@@ -258,14 +282,19 @@ class StdioLoop(Generic[S]):
             self.close()
 
 
-def _read_lines(fd: int, limit: int) -> Iterator[bytes | None]:
-    """Yield the lines of a file descriptor, None for one longer than `limit` bytes.
+class _Cut(bytes):
+    """The beginning of a line that is too long."""
+
+
+def _read_lines(fd: int, limit: int) -> Iterator[bytes]:
+    """Yield the lines of a file descriptor, and a `_Cut` for one longer than `limit` bytes.
 
     A last line that no LF ends was cut off and is not a message.
     """
     splitter = LineSplitter(limit)
     try:
         while chunk := os.read(fd, _CHUNK):
-            yield from splitter.feed(chunk)
+            for line in splitter.feed(chunk):
+                yield _Cut(splitter.heads.pop(0)) if line is None else line
     except OSError:
         pass

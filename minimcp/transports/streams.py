@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from ..engines.budget import Budget
 from ..engines.fork import PerProcess
 from ..protocol import sse
 from ..protocol.served import Environ, Message, Reply
@@ -63,16 +64,28 @@ class Outbox:
     :param event: the name that each event carries, if any.
     :param number: the stream's number in the ids of its events.
     :param limit: how many events are held.
+    :param kept: the bytes that all numbered streams keep, and `kept_bytes` how many they may be.
     """
 
-    def __init__(self, event: str | None = None, number: int | None = None, limit: int = _QUEUE_LIMIT) -> None:
+    def __init__(
+        self,
+        event: str | None = None,
+        number: int | None = None,
+        limit: int = _QUEUE_LIMIT,
+        kept: Budget | None = None,
+        kept_bytes: float = math.inf,
+    ) -> None:
         self.number = number
         self._event = event
         self._limit = limit
+        self._kept = kept
+        self._kept_bytes = kept_bytes
         self._lock = threading.Lock()  # guards everything below
         self._room = threading.Condition(self._lock)  # notified when a sender need not wait any more
         self._events: deque[tuple[int, bytes]] = deque()
-        self._held = 0  # the bytes of _events
+        self.held = 0  # the bytes of _events; others read it without the lock
+        # Encoded notices that no reader has taken, by what they are about: a newer one takes the place of an older.
+        self._notes: dict[object, bytes] = {}
         # The numbers of the newest event and of the newest that was handed to a reader; 0 stands for none.
         self.newest = 0
         self.delivered = 0
@@ -80,6 +93,7 @@ class Outbox:
         self.reply: Reply | None = None
         # The newest reader; those before it leave. A stream without a number has one, which need not attach.
         self._reader = 0
+        self._left: float | None = None  # when the newest reader left
         self._begun = self._nudged = False
         self._signal = _held_lock()  # released when something has happened; waiting for it takes no other lock
         self._retry_ms: int | None = None
@@ -104,17 +118,32 @@ class Outbox:
                 self._append(data)
         self._wake()
 
+    def note(self, key: object, data: bytes) -> None:
+        """Tell the next reader an encoded message, unless a newer one under the same key comes before it."""
+        with self._lock:
+            if not self.done:
+                self._notes[key] = data
+        self._wake()
+
     def finish(self, reply: Reply | None = None) -> None:
         """End the stream with the reply, if there is one; a waiting sender returns."""
         with self._lock:
             if self.done:
                 return
-            self.reply = reply
+            self._append_notes()
+            if self.number is None or self.newest == 0:
+                # Where other events precede it, a numbered stream has it among its events alone.
+                self.reply = reply
             if reply is not None and self.number is not None:
                 self._append(encode(reply))
             self.done = True
             self._room.notify_all()
         self._wake()
+
+    def _append_notes(self) -> None:
+        for data in self._notes.values():
+            self._append(data)
+        self._notes.clear()
 
     def _append(self, data: bytes) -> None:
         if self.done:
@@ -125,13 +154,31 @@ class Outbox:
         else:
             event = sse.encode(data, self._event, f"{self.number}-{self.newest}")
         self._events.append((self.newest, event))
-        self._held += len(event)
+        self._hold(len(event))
         if self.number is not None:
-            while len(self._events) > 1 and (len(self._events) > self._limit or self._held > _BYTES_LIMIT):
-                self._held -= len(self._events.popleft()[1])
+            while len(self._events) > 1 and (
+                len(self._events) > self._limit
+                or self.held > _BYTES_LIMIT
+                or (self._kept is not None and self._kept.used > self._kept_bytes)
+            ):
+                self._hold(-len(self._events.popleft()[1]))
+
+    def _hold(self, size: int) -> None:
+        self.held += size
+        if self._kept is not None:
+            self._kept.take(size)
+
+    def forget(self) -> int:
+        """Drop what is kept of a stream that has ended, and return its bytes."""
+        with self._lock:
+            size = self.held
+            self._events.clear()
+            self._hold(-size)
+            self.reply = None
+            return size
 
     def _full(self) -> bool:
-        return len(self._events) >= self._limit or self._held >= _BYTES_LIMIT
+        return len(self._events) >= self._limit or self.held >= _BYTES_LIMIT
 
     def attach(self) -> int:
         """Begin to read: return the reader's number for `take` and `batches`, and make the reader before leave."""
@@ -140,7 +187,7 @@ class Outbox:
             # In this order: whoever sees the new signal sees that it must leave.
             self._reader += 1
             self._signal = _held_lock()
-            self._retry_ms = None
+            self._retry_ms = self._left = None
             reader = self._reader
         if reader > 1:
             self._wake(before)
@@ -151,7 +198,20 @@ class Outbox:
         with self._lock:
             self._reader += 1
             self._retry_ms = retry_ms
+            self._left = time.monotonic()
         self._wake()
+
+    def leave(self, reader: int) -> bool:
+        """Note that a reader has left, and say whether that leaves the stream without one."""
+        with self._lock:
+            if reader == self._reader:
+                self._left = time.monotonic()
+            return self._left is not None
+
+    def unread_s(self) -> float:
+        """Return for how many seconds nobody has read the stream."""
+        left = self._left
+        return 0.0 if left is None else time.monotonic() - left
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until something has happened, and say whether it has; a nudge ends the wait, too."""
@@ -181,25 +241,31 @@ class Outbox:
         """Say whether the stream has ended, with nothing before the reply."""
         with self._lock:
             before = self.newest if self.number is None or self.reply is None else self.newest - 1
-            return self.done and before == 0 and reader == self._reader
+            return self.done and before == 0 and not self._notes and reader == self._reader
 
     def take(self, after: int, timeout_s: float, reader: int = 0) -> tuple[list[tuple[int, bytes]], bool]:
         """Return the events after number `after`, and whether the reader must leave then."""
         signal, until = self._signal, time.monotonic() + timeout_s
         # Released before there was something new, the signal is waited for again.
-        while self.newest <= after and not self._nudged and not self._over(reader):
+        while self.newest <= after and not self._notes and not self._nudged and not self._over(reader):
             if not signal.acquire(timeout=max(0.0, until - time.monotonic())):
                 break
         self._nudged = False
         with self._lock:
+            if reader != self._reader and self._left is None:
+                # Another reader has come, and has what this one did not take.
+                return [], True
+            self._append_notes()
             events = [event for event in self._events if event[0] > after]
             if events:
                 self.delivered = max(self.delivered, events[-1][0])
-                if self.number is None:
+                if self.number is not None:
+                    self.reply = None
+                else:
                     if self._full():
                         self._room.notify_all()
                     self._events.clear()
-                    self._held = 0
+                    self._hold(-self.held)
             if reader != self._reader and self._retry_ms is not None:
                 events.append((after, b"retry: %d\n\n" % self._retry_ms))
             return events, self._over(reader)
@@ -233,32 +299,10 @@ class Outbox:
             yield sse.encode(encode(self.reply), self._event)
 
 
-class StreamCount:
-    """The number of long-lived streams in this process, each of which keeps a thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _open
-        self._open = 0
-
-    def enter(self, limit: float) -> Callable[[], None] | None:
-        """Count one more stream and return the function that ends that, or None where `limit` are open."""
-        with self._lock:
-            if self._open >= limit:
-                return None
-            self._open += 1
-        left: list[bool] = []
-
-        def leave() -> None:
-            with self._lock:
-                if not left:
-                    left.append(True)
-                    self._open -= 1
-
-        return leave
-
-
-# The streams of all HTTP applications in a process.
-open_streams = PerProcess(StreamCount)
+# The long-lived streams of all HTTP applications in a process, each of which keeps a thread, and the calls of sessions
+# that are in progress on worker threads.
+open_streams = PerProcess(Budget)
+open_calls = PerProcess(Budget)
 
 
 class EventStream:

@@ -13,6 +13,8 @@ import pytest
 
 from minimcp import Server
 from minimcp.server import session as session_module
+from minimcp.transports.streams import open_streams
+from tests.embedded import wait_until
 from tests.helpers import http_headers, modern
 from tests.hostile.support import LEGACY, SECRET, Gate, Http, attacked, called, handshake
 
@@ -213,30 +215,37 @@ def test_ten_thousand_initializes_leave_a_bounded_memory(secret: str | None, clo
     assert after - before < 1_000_000
 
 
-def test_a_second_get_stream_is_refused_and_the_first_goes_on_T095(host: Any) -> None:
-    server = plain(limits={"keepalive_s": 0.2})
+def test_a_second_get_stream_takes_over_and_nothing_is_told_twice_T095(host: Any) -> None:
+    server = plain(limits={"keepalive_s": 5})
     http = host(server)
-    id = http.initialize()
-    headers = {**LEGACY, "Mcp-Session-Id": id}
-    stream = http.open(None, "GET", **headers)
-    with stream:
-        assert stream.status == 200
-        second = http.send(None, headers, "GET")
-        assert second.status == 409
-        server.changed("tools")
-        assert stream.event()["method"] == "notifications/tools/list_changed"
-    # Once the first has gone there is room again, after a keep-alive interval at the latest.
-    with http.open(None, "GET", **headers) as stream:
-        assert stream.status == 200
-
-
-def test_of_many_get_streams_at_once_one_is_served_T095(host: Any) -> None:
-    http = host(plain())
     headers = {**LEGACY, "Mcp-Session-Id": http.initialize()}
+    with http.open(None, "GET", **headers) as first:
+        assert first.status == 200
+        server.changed("tools")
+        assert first.event()["method"] == "notifications/tools/list_changed"
+        with http.open(None, "GET", **headers) as second:
+            assert second.status == 200
+            assert first.event() is None
+            server.changed("prompts")
+            assert second.event()["method"] == "notifications/prompts/list_changed"
+
+
+def test_of_many_get_streams_at_once_one_stays_T095(host: Any) -> None:
+    server = plain()
+    http = host(server)
+    headers = {**LEGACY, "Mcp-Session-Id": http.initialize()}
+    before = open_streams().used
     with ThreadPoolExecutor(8) as pool:
         opened = list(pool.map(lambda _: http.open(None, "GET", **headers), range(8)))
     try:
-        assert sorted(response.status for response in opened) == [200] + [409] * 7
+        assert [response.status for response in opened] == [200] * 8
+        wait_until(lambda: open_streams().used == before + 1)
+        server.changed("tools")
+        server.close()
+        with ThreadPoolExecutor(8) as pool:
+            heard = list(pool.map(lambda response: response.event(), opened))
+        # Told to one of them, and to no other.
+        assert [each["method"] for each in heard if each] == ["notifications/tools/list_changed"]
     finally:
         for response in opened:
             response.close()

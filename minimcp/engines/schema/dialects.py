@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Optional
 from urllib.parse import unquote, urldefrag, urljoin
 
-from .budget import Budget
+from .effort import Effort
 from .patterns import compile_pattern
 from .values import KINDS, is_number
 
@@ -43,14 +43,14 @@ def _matches(pattern: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and found.fullmatch(value) is not None
 
 
-def identity(value: Any, budget: Budget | None = None) -> Any:
+def identity(value: Any, effort: Effort | None = None) -> Any:
     """Return a hashable key, equal for values that JSON Schema calls equal: 1 and 1.0, but not 1 and true."""
-    if budget is not None:
-        budget.spend(1 + (len(value) // 1000 if isinstance(value, str) else 0))
+    if effort is not None:
+        effort.spend(1 + (len(value) // 1000 if isinstance(value, str) else 0))
     if isinstance(value, dict):
-        return dict, frozenset([(key, identity(item, budget)) for key, item in value.items()])
+        return dict, frozenset([(key, identity(item, effort)) for key, item in value.items()])
     if isinstance(value, list):
-        return list, tuple([identity(item, budget) for item in value])
+        return list, tuple([identity(item, effort) for item in value])
     if is_number(value) and abs(value) >= 2**53:
         return int, hex(int(value))  # as numbers, chosen ones could all have the same hash
     return (bool, value) if isinstance(value, bool) else value
@@ -177,7 +177,7 @@ class CheckedSchema:
     :raises ValueError: when it is not valid, with a sentence that says where.
     """
 
-    def __init__(self, schema: dict[str, Any], dialect: str, what: str, foreign: bool, budget: Budget) -> None:
+    def __init__(self, schema: dict[str, Any], dialect: str, what: str, foreign: bool, effort: Effort) -> None:
         self.root = schema
         self.dialect = dialect
         self.foreign = foreign
@@ -188,7 +188,7 @@ class CheckedSchema:
         self.marks = False
         self.choices: dict[int, frozenset[Any]] = {}
         self._what = what
-        self._budget = budget
+        self._budget = effort
         self._checks = CHECKS[dialect]
         self._id = "id" if dialect == DRAFT_4 else "$id"
         self._seen: set[int] = set()

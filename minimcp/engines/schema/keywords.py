@@ -1,4 +1,4 @@
-"""Keywords of JSON Schema as functions of a rule and a value; none recurses or searches outside of the budget.
+"""Keywords of JSON Schema as functions of a rule and a value; none recurses or searches outside of the effort.
 
 A keyword returns True when the value fits, False when the keyword itself is the problem, or the problems of the
 parts that it applies. `UNSURE` among them stands for what cannot be judged: a pattern of ECMA-262 that Python lacks.
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple, Optional, Union
 
-from .budget import Budget, TooMuch
 from .dialects import CHECKS, DEFAULT_DIALECT, DRAFT_4, DRAFT_2019, OLD, CheckedSchema, identity, is_absent
+from .effort import Effort, TooMuch
 from .values import is_number
 
 MOST = 3  # problems that are told
@@ -51,11 +51,11 @@ Keyword = Callable[["Evaluation", Any, Any, _Spot], Found]
 class Evaluation:
     """One validation of one value by a checked schema."""
 
-    __slots__ = ("schema", "budget", "_keywords")
+    __slots__ = ("schema", "effort", "_keywords")
 
-    def __init__(self, schema: CheckedSchema, budget: Budget) -> None:
+    def __init__(self, schema: CheckedSchema, effort: Effort) -> None:
         self.schema = schema
-        self.budget = budget
+        self.effort = effort
         self._keywords = _KEYWORDS[schema.dialect]
 
     def run(self, value: Any) -> Problems:
@@ -66,9 +66,9 @@ class Evaluation:
         """Return the problems of a value with one schema; `marks` gets the members and items that it judges."""
         if isinstance(schema, bool):
             return [] if schema else [Problem("false", schema, value, schema, place)]
-        whole, budget = self.schema, self.budget
-        budget.spend(1 + len(schema))
-        budget.enter()
+        whole, effort = self.schema, self.effort
+        effort.spend(1 + len(schema))
+        effort.enter()
         if id(schema) in whole.bases:
             scope = (*scope, whole.bases[id(schema)])
         spot = _Spot(schema, place, scope, set() if whole.marks else None)
@@ -89,7 +89,7 @@ class Evaluation:
                 break
         if marks is not None and verdict(found) is not False:
             marks |= spot.marks
-        budget.depth -= 1
+        effort.depth -= 1
         return found
 
     def member(self, schema: Any, step: Any, item: Any, spot: _Spot) -> Problems:
@@ -104,7 +104,7 @@ class Evaluation:
         :raises TooMuch: when the text is longer than the pattern can be searched in time.
         """
         found = self.schema.patterns[pattern]
-        self.budget.spend(50 + len(text))
+        self.effort.spend(50 + len(text))
         if found is None or (self.schema.foreign and len(text) > min(found[1], FOREIGN_TEXT)):
             return None
         search, longest = found
@@ -186,20 +186,20 @@ def _limit_4(strict: str, test: Callable[[Any, Any], bool]) -> Keyword:
 
 
 def _const(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
-    return bool(identity(value, run.budget) == identity(rule, run.budget))
+    return bool(identity(value, run.effort) == identity(rule, run.effort))
 
 
 def _enum(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
     choices = run.schema.choices.get(id(rule))
     if choices is None:
-        choices = run.schema.choices[id(rule)] = frozenset([identity(item, run.budget) for item in rule])
-    return identity(value, run.budget) in choices
+        choices = run.schema.choices[id(rule)] = frozenset([identity(item, run.effort) for item in rule])
+    return identity(value, run.effort) in choices
 
 
 def _unique_items(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
     if not rule or not isinstance(value, list):
         return True
-    return len({identity(item, run.budget) for item in value}) == len(value)
+    return len({identity(item, run.effort) for item in value}) == len(value)
 
 
 def _pattern(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
@@ -208,14 +208,14 @@ def _pattern(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
 
 
 def _required(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
-    run.budget.spend(len(rule))
+    run.effort.spend(len(rule))
     return not isinstance(value, dict) or all(name in value for name in rule)
 
 
 def _dependent_required(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
     if not isinstance(value, dict):
         return True
-    run.budget.spend(sum(map(len, rule.values())))
+    run.effort.spend(sum(map(len, rule.values())))
     return all(name in value for key, names in rule.items() if key in value for name in names)
 
 
@@ -271,7 +271,7 @@ def _if(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
 def _dependent_schemas(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
     if not isinstance(value, dict):
         return True
-    run.budget.spend(len(rule))
+    run.effort.spend(len(rule))
     return _all_of(run, [part for name, part in rule.items() if name in value], value, spot)
 
 
@@ -318,7 +318,7 @@ def _refer(run: Evaluation, target: Any, base: str, value: Any, spot: _Spot) -> 
 def _properties(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
     found: Problems = []
     if isinstance(value, dict):
-        run.budget.spend(len(rule))
+        run.effort.spend(len(rule))
         for name, part in rule.items():
             if name in value:
                 found += run.member(part, name, value[name], spot)
@@ -344,7 +344,7 @@ def _additional_properties(run: Evaluation, rule: Any, value: Any, spot: _Spot) 
     found: Problems = []
     if not isinstance(value, dict):
         return True
-    run.budget.spend(len(value))
+    run.effort.spend(len(value))
     known, patterns = spot.schema.get("properties") or (), spot.schema.get("patternProperties") or ()
     for name, item in value.items():
         matches = [] if name in known else [run.matches(pattern, name) for pattern in patterns]
@@ -380,7 +380,7 @@ def _unevaluated_properties(run: Evaluation, rule: Any, value: Any, spot: _Spot)
 
 def _rest(run: Evaluation, rule: Any, items: list[tuple[Any, Any]], spot: _Spot) -> Found:
     found: Problems = []
-    run.budget.spend(len(items))
+    run.effort.spend(len(items))
     for step, item in items:
         problems = run.member(rule, step, item, spot)
         if problems and rule is False:

@@ -13,9 +13,9 @@ from typing import Any
 from .. import bounds
 from ..errors import InvalidArguments
 from . import fast_check
-from .budget import Budget, TooMuch
 from .dialects import DRAFT_4, CheckedSchema, dialect_of
 from .dialects import NotSupported as NotSupported
+from .effort import Effort, TooMuch
 from .keywords import UNSURE, Evaluation
 from .sentences import sentence
 
@@ -97,8 +97,8 @@ class Validator:
         try:
             if self._accepts is not None and self._accepts(value):
                 return
-            budget = self._budget()
-            found = Evaluation(self._check(budget), budget).run(value)
+            effort = self._budget()
+            found = Evaluation(self._check(effort), effort).run(value)
         except (TooMuch, RecursionError) as reason:
             deep = "The value is nested too deeply, or its schema refers to itself without end"
             raise InvalidArguments(str(reason) if isinstance(reason, TooMuch) else deep) from None
@@ -118,14 +118,14 @@ class Validator:
             return False
         return True
 
-    def _budget(self) -> Budget:
-        return Budget(time.monotonic) if self._foreign else Budget()
+    def _budget(self) -> Effort:
+        return Effort(time.monotonic) if self._foreign else Effort()
 
-    def _check(self, budget: Budget) -> CheckedSchema:
+    def _check(self, effort: Effort) -> CheckedSchema:
         """Return the checked schema; threads that come here at once make the same."""
         if self._checked is None:
             try:
-                self._checked = CheckedSchema(self.schema, self._dialect, self._what, self._foreign, budget)
+                self._checked = CheckedSchema(self.schema, self._dialect, self._what, self._foreign, effort)
             except TooMuch:
                 raise ValueError(f"{self._what} takes too long to check: simplify it") from None
         return self._checked

@@ -1,4 +1,4 @@
-"""Budget of one check: the time and the nesting that a schema and a value may use up."""
+"""Effort of one check: the time and the nesting that a schema and a value may use up."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ STEPS = 300  # of about a microsecond, between two looks at the clock
 
 
 class TooMuch(Exception):
-    """The budget is used up; the message is a sentence for the user."""
+    """The effort is used up; the message is a sentence for the user."""
 
 
-class Budget:
+class Effort:
     """Counts the steps and the nesting of one check.
 
     :param clock: processor time of the thread, or time as it passes for somebody who waits.
