@@ -104,6 +104,11 @@ class ClientCall:
                 peer = conn.ready()
         return result if self._finish is None else self._finish(conn, result)
 
+    @property
+    def identity(self) -> str:
+        """A fingerprint of what the newest request was sent with; see `Exchange`."""
+        return self._exchange.identity if self._exchange is not None else ""
+
     def cancel(self) -> None:
         """End the call from any thread: `run` raises CallCancelled, after it has told the server."""
         self._cancelled.set()

@@ -236,13 +236,14 @@ class _Own:
 def clients(config: Any, **options: Any) -> dict[str, Client]:
     """Make a client for each entry of an `mcpServers` dict or file, by name; none is opened yet.
 
-    :param options: for every client, as of `Client`.
-    :raises ValueError: naming the entry that is wrong.
+    :param options: for every client, as of `Client`; those for HTTP or for a process go to the entries of this kind.
+    :raises ValueError: naming the file and the entry that is wrong.
     """
     found = {}
     for name, entry in targets.entries(config).items():
         try:
-            found[name] = Client(entry, **options)
+            found[name] = Client(entry, **targets.fitting(entry, options))
         except ValueError as problem:
-            raise ValueError(f"The server {name!r}: {problem}") from None
+            where = f"{os.fspath(config)}: " if isinstance(config, (str, os.PathLike)) else ""
+            raise ValueError(f"{where}The server {name!r}: {problem}") from None
     return found

@@ -58,7 +58,6 @@ class Connection:
     :param negotiate: opens one of the transports and finds out which server is behind it.
     :param relist: lists the tools again, because the server says that a call does not fit their definition.
     :ivar lost: the error that ended it, or None.
-    :ivar identity: a fingerprint of the credentials that the newest request was sent with.
     """
 
     def __init__(self, settings: Settings, negotiate: Callable[[Connection], Peer], relist: Callable[[], Any]) -> None:
@@ -66,7 +65,6 @@ class Connection:
         self.settings = settings
         self.relist = relist
         self.tools = Tools()
-        self.identity = ""
         self.closed = False
         self.lost: ClientError | None = None
         self.inbox = Inbox(self._answer, self._refuse, self.take_notification)
@@ -178,8 +176,6 @@ class Connection:
                 call.started(exchange)
             response = self.response(exchange, message, deadline, call)
             answered = True
-            if exchange.identity:
-                self.identity = exchange.identity
             return result_of(response)
         except HTTPStatus as problem:
             answered = True

@@ -105,7 +105,7 @@ class Methods:
         if settings.approve is not None:
             from .consent import ask
 
-            ask(settings.approve, self._tool(name), arguments, settings.trusted, settings.target.key)
+            ask(settings.approve, self._tool(name), arguments, settings.trusted, settings.target)
 
         def finish(conn: Connection, result: Result) -> Result:
             if settings.validate:
@@ -182,14 +182,14 @@ class Methods:
         conn = self._connect()
         cache, server = self.settings.cache, self.settings.target.key
         if cache is not None and not fresh and not options:
-            found = cache.get(server, method, params, conn.identity)
+            found = cache.get(server, method, params, conn.transport.identity)
             if found is not None:
                 return Result(found)
         progress = options.pop("progress", None)
         call = self._call(method, params, progress=progress is not None, **options)
         result: Result = call.run(progress)
         if cache is not None and not options and not call.asked and conn.ready().era.caches:
-            cache.put(server, method, params, conn.identity, result)
+            cache.put(server, method, params, call.identity, result)
         return result
 
     def read_resource(self, uri: str, *, fresh: bool = False, **options: Any) -> Result:

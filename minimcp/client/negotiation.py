@@ -170,7 +170,6 @@ def discover(conn: Connection, version: str, again: bool = False) -> Peer:
         exchange = conn.transport.start(message, headers, deadline.left())
         answer = conn.response(exchange, message, deadline)
         status = exchange.status
-        conn.identity = exchange.identity
     except Timeout:
         if not probing:
             raise

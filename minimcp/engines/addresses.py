@@ -48,8 +48,13 @@ def is_web(url: str) -> bool:
 
 
 def show(url: object) -> str:
-    """Return a URL for a message: printable, short, and without its query, where secrets may be."""
-    return ascii(str(url)[:200].partition("?")[0])
+    """Return a URL for a message: printable, short, and without the parts where secrets may be."""
+    return ascii(without_secrets(str(url))[:200])
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL without user, password, query and fragment."""
+    return re.sub(r"^([^:/?#]*://)[^/?#]*@", r"\1", re.split("[?#]", url, maxsplit=1)[0])
 
 
 def is_loopback(host: str) -> bool:

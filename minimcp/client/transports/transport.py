@@ -27,8 +27,8 @@ class Exchange:
     """An open request: the messages that belong to it, in order, its response last.
 
     :ivar status: the HTTP status of the reply, once it is known, or None.
+    :ivar identity: a fingerprint of all that the caller brought to the request, "" for nothing.
     :ivar paused_s: seconds so far in which credentials were fetched, perhaps by asking a person; they do not count.
-    :ivar identity: a fingerprint of the credentials the request was sent with, "" for none.
     """
 
     status: int | None = None
@@ -86,6 +86,13 @@ class Transport:
         :raises ClientError: when it could not be sent; `retry` is "always" if nothing left.
         """
         raise NotImplementedError
+
+    def identity(self) -> str | None:
+        """Return a fingerprint of all that the caller would bring to a request now, "" for nothing.
+
+        None before the first request of a connection: until then credentials may not be what they will be.
+        """
+        return ""
 
     def send(self, message: Message, headers: dict[str, str], timeout_s: float | None) -> None:
         """Send a notification or a response.

@@ -36,7 +36,10 @@ class Connections:
     :ivar auth: credentials that sign requests and see their answers.
     :ivar pauses: whether preparing a request may take the time of a person.
     :ivar closed: whether connections that come back are closed.
+    :ivar ours: the names of headers that the caller did not bring.
     """
+
+    ours: tuple[str, ...] = ()
 
     auth: Auth | None = None
     pauses = False
@@ -51,14 +54,18 @@ class Connections:
     ) -> None:
         self.url, self.user = split_url(url)
         self.fields = fields_of(headers)
-        if agent is not None:
-            self.fields.setdefault("user-agent", ("User-Agent", agent))
+        if agent is not None and "user-agent" not in self.fields:
+            self.fields["user-agent"], self.ours = ("User-Agent", agent), ("user-agent",)
         self.fields["accept-encoding"] = ("Accept-Encoding", "identity")
         self.limits = {**LIMITS, **(limits or {})}
 
     def prepare(self, method: str, url: str, fields: Fields, body: bytes) -> Outgoing:
         """Add cookies and credentials to a request."""
         raise NotImplementedError
+
+    def caller(self) -> str:
+        """Name what the caller brought beside headers, such as a session, "" for nothing."""
+        return ""
 
     def open(self, request: Outgoing, deadline: float | None) -> AnyResponse:
         """Send a request and return its response, of which nothing needs to be there yet."""
