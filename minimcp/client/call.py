@@ -22,7 +22,7 @@ from .connection import HANG_UP_S
 from .errors import CallCancelled, RemoteError, UsedAfterFork
 from .results import Result
 from .transports.transport import Exchange, SessionExpired
-from .transports.waiting import MOST_WAITING, Deadline, Mailbox
+from .transports.waiting import Deadline, Mailbox
 
 if TYPE_CHECKING:
     from .connection import Connection, Reply
@@ -343,9 +343,8 @@ class _Work:
         _dropped().end()
 
     def hear(self, progress: Message) -> None:
-        """Keep progress for the handle; beyond `MOST_WAITING` it is lost."""
-        if len(self.progress) < MOST_WAITING:
-            self.progress.put(progress)
+        """Keep progress for the handle; too much of it is lost."""
+        self.progress.offer(progress)
 
 
 class _Dropped:

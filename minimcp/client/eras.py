@@ -99,7 +99,10 @@ class ModernClientEra(ClientEra):
         name = row.name_param if row is not None else None
         params = message.get("params", {})
         annotations = conn.tools.annotations(params.get("name")) if method == "tools/call" else []
-        return headers.mirror(message, name if name in params else None, annotations)
+        try:
+            return headers.mirror(message, name if name in params else None, annotations)
+        except ValueError as problem:
+            raise ProtocolError(f"The message has no form as headers: {problem}") from None
 
     def outcome(self, method: str, result: Message, tasks: bool) -> str:
         """Read `resultType`; absent means complete. Spec: BASE-052, BASE-053, BASE-173, EXT-018"""

@@ -59,7 +59,7 @@ def negotiate(conn: Connection) -> Peer:
             # Spec: TRN-104, TRN-105
             if last or mode in ("modern", *spec.MODERN_VERSIONS) or not 400 <= status < 500 or status in (401, 403):
                 raise
-            log.info("no Streamable HTTP here (%s); trying the next transport", problem)
+            log.info("no Streamable HTTP here (%.300r); trying the next transport", problem)
             mode = "legacy" if mode == "auto" else mode
     raise AssertionError("a connection has at least one transport")
 
@@ -82,7 +82,7 @@ def _settle(conn: Connection, peer: Peer) -> Peer:
             try:
                 conn.ask("logging/setLevel", {"level": settings.log_level})
             except RemoteError as problem:
-                log.warning("the server does not set its log level: %s", problem)
+                log.warning("the server does not set its log level: %.300r", problem)
     return peer
 
 

@@ -59,7 +59,7 @@ class Tools:
             if name in self._warned or len(self._warned) > 1000:
                 return
             self._warned.add(name)
-        log.warning("the tool %.100r is left out: %.300s", name, reason)
+        log.warning("the tool %.100r is left out: %.300r", name, reason)
 
     def get(self, name: str) -> Message | None:
         """Return the definition of a tool that was listed, or None."""

@@ -7,6 +7,8 @@ from typing import Any
 
 # What the structure of a document is made of stays; every other character counts as part of a scalar.
 _STRUCTURE = bytes(code if code in b'",[]{}' else ord("0") for code in range(256))
+# What an item of a container takes beside its text.
+_ITEM_BYTES = 64
 _PIECE = 256 * 1024
 _STRING = re.compile(rb'"[^"]*"?')
 
@@ -35,6 +37,26 @@ def has_more_values(raw: bytes, most: int) -> bool:
         found += piece.count(b",") + piece.count(b"[") + piece.count(b"{") - piece.count(b"[]") - piece.count(b"{}")
         at = end
     return found > most
+
+
+def weight(value: Any, most: int) -> int:
+    """Return about how many bytes a value takes, or some number above `most`."""
+    total, level = 0, [value]
+    while level and total <= most:
+        below: list[Any] = []
+        for item in level:
+            total += _ITEM_BYTES
+            if isinstance(item, str):
+                total += len(item)
+            elif isinstance(item, dict):
+                total += sum(map(len, item))
+                below.extend(item.values())
+            elif isinstance(item, (list, tuple)):
+                below.extend(item)
+            elif isinstance(item, int):
+                total += item.bit_length() >> 3
+        level = below
+    return total
 
 
 def exceeded(value: Any, max_depth: int, max_values: int, max_text: int | None = None) -> str | None:

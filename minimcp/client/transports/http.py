@@ -17,12 +17,12 @@ from ...engines.fork import PerProcess
 from ...engines.http_client.pool import Pool, make_pool
 from ...engines.http_client.reply import Reply, excerpt
 from ...engines.http_client.response import Headers, deadline_of
-from ...protocol import spec, wire
+from ...protocol import spec
 from ...protocol.sse import EventReader
 from ..errors import HTTPStatus
 from .legacy_http import LegacySession, Resumption, is_stream, not_resumed
 from .messages import in_event, is_message, parse, with_defaults
-from .transport import Exchange, Message, SessionExpired, Transport
+from .transport import Exchange, Message, SessionExpired, Transport, written
 
 log = logging.getLogger("minimcp")
 
@@ -126,9 +126,9 @@ class HttpTransport(Transport):
         if self._closed:
             raise ConnectionLost("The connection is closed; open it again", "always")
         fields = {**_JSON, **self.session.fields(), **headers}
-        reply = self.pool.request("POST", fields, wire.dumps(message), deadline)
+        reply = self.pool.request("POST", fields, written(message), deadline)
         if self.record is not None:
-            self.record("sent", message, method="POST", headers=reply.sent)
+            self.record("sent", message, method="POST", headers=reply.shown)
         return reply
 
     def listen(self) -> None:

@@ -20,7 +20,7 @@ from ...protocol.errors import McpError
 from ...protocol.lines import LineSplitter
 from ..errors import UsedAfterFork
 from .process import PATIENCE_S, Child, Sink
-from .transport import Exchange, Message, Transport
+from .transport import Exchange, Message, Transport, written
 from .waiting import Pending, Queued
 
 log = logging.getLogger("minimcp")
@@ -160,10 +160,7 @@ class StdioConnection:
 
     def write(self, message: Message, timeout_s: float | None) -> None:
         """Send one line. Spec: TRN-010, TRN-011"""
-        try:
-            line = wire.dumps(message) + b"\n"
-        except ValueError as error:
-            raise ProtocolError(f"The message cannot be written as JSON: {error}") from None
+        line = written(message) + b"\n"
         try:
             self._child.write(line, timeout_s)
         except OSError:

@@ -208,10 +208,12 @@ class HttpConnections(Connections):
             self._tls = _tls_context(self._verify)
         sock: Any = None
         try:
-            sock = socket.create_connection((self._host, self._port), self.connect_s(deadline))
+            until = time.monotonic() + self.connect_s(deadline)
+            sock = _connected(self._host, self._port, until)
             if self._check is not None:
                 self._check(str(sock.getpeername()[0]))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(seconds_left(until))
             return sock if self._tls is None else self._tls.wrap_socket(sock, server_hostname=self._host.rstrip("."))
         except BaseException as problem:
             if sock is not None:
@@ -242,6 +244,25 @@ class HttpConnections(Connections):
                 self._idle.pop().close()
             except IndexError:
                 break
+
+
+def _connected(host: str, port: int, until: float) -> socket.socket:
+    """Connect to the first address of a host that answers; those that are left share the time that is left."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    problem: OSError = OSError("the host has no address")
+    for number, (family, kind, protocol, _, address) in enumerate(found):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout((seconds_left(until) or 0) / (len(found) - number))
+            sock.connect(address)
+            return sock
+        except OSError as failure:
+            sock.close()
+            problem = failure
+        except BaseException:
+            sock.close()
+            raise
+    raise problem
 
 
 def _tls_context(verify: Union[bool, str]) -> ssl.SSLContext:

@@ -167,7 +167,11 @@ class RequestsResponse(AnyResponse):
         self._streams = self.headers.get("content-type", "").lower().startswith("text/event-stream")
         if self._streams:
             self._limit_silence(None)
-            threading.Thread(target=self._run, name="minimcp-requests", daemon=True).start()
+            try:
+                threading.Thread(target=self._run, name="minimcp-requests", daemon=True).start()
+            except RuntimeError as problem:
+                response.close()
+                raise ConnectionLost(f"No thread could be started to read the answer: {problem}") from None
 
     def _run(self) -> None:
         while self._advance() and not self._stopped:

@@ -37,7 +37,7 @@ class Pool:
         body: bytes,
         deadline: float | None,
         url: str | None = None,
-        before: Optional[Callable[[Headers], Any]] = None,
+        before: Optional[Callable[[Reply], Any]] = None,
         raw: bool = False,
     ) -> Reply:
         """Send a request.
@@ -45,7 +45,7 @@ class Pool:
         :param headers: they prevail over those of the pool.
         :param deadline: a `time.monotonic()`; put off by the time that the auth takes, which may ask a person.
         :param url: another address of the same origin.
-        :param before: called with the headers just before they are sent.
+        :param before: called just before the headers are sent, when they are known.
         :param raw: whether to return redirects and compressed answers as they come, instead of following or refusing.
         :raises ClientError: when it could not be sent; `retry` is "always" when the server surely did not run it.
         """

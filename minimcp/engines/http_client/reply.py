@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 from ..addresses import origin, show
 from ..errors import ClientError, ConnectionLost, ProtocolError
 from .connections import Connections
-from .request import SignedAnswer, fingerprint
+from .request import ALWAYS, SignedAnswer, fingerprint
 from .response import AnyResponse, Fields, Headers
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -59,6 +59,16 @@ class Reply:
         return dict(self._fields.values())
 
     @property
+    def shown(self) -> Headers:
+        """The headers that were sent, without the values of those that the caller brought, which may be secret."""
+        from ..trace import REDACTED
+
+        return {name: REDACTED if self._is_callers(key) else value for key, (name, value) in self._fields.items()}
+
+    def _is_callers(self, key: str) -> bool:
+        return key not in self._own and key not in ALWAYS
+
+    @property
     def kind(self) -> str:
         """The media type of the response, "" without one."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -75,7 +85,7 @@ class Reply:
         """Return a fingerprint of all that the caller brought to what was sent, "" for nothing."""
         return fingerprint(self._fields, self._own, self._connections.caller())
 
-    def send(self, url: str, deadline: float | None, before: Optional[Callable[[Headers], Any]] = None) -> None:
+    def send(self, url: str, deadline: float | None, before: Optional[Callable[[Reply], Any]] = None) -> None:
         """Send the request to a URL of the same origin."""
         self.url = url
         began = time.monotonic()
@@ -86,7 +96,7 @@ class Reply:
             deadline = None if deadline is None else deadline + pause
         self.url, self._fields = outgoing.url, outgoing.fields
         if before is not None:
-            before(self.sent)
+            before(self)
         source = self._connections.open(outgoing, deadline)
         self.paused_s += source.paused_s
         self._fields = source.sent or outgoing.fields

@@ -18,7 +18,7 @@ _FORBIDDEN = re.compile(r"[\r\n\0]")
 _TARGET = re.compile(r"[!-~]+\Z")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 # Sent with every request, whoever sends it; a DPoP proof is for one request, and its token is in another header.
-_ALWAYS = ("accept-encoding", "content-length", "dpop")
+ALWAYS = ("accept-encoding", "content-length", "dpop")
 _UNUSABLE = "The address of the server cannot be used"
 
 
@@ -146,7 +146,7 @@ def fingerprint(fields: Fields, ours: Container[str], caller: str) -> str:
     :param ours: the names of those that the request itself needs.
     :param caller: names what else the caller brought.
     """
-    brought = sorted((name, value) for name, (_, value) in fields.items() if name not in ours and name not in _ALWAYS)
+    brought = sorted((name, value) for name, (_, value) in fields.items() if name not in ours and name not in ALWAYS)
     if not brought and not caller:
         return ""
     import hashlib
