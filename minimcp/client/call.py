@@ -40,6 +40,7 @@ class ClientCall:
 
     :param connect: returns the connection to use.
     :param timeout: seconds without a sign of life, `max_timeout` in all; by default those of the settings.
+    :param deadline: instead of the two, one that several calls share.
     :param meta: further members of the request's `_meta`.
     :param progress: whether progress is asked for.
     :param needs: the capability that the server must have declared.
@@ -57,6 +58,7 @@ class ClientCall:
         *,
         timeout: Any = ...,
         max_timeout: Any = ...,
+        deadline: Deadline | None = None,
         meta: Message | None = None,
         progress: bool = False,
         needs: tuple[str, ...] = (),
@@ -67,7 +69,7 @@ class ClientCall:
         self.asked = False
         self.on_progress: Callable[[Message], Any] = _ignore
         self._connect = connect
-        self._deadline = Deadline(
+        self._deadline = deadline or Deadline(
             settings.timeout_s if timeout is ... else timeout,
             settings.max_timeout_s if max_timeout is ... else max_timeout,
         )

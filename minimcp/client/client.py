@@ -10,6 +10,7 @@ from typing import Any, Optional
 from .. import __version__
 from ..engines.fork import PerProcess
 from ..protocol import spec
+from ..protocol.revisions import check_extension
 from . import targets
 from .answers import Answers, Elicit, Roots, Sample
 from .cache import Cache
@@ -99,6 +100,8 @@ class Client(Methods):
         declared = {**(getattr(auth, "extensions", None) or {}), **(extensions or {})}
         if tasks:
             declared.setdefault(spec.TASKS, {})
+        for identifier in declared:
+            check_extension(identifier)
         record = None
         if trace:
             from ..engines.trace import recorder

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Optional, cast
 
-from ..engines.errors import ProtocolError
+from ..engines.bounds import weight
+from ..engines.errors import ProtocolError, Timeout
 from ..protocol import spec, wire
 from . import listen as listening
 from .answers import Roots
@@ -16,6 +17,7 @@ from .errors import ToolFailed
 from .options import Settings, split
 from .relay import RawCall
 from .results import Result
+from .transports.waiting import Deadline
 
 if TYPE_CHECKING:
     from ..protocol import types
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 MAX_PAGES = 1000
+MAX_LIST_BYTES = 64 * 1024 * 1024  # of all pages together, as they are kept
 
 
 class Methods:
@@ -162,8 +165,16 @@ class Methods:
         items: list[Message] = []
         params: Message = {}
         seen: set[str] = set()
+        deadline = Deadline(self.settings.timeout_s, self.settings.max_timeout_s)
+        room = MAX_LIST_BYTES
         for _ in range(MAX_PAGES):
-            page = self._cached(method, params, fresh)
+            if not deadline.can_extend():
+                raise Timeout(f"The pages of {method} did not end in time")
+            deadline.restart()
+            page = self._cached(method, params, fresh, deadline)
+            room -= weight(page, room)
+            if room < 0:
+                raise ProtocolError(f"The pages of {method} are larger than {MAX_LIST_BYTES} bytes")
             found = page.get(key)
             if not isinstance(found, list):
                 raise ProtocolError(f"The server answered {method} without a list of {key}")
@@ -177,7 +188,9 @@ class Methods:
             params = {"cursor": cursor}
         raise ProtocolError(f"{method} has more than {MAX_PAGES} pages")
 
-    def _cached(self, method: str, params: Message, fresh: bool, **options: Any) -> Result:
+    def _cached(
+        self, method: str, params: Message, fresh: bool, deadline: Deadline | None = None, **options: Any
+    ) -> Result:
         """Return the result of a request, from the cache if that is allowed. Spec: FEAT-128 to FEAT-131"""
         conn = self._connect()
         cache, server = self.settings.cache, self.settings.target.key
@@ -186,7 +199,7 @@ class Methods:
             if found is not None:
                 return Result(found)
         progress = options.pop("progress", None)
-        call = self._call(method, params, progress=progress is not None, **options)
+        call = self._call(method, params, progress=progress is not None, deadline=deadline, **options)
         result: Result = call.run(progress)
         if cache is not None and not options and not call.asked and conn.ready().era.caches:
             cache.put(server, method, params, call.identity, result)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from ..protocol import spec
 from ..protocol.errors import InternalError
+from ..protocol.revisions import check_extension
 
 if TYPE_CHECKING:
     from .context import Context
@@ -31,6 +32,7 @@ class Extension(Protocol):
 
 def install(engine: Engine, extension: Extension) -> None:
     """Add the rows, notifications and result types of an extension to an engine; see `Server.use`."""
+    check_extension(extension.identifier)
     engine.extensions[extension.identifier] = getattr(extension, "settings", {})
     for era in getattr(extension, "eras", ("modern",)):
         for method, row in getattr(extension, "methods", {}).items():
