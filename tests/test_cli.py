@@ -584,11 +584,13 @@ print(EVIL, file=sys.stderr, flush=True)
 for line in sys.stdin:
     message = json.loads(line)
     if message["method"] == "initialize":
-        result = {{"protocolVersion": "2025-11-25", "capabilities": {{"logging": {{}}, "tools": {{}}}}, "serverInfo": {{}}}}
+        offered = {{"logging": {{}}, "tools": {{}}}}
+        result = {{"protocolVersion": "2025-11-25", "capabilities": offered, "serverInfo": {{}}}}
     elif message["method"] == "tools/list":
         result = {{"tools": [{{"name": EVIL}}, {{"name": "t", "description": EVIL, "inputSchema": {{}}}}]}}
     elif "id" in message:
-        print(json.dumps({{"jsonrpc": "2.0", "id": message["id"], "error": {{"code": -32603, "message": EVIL}}}}), flush=True)
+        error = {{"code": -32603, "message": EVIL}}
+        print(json.dumps({{"jsonrpc": "2.0", "id": message["id"], "error": error}}), flush=True)
         continue
     else:
         continue
@@ -597,8 +599,8 @@ for line in sys.stdin:
     )
     assert main(["list", "-v", "--mode", "legacy", "--", sys.executable, "-X", "utf8", str(program)]) == 0
     shown = capsys.readouterr()
-    for text in (shown.err, shown.out):
-        assert not set(text) & {"\x1b", "\x07", "\u202e"}
+    for said in (shown.err, shown.out):
+        assert not set(said) & {"\x1b", "\x07", "\u202e"}
     assert "does not set its log level" in shown.err and "\\u001b]52" in shown.err
 
 

@@ -319,7 +319,7 @@ class Signed:
 def test_every_header_that_the_caller_brought_is_redacted(kind):
     server, records = Server("s"), []
     names = ("Ocp-Apim-Subscription-Key", "X-Functions-Key", "X-Auth", "Mcp-Thing", "User-Agent")
-    options = {"headers": {name: "hunter2" for name in names}, "trace": records.append}
+    options = {"headers": dict.fromkeys(names, "hunter2"), "trace": records.append}
     if kind == "session":
         options["session"] = requests.Session()
         options["session"].headers["X-Mine"] = "hunter2"
