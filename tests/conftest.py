@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from minimcp.transports.hangups import hangups  # noqa: E402
 from tests import emitted, official  # noqa: E402
 
 _BOUND_S = 5.0
@@ -59,6 +60,8 @@ def _is_leak(thread: threading.Thread) -> bool:
         return True
     if not thread.name.startswith("minimcp"):
         return False
+    if thread.name == "minimcp-hangups":
+        return not hangups().is_idle()
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None:
         if frame.f_code.co_name == "_work" and frame.f_code.co_filename.endswith("workers.py"):

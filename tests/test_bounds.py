@@ -6,6 +6,7 @@ import json
 import random
 import time
 import tracemalloc
+from typing import Any
 
 import pytest
 
@@ -142,3 +143,41 @@ def test_a_client_refuses_an_answer_of_too_many_values_before_it_is_built(over_h
     finally:
         tracemalloc.stop()
     assert peak < 4 * len(body)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        {},
+        [[]],
+        [{}, [], {}],
+        [""],
+        {"": ""},
+        {"a,[{": "b,]}", 'c"': '\\"', "\\": "\\\\", '\\\\"': [',"', "[]", "{}"]},
+        [1, [2, [3, {"a": [None, True, -1.5e3]}]]],
+        "a,b[{",
+        7,
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_what_a_text_holds_is_counted_without_decoding_it(value: Any, indent: int | None) -> None:
+    for ascii in (True, False):
+        assert _counted(json.dumps(value, indent=indent, ensure_ascii=ascii).encode()) == _values(value)
+
+
+@pytest.mark.parametrize("unit", [b'{"":0},', b'"",', b'"aa",', b"0,", b"[],", b"{},", b'"\\"",', b"[[[]]],", b"1.5,"])
+def test_a_body_of_small_elements_costs_few_times_its_size(unit: bytes) -> None:
+    raw = b"[" + unit * (4 * 1024 * 1024 // len(unit)) + b"0]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest, match="more than 250000 elements"):
+            wire.loads(raw)
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(raw)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", ["," * 1_000_000, "[{," * 300_000, '\\",[' * 100_000])
+def test_commas_and_brackets_of_a_text_are_no_elements(text: str) -> None:
+    assert wire.loads(json.dumps({"a": text}).encode()) == {"a": text}

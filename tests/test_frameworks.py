@@ -70,6 +70,7 @@ def check_routes(root: str, server: Server, headers: dict[str, str] | None = Non
         lambda environ: (202, [], [environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))]),
         "POST",
     )
+    server.route("/job", lambda environ: (201, [], [b"put"]), "PUT")
     server.route("/broken", lambda environ: 1 / 0)  # type: ignore[arg-type, return-value]
     headers = headers or {}
     with exchange(root + metadata, None, headers, "GET") as response:
@@ -79,6 +80,10 @@ def check_routes(root: str, server: Server, headers: dict[str, str] | None = Non
         with exchange(root + "/mcp/status/%C3%BC", said, headers, method) as response:
             assert response.status == status
             assert response.read() == body or body is None
+    with exchange(root + "/mcp/job", "x", headers, "PUT") as response:
+        assert (response.status, response.read()) == (201, b"put")
+    with exchange(root + "/mcp/status/%C3%BC", None, headers, "HEAD") as response:
+        assert (response.status, response.headers["Content-Length"], response.read()) == (203, "7", b"")
     # The endpoint is where it was mounted for its callers, and not where everybody may read metadata.
     for name in ("mcp", "sse", "messages"):
         for method in ("GET", "POST", "OPTIONS"):
@@ -301,10 +306,77 @@ def test_further_paths_are_reached_through_a_flask_view(flask: Any) -> None:
     server, app = Server("routes"), flask.Flask("site")
     server.tool(lambda: "x", "plain")
     view = server.flask_view()
-    for rule in ("/mcp", "/mcp/<path:rest>", "/.well-known/<path:rest>"):
+    for rule in ("/mcp", "/mcp/<path:rest>", "/.well-known/<path:rest>", "/status/<path:rest>"):
         app.add_url_rule(rule, view_func=view)
     with serving(app) as url:
         check_routes(url, server)
+        check_elsewhere(url, server)
+
+
+def check_elsewhere(root: str, server: Server) -> None:
+    """Find that a second mount, at /status, has the routes and nothing else."""
+    server.route("/health", lambda environ: (200, [], [b"well"]))
+    with exchange(root + "/status/health", None, {}, "GET") as response:
+        assert (response.status, response.read()) == (200, b"well")
+    for path in ("mcp", "mcp/", "sse", "messages", ""):
+        for method in ("GET", "POST", "OPTIONS", "DELETE"):
+            with exchange(f"{root}/status/{path}", None, {"Accept": BOTH}, method) as response:
+                assert response.status == 404, (method, path)
+
+
+def test_a_decorated_flask_view_is_still_the_endpoint_below_it(flask: Any) -> None:
+    import functools
+
+    server, app = Server("routes"), flask.Flask("site")
+    view = server.flask_view()
+
+    @functools.wraps(view)
+    def guarded(**names: Any) -> Any:
+        return view(**names)
+
+    app.add_url_rule("/team/<team>/mcp", "guarded", guarded, strict_slashes=False)
+    app.add_url_rule("/team/<team>/mcp/<path:rest>", "below", view)
+    app.add_url_rule("/open/<path:rest>", "open", view)
+    with serving(app) as url:
+        assert post(url + "/team/a/mcp/", modern("server/discover"))[0] == 200
+        with exchange(url + "/team/a/mcp/sse", None, {}, "GET") as stream:
+            assert stream.readline() == b"event: endpoint\n"
+        with exchange(url + "/open/sse", None, {}, "GET") as response:
+            assert response.status == 404
+
+
+def test_a_flask_rule_with_methods_of_its_own_still_answers_options(flask: Any) -> None:
+    server, app = Server("routes"), flask.Flask("site")
+    app.add_url_rule("/mcp", view_func=server.flask_view(), methods=["GET", "POST", "DELETE"], strict_slashes=False)
+    with serving(app) as url:
+        for headers in ({}, {"Origin": url}):
+            with exchange(url + "/mcp", None, headers, "OPTIONS") as response:
+                assert response.status == 204 and response.headers["Allow"] == "POST, GET, DELETE"
+        assert post(url + "/mcp/", modern("server/discover"))[0] == 200
+
+
+def test_a_body_that_ends_early_is_not_executed_in_a_flask_view(flask: Any) -> None:
+    server, app, ran = Server("short"), flask.Flask("site"), []
+    server.tool(lambda: ran.append(1) or "x", "noted")  # type: ignore[func-returns-value]
+    app.add_url_rule("/mcp", view_func=server.flask_view())
+    with serving(app) as url:
+        status, code = short_post(url + "/mcp", tool("noted"))
+    assert (status, code, ran) == (400, -32600, [])
+
+
+def short_post(url: str, message: dict[str, Any]) -> tuple[int, int]:
+    """Announce more than is sent, end the sending side, and return the status and the code of the answer."""
+    body = json.dumps(message).encode()
+    host, _, port = url[len("http://") : -len("/mcp")].partition(":")
+    lines = [b"POST /mcp HTTP/1.1", b"Host: " + host.encode(), b"Connection: close"]
+    lines.append(b"Content-Length: %d" % (len(body) + 9))
+    lines += [f"{name}: {value}".encode() for name, value in http_headers(message).items()]
+    with socket.create_connection((host, int(port)), TIMEOUT_S) as client:
+        client.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        client.shutdown(socket.SHUT_WR)
+        response = http.client.HTTPResponse(client)
+        response.begin()
+        return response.status, json.load(response)["error"]["code"]
 
 
 def test_a_handler_in_a_flask_view_sees_what_a_view_sees(flask: Any) -> None:

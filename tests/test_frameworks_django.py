@@ -14,7 +14,16 @@ import pytest
 
 from minimcp import Context, Server, ToolError
 from tests.helpers import events, exchange, http_headers, modern, post, serving
-from tests.test_frameworks import TIMEOUT_S, YES, call, check_routes, leave_a_running_call, tool
+from tests.test_frameworks import (
+    TIMEOUT_S,
+    YES,
+    call,
+    check_elsewhere,
+    check_routes,
+    leave_a_running_call,
+    short_post,
+    tool,
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +70,7 @@ def django_site(server: Server, middleware: Any = (), **settings: Any) -> Iterat
 
     urls = types.ModuleType("urls")
     view = server.django_view()
-    places = ("mcp", "mcp/<path:rest>", ".well-known/<path:rest>")
+    places = ("mcp", "mcp/<path:rest>", ".well-known/<path:rest>", "status/<path:rest>")
     urls.urlpatterns = [path(place, view) for place in places]  # type: ignore[attr-defined]
     with override_settings(ROOT_URLCONF=urls, MIDDLEWARE=list(middleware), **settings), serving(WSGIHandler()) as url:
         yield url + "/mcp"
@@ -106,6 +115,15 @@ def test_further_paths_are_reached_through_a_django_view(django: Any) -> None:
     server = whoami()
     with django_site(server, SESSION) as url:
         check_routes(url[: -len("/mcp")], server)
+        check_elsewhere(url[: -len("/mcp")], server)
+
+
+def test_a_body_that_ends_early_is_not_executed_in_a_django_view(django: Any) -> None:
+    server, ran = whoami(), []
+    server.tool(lambda: ran.append(1) or "x", "noted")  # type: ignore[func-returns-value]
+    with django_site(server, SESSION) as url:
+        assert short_post(url, tool("noted")) == (400, -32600)
+    assert ran == []
 
 
 def test_the_principal_is_the_user_whom_django_logged_in(django: Any, ann: str) -> None:

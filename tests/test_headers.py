@@ -70,6 +70,8 @@ def order(sent, **arguments):
         ({"mcp-param-region": "eu"}, {"region": "eu"}),
         ({"mcp-param-region": "=?base64?w6k=?="}, {"region": "é"}),
         ({"mcp-param-region": "=?base64?ZXU=?="}, {"region": "eu"}),
+        ({"mcp-param-region": "=?base64??="}, {"region": ""}),
+        ({"mcp-param-region": ""}, {"region": ""}),
         ({"mcp-param-count": "42"}, {"count": 42}),
         ({"mcp-param-count": "42.0"}, {"count": 42}),
         ({"mcp-param-count": "42"}, {"count": 42.0}),
@@ -101,6 +103,12 @@ def test_headers_that_mirror_the_body_pass(sent, arguments):
         ({"mcp-param-region": "eu"}, {}),
         ({"mcp-param-region": "eu"}, {"region": None}),
         ({"mcp-param-region": ""}, {}),
+        ({"mcp-param-region": "=?base64??="}, {}),
+        ({"mcp-param-region": "=?base64??="}, {"region": None}),
+        ({"mcp-param-region": "=?base64?!!?="}, {}),
+        ({"mcp-param-region": "=?base64?=?="}, {"region": ""}),
+        ({"mcp-param-count": "0"}, {"count": None}),
+        ({"mcp-param-gift": "false"}, {}),
         ({"mcp-param-zip": "0150"}, {"to": {}}),
         ({"mcp-param-region": "EU"}, {"region": "eu"}),
         ({"mcp-param-region": "é"}, {"region": "é"}),
@@ -135,6 +143,14 @@ def test_headers_that_are_missing_or_differ_are_refused(sent, arguments):
         {"allOf": [{"properties": {"a": {"type": "string", "x-mcp-header": "A"}}}]},
         {"if": {"properties": {"a": {"type": "string", "x-mcp-header": "A"}}}},
         {"properties": {"a": {"type": "integer", "x-mcp-header": "A", "maximum": 2**53}}},
+        {"properties": {"a": {"type": "string", "x-mcp-header": "user_id"}}},
+        {"properties": {"a": {"type": "string", "x-mcp-header": "_"}}},
+        {
+            "properties": {
+                "a": {"type": "string", "x-mcp-header": "a-b"},
+                "b": {"type": "object", "properties": {"c": {"type": "string", "x-mcp-header": "A_B"}}},
+            }
+        },
     ],
 )
 def test_annotations_that_break_a_rule_are_refused_at_registration(schema):
@@ -150,6 +166,11 @@ def test_annotations_are_listed_and_a_property_may_have_that_name():
     )
     listed = server.handle(modern("tools/list"))["result"]["tools"]
     assert listed[0]["inputSchema"] == ORDER
+
+
+def test_a_client_keeps_a_tool_of_a_server_that_can_receive_underscores():
+    schema = {"properties": {"a": {"type": "string", "x-mcp-header": "user_id"}}}
+    assert headers.annotated(schema) == [(("a",), "Mcp-Param-user_id", "string")]
 
 
 def test_what_a_client_sends_is_what_a_server_accepts():

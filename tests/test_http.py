@@ -9,7 +9,8 @@ import socket
 from urllib.parse import urlsplit
 
 import pytest
-from werkzeug.test import Client
+from werkzeug.test import Client, EnvironBuilder, run_wsgi_app
+from werkzeug.wrappers import Response
 
 from minimcp import Context, Server
 from minimcp.transports.streams import open_streams
@@ -92,6 +93,98 @@ def test_pages_of_allowed_origins_may_read_the_answers(client):
     asked = client.options("/mcp", headers={"Origin": "https://app.example", "Access-Control-Request-Method": "POST"})
     assert asked.status_code == 204 and "Mcp-Method" in asked.headers["Access-Control-Allow-Headers"]
     assert "Access-Control-Allow-Origin" not in send(client, modern("tools/list")).headers
+
+
+PAGE = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["mcp-param-region", "x-api-key, content-type", "Mcp-Param-Region,X-API-Key", "a!#$%&'*+.^_`|~", " x-a ,\tx-b "],
+)
+def test_a_preflight_allows_the_headers_that_it_asks_for(client, asked):
+    answer = client.options("/mcp", headers={**PAGE, "Access-Control-Request-Headers": asked})
+    assert answer.status_code == 204 and answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
+    allowed = {name.strip().lower() for name in answer.headers["Access-Control-Allow-Headers"].split(",")}
+    assert {name.strip().lower() for name in asked.split(",")} <= allowed
+    assert {"content-type", "mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"} <= allowed
+
+
+@pytest.mark.parametrize("asked", ["x-a\x00", "x a: b", "<script>", "x" * 5000, ""])
+def test_what_is_no_list_of_headers_is_not_repeated(client, asked):
+    answer = client.options("/mcp", headers={**PAGE, "Access-Control-Request-Headers": asked})
+    assert answer.status_code == 204 and answer.headers["Access-Control-Allow-Headers"].endswith(", Mcp-Name")
+
+
+def test_a_page_of_another_origin_is_allowed_nothing(client):
+    headers = {**PAGE, "Origin": "https://evil.example", "Access-Control-Request-Headers": "x-api-key"}
+    answer = client.options("/mcp", headers=headers)
+    assert answer.status_code == 403
+    assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
+
+
+def test_options_without_a_page_says_which_methods_there_are(client, server):
+    server.route("/job", lambda environ: (200, [], [b"x"]), "PUT")
+    for path, methods in (("/mcp", "POST, GET, DELETE"), ("/job", "PUT"), ("/sse", "GET")):
+        answer = client.options(path)
+        assert (answer.status_code, answer.headers["Allow"], answer.data) == (204, methods, b"")
+        assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
+    page = client.options("/job", headers={**PAGE, "Access-Control-Request-Method": "PUT"})
+    assert page.headers["Access-Control-Allow-Methods"] == "PUT"
+    assert client.options("/nowhere").status_code == 404
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site"])
+@pytest.mark.parametrize("method, path", [("GET", "/sse"), ("GET", "/mcp"), ("POST", "/mcp"), ("DELETE", "/mcp")])
+def test_what_a_page_embeds_is_refused_though_it_names_no_origin(client, site, method, path):
+    before = open_streams()._open
+    answer = client.open(path, method=method, headers={"Sec-Fetch-Site": site, "Accept": "*/*"})
+    assert answer.status_code == 403 and answer.json["error"]["code"] == -32600
+    assert open_streams()._open == before
+
+
+def test_pages_of_allowed_origins_and_what_the_user_opens_are_served(client, server):
+    server.route("/page", lambda environ: (200, [("Content-Length", "4")], [b"page"]))
+    message = modern("tools/call", name="plain")
+    for headers in (
+        {"Sec-Fetch-Site": "cross-site", "Origin": "https://app.example"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:5173"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": ""},
+    ):
+        assert post(client, message, {**http_headers(message), **headers}).status_code == 200
+    # A link from elsewhere may lead to an author's page: the answer of an authorization server does.
+    assert client.get("/page", headers={"Sec-Fetch-Site": "cross-site"}).data == b"page"
+
+
+def test_allowed_hosts_have_no_case():
+    app = Client(Server("s", allowed_hosts=["MCP.example", "Other.example:8443"]).wsgi)
+    message = modern("server/discover")
+    for host, status in (("mcp.EXAMPLE:80", 200), ("other.example:8443", 200), ("other.example", 403)):
+        assert post(app, message, {**http_headers(message), "Host": host}).status_code == status
+
+
+@pytest.mark.parametrize("length", [1, 5000])
+def test_a_body_that_ends_early_is_not_executed(server, length):
+    ran = []
+    server.tool(lambda: ran.append(1) or "x", "noted")
+    message = modern("tools/call", name="noted")
+    data = json.dumps(message).encode()
+    environ = EnvironBuilder("/mcp", method="POST", data=data, headers=http_headers(message)).get_environ()
+    environ["CONTENT_LENGTH"] = str(len(data) + length)
+    body, status, fields = run_wsgi_app(server.wsgi, environ)
+    answer = Response(body, status, fields)
+    assert answer.status_code == 400 and answer.json["error"]["code"] == -32600 and ran == []
+    assert "ends early" in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("length, status", [("9" * 5000, 413), ("1" + "0" * 18, 413), ("\u0663", 400), ("-1", 400)])
+def test_a_content_length_beyond_reason_is_refused(server, length, status):
+    message = modern("tools/list")
+    environ = EnvironBuilder("/mcp", method="POST", data=b"{}", headers=http_headers(message)).get_environ()
+    environ["CONTENT_LENGTH"] = length
+    assert run_wsgi_app(server.wsgi, environ)[1].startswith(str(status))
 
 
 def test_a_server_listens_on_the_loopback_address_by_default():

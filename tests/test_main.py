@@ -71,6 +71,29 @@ def test_a_named_server_runs_over_stdio(file):
 
 
 @given(ONE)
+def test_what_is_printed_works_also_when_it_listens_to_everyone_for_a_host_of_its_own(file):
+    words = [
+        sys.executable,
+        "-m",
+        "minimcp",
+        "run",
+        file,
+        "--http",
+        "0",
+        "--host",
+        "0.0.0.0",
+        "--allow-host",
+        "MCP.example",
+    ]
+    with Process(words, cwd=str(ROOT)) as process:
+        url = process.wait_for(r"one is listening on (http://127\.0\.0\.1:\d+/mcp)").group(1)
+        for host, expected in ((None, 200), ("mcp.example", 200), ("mcp.example:1", 200), ("evil.example", 403)):
+            status, _ = post(url, modern("tools/call", name="t"), **({"Host": host} if host else {}))
+            assert status == expected
+        assert process.terminate() == 0
+
+
+@given(ONE)
 def test_over_http_it_prints_where_it_listens_and_ends_on_a_signal(file):
     with Process([sys.executable, "-m", "minimcp", "run", file, "--http", "0"], cwd=str(ROOT)) as process:
         url = process.wait_for(r"one is listening on (http://127\.0\.0\.1:\d+/mcp)").group(1)

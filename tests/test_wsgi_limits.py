@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from minimcp.engines.http_server import wsgi_server
+from minimcp.engines.http_server import admission, wsgi_server
 from minimcp.engines.http_server.wsgi_server import make_server
 from tests.embedded import Wire, echo, embedded, wait_until
 from tests.helpers import Process
@@ -100,7 +100,7 @@ def test_slow_calls_do_not_hold_a_fast_one_up(slow: int) -> None:
 
 
 def test_a_thousand_idle_connections_and_five_hundred_streams_are_held_and_calls_go_on() -> None:
-    wsgi_server._raise_descriptor_limit(4000)
+    admission.raise_descriptor_limit(4000)
     with held(idle_s=60) as (app, listening), contextlib.ExitStack() as stack:
         idle = [stack.enter_context(Wire(listening, 30)) for _ in range(990)]
         assert idle[0].get("/first").answer() == (200, b"/first")

@@ -251,11 +251,12 @@ def test_tls(tmp_path: Path) -> None:
     probed: list[Any] = []
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        answer = echo(environ, start_response)
         try:
             environ["werkzeug.socket"].recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             probed.append(environ["wsgi.url_scheme"])
-        return echo(environ, start_response)
+        return answer
 
     with embedded(app, tls=(cert, key)) as listening:
         assert listening.url == f"https://127.0.0.1:{listening.port}"

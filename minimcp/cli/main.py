@@ -75,6 +75,13 @@ def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, argp
     run.add_argument("--http", type=int, metavar="PORT", help="serve Streamable HTTP on this port instead of stdio")
     run.add_argument("--trace", metavar="FILE", help=_TRACE)
     run.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    run.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="serve requests for this host name, such as a proxy's, beside localhost; may be repeated",
+    )
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_CODES)

@@ -12,13 +12,13 @@ from typing import Any, Optional
 def run(options: Any) -> int:
     """Serve until the client hangs up, or Ctrl-C.
 
-    :param options: `target`, `trace`, and for HTTP `http`, the port, and `host`.
+    :param options: `target`, `trace`, and for HTTP `http`, the port, `host`, and `allow_host`, host names.
     """
     try:
         if options.http is None:
             _run_stdio(options.target, options.trace)
         else:
-            _run_http(options.target, options.trace, options.host, options.http)
+            _run_http(options)
     except (OSError, ValueError, ImportError) as error:
         print(f"minimcp: {error}", file=sys.stderr)
         return 1
@@ -72,14 +72,18 @@ def _run_stdio(target: str, trace: Optional[str]) -> None:
     stdio.serve(_load(target, trace).engine, pipes)
 
 
-def _run_http(target: str, trace: Optional[str], host: str, port: int) -> None:
-    server = _load(target, trace)
+def _run_http(options: Any) -> None:
+    server = _load(options.target, options.trace)
     name = server.engine.identity["name"]
+    if options.allow_host:
+        # The address that is printed has to work too.
+        local = ("localhost", "127.0.0.1", "[::1]")
+        server.engine.allowed_hosts = frozenset([*(server.engine.allowed_hosts or ()), *options.allow_host, *local])
 
     def ready(listening: Any) -> None:
         url = f"{listening.url}/mcp"
         over_http = {"mcpServers": {name: {"type": "http", "url": url}}}
-        command = [sys.executable, "-m", "minimcp", "run", os.path.abspath(target)]
+        command = [sys.executable, "-m", "minimcp", "run", os.path.abspath(options.target)]
         over_stdio = {"mcpServers": {name: {"command": command[0], "args": command[1:]}}}
         print(
             f"{name} is listening on {url}\n\n"
@@ -90,4 +94,4 @@ def _run_http(target: str, trace: Optional[str], host: str, port: int) -> None:
             flush=True,
         )
 
-    server.run_http(host=host, port=port, ready=ready)
+    server.run_http(host=options.host, port=options.http, ready=ready)

@@ -64,7 +64,7 @@ def decode(name: str, value: str) -> str:
     payload = sentinel.group(1)
     try:
         raw = base64.b64decode(payload, validate=True)
-        if payload and base64.b64encode(raw).decode("ascii") == payload:
+        if base64.b64encode(raw).decode("ascii") == payload:
             return raw.decode("utf-8")
     except (binascii.Error, ValueError):
         pass
@@ -153,6 +153,16 @@ def annotated(schema: Any) -> list[Annotation]:
     if _count(schema) != len(found):
         raise ValueError("x-mcp-header may only stand on properties reached through `properties` alone")
     return found
+
+
+def check_served(annotations: list[Annotation]) -> None:
+    """Refuse names that a server cannot receive: in an environ `a_b` looks like `a-b`, so servers drop it.
+
+    :raises ValueError: for a name with an underscore.
+    """
+    for path, header, _ in annotations:
+        if "_" in header:
+            raise ValueError(f"x-mcp-header of {path[-1]!r}: {header} has an underscore and never arrives; use hyphens")
 
 
 def _reachable(schema: Any, path: tuple[str, ...]) -> Iterator[Annotation]:

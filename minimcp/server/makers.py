@@ -58,6 +58,7 @@ def make_tool(
     )
     entry = Entry(function, definition, signature, allow)
     entry.headers = headers.annotated(signature.schema)
+    headers.check_served(entry.headers)
     if output is not None:
         validator.check_schema(output, "outputSchema")
         entry.output = validator.Validator(output)

@@ -71,13 +71,21 @@ def read_message(environ: Environ, limits: Mapping[str, float]) -> Any:
     length = environ.get("CONTENT_LENGTH") or ""
     if length and not (length.isascii() and length.isdigit()):
         raise Refused(400, "Content-Length is not a number")
+    # More digits than these are more bytes than any limit, and may be more than `int` takes.
+    wanted = int(length[:18]) if length else 0
     body = b""
-    if length and int(length) <= limit:
-        body = environ["wsgi.input"].read(int(length))
-    elif not length and environ.get("wsgi.input_terminated"):
-        body = environ["wsgi.input"].read(limit + 1)
-    if len(body) > limit or (length and int(length) > limit):
+    try:
+        if length and wanted <= limit:
+            body = environ["wsgi.input"].read(wanted)
+        elif not length and environ.get("wsgi.input_terminated"):
+            body = environ["wsgi.input"].read(limit + 1)
+    except OSError:
+        raise Refused(400, "The body ends early") from None
+    if max(len(body), wanted) > limit:
         raise Refused(413, f"The body is larger than {limit} bytes")
+    # Other servers run an application also when the client has sent less than it announced.
+    if len(body) < wanted:
+        raise Refused(400, "The body ends early")
     return wire.loads(body, int(limits["depth"]), int(limits["elements"]))
 
 
@@ -105,9 +113,11 @@ def respond_with_reply(reply: Reply | None, http: HttpAnswer | None = None, stat
     return respond(status, wire.encode(reply))
 
 
-def respond_with_events(environ: Environ, batches: Iterator[bytes], on_close: Callable[[bool], None]) -> Response:
-    """Build a response of server-sent events."""
-    return 200, list(_STREAM_HEADERS), EventStream(batches, environ, on_close)
+def respond_with_events(
+    environ: Environ, batches: Iterator[bytes], on_close: Callable[[bool], None], nudge: Callable[[], None]
+) -> Response:
+    """Build a response of server-sent events; the arguments are those of `EventStream`."""
+    return 200, list(_STREAM_HEADERS), EventStream(batches, environ, on_close, nudge)
 
 
 def reason(status: int) -> str:

@@ -22,7 +22,8 @@ from .origin import Refused
 if TYPE_CHECKING:
     from .http import HttpApp
 
-_METHODS = ["GET", "POST", "DELETE", "OPTIONS"]
+# All that a route may have; the app refuses those that it has not.
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def flask_view(app: HttpApp[Any]) -> Callable[..., Any]:
@@ -55,16 +56,33 @@ def flask_view(app: HttpApp[Any]) -> Callable[..., Any]:
             "minimcp.around_call": around_call,
             "minimcp.host_checked": current_app.config.get("TRUSTED_HOSTS") is not None,
         }
-        status, headers, body = _call(app, environ, request.script_root + request.path, rest)
+        status, headers, body = _call(
+            app, environ, request.script_root + request.path, rest, lambda: _flask_serves(mcp, request.path, rest)
+        )
         response = Response(body, status, headers, direct_passthrough=not isinstance(body, list))
         if body == []:
             del response.headers["Content-Type"]
         return response
 
-    # Read by `add_url_rule`.
-    mcp.methods = _METHODS  # type: ignore[attr-defined]
+    # Read by `add_url_rule`; the second also where it is given other methods.
+    mcp.methods = mcp.required_methods = _METHODS  # type: ignore[attr-defined]
     mcp.provide_automatic_options = False  # type: ignore[attr-defined]
     return mcp
+
+
+def _flask_serves(view: Callable[..., Any], path: str, rest: str) -> bool:
+    """Say whether the view is the endpoint at the path to which a rest was added."""
+    from flask import current_app, request
+    from werkzeug.exceptions import HTTPException
+
+    for mount in _mounts(path, rest):
+        try:
+            name, values = current_app.create_url_adapter(request).match(mount, "POST")  # type: ignore[union-attr]
+        except HTTPException:
+            continue
+        if "rest" not in values:
+            return name == request.endpoint or inspect.unwrap(current_app.view_functions[name]) is view
+    return False
 
 
 @contextmanager
@@ -91,7 +109,7 @@ def _flask_context(app: Any, held: dict[str, Any]) -> Iterator[None]:
 
 def _flask_body(size: int) -> bytes:
     from flask import request
-    from werkzeug.exceptions import RequestEntityTooLarge
+    from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
     try:
         # A hook of the application may have read it already; Flask then remembers it.
@@ -99,6 +117,8 @@ def _flask_body(size: int) -> bytes:
         return rest or request.get_data()[:size]
     except RequestEntityTooLarge:
         raise Refused(413, "The body is larger than the application's MAX_CONTENT_LENGTH") from None
+    except ClientDisconnected:
+        raise Refused(400, "The body ends early") from None
 
 
 def django_view(app: HttpApp[Any]) -> Callable[..., Any]:
@@ -121,7 +141,7 @@ def django_view(app: HttpApp[Any]) -> Callable[..., Any]:
             login_required.append(_login_required())
         environ = _django_environ(request)
         environ["minimcp.login_required"] = login_required[0]
-        status, headers, body = _call(app, environ, request.path, rest)
+        status, headers, body = _call(app, environ, request.path, rest, lambda: _django_serves(mcp, request, rest))
         if isinstance(body, list):
             response: Any = HttpResponse(body, status=int(status[:3]))
         else:
@@ -137,6 +157,20 @@ def django_view(app: HttpApp[Any]) -> Callable[..., Any]:
     mcp.login_required = False  # type: ignore[attr-defined]
     # A transaction of the view's would wait, with its locks, for the worker whose call those locks keep waiting.
     return _without_transaction(mcp)
+
+
+def _django_serves(view: Callable[..., Any], request: Any, rest: str) -> bool:
+    """Say whether the view is the endpoint at the path to which a rest was added."""
+    from django.urls import Resolver404, resolve
+
+    for mount in _mounts(request.path_info, rest):
+        try:
+            found = resolve(mount, getattr(request, "urlconf", None))
+        except Resolver404:
+            continue
+        if "rest" not in found.kwargs:
+            return found.func is request.resolver_match.func or inspect.unwrap(found.func) is view
+    return False
 
 
 def _without_transaction(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -221,11 +255,20 @@ def _login_required() -> bool:
     return any(isinstance(each, type) and issubclass(each, wanted) for each in found)
 
 
-def _call(app: HttpApp[Any], environ: Environ, path: str, rest: str) -> tuple[str, Headers, Iterable[bytes]]:
+def _mounts(path: str, rest: str) -> tuple[str, str]:
+    """Return the two spellings of the path to which a rest was added."""
+    mount = path[: -len(rest)].rstrip("/")
+    return mount, mount + "/"
+
+
+def _call(
+    app: HttpApp[Any], environ: Environ, path: str, rest: str, is_endpoint: Callable[[], bool]
+) -> tuple[str, Headers, Iterable[bytes]]:
     """Call the WSGI app as mounted where the framework has routed it.
 
     :param path: the whole path of the request.
     :param rest: the part of it that is below the mount.
+    :param is_endpoint: says whether the mount itself is routed to the same view.
     """
     started: list[tuple[str, Headers]] = []
 
@@ -235,5 +278,7 @@ def _call(app: HttpApp[Any], environ: Environ, path: str, rest: str) -> tuple[st
     mount = path[: -len(rest)] if rest else path
     environ["SCRIPT_NAME"] = mount.rstrip("/").encode("utf-8").decode("latin-1")
     environ["PATH_INFO"] = f"/{rest}".encode().decode("latin-1") if rest else ""
+    if rest:
+        environ["minimcp.is_endpoint"] = is_endpoint
     body = app(environ, start_response)
     return (*started[0], body)

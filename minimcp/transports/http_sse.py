@@ -63,7 +63,7 @@ class HttpSse(Generic[S]):
         limits = self._app.limits
         until = time.monotonic() + limits["stream_s"]
         batches = outbox.batches(0, limits["keepalive_s"], until, first)
-        return respond_with_events(environ, batches, on_close)
+        return respond_with_events(environ, batches, on_close, outbox.nudge)
 
     def post(self, environ: Environ) -> Response:
         """Take a message for a session; its reply comes on the session's stream."""

@@ -17,8 +17,9 @@ from ..protocol.errors import InvalidParams, InvalidRequest
 from ..protocol.principal import Principal
 from ..protocol.served import Environ, Headers, Reply, Response, S, ServedCall, ServedSession
 from .bodies import accepts, respond, respond_with_events, respond_with_reply
+from .hangups import watched
 from .origin import Refused
-from .streams import Outbox, gone
+from .streams import BRIEF_S, Outbox, gone
 
 if TYPE_CHECKING:
     from .http import HttpApp
@@ -177,7 +178,9 @@ class LegacyHttp(Generic[S]):
         if _polls(session) and call.ctx is not None:
             call.ctx.close_stream = stream.detach
         self._app.run_in_worker(environ, call, stream.send, stream.finish, session)
-        stream.wait(self._limits["silence_s"])
+        if not stream.wait(min(BRIEF_S, self._limits["silence_s"])):
+            with watched(environ, stream.nudge):
+                stream.wait(self._limits["silence_s"])
         if stream.only_reply(reader):
             # It never was a stream: there is nothing that a client could come back for.
             streams.remove(stream)
@@ -191,7 +194,7 @@ class LegacyHttp(Generic[S]):
         primed = sse.encode(b"", id=f"{stream.number}-{after}", retry_ms=RETRY_MS) if _polls(session) else b""
         until = time.monotonic() + self._limits["stream_s"]
         batches = stream.batches(after, self._limits["keepalive_s"], until, primed, reader)
-        return respond_with_events(environ, batches, on_close)
+        return respond_with_events(environ, batches, on_close, stream.nudge)
 
     def get(self, environ: Environ) -> Response:
         """Open the standing stream, or go on with a stream after `Last-Event-ID`. Spec: TRN-121 to TRN-133"""

@@ -10,11 +10,13 @@ from collections.abc import Collection
 from typing import Any, Optional
 
 from ..protocol.errors import InvalidRequest
-from ..protocol.served import Environ, Headers
+from ..protocol.served import Environ, Headers, Response
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?\Z")
 _ORIGIN = re.compile(r"https?://([^/?#@\s]+)\Z")
-_LOOPBACK = frozenset(["localhost", "127.0.0.1", "[::1]"])
+# A name in this form is an address, which no page can have resolve to another one.
+_LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]", re.IGNORECASE)
+_ASKED = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z, \t]{1,4096}")
 
 _CORS_HEADERS = (
     "Content-Type, Accept, Authorization, Last-Event-ID, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name"
@@ -49,7 +51,7 @@ class OriginCheck:
     """
 
     def __init__(self, hosts: Collection[str] | None, origins: Collection[str]) -> None:
-        self._hosts = hosts
+        self._hosts = None if hosts is None else frozenset(each.lower() for each in hosts)
         self._origins = origins
         # Header values are few and repeat. No lock: threads that race write the same; bounded.
         self._known: dict[tuple[str, str, str], Optional[str]] = {}
@@ -79,9 +81,9 @@ class OriginCheck:
             return "The Host header is malformed"
         name = found.group(1).lower() if found else ""
         if self._hosts is not None:
-            if host not in self._hosts and name not in self._hosts:
+            if host.lower() not in self._hosts and name not in self._hosts:
                 return "This host is not served here; the server's allowed_hosts decides"
-        elif peer == "local" and host and name not in _LOOPBACK:
+        elif peer == "local" and host and not _LOOPBACK.fullmatch(name):
             return "A loopback connection must name localhost; to serve other names set allowed_hosts"
         elif peer == "remote" and origin and origin not in self._origins:
             return "Pages may call this server once allowed_hosts or allowed_origins is set"
@@ -101,7 +103,7 @@ class OriginCheck:
             return False
         if found.group(1).lower() == host.lower():
             return True
-        return theirs.group(1).lower() in _LOOPBACK and ours.group(1).lower() in _LOOPBACK
+        return bool(_LOOPBACK.fullmatch(theirs.group(1)) and _LOOPBACK.fullmatch(ours.group(1)))
 
     def cors(self, environ: Environ) -> Headers:
         """Return the CORS headers for a page of an allowed origin, and none for everyone else."""
@@ -111,7 +113,24 @@ class OriginCheck:
         return [
             ("Access-Control-Allow-Origin", origin),
             ("Access-Control-Expose-Headers", "Mcp-Session-Id"),
-            ("Access-Control-Allow-Methods", "POST, GET, DELETE"),
-            ("Access-Control-Allow-Headers", _CORS_HEADERS),
             ("Vary", "Origin"),
         ]
+
+
+def embedded_in_page(environ: Environ) -> bool:
+    """Say whether a browser asks on behalf of a page of another origin without naming it, as for an image."""
+    site = environ.get("HTTP_SEC_FETCH_SITE")
+    return site is not None and site.lower() in ("cross-site", "same-site") and not environ.get("HTTP_ORIGIN")
+
+
+def options(methods: Collection[str], environ: Environ) -> Response:
+    """Answer OPTIONS: a page of an allowed origin may use the methods there are, and whatever headers it asks for."""
+    taken = ", ".join(methods)
+    fields: Headers = [("Allow", taken)]
+    if environ.get("HTTP_ORIGIN"):
+        # A tool may mirror its arguments in headers of any name, and an author may have keys in others.
+        asked = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
+        further = f", {asked}" if _ASKED.fullmatch(asked) else ""
+        fields.append(("Access-Control-Allow-Methods", taken))
+        fields.append(("Access-Control-Allow-Headers", _CORS_HEADERS + further))
+    return 204, fields, []

@@ -14,11 +14,14 @@ from ..engines.fork import PerProcess
 from ..protocol import sse
 from ..protocol.served import Environ, Message, Reply
 from ..protocol.wire import encode
+from .hangups import watch
 
 # The events and bytes that a slow reader may leave unread before the sender waits; the bytes that a numbered stream
 # keeps for Last-Event-ID.
 _QUEUE_LIMIT = 1000
 _BYTES_LIMIT = 4 * 1024 * 1024
+# The silence after which a client is watched, so that a call that is answered at once costs nothing.
+BRIEF_S = 0.1
 
 
 def gone(environ: Environ) -> bool:
@@ -77,7 +80,7 @@ class Outbox:
         self.reply: Reply | None = None
         # The newest reader; those before it leave. A stream without a number has one, which need not attach.
         self._reader = 0
-        self._begun = False
+        self._begun = self._nudged = False
         self._signal = _held_lock()  # released when something has happened; waiting for it takes no other lock
         self._retry_ms: int | None = None
 
@@ -149,14 +152,25 @@ class Outbox:
         self._wake()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until something has happened, and say whether it has."""
-        return self._begun or self._signal.acquire(timeout=timeout_s)
+        """Wait until something has happened, and say whether it has; a nudge ends the wait, too."""
+        if not self._begun:
+            self._signal.acquire(timeout=timeout_s)
+        return self._begun
+
+    def nudge(self) -> None:
+        """Make the reader look whether its client is still there, as it does after a silence."""
+        self._nudged = True
+        self._release(self._signal)
 
     def _wake(self, signal: threading.Lock | None = None) -> None:
         # Not under the lock, which the reader takes as soon as it wakes.
         self._begun = True
+        self._release(signal or self._signal)
+
+    @staticmethod
+    def _release(signal: threading.Lock) -> None:
         try:
-            (signal or self._signal).release()
+            signal.release()
         except RuntimeError:
             pass  # It is released already.
 
@@ -170,9 +184,10 @@ class Outbox:
         """Return the events after number `after`, and whether the reader must leave then."""
         signal, until = self._signal, time.monotonic() + timeout_s
         # Released before there was something new, the signal is waited for again.
-        while self.newest <= after and not self._over(reader):
+        while self.newest <= after and not self._nudged and not self._over(reader):
             if not signal.acquire(timeout=max(0.0, until - time.monotonic())):
                 break
+        self._nudged = False
         with self._lock:
             events = [event for event in self._events if event[0] > after]
             if events:
@@ -194,15 +209,19 @@ class Outbox:
     ) -> Iterator[bytes]:
         """Yield the bytes from event `after` on, until the stream ends, another reader comes or it is `until`.
 
-        Several events that come fast are one piece; an empty piece stands for `keepalive_s` seconds of silence.
+        Several events that come fast are one piece; an empty piece stands for `keepalive_s` seconds of silence, the
+        first one for a moment of it.
         """
         if first:
             yield first
+        idle_s = min(BRIEF_S, keepalive_s)
         while True:
             left_s = until - time.monotonic()
-            events, over = self.take(after, max(0.0, min(keepalive_s, left_s)), reader)
+            events, over = self.take(after, max(0.0, min(idle_s, left_s)), reader)
             if events:
                 after = events[-1][0]
+            else:
+                idle_s = keepalive_s
             if events or not over:
                 yield b"".join(data for _, data in events)
             if over or left_s <= 0:
@@ -242,13 +261,22 @@ open_streams = PerProcess(StreamCount)
 class EventStream:
     """A WSGI iterable over a stream's events; closing it early means that the client has gone.
 
-    :param batches: yields the bytes to send, and empty bytes when it is time for a comment.
+    :param batches: yields the bytes to send, and empty bytes at the first silence and when it is time for a comment.
     :param on_close: called once, with whether the stream was sent to its end.
+    :param nudge: makes `batches` yield or end soon, from any thread, once the client has hung up.
     """
 
-    def __init__(self, batches: Iterator[bytes], environ: Environ, on_close: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        batches: Iterator[bytes],
+        environ: Environ,
+        on_close: Callable[[bool], None],
+        nudge: Callable[[], None],
+    ) -> None:
         self._batches = batches
         self._environ = environ
+        self._nudge = nudge
+        self._unwatch: Callable[[], None] | None = None
         self._on_close: Callable[[bool], None] | None = on_close
         self._ended = False
 
@@ -256,21 +284,26 @@ class EventStream:
         return self
 
     def __next__(self) -> bytes:
-        try:
-            data = next(self._batches)
-        except StopIteration:
-            self._ended = True
-            self.close()
-            raise
-        if data:
-            return data
-        if gone(self._environ):
-            self.close()
-            raise StopIteration
-        return sse.COMMENT
+        while True:
+            try:
+                data = next(self._batches)
+            except StopIteration:
+                self._ended = True
+                self.close()
+                raise
+            if data:
+                return data
+            if gone(self._environ):
+                self.close()
+                raise StopIteration
+            if self._unwatch is not None:
+                return sse.COMMENT
+            self._unwatch = watch(self._environ, self._nudge)
 
     def close(self) -> None:
         """Release the thread or session of the stream; WSGI servers call this however the response ended."""
+        if self._unwatch is not None:
+            self._unwatch()
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
             on_close(self._ended)

@@ -103,7 +103,9 @@ def test_a_name_that_was_pointed_at_this_machine_is_refused(http: Http, gate: Ga
     refused(http, gate, {**http_headers(ECHO), "Host": host}, (403, 400, 421))
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:{port}", "127.0.0.1", "[::1]:{port}", "LOCALHOST"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:{port}", "127.0.0.1", "127.0.1.1:{port}", "[::1]:{port}", "LOCALHOST"]
+)
 def test_names_of_this_machine_are_served_T079(http: Http, host: str) -> None:
     reply = http.send(ECHO, {**http_headers(ECHO), "Host": host.format(port=http.port)})
     assert reply.status == 200

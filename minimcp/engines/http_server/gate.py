@@ -77,6 +77,11 @@ class Ticket:
         """Count processor time that another thread spends on the request, before the response begins."""
         self._added_s += seconds
 
+    def leave_out(self, seconds: float) -> None:
+        """Leave out time in which the request waited for its own body."""
+        if self._began:
+            self._began += seconds
+
     def end(self) -> None:
         """End the measurement of the request, if it is measured: before sending, after which all threads wait."""
         self.report(time.thread_time)

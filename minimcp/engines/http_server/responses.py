@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import Any
 
-from .framing import Head
+from .framing import BadRequest, Head
 
 log = logging.getLogger("minimcp")
 
@@ -62,7 +62,7 @@ class ResponseWriter:
     """Sends the response to one request.
 
     :param send: sends bytes, or raises OSError.
-    :param returned: called when the application has returned.
+    :param returned: called when the application has returned; it may refuse the request with BadRequest.
     :param before_stream: called before a response of unknown length is sent, which may take any time.
     :ivar close: whether the connection ends with this response.
     """
@@ -127,22 +127,26 @@ class ResponseWriter:
                 self._send_parts(result)
         except Gone:
             raise
-        except BaseException:
-            self._fail()
+        except BaseException as error:
+            self._fail(error)
         finally:
             if type(result) is not list and hasattr(result, "close"):
                 try:
                     result.close()
-                except BaseException:
-                    self._fail()
+                except BaseException as error:
+                    self._fail(error)
 
-    def _fail(self) -> None:
-        """Send an error for an application that raised, or cut off a response that has begun."""
-        log.exception("%s %.200r failed", self._request.method, self._request.environ["PATH_INFO"])
+    def _fail(self, error: BaseException) -> None:
+        """Send an error for a body that is refused or an application that raised, or cut off what has begun."""
+        status, message = 500, "The server failed to answer"
+        if isinstance(error, BadRequest):
+            status, message = error.status, str(error)
+        else:
+            log.exception("%s %.200r failed", self._request.method, self._request.environ["PATH_INFO"])
         self.close = True
         if not self._sent:
             self._sent = True
-            self._deliver(refusal(500, "The server failed to answer", self._request.method != "HEAD"))
+            self._deliver(refusal(status, message, self._request.method != "HEAD"))
 
     def _head(self, length: int | None) -> bytes:
         """Return the head.

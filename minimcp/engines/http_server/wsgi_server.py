@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import select
 import selectors
 import signal
 import socket
@@ -23,6 +22,7 @@ from typing import Any
 from werkzeug.serving import ThreadedWSGIServer, get_sockaddr, select_address_family
 
 from . import framing
+from .admission import Admission, descriptors, raise_descriptor_limit
 from .framing import Head
 from .gate import Gate
 from .handler import ConnectionHandler
@@ -35,18 +35,21 @@ Application = Callable[..., Iterable[bytes]]
 # Limits with their defaults; `serve(limits={...})` overrides them one by one.
 LIMITS: dict[str, float] = {
     **framing.LIMITS,
-    "connections": 1500,
+    "connections": 1500,  # or fewer, where fewer files may be open
+    "bodies_bytes": 64 * 1024 * 1024,  # in all bodies of more than 64 KiB that are read or being answered
     "requests": 1_000_000,  # on one connection
     "running": 2,  # requests that compute at once; see gate
     "head_s": 10,  # from the first byte of a head to its last
     "body_s": 30,
     "idle_s": 30,  # before the first byte of the next head
     "send_s": 30,  # for a client that does not read
+    "send_rate": 32 * 1024,  # bytes a second of one answer or event that a client reads, after send_s
     "grace_s": 5,  # for running requests when the server stops
 }
 
 _BACKLOG = 1024
 _PAUSE_S = 0.2
+_REFUSALS = 16  # refused connections that are kept until the client has read why
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -58,7 +61,7 @@ class WsgiServer(ThreadedWSGIServer):
     """The listening socket and its connections; made by `make_server`.
 
     :ivar port: the port it listens on, also when 0 was asked for.
-    :ivar url: its address as a URL without a path.
+    :ivar url: an address at which this machine reaches it, as a URL without a path.
     :ivar on_shutdown: functions to call when the server begins to close, so that streams end.
     """
 
@@ -73,16 +76,23 @@ class WsgiServer(ThreadedWSGIServer):
             # Werkzeug duplicates the descriptor.
             super().__init__(host, port, app, ConnectionHandler, fd=listener.fileno())
         self.socket.setblocking(False)
+        # An application that says so needs no length of a chunked body, and so gets the request before its body.
+        self.judges_heads = bool(getattr(app, "judges_heads", False))
         self.ssl_context = context
-        self.limits = limits
+        found = descriptors()
+        most = int(limits["connections"] if found is None else min(limits["connections"], found))
+        self.limits = {**limits, "connections": most}
+        self.admission = Admission(most, int(limits["bodies_bytes"]))
+        self.refusals = threading.BoundedSemaphore(_REFUSALS)
         scheme = "https" if context else "http"
-        self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        # A socket that listens to everyone has an address to which nobody can connect.
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        self.url = f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"
         self.on_shutdown: list[Callable[[], Any]] = []
         self.gate = Gate(int(limits["running"]))
         self.known_heads: dict[bytes, Head] = {}
         self.stopping = False
-        self._changed = threading.Condition()  # guards _open and _closed
-        self._open: set[ConnectionHandler] = set()
+        self._lock = threading.Lock()  # guards _closed
         self._closed = False
         self._complained = False
         # Set while `serve_forever` does not run, and once everything is closed.
@@ -107,7 +117,7 @@ class WsgiServer(ThreadedWSGIServer):
 
     def serve_forever(self, poll_interval: float = 60.0) -> None:
         """Serve until `stop`, `shutdown` or `close` is called."""
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             self._idle.clear()
@@ -143,7 +153,7 @@ class WsgiServer(ThreadedWSGIServer):
         If another thread is closing it already, wait until that is done.
         """
         grace_s = self.limits["grace_s"] if grace_s is None else grace_s
-        with self._changed:
+        with self._lock:
             first, self._closed = not self._closed, True
         self.stop()
         if not first:
@@ -155,16 +165,9 @@ class WsgiServer(ThreadedWSGIServer):
                 function()
             except Exception:
                 log.exception("a function of on_shutdown failed")
-        with self._changed:
-            while self._open and time.monotonic() < until:
-                for connection in self._open:
-                    if connection.waiting_since:
-                        connection.give_up()
-                self._changed.wait(0.05)
-            self.gate.close()
-            for connection in self._open:
-                connection.give_up()
-            self._changed.wait_for(lambda: not self._open, 1.0)
+        self.admission.finish(until)
+        self.gate.close()
+        self.admission.end()
         # Closed under a thread that waits for them, they would never wake it.
         self._idle.wait(_PAUSE_S + 1.0)
         self.server_close()
@@ -185,8 +188,7 @@ class WsgiServer(ThreadedWSGIServer):
                     if not self._complained:
                         log.error("No further connection can be accepted for now: %s", error.strerror)
                     self._complained = True
-                    # Not a busy loop, but not asleep to a stop either.
-                    select.select([self._ears], [], [], _PAUSE_S)
+                    self.admission.make_room(_PAUSE_S)
                 return
             self._complained = False
             accepted.setblocking(True)
@@ -210,27 +212,6 @@ class WsgiServer(ThreadedWSGIServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log the exception that ended a connection's thread."""
         log.error("a connection failed", exc_info=True)
-
-    def add(self, connection: ConnectionHandler) -> bool:
-        """Count a connection; at the limit, close the one that has been idle longest. False if none is idle."""
-        with self._changed:
-            if len(self._open) >= self.limits["connections"]:
-                waiting = [other for other in self._open if other.waiting_since]
-                if not waiting:
-                    return False
-                # Those that never asked for anything go first.
-                oldest = min(waiting, key=lambda other: (other.requests > 0, other.waiting_since))
-                self._open.discard(oldest)
-                oldest.give_up()
-            self._open.add(connection)
-            return True
-
-    def remove(self, connection: ConnectionHandler) -> None:
-        """Stop counting a connection."""
-        with self._changed:
-            self._open.discard(connection)
-            if self._closed:
-                self._changed.notify_all()
 
 
 def make_server(
@@ -298,11 +279,11 @@ def serve(
     :param warn_open: log a warning if others than this machine can connect.
     :raises CannotListen: when the address is in use, not ours, or not allowed.
     """
+    raise_descriptor_limit(int({**LIMITS, **(limits or {})}["connections"]))
     server = make_server(app, host, port, tls=tls, limits=limits)
     address = str(server.server_address[0])
     if warn_open and not (address.startswith("127.") or address == "::1"):
-        log.warning("Everyone who can reach %s can use this server: it does not ask who is calling", server.url)
-    _raise_descriptor_limit(int(server.limits["connections"]) + 256)
+        log.warning("Everyone who can reach %s can use this server: it does not ask who is calling", address)
     before: dict[int, Any] = {}
 
     def on_signal(number: int, frame: Any) -> None:
@@ -322,18 +303,3 @@ def serve(
         server.close()
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _raise_descriptor_limit(wanted: int) -> None:
-    """Let this process open as many files as there may be connections, where the system permits it."""
-    try:
-        import resource
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        more = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
-        except (OSError, ValueError):
-            pass
