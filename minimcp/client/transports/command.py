@@ -66,7 +66,7 @@ def shown(command: list[str]) -> str:
     for word in command:
         hidden = "..." if hide else _USER.sub("://...@", _VALUE.sub(r"\1...", word))
         hide = word.startswith("-") and hidden == word and bool(_SECRET.search(word))
-        if pair or word.startswith(("--env=", "--header=")):
+        if hidden == word and (pair or word.startswith(("--env=", "--header="))):
             hidden = _PAIR_VALUE.sub(r"\1...", word)
         pair = bool(_PAIR.match(word))
         words.append(hidden)
