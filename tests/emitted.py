@@ -55,7 +55,10 @@ def violation(version: str, message: Any) -> str | None:
     known = official.definitions(version)
     if known is None:
         return None
-    message = json.loads(json.dumps(message))
+    try:
+        message = json.loads(json.dumps(message))
+    except (TypeError, ValueError):
+        return None  # It is refused, and never sent.
     method = message.get("method")
     if method is None:
         if version == MODERN:

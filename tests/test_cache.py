@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import gc
+import os
+import sys
 
-from minimcp import Cache, Client, RemoteError, Server
+import pytest
+import requests
+
+from minimcp import Cache, Client, Context, RemoteError, Server
 from minimcp.client import cache as module
+from minimcp.engines.http_client.pool import make_pool
+from tests.helpers import serving
 from tests.played import INITIALIZED, Scripted
 
 CHANGED = "notifications/tools/list_changed"
@@ -168,3 +175,209 @@ def test_the_cache_is_bounded():
     for number in range(1100):
         cache.put("s", "m", {"n": number}, "", {"ttlMs": 60_000})
     assert cache.get("s", "m", {"n": 99}, "") is None and cache.get("s", "m", {"n": 1099}, "")
+
+
+def test_the_cache_is_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr(module, "MOST_BYTES", 100_000)
+    cache = Cache()
+    for number in range(20):
+        cache.put("s", "m", {"n": number}, "alice", {"ttlMs": 60_000, "text": "x" * 10_000})
+    kept = [number for number in range(20) if cache.get("s", "m", {"n": number}, "alice")]
+    assert kept == list(range(11, 20))
+    cache.put("s", "m", {"n": 0}, "alice", {"ttlMs": 60_000, "text": "x" * 100_000})
+    assert not any(cache.get("s", "m", {"n": number}, "alice") for number in range(20))
+    for _ in range(100):  # the same entry again weighs nothing more
+        cache.put("s", "m", {"n": 1}, "alice", {"ttlMs": 60_000, "text": "x" * 10_000})
+    cache.put("s", "m", {"n": 2}, "bob", {"ttlMs": 60_000})
+    assert cache.get("s", "m", {"n": 1}, "alice") and cache.get("s", "m", {"n": 2}, "bob")
+
+
+@pytest.mark.parametrize("ttl_ms", [10**400, 1e308, float("inf")])
+def test_a_life_beyond_all_bounds_is_a_day(monkeypatch, ttl_ms):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    cache = Cache()
+    cache.put("s", "m", {}, "", {"ttlMs": ttl_ms})
+    now[0] += 86_399
+    assert cache.get("s", "m", {}, "")
+    now[0] += 2
+    assert cache.get("s", "m", {}, "") is None
+
+
+# What is kept for one caller never reaches another, whatever says who is calling.
+
+
+def _who(environ):
+    """The caller, by any of the ways in which a server may learn it."""
+    for name in ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY", "HTTP_COOKIE", "HTTP_HOST", "HTTP_USER_AGENT"):
+        found = [who for who in ("alice", "bob") if who in environ.get(name, "")]
+        if found:
+            return found[0]
+    return "nobody"
+
+
+@pytest.fixture(scope="module")
+def mailbox():
+    server = Server("mail", ttl_ms=60_000, authenticate=_who, allowed_hosts=["alice", "bob", "127.0.0.1"])
+
+    @server.resource("mail://inbox")
+    def inbox(ctx: Context) -> str:
+        return f"mail of {ctx.principal.id}"
+
+    with serving(server.wsgi) as url:
+        yield f"{url}/mcp"
+
+
+class Native:
+    """Credentials made for the client, which may become another's."""
+
+    def __init__(self, who):
+        self.who = who
+
+    def sign(self, method, url, headers):
+        return {"X-API-Key": self.who}
+
+    def answered(self, answers):
+        return False
+
+
+def _cookie(who):
+    session = requests.Session()
+    session.cookies.set("login", who)
+    return session
+
+
+def _given(session, **members):
+    for name, value in members.items():
+        setattr(session, name, value)
+    return session
+
+
+def _foreign(who):
+    def auth(prepared):
+        prepared.headers["X-API-Key"] = who
+        return prepared
+
+    return auth
+
+
+CALLERS = {
+    "authorization": lambda who: {"headers": {"Authorization": who}},
+    "header": lambda who: {"headers": {"X-API-Key": who}},
+    "protocol header": lambda who: {"headers": {"Mcp-Who": who, "X-API-Key": who}},
+    "user agent": lambda who: {"headers": {"User-Agent": who}},
+    "host": lambda who: {"headers": {"Host": who}},
+    "cookie header": lambda who: {"headers": {"Cookie": f"login={who}"}},
+    "user and password": lambda who: {"auth": ("who", who), "headers": {"X-API-Key": who}},
+    "session with cookies": lambda who: {"session": _cookie(who)},
+    "session with headers": lambda who: {"session": _given(requests.Session(), headers={"X-API-Key": who})},
+    "session with auth": lambda who: {"session": _given(requests.Session(), auth=_foreign(who))},
+    "auth of requests": lambda who: {"auth": _foreign(who)},
+    "auth of ours": lambda who: {"auth": Native(who)},
+}
+
+
+def mail(target, options, shared, **more):
+    with Client(target, cache=shared, **options, **more) as client:
+        return client.read_resource("mail://inbox").text
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("remembered", [False, True])
+def test_what_is_kept_for_one_caller_never_reaches_another(mailbox, caller, remembered):
+    make, shared, more = CALLERS[caller], Cache(), {}
+    if remembered:
+        with Client(mailbox) as client:
+            more["discovery"] = client.discovery
+            # What was kept for nobody is not bob's either.
+            assert mail(mailbox, {}, shared) == "mail of nobody"
+    alice, bob = make("alice"), make("bob")
+    assert mail(mailbox, alice, shared, **more) == "mail of alice"
+    assert mail(mailbox, bob, shared, **more) == "mail of bob"
+    assert mail(mailbox, alice, shared, **more) == "mail of alice"
+
+
+@pytest.mark.parametrize("kind", ["cookies", "auth of ours", "auth of requests"])
+def test_a_client_whose_credentials_become_anothers_finds_nothing_that_was_kept_before(mailbox, kind):
+    who = ["alice"]
+    session = _cookie("alice")
+    native = Native("alice")
+
+    def auth(prepared):
+        prepared.headers["X-API-Key"] = who[0]
+        return prepared
+
+    options = {"cookies": {"session": session}, "auth of ours": {"auth": native}, "auth of requests": {"auth": auth}}
+    with Client(mailbox, **options[kind]) as client:
+        assert client.read_resource("mail://inbox").text == "mail of alice"
+        who[0] = native.who = "bob"
+        session.cookies.set("login", "bob")
+        assert client.read_resource("mail://inbox").text == "mail of bob"
+
+
+@pytest.mark.parametrize("options", [{}, {"headers": {"X-API-Key": "alice"}}, {"auth": Native("alice")}])
+def test_a_second_visit_of_the_same_caller_is_answered_from_the_cache(options):
+    server, shared = Server("s", ttl_ms=60_000), Cache()
+    ran = []
+    server.resource("mail://inbox")(lambda: ran.append(1) or "x")
+    for _ in range(2):
+        mail(server.wsgi, options, shared)
+    assert len(ran) == 1
+
+
+def test_two_sessions_are_two_callers_even_with_the_same_headers(mailbox):
+    # What tells them apart may be a certificate, a proxy, or an adapter.
+    identities = []
+    for session in (requests.Session(), requests.Session()):
+        for cert in (None, "client.pem"):
+            session.cert = cert
+            pool = make_pool(mailbox, None, None, session, None)
+            identities.append(pool.identity({}))
+            assert pool.identity({}) == identities[-1]
+    assert len(set(identities)) == 4
+
+
+def test_before_the_first_request_only_public_results_are_looked_up():
+    cache = Cache()
+    cache.put("s", "m", {}, "", {"ttlMs": 60_000, "cacheScope": "private"})
+    assert cache.get("s", "m", {}, None) is None and cache.get("s", "m", {}, lambda: None) is None
+    assert cache.get("s", "m", {}, lambda: "") is not None
+    cache.put("s", "m", {}, "", {"ttlMs": 60_000, "cacheScope": "public"})
+    assert cache.get("s", "m", {}, None) is not None
+
+
+def test_credentials_are_asked_for_only_where_something_private_is_kept():
+    cache, asked = Cache(), []
+    cache.put("s", "m", {}, "", {"ttlMs": 60_000, "cacheScope": "public"})
+    assert cache.get("s", "m", {}, lambda: asked.append(1)) and cache.get("s", "n", {}, lambda: asked.append(1)) is None
+    assert asked == []
+
+
+def test_processes_with_another_environment_or_folder_are_not_one_server(tmp_path):
+    program = tmp_path / "server.py"
+    program.write_text(
+        "import os, sys\n"
+        f"sys.path.insert(0, {os.getcwd()!r})\n"
+        "from minimcp import Server\n"
+        "server = Server('mail', ttl_ms=60_000)\n"
+        "server.resource('mail://inbox')(lambda: f\"mail of {os.environ.get('WHO')} in {os.getcwd()}\")\n"
+        "server.run()\n"
+    )
+    shared = Cache()
+    folders = [str(tmp_path), str(tmp_path.parent)]
+    options = [{"env": {"WHO": who}, "cwd": folder} for who in ("alice", "bob") for folder in folders]
+    found = [mail([sys.executable, str(program)], each, shared) for each in options]
+    assert found == [f"mail of {each['env']['WHO']} in {os.path.realpath(each['cwd'])}" for each in options]
+
+
+def test_an_application_that_is_gone_leaves_nothing_to_the_next_at_its_place():
+    shared = Cache()
+
+    def visit(who):
+        server = Server("s", ttl_ms=60_000)
+        server.resource("mail://inbox")(lambda: f"mail of {who}")
+        return mail(lambda environ, start: server.wsgi(environ, start), {}, shared), mail(server, {}, shared)
+
+    for number in range(20):
+        assert visit(number) == (f"mail of {number}",) * 2
+        gc.collect()

@@ -17,6 +17,7 @@ import pytest
 from minimcp import Server
 from minimcp.__main__ import main
 from minimcp.cli import arguments, questions, show
+from minimcp.cli.commands import _target
 from minimcp.client.answers import Question
 from minimcp.engines.schema import text
 from tests.authority import Authority, Browser, Resource
@@ -575,3 +576,45 @@ def test_ctrl_c_ends_it_without_a_traceback(toys):
         terminal.child.send_signal(2)
         assert terminal.child.wait(20) == 130
         assert "Traceback" not in terminal.seen
+
+
+EVIL = "\x1b]52;c;ZXZpbA==\x07 \x1b[31m \u202e"
+
+
+def test_what_a_server_says_cannot_steer_the_terminal(capsys, tmp_path):
+    program = tmp_path / "evil.py"
+    program.write_text(
+        f"""
+import json, sys
+EVIL = {EVIL!r}
+print(EVIL, file=sys.stderr, flush=True)
+for line in sys.stdin:
+    message = json.loads(line)
+    if message["method"] == "initialize":
+        offered = {{"logging": {{}}, "tools": {{}}}}
+        result = {{"protocolVersion": "2025-11-25", "capabilities": offered, "serverInfo": {{}}}}
+    elif message["method"] == "tools/list":
+        result = {{"tools": [{{"name": EVIL}}, {{"name": "t", "description": EVIL, "inputSchema": {{}}}}]}}
+    elif "id" in message:
+        error = {{"code": -32603, "message": EVIL}}
+        print(json.dumps({{"jsonrpc": "2.0", "id": message["id"], "error": error}}), flush=True)
+        continue
+    else:
+        continue
+    print(json.dumps({{"jsonrpc": "2.0", "id": message["id"], "result": result}}), flush=True)
+"""
+    )
+    assert main(["list", "-v", "--mode", "legacy", "--", sys.executable, "-X", "utf8", str(program)]) == 0
+    shown = capsys.readouterr()
+    for said in (shown.err, shown.out):
+        assert not set(said) & {"\x1b", "\x07", "\u202e"}
+    assert "does not set its log level" in shown.err and "\\u001b]52" in shown.err
+
+
+def test_a_question_names_the_target_without_its_secrets():
+    assert _target("https://ada:hunter2@h/mcp?key=hunter2") == (
+        "https://ada:hunter2@h/mcp?key=hunter2",
+        "https://h/mcp",
+    )
+    command = ["x", "--api-key", "hunter2"]
+    assert _target(command) == (command, "x --api-key ...")

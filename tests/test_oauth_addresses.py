@@ -134,3 +134,41 @@ def test_a_url_in_a_message_is_short_printable_and_without_its_query():
 def test_parameters_are_added_to_those_that_are_there():
     assert with_query("https://a/b?c=d", "e=f") == "https://a/b?c=d&e=f"
     assert with_query("https://a/b", "e=f") == "https://a/b?e=f"
+
+
+@pytest.mark.parametrize(
+    ("address", "public", "private"),
+    [
+        ("::127.0.0.1", False, True),
+        ("::a9fe:a9fe", False, False),
+        ("::ffff:0:127.0.0.1", False, True),
+        ("::ffff:0:a9fe:a9fe", False, False),
+        ("::ffff:0:808:808", True, True),
+        ("::808:808", True, True),
+        ("64:ff9b:1::7f00:1", False, False),
+        ("64:ff9b:1:ffff::808:808", False, False),
+        ("64:ff9b::a9fe:a9fe", False, False),
+        ("fec0::1", False, True),
+        ("feff::1", False, True),
+        ("3fff::1", False, True),
+        ("3fff:fff::1", False, True),
+        ("fd00:ec2::254", False, False),
+        ("fd20:ce::254", False, False),
+        ("100.100.100.200", False, False),
+        ("168.63.129.16", False, False),
+        ("::100.100.100.200", False, False),
+        ("fd00:ec2::253", False, True),
+        ("::", False, False),
+        ("::1", False, True),
+        ("8.8.8.8", True, True),
+        ("2600::1", True, True),
+    ],
+)
+def test_addresses_that_are_another_in_disguise(address, public, private):
+    assert may_connect(address, False) is public
+    assert may_connect(address, True) is private
+
+
+@pytest.mark.parametrize("url", ["https://ada:pw@h/x?k=v#f", "https://pw@h/", "ftp://a:pw@h"])
+def test_a_url_is_shown_without_secrets(url):
+    assert "pw" not in show(url) and "k=v" not in show(url) and "ada" not in show(url)

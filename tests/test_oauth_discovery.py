@@ -109,7 +109,7 @@ def test_metadata_about_another_resource_is_discarded(resource):
 
 
 @pytest.mark.parametrize(
-    "issuers", [None, [], "https://as.example.com", [7], ["http://as.example.com"], ["javascript:x"]]
+    "issuers", ["https://as.example.com", [7], ["http://as.example.com"], ["javascript:x"], {"a": 1}, 7]
 )
 def test_metadata_has_to_name_an_authorization_server(issuers):
     web = Web(**{f"{PRM}/a/mcp": {**DOCUMENT, "authorization_servers": issuers}})
@@ -145,16 +145,12 @@ def test_both_kinds_of_server_metadata_will_do(place):
 
 
 @pytest.mark.parametrize(
-    "issuer", ["https://as.example.com/", "https://AS.example.com", "https://evil.example.com", None, 7]
+    "issuer", ["https://as.example.com//", "https://AS.example.com", "https://evil.example.com", None, 7]
 )
 def test_server_metadata_of_another_issuer_is_not_used(issuer):
     place = "https://as.example.com/.well-known/oauth-authorization-server"
     with pytest.raises(AuthorizationError):
         find_server(Web(**{place: {**SERVER, "issuer": issuer}}), "https://as.example.com")
-    if issuer == "https://as.example.com/":
-        # Here nobody named the issuer, and this one's metadata is at the same place.
-        assert legacy_server(Web(**{place: {**SERVER, "issuer": issuer}}), "https://as.example.com/mcp")
-        return
     with pytest.raises(AuthorizationError):
         legacy_server(Web(**{place: {**SERVER, "issuer": issuer}}), "https://as.example.com/mcp")
 
@@ -190,3 +186,75 @@ def test_an_endpoint_that_may_not_be_used_ends_it_before_any_request(name, url):
 
 def test_scopes_are_united_in_order_and_once():
     assert union("b a", ("a", "c"), None, ["d", 7], "", 'x"y') == "b a c d"
+
+
+def test_a_server_that_names_no_authorization_server_is_its_own():
+    for document in ({"resource": DOCUMENT["resource"]}, {**DOCUMENT, "authorization_servers": None}):
+        web = Web(**{f"{PRM}/a/mcp": document})
+        assert find_target(web, "https://mcp.example.com/a/mcp", read_challenge(None)).issuers == []
+
+
+@pytest.mark.parametrize(
+    ("header", "url"),
+    [
+        ("Bearer resource_metadata=https://a/b?c=d", "https://a/b?c=d"),
+        ("Bearer resource_metadata=https://a/b, scope=x", "https://a/b"),
+        ("Bearer realm=x, resource_metadata = /well-known/x", "/well-known/x"),
+        ("Bearer resource_metadata=", ""),
+        ('Bearer resource_metadata=""', ""),
+    ],
+)
+def test_a_hint_without_quotes_is_read(header, url):
+    assert read_challenge(header).metadata_url == url
+
+
+def test_a_relative_hint_is_relative_to_the_server():
+    web = Web(**{"https://mcp.example.com/prm": DOCUMENT})
+    challenge = read_challenge('Bearer resource_metadata="/prm"')
+    assert find_target(web, "https://mcp.example.com/a/mcp", challenge).issuers == ["https://as.example.com"]
+
+
+@pytest.mark.parametrize(
+    ("named", "document", "same"),
+    [
+        ("https://as.example.com", "https://as.example.com/", True),
+        ("https://as.example.com/", "https://as.example.com", True),
+        ("https://as.example.com/a", "https://as.example.com/a/", False),
+        ("https://as.example.com/a/", "https://as.example.com/a", False),
+        ("https://as.example.com", "https://as.example.com//", False),
+        ("https://as.example.com", "https://as.example.com/?", False),
+        ("https://as.example.com", "https://as.example.com/#", False),
+        ("https://as.example.com", "https://as.example.com:443/", False),
+    ],
+)
+def test_issuers_are_equal_where_the_path_is_empty(named, document, same):
+    web = Web()
+    web.get = lambda url, what, headers=None: {**SERVER, "issuer": document}
+    if same:
+        assert find_server(web, named)["issuer"] == document
+    else:
+        with pytest.raises(AuthorizationError, match="another issuer"):
+            find_server(web, named)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "endpoint", "allowed"),
+    [
+        ("https://as.example.com", "https://login.example.com/authorize?x=1", True),
+        ("https://as.example.com", "http://127.0.0.1:8080/factory-reset?confirm=1", False),
+        ("https://as.example.com", "http://localhost:8080/", False),
+        ("https://as.example.com", "http://[::1]:8080/", False),
+        ("https://as.example.com", "https://127.0.0.1:8080/", False),
+        ("https://as.example.com", "https://192.168.1.1/reboot", False),
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9000/authorize", True),
+        ("http://localhost:9000", "http://127.0.0.1:9001/authorize", True),
+    ],
+)
+def test_what_a_browser_is_sent_to_is_as_public_as_the_issuer(issuer, endpoint, allowed):
+    web = Web()
+    web.get = lambda url, what, headers=None: {**SERVER, "issuer": issuer, "authorization_endpoint": endpoint}
+    if allowed:
+        assert find_server(web, issuer)["authorization_endpoint"] == endpoint
+    else:
+        with pytest.raises(AuthorizationError, match="authorization endpoint must be https"):
+            find_server(web, issuer)

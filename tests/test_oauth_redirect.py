@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
+from urllib.parse import parse_qs
 
 import pytest
 import requests
 
 from minimcp.engines.errors import AuthorizationError, Timeout
 from minimcp.engines.oauth.redirect import Receiver, read_answer
+from tests.helpers import free_port
 
 ISSUER = "https://as.example.com"
 
@@ -161,3 +163,20 @@ def test_a_refusal_is_told_without_control_characters():
 def test_an_answer_without_one_code_is_refused(query):
     with pytest.raises(AuthorizationError):
         answer(query)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "127.0.0.2"])
+def test_it_listens_where_the_uri_says(host):
+    port = free_port()
+    try:
+        receiver = Receiver(f"http://{host}:{port}/cb")
+    except OSError:
+        pytest.skip("this machine has no such address")
+    receiver.expect("right")
+    try:
+        answer = requests.get(f"http://{host}:{port}/cb", params={"state": "right", "code": "c"}, timeout=5)
+        assert answer.status_code == 200
+        assert parse_qs(receiver.wait(5)) == {"state": ["right"], "code": ["c"]}
+        assert requests.get(f"http://{host}:{port}/cb", headers={"Host": f"evil:{port}"}, timeout=5).status_code == 403
+    finally:
+        receiver.close()

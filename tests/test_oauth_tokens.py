@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -49,14 +50,14 @@ def test_a_token_is_over_a_little_before_it_expires():
         {"refresh_token": "secret\n"},
         {"refresh_token": ["secret"]},
         {"token_type": "mac"},
-        {"token_type": None},
         {"token_type": "DPoP"},
         {"expires_in": -1},
-        {"expires_in": 0},
         {"expires_in": 1e99},
+        {"expires_in": 10**400},
         {"expires_in": float("nan")},
         {"expires_in": float("inf")},
         {"expires_in": True},
+        {"expires_in": False},
         {"expires_in": "x"},
         {"expires_in": "-5"},
         {"expires_in": []},
@@ -99,16 +100,6 @@ def test_a_file_that_others_could_read_is_closed_to_them(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("text", ["", "not json", "[]", "7"])
-def test_a_file_that_makes_no_sense_is_an_empty_store(tmp_path, text):
-    path = tmp_path / "tokens.json"
-    path.write_text(text)
-    store = FileStore(path)
-    assert dict(store) == {}
-    store["a"] = {}
-    assert dict(store) == {"a": {}}
-
-
 def test_threads_and_processes_lose_nothing(tmp_path):
     path = tmp_path / "tokens.json"
     code = f"from minimcp import FileStore; s = FileStore({str(path)!r})\nfor i in range(20): s['p%d' % i] = {{}}"
@@ -140,3 +131,66 @@ def test_a_child_forked_while_the_store_is_locked_can_use_it_afterwards(tmp_path
         store["parent"] = {}
     assert os.waitpid(child, 0)[1] == 0
     assert set(store) == {"child", "parent"}
+
+
+@pytest.mark.parametrize("value", ["", None, 0, 0.0, "0"])
+def test_an_expiry_of_nothing_is_none(value):
+    assert read_token({**GOOD, "expires_in": value}, False)["expires_at"] is None
+
+
+@pytest.mark.parametrize("empty", ["", None])
+def test_what_is_empty_or_null_in_an_answer_is_absent(empty):
+    reply = {**GOOD, "refresh_token": empty, "token_type": empty, "scope": empty, "error": empty}
+    token = read_token(reply, False)
+    assert token["refresh_token"] is None and token["token_type"] == "bearer"
+    assert read_token({"access_token": "a"}, False)["token_type"] == "bearer"
+    with pytest.raises(AuthorizationError, match="not a DPoP token"):
+        read_token(reply, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "three years of work",
+        "[]",
+        "[1]",
+        '"x"',
+        "5",
+        '{"name": "x"}',
+        '{"mcpServers": {"a": {"url": "x"}}}',
+        "{",
+        "[" * 100_000,
+    ],
+)
+def test_a_file_that_is_no_store_is_never_replaced(tmp_path, text):
+    path = tmp_path / "work.json"
+    path.write_text(text)
+    store = FileStore(path)
+    for use in (
+        lambda: store.__setitem__("a", {}),
+        lambda: store.get("a"),
+        lambda: list(store),
+        lambda: store.pop("a", None),
+    ):
+        with pytest.raises(AuthorizationError, match="work.json is not a file of tokens"):
+            use()
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("text", ["", " \n", "{}"])
+def test_an_empty_file_becomes_a_store(tmp_path, text):
+    path = tmp_path / "new.json"
+    path.write_text(text)
+    FileStore(path)["token x"] = {"client": ["a", None], "expires_at": 1.5}
+    assert FileStore(path)["token x"] == {"client": ["a", None], "expires_at": 1.5}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no modes here")
+def test_all_folders_that_are_made_are_the_owners_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        FileStore(tmp_path / "a" / "b" / "c" / "tokens.json")["x"] = {}
+    finally:
+        os.umask(before)
+    made = [tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "c"]
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in made] == [0o700] * 3

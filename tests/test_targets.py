@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import minimcp
-from minimcp import Client, Server, clients
+from minimcp import Client, Server, clients, consent
 from minimcp.client import targets
 from tests.helpers import serving
 
@@ -176,3 +177,156 @@ def test_a_server_that_died_is_started_anew_only_by_choice(file):
                 client.close()
                 with client.open():
                     assert client.call_tool("add", a=1, b=2).text == "3"
+
+
+# Configurations as people write them
+
+
+def test_a_file_may_have_what_hosts_allow_beside_json(monkeypatch, file, tmp_path):
+    monkeypatch.setenv("THE_FILE", str(file))
+    text = """// of this machine
+    {
+        "mcpServers": {
+            "one": { /* the only, */ /*
+            one */
+                "command": EXECUTABLE, // "not" a string,]
+                "args": ["${env:THE_FILE}",],
+                "env": {"A": 1, "B": true, "C": "// no, comment }", "D": null, "E": 0.5,},
+            }, // ,
+        },
+    }""".replace("EXECUTABLE", json.dumps(sys.executable))
+    for number, encoding in enumerate(("utf-8", "utf-8-sig", "utf-16")):
+        path = tmp_path / f"{number}.json"
+        path.write_text(text, encoding=encoding)
+        assert name(path) == "from-a-file"
+        (made,) = clients(path).values()
+        env = made.target.transports[0]()._child_args[1]
+        assert env == {"A": "1", "B": "true", "C": "// no, comment }", "E": "0.5"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"command": "x", "env": {"PORT": [1]}}, "env.PORT must be a string, not list"),
+        ({"command": "x", "env": ["PORT=1"]}, "env must be an object of strings"),
+        ({"command": "x", "args": ["a", {}]}, r"args\[1\] must be a string, not dict"),
+        ({"command": "x", "args": [None]}, r"args\[0\] must be a string, not NoneType"),
+        ({"command": "x", "cwd": ["y"]}, "cwd must be a string, not list"),
+        ({"url": "http://h/", "headers": "X: 1"}, "headers must be an object of strings"),
+        ({"url": "http://h/", "headers": {"X": {}}}, "headers.X must be a string, not dict"),
+        ({"url": "http://h/${input:api-key}"}, r"url has \$\{input:api-key\}, which is not known"),
+        ({"url": "http://h/", "headers": {"X": "${command:who.am.i}"}}, r"headers.X has \$\{command:who.am.i\}"),
+        ({"command": "${workspaceFolder}/run"}, "command needs the environment variable workspaceFolder,"),
+        ({"command": "x", "args": ["${env:NOT_SET_ANYWHERE}"]}, r"args\[0\] .* NOT_SET_ANYWHERE, which is not set"),
+    ],
+)
+def test_an_error_in_a_file_names_file_entry_and_key(tmp_path, entry, said):
+    path = tmp_path / "mcp.json"
+    path.write_text(json.dumps({"servers": {"bad": entry}}))
+    for make in (Client, clients):
+        with pytest.raises(ValueError, match=f"mcp.json: The server 'bad': {said}"):
+            make(path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "mcp.json"
+    for text, said in (
+        (b"{nonsense", "is not JSON"),
+        (b"\xff\xfe\x00", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[]", "has the form"),
+        (b'{"mcpServers": 5}', "has the form"),
+    ):
+        path.write_bytes(text)
+        for make in (Client, clients):
+            with pytest.raises(ValueError, match=f"mcp.json: .*{said}"):
+                make(str(path))
+    path.write_text('{"mcpServers": {}}')
+    with pytest.raises(ValueError, match="There are no servers"):
+        Client(path)
+
+
+def test_a_file_that_is_not_there_is_no_command(tmp_path):
+    for target in ("nowhere/mcp.json", tmp_path / "a b.json", tmp_path / "a.py", "no such.json", "Nowhere.JSON"):
+        with pytest.raises(ValueError, match="There is no file"):
+            Client(target)
+    # A file that a command is given is the command's.
+    assert Client(f"{sys.executable} server.py nowhere.json").target.name == sys.executable
+
+
+def test_what_looks_like_a_variable_of_a_shell_is_left_to_it():
+    entry = {"command": "sh", "args": ["-c", "echo ${x%.*} $HOME $(id)"]}
+    assert Client(entry).target.transports[0]()._child_args[0] == ["sh", "-c", "echo ${x%.*} $HOME $(id)"]
+
+
+# Options that do not apply
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "said"),
+    [
+        (["x"], {"auth": ("a", "b")}, "auth= .*credentials by env="),
+        (["x"], {"headers": {"Authorization": "Bearer x"}}, "headers= .*credentials by env="),
+        ({"command": "x"}, {"session": object()}, "session="),
+        ("http://h/", {"env": {"A": "1"}}, "env="),
+        ({"url": "http://h/"}, {"cwd": "/"}, "cwd="),
+        ("http://h/", {"stderr": print}, "stderr="),
+        (Server("s"), {"headers": {"A": "1"}}, "headers="),
+        (Server("s").wsgi, {"env": {"A": "1"}}, "env="),
+        (Server("s").wsgi, {"session": object()}, "session="),
+    ],
+)
+def test_an_option_that_does_not_apply_is_refused(target, options, said):
+    with pytest.raises(ValueError, match=said):
+        Client(target, **options)
+
+
+def test_options_for_all_entries_go_where_they_apply():
+    config = {"mcpServers": {"web": {"url": "http://h/"}, "local": {"command": "x"}}}
+    made = clients(config, headers={"A": "1"}, auth=("a", "b"), env={"B": "2"}, timeout=5)
+    assert made["web"].target.transports[0]().pool._connections().fields["a"] == ("A", "1")
+    assert made["local"].target.transports[0]()._child_args[1] == {"B": "2"}
+
+
+def test_a_limit_of_a_line_goes_to_a_process(file):
+    client = Client(file, limits={"line_bytes": 100, "body_bytes": 5})
+    with pytest.raises(minimcp.ProtocolError, match="a line of more than 100 bytes"):
+        client.list_tools()
+
+
+# What is shown of a target
+
+
+SECRETS = ("hunter2", "s3cret")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://ada:hunter2@example.com/mcp?api_key=s3cret#s3cret",
+        {"url": "https://ada:hunter2@example.com/mcp?api_key=s3cret"},
+        "https://hunter2@example.com/mcp",
+        ["x", "--api-key", "s3cret", "--token=hunter2"],
+        ["x", "https://ada:hunter2@example.com/?key=s3cret"],
+        ["docker", "run", "-e", "GITHUB_PAT=s3cret", "--env=PAT=hunter2", "image"],
+        ["mcp-remote", "https://example.com", "--header", "X-Thing: s3cret"],
+    ],
+)
+def test_secrets_of_a_target_are_not_shown(target):
+    client = Client(target)
+    asked = []
+    consent.ask(lambda proposal: asked.append(proposal) or True, {"name": "t"}, {}, False, client.target)
+    shown = [repr(client), str(client.target.name), repr(asked), consent._describe(asked[0], None, None)]
+    assert not [(secret, text) for secret in SECRETS for text in shown if secret in text]
+    assert asked[0]["server"].startswith(("https://", "stdio:"))
+
+
+def test_an_approval_for_good_is_for_one_server_of_several_that_look_alike():
+    answers = iter(["always\n", "n\n"])
+    source = type("Source", (), {"readline": lambda self: next(answers)})()
+    approve = consent.terminal(input=source, output=io.StringIO())
+    one, other = (Client(f"https://example.com/mcp?tenant={name}").target for name in "ab")
+    consent.ask(approve, {"name": "t"}, {}, False, one)
+    consent.ask(approve, {"name": "t"}, {}, False, one)
+    with pytest.raises(minimcp.NotApproved):
+        consent.ask(approve, {"name": "t"}, {}, False, other)

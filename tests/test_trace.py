@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import requests
 
 from minimcp import Client, ClientError, Context, Server
 from minimcp.engines import trace as tracing
@@ -306,3 +307,43 @@ def test_threads_never_mix_their_lines(tmp_path):
         thread.join(20)
     assert len(records(trace)) == 200
     assert len([json.loads(line) for line in path.read_text().splitlines()]) == 200
+
+
+class Signed:
+    """Credentials that sign with a header of their own."""
+
+    def sign(self, method, url, headers):
+        return {"X-Signature": "hunter2"}
+
+    def answered(self, answers):
+        return False
+
+
+@pytest.mark.parametrize("kind", ["http", "wsgi", "session"])
+def test_every_header_that_the_caller_brought_is_redacted(kind):
+    server, records = Server("s"), []
+    names = ("Ocp-Apim-Subscription-Key", "X-Functions-Key", "X-Auth", "Mcp-Thing", "User-Agent")
+    options = {"headers": dict.fromkeys(names, "hunter2"), "trace": records.append}
+    if kind == "session":
+        options["session"] = requests.Session()
+        options["session"].headers["X-Mine"] = "hunter2"
+    else:
+        options["auth"] = Signed()
+    with serving(server.wsgi) as url, Client(server.wsgi if kind == "wsgi" else f"{url}/mcp", **options) as client:
+        client.list_tools()
+    sent = [record["http"]["headers"] for record in records if record["direction"] == "sent"]
+    assert sent and "hunter2" not in json.dumps(records)
+    for headers in sent:
+        assert all(headers[name] == "[redacted]" for name in names)
+        assert headers["Mcp-Method"] and headers["Content-Type"] == "application/json"
+
+
+def test_headers_of_the_caller_are_redacted_on_both_addresses_of_http_sse():
+    records = []
+    server = Server("s")
+    with serving(server.wsgi) as url:
+        entry = {"url": f"{url}/sse", "type": "sse", "headers": {"X-Auth": "hunter2"}}
+        with Client(entry, mode="legacy", trace=records.append) as client:
+            client.ping()
+    assert "hunter2" not in json.dumps(records)
+    assert any(record.get("http", {}).get("headers", {}).get("X-Auth") == "[redacted]" for record in records)

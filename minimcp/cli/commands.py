@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import logging
 import os
 import sys
 from typing import Any, Optional
@@ -11,14 +12,35 @@ from typing import Any, Optional
 from ..client.client import Client
 from ..client.consent import printable
 from ..client.results import Result
+from ..client.transports.command import shown
+from ..engines.addresses import without_secrets
 from ..engines.errors import AuthorizationError, ClientError, ProtocolError
 from . import arguments, questions, show
+
+log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 
 
 def run_command(options: Any) -> int:
     """Run a command and return its exit code; an error is one line on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable())
+    log.addHandler(handler)
+    try:
+        return _run(options)
+    finally:
+        log.removeHandler(handler)
+
+
+class _Printable(logging.Formatter):
+    """Lines of the log that a server cannot play tricks on a terminal with."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
+def _run(options: Any) -> int:
     command = {"list": _list, "call": _call, "read": _read, "prompt": _prompt}[options.command]
     try:
         bar = show.Bar(sys.stderr)
@@ -57,6 +79,10 @@ def _client(options: Any, bar: show.Bar) -> Client:
         bar.clear()
         print(f"{printable(str(params.get('level')), 20)}: {printable(str(params.get('data')), 2000)}", file=sys.stderr)
 
+    def say(line: str) -> None:
+        bar.clear()
+        print(printable(line), file=sys.stderr)
+
     env = dict(_pair(word, "=", "--env NAME=VALUE") for word in options.env)
     if isinstance(target, list) and target[1:4] == ["-m", "minimcp", "run"] and "PYTHONPATH" in os.environ:
         env.setdefault("PYTHONPATH", os.environ["PYTHONPATH"])
@@ -67,7 +93,7 @@ def _client(options: Any, bar: show.Bar) -> Client:
         auth=_login(options.login) if options.login else None,
         headers=dict(_pair(word, ":", "--header 'NAME: VALUE'") for word in options.header) or None,
         env=env or None,
-        stderr=sys.stderr if options.verbose else None,
+        stderr=say if options.verbose else None,
         elicit=elicit if person is not None else None,
         on_log=on_log if options.verbose else None,
         log_level="info" if options.verbose else None,
@@ -97,13 +123,13 @@ def _target(given: Any) -> tuple[Any, str]:
     if isinstance(given, list):
         if not given:
             raise ValueError("a command must follow --")
-        return given, " ".join(given)
+        return given, shown(given)
     path = given.rpartition(":")[0] if ".py:" in given else given
     if path.endswith(".py") and os.path.isfile(path):
         return [sys.executable, "-m", "minimcp", "run", given], given
     if path.endswith((".py", ".json")) and not os.path.isfile(path) and "://" not in path and " " not in path:
         raise ValueError(f"there is no file {path!r}")
-    return given, given
+    return given, without_secrets(given) if "://" in given else given
 
 
 def _pair(word: str, mark: str, form: str) -> tuple[str, str]:

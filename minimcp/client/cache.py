@@ -8,14 +8,22 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import OrderedDict
-from typing import Any, Optional
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Any, Optional, Union
 
 from ..engines.fork import PerProcess
 
 Message = dict[str, Any]
 
+# Server, method, params; and with them for whom: a fingerprint of credentials, or "public".
+_Call = tuple[str, str, str]
+_Key = tuple[str, str, str, str]
+Identity = Union[str, None, Callable[[], Optional[str]]]
+
 MOST_ENTRIES = 1000
+MOST_BYTES = 64 * 1024 * 1024
+_OVERHEAD = 512  # of an entry beside its texts
 LONGEST_S = 86_400.0
 
 # The methods whose kept results a notification makes stale.
@@ -27,47 +35,67 @@ _STALE = {
 
 
 class Cache:
-    """Results by server, method, params and credentials; beyond `MOST_ENTRIES` the longest unused are dropped.
+    """Results by server, method, params and credentials; beyond `MOST_ENTRIES` or `MOST_BYTES` the longest unused go.
 
     One cache may serve many clients and threads: results that a server marks "public" are shared by all of them, others
     only by clients with the same credentials. Spec: FEAT-135, FEAT-136
     """
 
     def __init__(self) -> None:
-        self._lock = PerProcess(threading.Lock)  # guards _entries
-        self._entries: OrderedDict[tuple[str, str, str, str], tuple[float, str]] = OrderedDict()
+        self._lock = PerProcess(threading.Lock)  # guards everything below
+        self._entries: OrderedDict[_Key, tuple[float, str]] = OrderedDict()
+        self._private: Counter[_Call] = Counter()  # how many entries of a call are not public
+        self._bytes = 0
 
-    def get(self, server: str, method: str, params: Message, identity: str) -> Optional[Message]:
+    def get(self, server: str, method: str, params: Message, identity: Identity) -> Optional[Message]:
         """Return a fresh result, or None.
 
         :param server: names the server among all that share this cache.
-        :param identity: a fingerprint of the credentials the request would be sent with.
+        :param identity: a fingerprint of the credentials that the request would be sent with, or a function that
+            returns it, called where it matters; None when it is not known, for public results alone.
         """
-        call = _canonical(params)
+        call = (server, method, _canonical(params))
         with self._lock():
-            for scope in (identity, "public"):
-                key = (server, method, call, scope)
-                found = self._entries.get(key)
+            private = self._private[call] > 0
+        if callable(identity):
+            # Outside the lock, since credentials may have to be fetched for it.
+            identity = identity() if private else None
+        with self._lock():
+            for scope in ("public",) if identity is None else (identity, "public"):
+                found = self._entries.get((*call, scope))
                 if found is None:
                     continue
                 if found[0] > time.monotonic():
-                    self._entries.move_to_end(key)
+                    self._entries.move_to_end((*call, scope))
                     # Kept as text, so that a caller that changes its result changes nobody else's.
                     return json.loads(found[1])  # type: ignore[no-any-return]
-                del self._entries[key]
+                self._drop((*call, scope))
         return None
 
     def put(self, server: str, method: str, params: Message, identity: str, result: Message) -> None:
         """Keep a result for its `ttlMs`; 0, none or nonsense keeps nothing. Spec: FEAT-130, FEAT-131"""
         ttl_ms = result.get("ttlMs")
-        if isinstance(ttl_ms, bool) or not isinstance(ttl_ms, (int, float)) or ttl_ms <= 0:
+        if isinstance(ttl_ms, bool) or not isinstance(ttl_ms, (int, float)) or not ttl_ms > 0:
             return
         scope = "public" if result.get("cacheScope") == "public" else identity
-        until = time.monotonic() + min(ttl_ms / 1000, LONGEST_S)
+        # Compared before it is divided: an integer of JSON may be larger than any float.
+        until = time.monotonic() + min(ttl_ms, LONGEST_S * 1000) / 1000
+        key, text = (server, method, _canonical(params), scope), json.dumps(result)
         with self._lock():
-            self._entries[(server, method, _canonical(params), scope)] = (until, json.dumps(result))
-            while len(self._entries) > MOST_ENTRIES:
-                self._entries.popitem(last=False)
+            self._drop(key)
+            self._entries[key] = (until, text)
+            self._private[key[:3]] += scope != "public"
+            self._bytes += _weight(key, text)
+            while len(self._entries) > MOST_ENTRIES or self._bytes > MOST_BYTES:
+                self._drop(next(iter(self._entries)))
+
+    def _drop(self, key: _Key) -> None:
+        found = self._entries.pop(key, None)
+        if found is not None:
+            self._bytes -= _weight(key, found[1])
+            self._private[key[:3]] -= key[3] != "public"
+            if not self._private[key[:3]]:
+                del self._private[key[:3]]
 
     def changed(self, server: str, notification: Message) -> None:
         """Drop the results that a notification of the server makes stale. Spec: FEAT-137"""
@@ -81,12 +109,18 @@ class Cache:
         with self._lock():
             for key in [key for key in self._entries if key[0] == server]:
                 if key[1] in stale or (uri is not None and key[1] == "resources/read" and key[2] == read):
-                    del self._entries[key]
+                    self._drop(key)
 
     def clear(self) -> None:
         """Drop everything."""
         with self._lock():
             self._entries.clear()
+            self._private.clear()
+            self._bytes = 0
+
+
+def _weight(key: _Key, text: str) -> int:
+    return len(text) + len(key[2]) + _OVERHEAD
 
 
 def _canonical(params: Message) -> str:

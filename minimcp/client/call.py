@@ -22,7 +22,7 @@ from .connection import HANG_UP_S
 from .errors import CallCancelled, RemoteError, UsedAfterFork
 from .results import Result
 from .transports.transport import Exchange, SessionExpired
-from .transports.waiting import MOST_WAITING, Deadline, Mailbox
+from .transports.waiting import Deadline, Mailbox
 
 if TYPE_CHECKING:
     from .connection import Connection, Reply
@@ -40,6 +40,7 @@ class ClientCall:
 
     :param connect: returns the connection to use.
     :param timeout: seconds without a sign of life, `max_timeout` in all; by default those of the settings.
+    :param deadline: instead of the two, one that several calls share.
     :param meta: further members of the request's `_meta`.
     :param progress: whether progress is asked for.
     :param needs: the capability that the server must have declared.
@@ -57,6 +58,7 @@ class ClientCall:
         *,
         timeout: Any = ...,
         max_timeout: Any = ...,
+        deadline: Deadline | None = None,
         meta: Message | None = None,
         progress: bool = False,
         needs: tuple[str, ...] = (),
@@ -67,7 +69,7 @@ class ClientCall:
         self.asked = False
         self.on_progress: Callable[[Message], Any] = _ignore
         self._connect = connect
-        self._deadline = Deadline(
+        self._deadline = deadline or Deadline(
             settings.timeout_s if timeout is ... else timeout,
             settings.max_timeout_s if max_timeout is ... else max_timeout,
         )
@@ -106,6 +108,11 @@ class ClientCall:
                     raise
                 peer = conn.ready()
         return result if self._finish is None else self._finish(conn, result)
+
+    @property
+    def identity(self) -> str:
+        """A fingerprint of what the newest request was sent with; see `Exchange`."""
+        return self._exchange.identity if self._exchange is not None else ""
 
     def cancel(self) -> None:
         """End the call from any thread: `run` raises CallCancelled, after it has told the server."""
@@ -351,9 +358,8 @@ class _Work:
         _dropped().end()
 
     def hear(self, progress: Message) -> None:
-        """Keep progress for the handle; beyond `MOST_WAITING` it is lost."""
-        if len(self.progress) < MOST_WAITING:
-            self.progress.put(progress)
+        """Keep progress for the handle; too much of it is lost."""
+        self.progress.offer(progress)
 
 
 class _Dropped:

@@ -10,6 +10,7 @@ from typing import Any, Optional
 from .. import __version__
 from ..engines.fork import PerProcess
 from ..protocol import spec
+from ..protocol.revisions import check_extension
 from . import targets
 from .answers import Answers, Elicit, Roots, Sample
 from .cache import Cache
@@ -101,6 +102,8 @@ class Client(Methods):
         declared = {**(getattr(auth, "extensions", None) or {}), **(extensions or {})}
         if tasks:
             declared.setdefault(spec.TASKS, {})
+        for identifier in declared:
+            check_extension(identifier)
         record = None
         if trace:
             from ..engines.trace import recorder
@@ -125,7 +128,7 @@ class Client(Methods):
             check=check,
             validate=validate,
             cache=Cache() if cache is True else cache or None,
-            extensions={spec.check_extension(identifier): declared[identifier] for identifier in declared},
+            extensions=declared,
             record=record,
         )
         self._own = PerProcess(_Own)
@@ -238,13 +241,14 @@ class _Own:
 def clients(config: Any, **options: Any) -> dict[str, Client]:
     """Make a client for each entry of an `mcpServers` dict or file, by name; none is opened yet.
 
-    :param options: for every client, as of `Client`.
-    :raises ValueError: naming the entry that is wrong.
+    :param options: for every client, as of `Client`; those for HTTP or for a process go to the entries of this kind.
+    :raises ValueError: naming the file and the entry that is wrong.
     """
     found = {}
     for name, entry in targets.entries(config).items():
         try:
-            found[name] = Client(entry, **options)
+            found[name] = Client(entry, **targets.fitting(entry, options))
         except ValueError as problem:
-            raise ValueError(f"The server {name!r}: {problem}") from None
+            where = f"{os.fspath(config)}: " if isinstance(config, (str, os.PathLike)) else ""
+            raise ValueError(f"{where}The server {name!r}: {problem}") from None
     return found

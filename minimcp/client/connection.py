@@ -58,7 +58,6 @@ class Connection:
     :param negotiate: opens one of the transports and finds out which server is behind it.
     :param relist: lists the tools again, because the server says that a call does not fit their definition.
     :ivar lost: the error that ended it, or None.
-    :ivar identity: a fingerprint of the credentials that the newest request was sent with.
     """
 
     def __init__(self, settings: Settings, negotiate: Callable[[Connection], Peer], relist: Callable[[], Any]) -> None:
@@ -66,10 +65,9 @@ class Connection:
         self.settings = settings
         self.relist = relist
         self.tools = Tools()
-        self.identity = ""
         self.closed = False
         self.lost: ClientError | None = None
-        self.inbox = Inbox(self._answer, self._refuse, self.take_notification)
+        self.inbox = Inbox(self._answer, self._answer_briefly, self.take_notification)
         self.transport: Transport = Transport()
         self.peer: Peer | None = None
         self._negotiate = negotiate
@@ -185,8 +183,6 @@ class Connection:
                 call.started(exchange)
             response = self.response(exchange, message, deadline, call)
             answered = True
-            if exchange.identity:
-                self.identity = exchange.identity
             return result_of(response)
         except HTTPStatus as problem:
             answered = True
@@ -266,13 +262,12 @@ class Connection:
     # Unasked messages of the server
 
     def _answer(self, request: Message, call: OpenCall | None) -> None:
-        """Answer a legacy server's request. Spec: BASE-018, BASE-117
+        """Answer a legacy server's request. Spec: BASE-018
 
         :param call: the call on whose stream it came, if the transport knows.
         """
         id, method = request["id"], request["method"]
-        if self.peer is not None and not self.peer.era.answers:
-            log.warning("a request of the server is ignored, which may send none: %.100r", method)
+        if not self._may_answer(request):
             return
         if call is None:
             # On a transport with one channel a question names no call; it belongs to the only one there is.
@@ -288,20 +283,18 @@ class Connection:
             except ConnectionLost as lost:
                 log.debug("the answer to %s came too late: %s", method, lost)
             except ClientError:
-                log.exception("the answer to %s could not be sent", method)
+                log.exception("the answer to %.100r could not be sent", method)
 
         self._wanted[key] = True
         try:
-            if method == "ping":
-                reply({"result": {}})
-            elif call is not None:
+            if call is not None:
                 call.answer(self, request, reply)
             else:
                 reply({"result": self.result_for(request)})
         except McpError as problem:
             reply(wire.error(id, problem))
         except Exception:
-            log.exception("the callback for %s failed", method)
+            log.exception("the callback for %.100r failed", method)
         reply(wire.error(id, InternalError("The client could not answer")))  # does nothing after another reply
 
     def result_for(self, question: Message, call: Optional[Message] = None) -> Message:
@@ -314,10 +307,18 @@ class Connection:
         name = self.peer.name if self.peer is not None else "the server"
         return self.settings.answers.answer(question["method"], question.get("params"), name, call)
 
-    def _refuse(self, request: Message, problem: InternalError) -> None:
-        if self.peer is not None and not self.peer.era.answers:
-            return
-        self.transport.send(wire.error(request["id"], problem), {}, HANG_UP_S)
+    def _answer_briefly(self, request: Message, problem: Optional[InternalError]) -> None:
+        """Answer a ping, or refuse a question. Spec: BASE-117"""
+        id = request["id"]
+        if self._may_answer(request):
+            answer = wire.result(id, {}) if problem is None else wire.error(id, problem)
+            self.transport.send(answer, {}, HANG_UP_S)
+
+    def _may_answer(self, request: Message) -> bool:
+        if self.peer is None or self.peer.era.answers:
+            return True
+        log.warning("a request of the server is ignored, which may send none: %.100r", request["method"])
+        return False
 
     def take_notification(self, message: Message) -> None:
         """Take a notification that belongs to no call, and give it to the client's callbacks."""

@@ -16,9 +16,12 @@ import json
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from .errors import NotApproved
+
+if TYPE_CHECKING:
+    from .targets import Target
 
 Message = dict[str, Any]
 Approve = Callable[["Proposal"], Any]
@@ -32,11 +35,14 @@ class Proposal(dict):  # type: ignore[type-arg]
 
     `{"server": str, "tool": {...}, "arguments": {...}, "annotations": {...}, "trusted": bool}`
 
-    `server` is the target of the client; `tool` the definition as it was listed, but without its annotations.
+    `server` is the target of the client, without secrets; `tool` the definition as it was listed, without annotations.
     `annotations` are {} unless the server is trusted, since one that is not may claim anything. Spec: FEAT-012
+
+    :ivar key: names the server among all others, and may hold secrets; never shown.
     """
 
-    def __init__(self, tool: Message, arguments: Message, trusted: bool, server: str) -> None:
+    def __init__(self, tool: Message, arguments: Message, trusted: bool, server: str, key: str = "") -> None:
+        self.key = key or server
         annotations = tool.get("annotations")
         super().__init__(
             server=server,
@@ -57,12 +63,12 @@ class Proposal(dict):  # type: ignore[type-arg]
         return self["annotations"].get("readOnlyHint") is True
 
 
-def ask(approve: Approve, tool: Message, arguments: Message, trusted: bool, server: str = "") -> None:
+def ask(approve: Approve, tool: Message, arguments: Message, trusted: bool, target: Target) -> None:
     """Put a call to `approve`.
 
     :raises NotApproved: when it does not agree. Spec: FEAT-039
     """
-    proposal = Proposal(tool, arguments, trusted, server)
+    proposal = Proposal(tool, arguments, trusted, target.shown, target.key)
     if not approve(proposal):
         raise NotApproved(f"The call of the tool {proposal.name!r} was not approved; nothing was sent")
 
@@ -124,7 +130,7 @@ def terminal(*, read_only: bool = False, input: Any = None, output: Any = None) 
 
 def _fingerprint(proposal: Proposal) -> str:
     # With the definition, so that a tool that becomes another under its old name is asked about again.
-    text = json.dumps([proposal["server"], proposal["tool"]], sort_keys=True, default=repr)
+    text = json.dumps([proposal.key, proposal["tool"]], sort_keys=True, default=repr)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -101,9 +101,11 @@ class ModernClientEra(ClientEra):
         annotations = conn.tools.annotations(params.get("name")) if method == "tools/call" else []
         try:
             headers.check_integers(params.get("arguments"), annotations)
+            return headers.mirror(message, name if name in params else None, annotations)
         except InvalidArguments as problem:
             raise ProtocolError(f"The argument {problem}") from None
-        return headers.mirror(message, name if name in params else None, annotations)
+        except ValueError as problem:
+            raise ProtocolError(f"The message has no form as headers: {problem}") from None
 
     def outcome(self, method: str, result: Message, tasks: bool) -> str:
         """Read `resultType`; absent means complete. Spec: BASE-052, BASE-053, BASE-173, EXT-018"""

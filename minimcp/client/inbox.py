@@ -6,8 +6,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
+from ..engines.bounds import weight
+from ..engines.errors import ClientError
 from ..protocol.errors import InternalError
 
 log = logging.getLogger("minimcp")
@@ -16,33 +18,37 @@ Message = dict[str, Any]
 
 MOST_QUESTIONS = 16
 MOST_NOTICES = 1000
+# Of the notices that wait, and again of the questions that are open, beside the newest.
+MOST_BYTES = 16 * 1024 * 1024
+# Answers that need no callback and are not sent yet.
+MOST_BRIEF = 64
 
 
 class Inbox:
     """Runs `answer` on a thread for each request of the server, and `notice` on one thread for all notifications.
 
-    Notifications keep their order; a flood loses the oldest. Threads start when there is something to do and end with
+    Notifications keep their order; a flood loses the oldest. A ping, and a question beyond the bounds, is answered on
+    one more thread; of a flood of these most get no answer. Threads start when there is something to do and end with
     it.
 
     :param answer: `f(request, call)` sends the response itself; at most `MOST_QUESTIONS` run at once.
-    :param refuse: `f(request, error)` answers a request beyond that.
+    :param brief: `f(request, error)` answers a ping, for which error is None, or refuses a question.
     :param notice: `f(notification)`.
-    :ivar answered: how many requests were answered so far.
+    :ivar answered: how many questions were answered so far.
     """
 
     def __init__(
         self,
         answer: Callable[[Message, Any], None],
-        refuse: Callable[[Message, InternalError], None],
+        brief: Callable[[Message, Optional[InternalError]], None],
         notice: Callable[[Message], None],
     ) -> None:
         self._answer = answer
-        self._refuse = refuse
-        self._notice = notice
         self._lock = threading.Lock()  # guards everything below
-        self._notices: deque[Message] = deque(maxlen=MOST_NOTICES)
-        self._noticing = False
+        self._notices = _Line(self._lock, notice, MOST_NOTICES)
+        self._brief = _Line(self._lock, lambda item: brief(*item), MOST_BRIEF)
         self._open = 0
+        self._open_bytes = 0
         self.answered = 0
 
     @property
@@ -55,54 +61,106 @@ class Inbox:
 
         :param call: the call on whose stream a request came, if that is known; `answer` gets it.
         """
-        if "id" in message:
-            self._question(message, call)
-            return
-        with self._lock:
-            self._notices.append(message)
-            if self._noticing:
-                return
-            self._noticing = True
-        self._spawn(self._work_notices)
+        if "id" not in message:
+            self._notices.put(message, weight(message, MOST_BYTES), newest=True)
+        elif message["method"] == "ping":
+            self._brief.put(({name: message[name] for name in ("id", "method")}, None), 0)
+        elif not self._question(message, call):
+            self._brief.put(
+                ({name: message[name] for name in ("id", "method")}, InternalError("Too many questions at once")), 0
+            )
 
     def clear(self) -> None:
-        """Drop the notifications that were not handled yet: the connection is closed."""
-        with self._lock:
-            self._notices.clear()
+        """Drop what was not handled yet: the connection is closed."""
+        self._notices.clear()
+        self._brief.clear()
 
-    def _question(self, message: Message, call: Any) -> None:
+    def _question(self, message: Message, call: Any) -> bool:
+        """Answer a question on a thread of its own; False when there are too many."""
+        size = weight(message, MOST_BYTES)
         with self._lock:
-            full = self._open >= MOST_QUESTIONS
+            if self._open and (self._open >= MOST_QUESTIONS or self._open_bytes + size > MOST_BYTES):
+                return False
             self._open += 1
-        self._spawn(lambda: self._work_question(message, call, full))
+            self._open_bytes += size
 
-    def _spawn(self, work: Callable[[], None]) -> None:
-        threading.Thread(target=work, name="minimcp-inbox", daemon=True).start()
-
-    def _work_question(self, message: Message, call: Any, full: bool) -> None:
-        try:
-            if full:
-                self._refuse(message, InternalError("Too many questions at once"))
-            else:
+        def work() -> None:
+            try:
                 self._answer(message, call)
-        except Exception:
-            log.exception("a question of the server could not be answered")
-        finally:
-            self._answer_done()
+            except Exception:
+                log.exception("a question of the server could not be answered")
+            finally:
+                self._answer_done(size)
 
-    def _answer_done(self) -> None:
+        if _spawn(work):
+            return True
+        self._answer_done(size)
+        return False
+
+    def _answer_done(self, size: int) -> None:
         with self._lock:
             self._open -= 1
+            self._open_bytes -= size
             self.answered += 1
 
-    def _work_notices(self) -> None:
+
+class _Line:
+    """Items that wait for one thread, which starts with the first and ends with the last.
+
+    :param lock: guards everything here.
+    """
+
+    def __init__(self, lock: threading.Lock, work: Callable[[Any], None], most: int) -> None:
+        self._lock = lock
+        self._work = work
+        self._most = most
+        self._items: deque[tuple[Any, int]] = deque()
+        self._bytes = 0
+        self._running = False
+
+    def put(self, item: Any, size: int, newest: bool = False) -> None:
+        """Add an item; where there is no room, drop it, or with `newest` the oldest ones."""
+        with self._lock:
+            if not newest and len(self._items) >= self._most:
+                return
+            while self._items and (len(self._items) >= self._most or self._bytes + size > MOST_BYTES):
+                self._bytes -= self._items.popleft()[1]
+            self._items.append((item, size))
+            self._bytes += size
+            if self._running:
+                return
+            self._running = True
+        if not _spawn(self._run):
+            # The next item tries again.
+            with self._lock:
+                self._running = False
+
+    def clear(self) -> None:
+        with self._lock:
+            self._items.clear()
+            self._bytes = 0
+
+    def _run(self) -> None:
         while True:
             with self._lock:
-                if not self._notices:
-                    self._noticing = False
+                if not self._items:
+                    self._running = False
                     return
-                message = self._notices.popleft()
+                item, size = self._items.popleft()
+                self._bytes -= size
             try:
-                self._notice(message)
+                self._work(item)
+            except ClientError as problem:
+                log.debug("a message of the server could not be handled: %s", problem)
             except Exception:
-                log.exception("a callback for %s failed", message.get("method"))
+                log.exception("a callback for a message of the server failed")
+
+
+def _spawn(work: Callable[[], None]) -> bool:
+    """Run work on a thread of its own; False when the system has none to give."""
+    try:
+        threading.Thread(target=work, name="minimcp-inbox", daemon=True).start()
+    except RuntimeError as problem:
+        log.warning("a message of the server cannot be handled: %s", problem)
+        return False
+    return True

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 _UPDATED = "notifications/resources/updated"
-_MOST_WAITING = 1000
 _TRIES = 5
 _BACKOFF_S = 0.5
 _MOST_BACKOFF_S = 30.0
@@ -210,8 +209,8 @@ class _LegacyListen:
         uri = params.get("uri") if isinstance(params, dict) else None
         updated = message["method"] == _UPDATED and isinstance(uri, str) and uri.startswith(tuple(self._uris))
         wanted = (updated and self._uris) or message["method"] in self._methods
-        if wanted and len(self._messages) < _MOST_WAITING:
-            self._messages.put(message)
+        if wanted:
+            self._messages.offer(message)
 
     def fail(self, error: ClientError) -> None:
         """Take the end of the connection."""

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Optional, cast
 
-from ..engines.errors import ClientError, ProtocolError
+from ..engines.bounds import weight
+from ..engines.errors import ClientError, ProtocolError, Timeout
 from ..protocol import revisions, spec, wire
 from . import listen as listening
 from .answers import Roots
@@ -17,6 +18,7 @@ from .errors import RemoteError, ToolFailed
 from .options import Settings, split
 from .relay import RawCall
 from .results import Result
+from .transports.waiting import Deadline
 
 if TYPE_CHECKING:
     from ..protocol import types
@@ -26,6 +28,7 @@ log = logging.getLogger("minimcp")
 Message = dict[str, Any]
 
 MAX_PAGES = 1000
+MAX_LIST_BYTES = 64 * 1024 * 1024  # of all pages together, as they are kept
 
 
 class Methods:
@@ -108,7 +111,7 @@ class Methods:
         if settings.approve is not None:
             from .consent import ask
 
-            ask(settings.approve, self._tool(name), arguments, settings.trusted, settings.target.key)
+            ask(settings.approve, self._tool(name), arguments, settings.trusted, settings.target)
 
         def finish(conn: Connection, result: Result) -> Result:
             if settings.validate:
@@ -169,16 +172,23 @@ class Methods:
         items: list[Message] = []
         params: Message = {}
         seen: set[str] = set()
-        again = False
+        deadline = Deadline(self.settings.timeout_s, self.settings.max_timeout_s)
+        room, again = MAX_LIST_BYTES, False
         for _ in range(MAX_PAGES):
+            if not deadline.can_extend():
+                raise Timeout(f"The pages of {method} did not end in time")
+            deadline.restart()
             try:
-                page = self._cached(method, params, fresh)
+                page = self._cached(method, params, fresh, deadline)
             except RemoteError as problem:
                 if again or not params or problem.code != spec.INVALID_PARAMS:
                     raise
                 # The cursor is no longer good, perhaps since the page that named it was kept. Spec: FEAT-138
                 items, params, seen, fresh, again = [], {}, set(), True, True
                 continue
+            room -= weight(page, room)
+            if room < 0:
+                raise ProtocolError(f"The pages of {method} are larger than {MAX_LIST_BYTES} bytes")
             found = page.get(key)
             if not isinstance(found, list):
                 raise ProtocolError(f"The server answered {method} without a list of {key}")
@@ -192,19 +202,21 @@ class Methods:
             params = {"cursor": cursor}
         raise ProtocolError(f"{method} has more than {MAX_PAGES} pages")
 
-    def _cached(self, method: str, params: Message, fresh: bool, **options: Any) -> Result:
+    def _cached(
+        self, method: str, params: Message, fresh: bool, deadline: Deadline | None = None, **options: Any
+    ) -> Result:
         """Return the result of a request, from the cache if that is allowed. Spec: FEAT-128 to FEAT-131"""
         conn = self._connect()
         cache, server = self.settings.cache, self.settings.target.key
         if cache is not None and not fresh and not options:
-            found = cache.get(server, method, params, conn.identity)
+            found = cache.get(server, method, params, conn.transport.identity)
             if found is not None:
                 return Result(found)
         progress = options.pop("progress", None)
-        call = self._call(method, params, progress=progress is not None, **options)
+        call = self._call(method, params, progress=progress is not None, deadline=deadline, **options)
         result: Result = call.run(progress)
         if cache is not None and not options and not call.asked and conn.ready().era.caches:
-            cache.put(server, method, params, conn.identity, result)
+            cache.put(server, method, params, call.identity, result)
         return result
 
     def read_resource(self, uri: str, *, fresh: bool = False, **options: Any) -> Result:

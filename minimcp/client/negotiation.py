@@ -105,7 +105,7 @@ def negotiate(conn: Connection) -> Peer:
             reasons.append(problem)
             if conn.closed or mode in ("modern", *spec.MODERN_VERSIONS) or not _leads_on(problem):
                 break
-            log.info("no Streamable HTTP here: %s", problem)
+            log.info("no Streamable HTTP here: %.300r", problem)
     first, *others = reasons
     # A process that ends twice may say the same with another date.
     more = [str(other) for other in others if type(other) is not type(first) or not isinstance(first, ConnectionLost)]
@@ -151,7 +151,7 @@ def _settle(conn: Connection, peer: Peer) -> Peer:
             try:
                 conn.ask("logging/setLevel", {"level": settings.log_level})
             except RemoteError as problem:
-                log.warning("the server does not set its log level: %s", problem)
+                log.warning("the server does not set its log level: %.300r", problem)
     return peer
 
 
@@ -323,5 +323,4 @@ def _ask(
         if problem.status == 401:
             raise AuthorizationError(UNAUTHORIZED) from problem
         raise
-    conn.identity = exchange.identity
     return answer, exchange.status

@@ -2,35 +2,58 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any, Optional
 
+from ..engines.addresses import without_secrets
+from ..engines.fork import number_of
+from .transports.command import shown
 from .transports.transport import Transport
 
 Message = dict[str, Any]
 Make = Callable[[], Transport]
 
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
+# A string of JSON, which stays, or what hosts allow beside it: a comment, and a comma before the end.
+_COMMENT = r"//[^\n]*(?=\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/"
+_BESIDE = re.compile(rf'("(?:[^"\\]|\\.)*")|{_COMMENT}|,(?=(?:\s|{_COMMENT})*[\]}}])', re.DOTALL)
 _ENTRY = "an entry has a command (with args, env, cwd) or a url (with headers)"
+
+# The options of a client that depend on the kind of its target.
+_HTTP = ("headers", "auth", "session", "limits")
+_WSGI = ("headers", "auth", "limits")
+_PROCESS = ("env", "cwd", "stderr", "limits")
+_ELSEWHERE = {
+    "headers": "is for HTTP; a process gets its credentials by env=",
+    "auth": "is for HTTP; a process gets its credentials by env=",
+    "session": "is for HTTP servers with a URL",
+    "env": "is for a process that the client starts",
+    "cwd": "is for a process that the client starts",
+    "stderr": "is for a process that the client starts",
+    "limits": "is for servers outside this process",
+}
 
 
 class Target:
     """A resolved target.
 
     :ivar transports: functions that make the transport to try first, and those to fall back to.
-    :ivar key: names the server among all others.
-    :ivar name: the server's name in messages to people.
+    :ivar key: names the server among all others; it may hold secrets.
+    :ivar name: the server's name in messages to people; `shown` is where it is, without secrets.
     """
 
-    def __init__(self, transports: list[Make], key: str, name: str) -> None:
+    def __init__(self, transports: list[Make], key: str, name: str, shown: str = "") -> None:
         self.transports = transports
         self.key = key
         self.name = name
+        self.shown = shown or key
 
 
 def read(target: Any, server: Optional[str], options: Message) -> Target:
@@ -38,107 +61,167 @@ def read(target: Any, server: Optional[str], options: Message) -> Target:
 
     :param server: the name of the entry in a file with several.
     :param options: `headers auth session env cwd stderr limits`, for the transports that know them.
-    :raises ValueError: when the target is not supported.
+    :raises ValueError: when the target is not supported, or does not know an option.
     :raises TypeError: likewise, by type.
     """
     if hasattr(target, "engine") and not callable(target):
         from .transports.memory import MemoryTransport
 
-        return Target([lambda: MemoryTransport(target.engine)], f"memory:{id(target)}", target.engine.identity["name"])
+        _known(options, ())
+        key = f"memory:{number_of(target)}"
+        return Target([lambda: MemoryTransport(target.engine)], key, target.engine.identity["name"])
     if isinstance(target, dict):
-        return _entry(pick(target, server), options)
+        return _entry(*pick(target, server), options)
     if isinstance(target, (list, tuple)):
         return _command([os.fspath(part) for part in target], options)
     if isinstance(target, (str, os.PathLike)):
-        return _text(os.fspath(target), server, options)
+        return _text(target, server, options)
     if callable(target):
         from .transports.wsgi import WsgiTransport
 
-        known = {key: value for key, value in options.items() if key in ("headers", "auth") and value is not None}
-        return Target([lambda: WsgiTransport(target, **known)], f"wsgi:{id(target)}", "the WSGI application")
+        known = _known(options, _WSGI)
+        key = f"wsgi:{number_of(target)}"
+        return Target([lambda: WsgiTransport(target, **known)], key, "the WSGI application")
     raise TypeError(
         "A client needs a URL, a command, an mcpServers entry or file, a Server or a WSGI callable, "
         f"not {type(target).__name__}"
     )
 
 
-def _text(target: str, server: Optional[str], options: Message) -> Target:
-    if target.lower().startswith(("http://", "https://")):
-        return _url(target, None, options)
-    if target.endswith(".json") and os.path.isfile(target):
-        with open(target, encoding="utf-8") as file:
-            return _entry(pick(json.load(file), server), options)
-    if target.endswith(".py") and os.path.isfile(target):
-        return _command([sys.executable, target], options)
+def _known(options: Message, names: tuple[str, ...]) -> Message:
+    """Return the options that were given.
+
+    :raises ValueError: for one that such a target does not know, since it would be lost without a word.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in names:
+            raise ValueError(f"{name}= cannot be used for this target: it {_ELSEWHERE[name]}")
+    return given
+
+
+def _text(target: Any, server: Optional[str], options: Message) -> Target:
+    text = os.fspath(target)
+    if text.lower().startswith(("http://", "https://")):
+        return _url(text, None, options)
     # On Windows a backslash separates folders.
-    parts = shlex.split(target, posix=os.name == "posix")
+    parts = [text] if isinstance(target, os.PathLike) else shlex.split(text, posix=os.name == "posix")
     if not parts:
         raise ValueError("The target is empty; give a URL, a command or a file")
+    suffix = os.path.splitext(text)[1].lower()
+    if suffix in (".json", ".py"):
+        if not os.path.isfile(text):
+            if len(parts) == 1 or shutil.which(parts[0]) is None:
+                raise ValueError(f"There is no file {text!r}")
+        elif suffix == ".py":
+            return _command([sys.executable, text], options)
+        else:
+            return _entry(*pick(_load(text), server, f"{text}: "), options, f"{text}: ")
     return _command(parts, options)
 
 
-def entries(config: Any) -> dict[str, Message]:
+def _load(path: Any) -> Any:
+    """Read a file of JSON as hosts read it: with comments, a comma before the end, a byte order mark.
+
+    :raises ValueError: when it is not JSON all the same.
+    """
+    with open(path, "rb") as file:
+        raw = file.read()
+    try:
+        return json.loads(_BESIDE.sub(lambda found: found[1] or " ", raw.decode(json.detect_encoding(raw))))
+    except (ValueError, RecursionError) as problem:
+        raise ValueError(f"{os.fspath(path)}: This is not JSON: {problem}") from None
+
+
+def entries(config: Any, where: str = "") -> dict[str, Message]:
     """Return the entries of a dict or file of the `mcpServers` form, by name.
 
+    :param where: names the file in messages.
     :raises ValueError: when it has another form.
     """
     if isinstance(config, (str, os.PathLike)):
-        with open(config, encoding="utf-8") as file:
-            config = json.load(file)
+        return entries(_load(config), f"{os.fspath(config)}: ")
     found = config.get("mcpServers", config.get("servers")) if isinstance(config, dict) else None
     if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
-        raise ValueError('A configuration has the form {"mcpServers": {NAME: {...}}}; ' + _ENTRY)
+        raise ValueError(where + 'A configuration has the form {"mcpServers": {NAME: {...}}}; ' + _ENTRY)
     return found
 
 
-def pick(config: Message, server: Optional[str]) -> Message:
-    """Return one entry of a configuration, or the dict itself when it is one."""
-    if "mcpServers" not in config and "servers" not in config:
-        return config
-    found = entries(config)
+def pick(config: Any, server: Optional[str], where: str = "") -> tuple[Message, str]:
+    """Return one entry of a configuration and its name, or the dict itself, without one, when it is an entry."""
+    if isinstance(config, dict) and "mcpServers" not in config and "servers" not in config:
+        return config, ""
+    found = entries(config, where)
     if server is None and len(found) == 1:
-        return next(iter(found.values()))
+        server = next(iter(found))
     if server not in found:
-        raise ValueError(f"Say which server: server= one of {', '.join(map(repr, sorted(found)))}")
-    return found[server]
+        names = ", ".join(map(repr, sorted(found)))
+        raise ValueError(f"Say which server: server= one of {names}" if found else "There are no servers in it")
+    return found[server], server
 
 
-def _entry(entry: Message, options: Message) -> Target:
-    entry = _expand(entry)
-    if isinstance(entry.get("url"), str):
-        given = {**(entry.get("headers") or {}), **(options.get("headers") or {})}
-        return _url(entry["url"], entry.get("type", entry.get("transport")), {**options, "headers": given})
-    if isinstance(entry.get("command"), str):
-        arguments = entry.get("args") or []
-        if not isinstance(arguments, list):
-            raise ValueError("args must be a list of strings")
-        env = {**(entry.get("env") or {}), **(options.get("env") or {})}
-        cwd = options.get("cwd") or entry.get("cwd")
-        return _command([entry["command"], *map(str, arguments)], {**options, "env": env, "cwd": cwd})
-    raise ValueError(f"This is not a server entry: {_ENTRY}")
+def fitting(entry: Message, options: Message) -> Message:
+    """Return the options of a client without those that an entry of this kind does not know."""
+    names = _HTTP if isinstance(entry.get("url"), str) else _PROCESS
+    return {name: value for name, value in options.items() if name in names or name not in _ELSEWHERE}
 
 
-def _expand(value: Any) -> Any:
-    """Replace `${NAME}` and `${NAME:-default}` by the environment, as hosts do.
+def _entry(entry: Message, name: str, options: Message, where: str = "") -> Target:
+    try:
+        if isinstance(entry.get("url"), str):
+            kind = entry.get("type", entry.get("transport"))
+            given = {**_texts(entry, "headers"), **(options.get("headers") or {})}
+            return _url(_expand(entry["url"], "url"), kind, {**options, "headers": given or None})
+        if isinstance(entry.get("command"), str):
+            arguments = entry.get("args") or []
+            if not isinstance(arguments, list):
+                raise ValueError("args must be a list of strings")
+            words = [_expand(word, f"args[{place}]") for place, word in enumerate(arguments)]
+            env = {**_texts(entry, "env"), **(options.get("env") or {})}
+            cwd = options.get("cwd") or (_expand(entry["cwd"], "cwd") if entry.get("cwd") else None)
+            return _command([_expand(entry["command"], "command"), *words], {**options, "env": env, "cwd": cwd})
+        raise ValueError(f"This is not a server entry: {_ENTRY}")
+    except ValueError as problem:
+        raise ValueError(where + (f"The server {name!r}: " if name else "") + str(problem)) from None
 
-    :raises ValueError: for a variable that is not set and has no default.
+
+def _texts(entry: Message, key: str) -> dict[str, str]:
+    """Return a member of an entry that is an object of texts; null is no value."""
+    found = entry.get(key) or {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{key} must be an object of strings")
+    return {name: _expand(value, f"{key}.{name}") for name, value in found.items() if value is not None}
+
+
+def _expand(value: Any, place: str) -> str:
+    """Return a value as text, with `${NAME}`, `${NAME:-default}` and `${env:NAME}` from the environment, as hosts do.
+
+    :param place: names it in messages.
+    :raises ValueError: for what is no text or number, and for a variable that is not known.
     """
-    if isinstance(value, dict):
-        return {key: _expand(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item) for item in value]
-    return _VARIABLE.sub(_variable, value) if isinstance(value, str) else value
+    if isinstance(value, (bool, int, float)):
+        return json.dumps(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{place} must be a string, not {type(value).__name__}")
+    return _VARIABLE.sub(lambda found: _variable(found, place), value)
 
 
-def _variable(found: re.Match[str]) -> str:
-    value = os.environ.get(found.group(1), found.group(2))
+def _variable(found: re.Match[str], place: str) -> str:
+    name, default = found[1], None
+    if found[2] is not None and found[2].startswith("-"):
+        default = found[2][1:]
+    elif found[2] is not None and name == "env":
+        name = found[2]
+    elif found[2] is not None:
+        raise ValueError(f"{place} has {found[0]}, which is not known; ${{NAME}} and ${{env:NAME}} are")
+    value = os.environ.get(name, default)
     if value is None:
-        raise ValueError(f"The configuration needs the environment variable {found.group(1)}, which is not set")
+        raise ValueError(f"{place} needs the environment variable {name}, which is not set")
     return value
 
 
-def _url(url: str, kind: Optional[str], options: Message) -> Target:
-    known = {key: options[key] for key in ("headers", "auth", "session", "limits") if options.get(key) is not None}
+def _url(url: str, kind: Any, options: Message) -> Target:
+    known = _known(options, _HTTP)
     if hasattr(known.get("auth"), "for_server"):
         # HTTP+SSE has two addresses, which take the same token.
         known["auth"] = known["auth"].for_server(url)
@@ -154,15 +237,22 @@ def _url(url: str, kind: Optional[str], options: Message) -> Target:
         return HttpSseTransport(url, **known)
 
     transports: list[Make] = [two_endpoints] if kind == "sse" else [streamable, two_endpoints]
-    return Target(transports, url, url)
+    bare = without_secrets(url)
+    return Target(transports, url, bare, bare)
 
 
 def _command(command: list[str], options: Message) -> Target:
-    known = {key: options[key] for key in ("env", "cwd", "stderr", "limits") if options.get(key) is not None}
+    known = _known({**options, "env": options.get("env") or None}, _PROCESS)
+    limits = known.pop("limits", {})
+    if "line_bytes" in limits:
+        known["line_bytes"] = int(limits["line_bytes"])
 
     def process() -> Transport:
         from .transports.stdio import StdioTransport
 
         return StdioTransport(command, **known)
 
-    return Target([process], "stdio:" + shlex.join(command), command[0])
+    # With another environment or folder it is another server, and may be another user's.
+    place = json.dumps([known.get("env"), str(known.get("cwd") or "")], sort_keys=True, default=repr)
+    key = f"stdio:{shlex.join(command)} {hashlib.sha256(place.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+    return Target([process], key, command[0], f"stdio:{shown(command)}")

@@ -77,7 +77,8 @@ def _pause_s(task: Message) -> float:
     given = task.get("pollIntervalMs")
     if isinstance(given, bool) or not isinstance(given, (int, float)):
         return _POLL_S
-    return min(max(given / 1000, _LEAST_POLL_S), _MOST_POLL_S)
+    # Compared before it is divided: an integer of JSON may be larger than any float.
+    return min(max(given, _LEAST_POLL_S * 1000), _MOST_POLL_S * 1000) / 1000
 
 
 def _answer(call: Caller, conn: Connection, peer: Peer, id: str, questions: Any, answered: set[str]) -> None:

@@ -59,7 +59,8 @@ class Tools:
             if (name, about) in self._warned or len(self._warned) > 1000:
                 return
             self._warned.add((name, about))
-        log.warning("the tool %.100r %.300s", name, reason)
+        # Parts of the reason are the server's words.
+        log.warning("the tool %.100r %.300s", name, repr(reason)[1:-1])
 
     def get(self, name: str) -> Message | None:
         """Return the definition of a tool that was listed, or None."""

@@ -7,19 +7,32 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from typing import Union
 from urllib.parse import urlsplit
 
 from .errors import AuthorizationError
 
 _Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+_Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 # No user name, no backslash, no space, nothing that another parser could read in another way.
 _URL = re.compile(
     r"(?:https?)://(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
     r"(?:/[A-Za-z0-9._~:/@!$&'()*+,;=%\[\]-]*)?(?:\?[A-Za-z0-9._~:/?@!$&'()*+,;=%\[\]-]*)?\Z",
     re.IGNORECASE,
 )
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# Whose last four bytes are an IPv4 address: NAT64, compatible, translated.
+_EMBEDDING = [ipaddress.IPv6Network(f"{prefix}/96") for prefix in ("64:ff9b::", "::", "::ffff:0:0:0")]
+# Not to be connected to from a public server, whatever this version of Python thinks: site-local, documentation.
+_NOT_PUBLIC = [ipaddress.IPv6Network(text) for text in ("fec0::/10", "3fff::/20")]
+# Never to be connected to: an IPv4 address in an unknown place (NAT64 for local use), and metadata of clouds.
+_NEVER = [
+    ipaddress.ip_network(text)
+    for text in (
+        *("64:ff9b:1::/48", "fd00:ec2::254", "fd20:ce::254"),
+        *("100.100.100.200", "168.63.129.16", "192.0.0.192"),
+    )
+]
 MOST_CHARACTERS = 16384
 
 
@@ -48,8 +61,13 @@ def is_web(url: str) -> bool:
 
 
 def show(url: object) -> str:
-    """Return a URL for a message: printable, short, and without its query, where secrets may be."""
-    return ascii(str(url)[:200].partition("?")[0])
+    """Return a URL for a message: printable, short, and without the parts where secrets may be."""
+    return ascii(without_secrets(str(url))[:200])
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL without user, password, query and fragment."""
+    return re.sub(r"^([^:/?#]*://)[^/?#]*@", r"\1", re.split("[?#]", url, maxsplit=1)[0])
 
 
 def is_loopback(host: str) -> bool:
@@ -79,9 +97,13 @@ def may_connect(address: str, local: bool) -> bool:
     if found is None:
         return False
     found = _unwrap(found)
-    if found.is_link_local or found.is_multicast or found.is_unspecified:
+    if found.is_link_local or found.is_multicast or found.is_unspecified or _within(found, _NEVER):
         return False
-    return local or (found.is_global and not found.is_private)
+    return local or (found.is_global and not found.is_private and not _within(found, _NOT_PUBLIC))
+
+
+def _within(address: _Address, networks: Sequence[_Network]) -> bool:
+    return any(address in network for network in networks)
 
 
 def _literal(host: str) -> _Address | None:
@@ -92,9 +114,9 @@ def _literal(host: str) -> _Address | None:
 
 
 def _unwrap(address: _Address) -> _Address:
-    """Return the IPv4 address that an IPv6 one stands for: mapped, 6to4, Teredo, NAT64."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
+    """Return the IPv4 address that an IPv6 one stands for: mapped, 6to4, Teredo, NAT64, compatible, translated."""
+    if isinstance(address, ipaddress.IPv6Address) and int(address) > 1:
+        if _within(address, _EMBEDDING):
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
         return inner or address
@@ -132,6 +154,13 @@ def covers(resource: object, url: str) -> bool:
     if ".." in re.split(r"/|%2[fF]", inner.replace("%2e", ".").replace("%2E", ".")):
         return False
     return inner.rstrip("/") == outer.rstrip("/") or inner.startswith(outer.rstrip("/") + "/")
+
+
+def same_issuer(one: object, other: object) -> bool:
+    """Say whether two issuers are one: the same text, but for a lone slash in place of the path. Spec: AUTH-032"""
+    if one == other or not isinstance(one, str) or not isinstance(other, str):
+        return one == other
+    return one.rstrip("/") == other.rstrip("/") and {urlsplit(one).path, urlsplit(other).path} == {"", "/"}
 
 
 def with_query(url: str, query: str) -> str:

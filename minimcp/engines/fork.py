@@ -1,12 +1,14 @@
-"""State that belongs to one process: made on first use, and anew in a child after a fork."""
+"""State of one process: made on first use and anew in a child after a fork; numbers that tell its objects apart."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import traceback
+import weakref
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 # How many forks of Python's lie between the first process that imported this and the running one.
@@ -44,6 +46,25 @@ def end_child(since: int, error: BaseException | None) -> None:
         except (AttributeError, OSError, ValueError):
             pass
     os._exit(code & 0xFF)
+
+
+# Objects by their `id`, each with its number; single operations of a dict, which are atomic.
+_numbered: dict[int, tuple[Callable[[], Any], int]] = {}
+_numbers = itertools.count(1)
+
+
+def number_of(thing: Any) -> int:
+    """Return a number that no other object of this process has or had, unlike its `id`."""
+    place = id(thing)
+    found = _numbered.get(place)
+    if found is None or found[0]() is not thing:
+        refer: Callable[[], Any]
+        try:
+            refer = weakref.ref(thing, lambda _: _numbered.pop(place, None))
+        except TypeError:
+            refer = lambda: thing  # noqa: E731  # it is kept, and so is its place
+        found = _numbered[place] = (refer, next(_numbers))
+    return found[1]
 
 
 class PerProcess(Generic[T]):

@@ -42,9 +42,14 @@ def is_modern(message: Any, get: Get | None, greeted: bool = True) -> bool:
 
 
 def encode(value: Any) -> str:
-    """Write a string, integer or boolean as a header value. Spec: TRN-084 to TRN-087"""
+    """Write a string, number or boolean as a header value. Spec: TRN-084 to TRN-087
+
+    :raises ValueError: for a value that is none of these, or not Unicode.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
+    if not isinstance(value, (str, int, float)):
+        raise ValueError(f"a header holds a string, a number or a boolean, not {type(value).__name__}")
     text = str(value)
     if _PLAIN.match(text) and not _SENTINEL.match(text):
         return text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 # Older peers are not sent these members of tools, resources and prompts.
 ITEM_FIELDS_SINCE = {
     "annotations": "2025-03-26",
@@ -24,3 +26,14 @@ FULL_FORMS_SINCE = "2025-11-25"
 STRUCTURED_SINCE = "2025-06-18"
 # Tool arguments that do not fit are results with isError from here on, errors before. Spec: FEAT-031, FEAT-032
 ARGUMENT_RESULTS_SINCE = "2025-11-25"
+
+_EXTENSION = re.compile(r"[A-Za-z](?:[A-Za-z0-9.-]*[A-Za-z0-9])?/[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9])?\Z")
+
+
+def check_extension(identifier: object) -> None:
+    """Check the identifier of an extension. Spec: EXT-001
+
+    :raises ValueError: when it has no prefix.
+    """
+    if not isinstance(identifier, str) or not _EXTENSION.match(identifier):
+        raise ValueError(f"An extension is named with a prefix, such as 'com.example/thing', not {identifier!r}")

@@ -6,7 +6,7 @@ import json
 import logging
 from typing import Any
 
-from ..engines.bounds import exceeded, written
+from ..engines.bounds import exceeded, has_more_values
 from . import spec
 from .errors import InternalError, InvalidRequest, McpError, ParseError
 
@@ -42,10 +42,8 @@ def loads(raw: bytes, max_depth: int = MAX_DEPTH, max_elements: int = MAX_ELEMEN
     :raises ParseError: when the bytes are not JSON. Spec: BASE-063
     :raises InvalidRequest: when the value is too deep or has too many elements.
     """
-    # Counting brackets and commas bounds depth and size from above at the speed of memchr; only a message that might
-    # break a limit is looked at closer, and one with too many elements before it is decoded to many times its bytes.
-    containers = raw.count(b"[") + raw.count(b"{")
-    if containers + raw.count(b",") > max_elements and written(raw, max_elements) > max_elements:
+    if has_more_values(raw, max_elements):
+        # Decoded, they could take thirty times the memory.
         raise InvalidRequest(f"The message has more than {max_elements} elements")
     try:
         value = _decode(raw.decode("utf-8"))
@@ -56,7 +54,9 @@ def loads(raw: bytes, max_depth: int = MAX_DEPTH, max_elements: int = MAX_ELEMEN
     except ValueError as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)[:80]
         raise ParseError(f"Parse error: {reason}") from None
-    if containers > max_depth and exceeded(value, max_depth, max_elements) is not None:
+    # Counting brackets bounds the depth from above at the speed of memchr; only a message that might break the limit is
+    # walked.
+    if raw.count(b"[") + raw.count(b"{") > max_depth and exceeded(value, max_depth, max_elements):
         raise InvalidRequest(f"The message is nested deeper than {max_depth} levels")
     return value
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from ..protocol import spec
 from ..protocol.errors import InternalError
+from ..protocol.revisions import check_extension
 
 if TYPE_CHECKING:
     from .context import Context
@@ -43,7 +44,8 @@ class Extension(Protocol):
 
 def install(engine: Engine, extension: Extension) -> None:
     """Add the rows, notifications and result types of an extension to an engine; see `Extension`."""
-    engine.extensions[spec.check_extension(extension.identifier)] = getattr(extension, "settings", {})
+    check_extension(extension.identifier)
+    engine.extensions[extension.identifier] = getattr(extension, "settings", {})
     eras = getattr(extension, "eras", ("modern",))
     # Settings alone, such as a list of media types, say the same in each era. Spec: EXT-013
     bare = not any(hasattr(extension, part) for part in ("methods", "notifications", "result_types"))

@@ -22,6 +22,9 @@ _INHERITED_PREFIXES = ("LC_", "XDG_")
 _SECRET = re.compile(r"key|token|secret|passw|auth|credential", re.IGNORECASE)
 _VALUE = re.compile(rf"((?:{_SECRET.pattern})[^=:\s]*[=:]|bearer\s).*", re.IGNORECASE | re.DOTALL)
 _USER = re.compile(r"://[^/@\s]+@")
+# What follows one of these has a name and a value, and the value may be a secret whatever the name.
+_PAIR = re.compile(r"(?:-e|-H|--env|--header)\Z")
+_PAIR_VALUE = re.compile(r"((?:--env=|--header=)?[^=:]*[=:]).*", re.DOTALL)
 
 
 def environment(extra: dict[str, str] | None) -> dict[str, str]:
@@ -59,10 +62,13 @@ def find(command: list[str], env: dict[str, str], cwd: str | None) -> list[str]:
 
 def shown(command: list[str]) -> str:
     """Return a command for messages, without the values of arguments that look like secrets."""
-    words, hide = [], False
+    words, hide, pair = [], False, False
     for word in command:
         hidden = "..." if hide else _USER.sub("://...@", _VALUE.sub(r"\1...", word))
         hide = word.startswith("-") and hidden == word and bool(_SECRET.search(word))
+        if hidden == word and (pair or word.startswith(("--env=", "--header="))):
+            hidden = _PAIR_VALUE.sub(r"\1...", word)
+        pair = bool(_PAIR.match(word))
         words.append(hidden)
     text = " ".join(shlex.join(words).split())
     return text if len(text) <= 200 else text[:197] + "..."

@@ -17,12 +17,12 @@ from ...engines.fork import PerProcess
 from ...engines.http_client.pool import Pool, make_pool
 from ...engines.http_client.reply import Reply, excerpt
 from ...engines.http_client.response import Headers, deadline_of
-from ...protocol import spec, wire
+from ...protocol import spec
 from ...protocol.sse import EventReader
 from ..errors import HTTPStatus
 from .legacy_http import LegacySession, Resumption, is_stream, not_resumed
 from .messages import in_event, is_message, parse, same_id, tidy, with_defaults
-from .transport import Exchange, Message, SessionExpired, Transport
+from .transport import Exchange, Message, SessionExpired, Transport, written
 
 log = logging.getLogger("minimcp")
 
@@ -66,6 +66,7 @@ class HttpTransport(Transport):
         self.session = LegacySession(self)
         self._open = PerProcess(_OpenExchanges)
         self._closed = False  # guarded by the lock of _open
+        self._sent = False
 
     def _make_pool(self, headers: Optional[Headers], auth: Any, session: Any) -> Pool:
         return make_pool(self.url, headers, auth, session, self.limits)
@@ -89,6 +90,7 @@ class HttpTransport(Transport):
             # It begins a session, whatever was before. Spec: TRN-149
             self.session.id = self.version = None
         exchange = HttpExchange(self, message, self._post(message, headers, deadline_of(timeout_s)))
+        self._sent = True
         mine = self._open()
         with mine.lock:
             mine.exchanges.add(exchange)
@@ -96,6 +98,10 @@ class HttpTransport(Transport):
         if closed:
             exchange.abort(ConnectionLost("The connection was closed"))
         return exchange
+
+    def identity(self) -> str | None:
+        """Return a fingerprint of what the caller would send along; see `Transport`."""
+        return self.pool.identity(_JSON) if self._sent else None
 
     def send(self, message: Message, headers: Headers, timeout_s: float | None) -> None:
         """Send a notification or a response; see `Transport`. Spec: TRN-038, TRN-113"""
@@ -120,9 +126,9 @@ class HttpTransport(Transport):
         if self._closed:
             raise ConnectionLost("The connection is closed; open it again", "always")
         fields = {**_JSON, **self.session.fields(), **headers}
-        reply = self.pool.request("POST", fields, wire.dumps(message), deadline)
+        reply = self.pool.request("POST", fields, written(message), deadline)
         if self.record is not None:
-            self.record("sent", message, method="POST", headers=reply.sent)
+            self.record("sent", message, method="POST", headers=reply.shown)
         return reply
 
     def listen(self) -> None:
@@ -192,8 +198,12 @@ class HttpExchange(Exchange):
         # Modern streams cannot be resumed. Spec: TRN-050
         self._resumable = reply.field("mcp-protocol-version") not in spec.MODERN_VERSIONS
         self._resumption: Resumption | None = None
-        self.identity = reply.identity()
         self.paused_s = reply.paused_s
+
+    @property
+    def identity(self) -> str:  # type: ignore[override]
+        """A fingerprint of the credentials; the auth may have sent the request again with others."""
+        return self._reply.identity() if self._reply is not None else ""
 
     def receive(self, timeout_s: float | None) -> Message:
         """Return the next message; see `Exchange`."""
@@ -247,8 +257,6 @@ class HttpExchange(Exchange):
         if deadline is not None:
             # Time in which the auth asked a person does not count.
             deadline += paused_s
-        # The auth may have sent it again with other credentials.
-        self.identity = reply.identity()
         if not 200 <= status < 300:
             self._refused(reply, deadline)
         elif is_stream(reply):

@@ -18,11 +18,10 @@ from ...engines.fork import PerProcess
 from ...engines.http_client.pool import make_pool
 from ...engines.http_client.reply import Reply, excerpt, resolve
 from ...engines.http_client.response import Headers, deadline_of
-from ...protocol import wire
 from ...protocol.sse import EventReader
 from ..errors import HTTPStatus, UsedAfterFork
 from .messages import in_event, on_stream, with_defaults
-from .transport import Exchange, Message, Transport
+from .transport import Exchange, Message, Transport, begin, written
 from .waiting import Pending
 
 log = logging.getLogger("minimcp")
@@ -71,9 +70,13 @@ class HttpSseTransport(Transport):
         except BaseException:
             reply.close()
             raise
+        try:
+            begin(stream.thread)
+        except BaseException:
+            reply.close()
+            raise
         with self._lock():
             self._stream = stream
-        stream.thread.start()
 
     def start(self, message: Message, headers: Headers, timeout_s: float | None) -> Exchange:
         """Send a request; see `Transport`."""
@@ -105,12 +108,12 @@ class HttpSseTransport(Transport):
         deadline = deadline_of(timeout_s)
         fields = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
-        def before(headers: Headers) -> None:
+        def before(sent: Reply) -> None:
             # Afterwards the answer may be there already.
             if self.record is not None:
-                self.record("sent", message, method="POST", headers=headers)
+                self.record("sent", message, method="POST", headers=sent.shown)
 
-        reply = self._pool.request("POST", fields, wire.dumps(message), deadline, stream.endpoint, before)
+        reply = self._pool.request("POST", fields, written(message), deadline, stream.endpoint, before)
         try:
             status = reply.head(reply.until(deadline))
             if not 200 <= status < 300:

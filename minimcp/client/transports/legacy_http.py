@@ -20,6 +20,7 @@ from ...protocol import spec
 from ...protocol.sse import EventReader
 from ..errors import HTTPStatus
 from .messages import on_stream
+from .transport import begin
 
 if TYPE_CHECKING:
     from .http import HttpTransport
@@ -28,6 +29,7 @@ log = logging.getLogger("minimcp")
 
 # How long to wait before coming back to a stream, unless the server says something else.
 RETRY_S = 1.0
+_LEAST_RETRY_S = 0.1
 _MOST_RETRIES = 5
 _MOST_RETRY_S = 30.0
 _STREAM = {"Accept": "text/event-stream"}
@@ -74,8 +76,9 @@ class LegacySession:
         mine = self._listening()
         with mine.lock:
             if mine.stream is None:
-                mine.stream = StandingStream(self._transport)
-                mine.stream.thread.start()
+                stream = StandingStream(self._transport)
+                begin(stream.thread)
+                mine.stream = stream
 
     def end(self) -> None:
         """Tell the server that the session is over, and stop listening. Spec: TRN-150, TRN-151"""
@@ -137,7 +140,7 @@ class StandingStream:
                 # The user's auth may do anything; without it there is nothing to come back with.
                 log.exception("the GET stream ended")
                 return
-            wait_s = RETRY_S if self._events.retry_s is None else self._events.retry_s
+            wait_s = _retry_s(self._events.retry_s)
             self._over.wait(max(wait_s, min(wait_s * 2 ** min(failures, 8), _MOST_RETRY_S)))
 
     def _follow(self) -> bool:
@@ -179,7 +182,7 @@ class Resumption:
         self._tries += 1
         if self._tries > _MOST_RETRIES:
             raise ConnectionLost(f"The stream broke {self._tries} times before the response: {problem}")
-        self._back_at = time.monotonic() + (RETRY_S if retry_s is None else retry_s) * 2.0 ** (self._tries - 1)
+        self._back_at = time.monotonic() + _retry_s(retry_s) * 2.0 ** (self._tries - 1)
 
     def cancelled(self, deadline: float | None) -> bool:
         """Wait until it is time to resume; True when that was cancelled.
@@ -196,6 +199,11 @@ class Resumption:
     def cancel(self) -> None:
         """End the wait; called from any thread."""
         self._cancelled.set()
+
+
+def _retry_s(wished_s: float | None) -> float:
+    """Return how long to wait before coming back: as long as the server wished, but never at once."""
+    return RETRY_S if wished_s is None else max(wished_s, _LEAST_RETRY_S)
 
 
 def is_stream(reply: Reply) -> bool:

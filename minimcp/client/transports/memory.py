@@ -9,7 +9,7 @@ from ...engines.errors import ConnectionLost, ProtocolError
 from ...protocol import wire
 from ...protocol.errors import McpError
 from ...protocol.served import S, Served, ServedCall
-from .transport import Exchange, Message, Transport
+from .transport import Exchange, Message, Transport, written
 from .waiting import Pending
 
 
@@ -75,10 +75,7 @@ class MemoryTransport(Transport, Generic[S]):
         return self._session
 
     def _copy(self, direction: str, message: Message) -> Message:
-        try:
-            copy: Message = wire.loads(wire.dumps(message), 10_000, 10_000_000)
-        except ValueError as problem:
-            raise ProtocolError(f"The message cannot be written as JSON: {problem}") from None
+        copy: Message = wire.loads(written(message), 10_000, 10_000_000)
         if self.record is not None:
             self.record(direction, copy)
         return copy

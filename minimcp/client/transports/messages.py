@@ -28,7 +28,7 @@ LIMITS: dict[str, float] = {
     "events": 1_000_000,  # events before the response; a listen stream may have any number
 }
 _MAX_DEPTH = 200
-_MAX_ELEMENTS = 10_000_000
+_MAX_ELEMENTS = 5_000_000
 _BOM = b"\xef\xbb\xbf"
 _TELLING = {"jsonrpc", "result", "error"}
 _lenient = json.JSONDecoder(strict=False).decode

@@ -25,7 +25,7 @@ from ...protocol.lines import LineSplitter
 from ..errors import UsedAfterFork
 from .messages import may_answer, tidy, without_bom
 from .process import PATIENCE_S, Child, Sink
-from .transport import Exchange, Message, Transport
+from .transport import Exchange, Message, Transport, written
 from .waiting import Pending, Queued
 
 if TYPE_CHECKING:
@@ -178,10 +178,7 @@ class StdioConnection:
 
     def write(self, message: Message, timeout_s: float | None) -> None:
         """Send one line. Spec: TRN-010, TRN-011"""
-        try:
-            line = wire.dumps(message) + b"\n"
-        except ValueError as error:
-            raise ProtocolError(f"The message cannot be written as JSON: {error}") from None
+        line = written(message) + b"\n"
         try:
             self._child.write(line, timeout_s)
         except OSError:

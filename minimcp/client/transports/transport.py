@@ -6,10 +6,12 @@ whatever the protocol means by a message is decided above it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
-from ...engines.errors import ClientError, ConnectionLost
+from ...engines.errors import ClientError, ConnectionLost, ProtocolError
+from ...protocol import wire
 
 Message = dict[str, Any]
 OnMessage = Callable[[Message], None]
@@ -27,8 +29,8 @@ class Exchange:
     """An open request: the messages that belong to it, in order, its response last.
 
     :ivar status: the HTTP status of the reply, once it is known, or None.
+    :ivar identity: a fingerprint of all that the caller brought to the request, "" for nothing.
     :ivar paused_s: seconds so far in which credentials were fetched, perhaps by asking a person; they do not count.
-    :ivar identity: a fingerprint of the credentials the request was sent with, "" for none.
     """
 
     status: int | None = None
@@ -87,6 +89,13 @@ class Transport:
         """
         raise NotImplementedError
 
+    def identity(self) -> str | None:
+        """Return a fingerprint of all that the caller would bring to a request now, "" for nothing.
+
+        None before the first request of a connection: until then credentials may not be what they will be.
+        """
+        return ""
+
     def send(self, message: Message, headers: dict[str, str], timeout_s: float | None) -> None:
         """Send a notification or a response.
 
@@ -103,6 +112,28 @@ class Transport:
 
     def close(self) -> None:
         """Close the connection and fail every open exchange; any thread may call it, any number of times."""
+
+
+def written(message: Message) -> bytes:
+    """Return a message as one line of JSON.
+
+    :raises ProtocolError: when it has something that JSON has not, such as NaN.
+    """
+    try:
+        return wire.dumps(message)
+    except ValueError as problem:
+        raise ProtocolError(f"The message cannot be written as JSON: {problem}") from None
+
+
+def begin(thread: threading.Thread) -> None:
+    """Start a thread.
+
+    :raises ConnectionLost: when the system has none to give.
+    """
+    try:
+        thread.start()
+    except RuntimeError as problem:
+        raise ConnectionLost(f"No thread could be started for the connection: {problem}", "always") from None
 
 
 def _ignore(*_: Any) -> None:

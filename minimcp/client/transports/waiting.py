@@ -10,11 +10,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Optional
 
+from ...engines.bounds import weight
 from ...engines.errors import ClientError, ConnectionLost, Timeout
 from ...protocol import spec
 from .transport import Exchange, Message
 
 MOST_WAITING = 1000
+MOST_WAITING_BYTES = 16 * 1024 * 1024  # beside the first
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
 
 
@@ -27,14 +29,24 @@ class Mailbox:
     __slots__ = ("_items", "_signal")
 
     def __init__(self) -> None:
-        self._items: deque[Any] = deque()
+        self._items: deque[tuple[Any, int]] = deque()  # with the bytes that each takes
         self._signal = threading.Lock()  # released when something was put; guards nothing
         self._signal.acquire()
 
     def put(self, item: Any) -> None:
         """Add an item; takes no lock that another thread may hold."""
-        self._items.append(item)
+        self._items.append((item, 0))
         self._wake()
+
+    def offer(self, message: Message) -> None:
+        """Add a message, unless too many wait, or too many bytes."""
+        size = weight(message, MOST_WAITING_BYTES)
+        waiting = list(self._items)
+        if len(waiting) < MOST_WAITING and (
+            not waiting or sum(each for _, each in waiting) + size <= MOST_WAITING_BYTES
+        ):
+            self._items.append((message, size))
+            self._wake()
 
     def _wake(self) -> None:
         try:
@@ -50,7 +62,7 @@ class Mailbox:
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             try:
-                item = self._items.popleft()
+                item = self._items.popleft()[0]
             except IndexError:
                 left = -1 if end is None else end - time.monotonic()
                 if end is not None and left <= 0:
@@ -66,7 +78,7 @@ class Mailbox:
 
 
 class Queued(Exchange):
-    """An exchange whose messages are put by a reader thread; at most `MOST_WAITING` of them wait.
+    """An exchange whose messages are put by a reader thread; their number and bytes are bounded.
 
     :param forget: called by `close`.
     """
@@ -79,8 +91,10 @@ class Queued(Exchange):
         self._error: ClientError | None = None
 
     def put(self, message: Message) -> None:
-        """Add a message; beyond `MOST_WAITING` notifications are lost."""
-        if "method" not in message or "id" in message or len(self._messages) < MOST_WAITING:
+        """Add a message; beyond the bounds of `Mailbox.offer` all but responses are lost."""
+        if "method" in message:
+            self._messages.offer(message)
+        else:
             self._messages.put(message)
 
     def ready(self) -> bool:

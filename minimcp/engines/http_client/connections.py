@@ -36,7 +36,10 @@ class Connections:
     :ivar auth: credentials that sign requests and see their answers.
     :ivar pauses: whether preparing a request may take the time of a person.
     :ivar closed: whether connections that come back are closed.
+    :ivar ours: the names of headers that the caller did not bring.
     """
+
+    ours: tuple[str, ...] = ()
 
     auth: Auth | None = None
     pauses = False
@@ -51,14 +54,18 @@ class Connections:
     ) -> None:
         self.url, self.user = split_url(url)
         self.fields = fields_of(headers)
-        if agent is not None:
-            self.fields.setdefault("user-agent", ("User-Agent", agent))
+        if agent is not None and "user-agent" not in self.fields:
+            self.fields["user-agent"], self.ours = ("User-Agent", agent), ("user-agent",)
         self.fields["accept-encoding"] = ("Accept-Encoding", "identity")
         self.limits = {**LIMITS, **(limits or {})}
 
     def prepare(self, method: str, url: str, fields: Fields, body: bytes) -> Outgoing:
         """Add cookies and credentials to a request."""
         raise NotImplementedError
+
+    def caller(self) -> str:
+        """Name what the caller brought beside headers, such as a session, "" for nothing."""
+        return ""
 
     def open(self, request: Outgoing, deadline: float | None) -> AnyResponse:
         """Send a request and return its response, of which nothing needs to be there yet."""
@@ -201,10 +208,12 @@ class HttpConnections(Connections):
             self._tls = _tls_context(self._verify)
         sock: Any = None
         try:
-            sock = socket.create_connection((self._host, self._port), self.connect_s(deadline))
+            until = time.monotonic() + self.connect_s(deadline)
+            sock = _connected(self._host, self._port, until)
             if self._check is not None:
                 self._check(str(sock.getpeername()[0]))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(seconds_left(until))
             return sock if self._tls is None else self._tls.wrap_socket(sock, server_hostname=self._host.rstrip("."))
         except BaseException as problem:
             if sock is not None:
@@ -235,6 +244,25 @@ class HttpConnections(Connections):
                 self._idle.pop().close()
             except IndexError:
                 break
+
+
+def _connected(host: str, port: int, until: float) -> socket.socket:
+    """Connect to the first address of a host that answers; those that are left share the time that is left."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    problem: OSError = OSError("the host has no address")
+    for number, (family, kind, protocol, _, address) in enumerate(found):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout((seconds_left(until) or 0) / (len(found) - number))
+            sock.connect(address)
+            return sock
+        except OSError as failure:
+            sock.close()
+            problem = failure
+        except BaseException:
+            sock.close()
+            raise
+    raise problem
 
 
 def _tls_context(verify: Union[bool, str]) -> ssl.SSLContext:

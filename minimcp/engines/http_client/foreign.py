@@ -22,6 +22,7 @@ import urllib3
 
 from ..addresses import origin
 from ..errors import AuthorizationError, ClientError, ConnectionLost, ProtocolError, Timeout
+from ..fork import number_of
 from .connections import AGENT, Connections
 from .request import Auth, Outgoing, SignedAnswer, fields_of, is_native
 from .response import AnyResponse, Fields, seconds_left
@@ -64,6 +65,7 @@ class SessionConnections(Connections):
         self.session = session
         if auth is None and session.auth is None:
             auth = self.user
+        self._given_auth = auth
         self._auth = partial(attach, auth) if is_native(auth) else auth
         try:
             session.get_adapter(self.url)
@@ -82,6 +84,12 @@ class SessionConnections(Connections):
         if origin(prepared.url or "") != origin(self.url):
             raise ProtocolError("The auth changed the address of a request to another origin")
         return Outgoing(method, prepared.url or "", fields_of(prepared.headers), body, prepared)
+
+    def caller(self) -> str:
+        """Name the session, and what in it and in the auth may say who is calling without a header."""
+        known = [] if self._own else [self.session, self.session.auth]
+        things = [thing for thing in (*known, self._given_auth) if thing is not None]
+        return repr([[number_of(thing) for thing in things], self.session.cert])
 
     def open(self, request: Outgoing, deadline: float | None) -> AnyResponse:
         """Send a request, and wait for the head of its response."""
@@ -159,7 +167,11 @@ class RequestsResponse(AnyResponse):
         self._streams = self.headers.get("content-type", "").lower().startswith("text/event-stream")
         if self._streams:
             self._limit_silence(None)
-            threading.Thread(target=self._run, name="minimcp-requests", daemon=True).start()
+            try:
+                threading.Thread(target=self._run, name="minimcp-requests", daemon=True).start()
+            except RuntimeError as problem:
+                response.close()
+                raise ConnectionLost(f"No thread could be started to read the answer: {problem}") from None
 
     def _run(self) -> None:
         while self._advance() and not self._stopped:

@@ -8,7 +8,7 @@ from typing import Any, Optional
 from ..fork import PerProcess
 from .connections import Connections, HttpConnections
 from .reply import Reply
-from .request import is_native
+from .request import fingerprint, is_native
 from .response import Headers
 
 
@@ -37,7 +37,7 @@ class Pool:
         body: bytes,
         deadline: float | None,
         url: str | None = None,
-        before: Optional[Callable[[Headers], Any]] = None,
+        before: Optional[Callable[[Reply], Any]] = None,
         raw: bool = False,
     ) -> Reply:
         """Send a request.
@@ -45,18 +45,26 @@ class Pool:
         :param headers: they prevail over those of the pool.
         :param deadline: a `time.monotonic()`; put off by the time that the auth takes, which may ask a person.
         :param url: another address of the same origin.
-        :param before: called with the headers just before they are sent.
+        :param before: called just before the headers are sent, when they are known.
         :param raw: whether to return redirects and compressed answers as they come, instead of following or refusing.
         :raises ClientError: when it could not be sent; `retry` is "always" when the server surely did not run it.
         """
         connections = self._connections()
         self._closed = connections.closed = False
-        fields = {**connections.fields, **{name.lower(): (name, value) for name, value in headers.items()}}
+        own = {name.lower(): (name, value) for name, value in headers.items()}
+        fields = {**connections.fields, **own}
         if body:
             fields["content-length"] = ("Content-Length", str(len(body)))
-        reply = Reply(connections, method, fields, body, raw)
+        reply = Reply(connections, method, fields, body, raw, own.keys())
         reply.send(url or connections.url, deadline, before)
         return reply
+
+    def identity(self, headers: Headers) -> str:
+        """Return a fingerprint of all that the caller would bring to a request with these headers, "" for nothing."""
+        connections = self._connections()
+        own = {name.lower(): (name, value) for name, value in headers.items()}
+        outgoing = connections.prepare("POST", connections.url, {**connections.fields, **own}, b"")
+        return fingerprint(outgoing.fields, (*connections.ours, *own), connections.caller())
 
     def close(self) -> None:
         """Close the connections that are not in use, and those in use as they come back."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Optional
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from ..addresses import origin, show
 from ..errors import ClientError, ConnectionLost, ProtocolError
 from .connections import Connections
-from .request import SignedAnswer
+from .request import ALWAYS, SignedAnswer, fingerprint
 from .response import AnyResponse, Fields, Headers
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -26,13 +26,16 @@ _EXCERPT_S = 5.0
 class Reply:
     """One request and the response to it.
 
+    :param own: the names of headers that belong to the request, not to the caller.
     :ivar url: the address it was sent to, after redirects.
     :ivar paused_s: seconds that the auth and hooks took; they may have asked a person.
     :ivar status: 0 until `head` has returned.
     :ivar headers: of the response, by lower-case name.
     """
 
-    def __init__(self, connections: Connections, method: str, fields: Fields, body: bytes, raw: bool) -> None:
+    def __init__(
+        self, connections: Connections, method: str, fields: Fields, body: bytes, raw: bool, own: Collection[str]
+    ) -> None:
         self.url = ""
         self.paused_s = 0.0
         self.status = 0
@@ -42,6 +45,7 @@ class Reply:
         self._given = self._fields = fields
         self._body = body
         self._raw = raw
+        self._own = (*connections.ours, *own)
         self._hops = 0
         self._answers: list[SignedAnswer] = []
         self._source: Optional[AnyResponse] = None
@@ -53,6 +57,16 @@ class Reply:
     def sent(self) -> Headers:
         """The headers that were sent, by the names they were sent under."""
         return dict(self._fields.values())
+
+    @property
+    def shown(self) -> Headers:
+        """The headers that were sent, without the values of those that the caller brought, which may be secret."""
+        from ..trace import REDACTED
+
+        return {name: REDACTED if self._is_callers(key) else value for key, (name, value) in self._fields.items()}
+
+    def _is_callers(self, key: str) -> bool:
+        return key not in self._own and key not in ALWAYS
 
     @property
     def kind(self) -> str:
@@ -68,15 +82,10 @@ class Reply:
         return None if deadline is None else deadline + self.paused_s
 
     def identity(self) -> str:
-        """Return a fingerprint of the credentials that were sent, "" for none."""
-        credentials = self.field("authorization")
-        if not credentials:
-            return ""
-        import hashlib
+        """Return a fingerprint of all that the caller brought to what was sent, "" for nothing."""
+        return fingerprint(self._fields, self._own, self._connections.caller())
 
-        return hashlib.sha256(credentials.encode("latin-1", "replace")).hexdigest()[:16]
-
-    def send(self, url: str, deadline: float | None, before: Optional[Callable[[Headers], Any]] = None) -> None:
+    def send(self, url: str, deadline: float | None, before: Optional[Callable[[Reply], Any]] = None) -> None:
         """Send the request to a URL of the same origin."""
         self.url = url
         began = time.monotonic()
@@ -87,7 +96,7 @@ class Reply:
             deadline = None if deadline is None else deadline + pause
         self.url, self._fields = outgoing.url, outgoing.fields
         if before is not None:
-            before(self.sent)
+            before(self)
         source = self._connections.open(outgoing, deadline)
         self.paused_s += source.paused_s
         self._fields = source.sent or outgoing.fields

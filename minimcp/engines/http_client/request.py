@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Optional, Protocol, Union
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -17,6 +17,8 @@ _PLAIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,
 _FORBIDDEN = re.compile(r"[\r\n\0]")
 _TARGET = re.compile(r"[!-~]+\Z")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+# Sent with every request, whoever sends it; a DPoP proof is for one request, and its token is in another header.
+ALWAYS = ("accept-encoding", "content-length", "dpop")
 _UNUSABLE = "The address of the server cannot be used"
 
 
@@ -136,6 +138,20 @@ def basic(user: Union[str, bytes], password: Union[str, bytes]) -> str:
     """Return the header of a user and a password. Spec: RFC 7617"""
     pair = b":".join(part if isinstance(part, bytes) else part.encode("latin-1") for part in (user, password))
     return "Basic " + base64.b64encode(pair).decode("ascii")
+
+
+def fingerprint(fields: Fields, ours: Container[str], caller: str) -> str:
+    """Return a fingerprint of the headers that a caller brought, "" for none.
+
+    :param ours: the names of those that the request itself needs.
+    :param caller: names what else the caller brought.
+    """
+    brought = sorted((name, value) for name, (_, value) in fields.items() if name not in ours and name not in ALWAYS)
+    if not brought and not caller:
+        return ""
+    import hashlib
+
+    return hashlib.sha256(repr((caller, brought)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def text_of(value: Any) -> str:

@@ -158,7 +158,9 @@ class Response(AnyResponse):
             size = sizes.pop()
             if sizes or not (size.isascii() and size.isdigit()):
                 raise ProtocolError(f"The server sent a malformed Content-Length, {length[:80]!r}")
-            self._left = int(size)
+            # A number of thousands of digits is no less refused, as too long.
+            digits = size.lstrip("0")[:19] or "0"
+            self._left = int(digits)
             self.finished = self._left == 0
         else:
             self._left = None

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..addresses import show
+from ..addresses import canonical, same_issuer, show
 from ..errors import AuthorizationError, ClientError, ConnectionLost
 from ..fork import PerProcess
 from .discovery import Challenge, Choose, ProtectedResource, find_server, find_target, legacy_server, union
 from .dpop import Prover
-from .fetching import Fetcher
+from .fetching import Fetcher, NotServed
 from .grants import Flow, Grant, request_token
 from .tokens import Store, Token, has_expired
 
@@ -60,7 +60,7 @@ class SharedSettings:
         with self.lock():
             if self.binds and self.bound is None:
                 self.bound = issuer
-            if self.binds and self.bound != issuer:
+            if self.binds and not same_issuer(self.bound, issuer):
                 raise AuthorizationError(
                     f"The server names the authorization server {show(issuer)}, but the client's credentials belong to "
                     f"{show(self.bound)}; nothing was sent there"
@@ -189,7 +189,14 @@ class ServerTokens:
 
     def _discover(self, fetch: Fetcher, challenge: Challenge) -> None:
         """Find the authorization server, and forget the token of another. Spec: AUTH-025, AUTH-063"""
-        target = find_target(fetch, self._key, challenge)
+        try:
+            target = find_target(fetch, self._key, challenge)
+        except NotServed:
+            server = legacy_server(fetch, self._key)
+            if server.get("defaults"):
+                # They are guessed, and what says otherwise may only be out of order.
+                raise
+            target = ProtectedResource(canonical(self._key), [], None)
         if target.issuers:
             issuer = self._pick(target.issuers)
             self._common.bind(issuer)
@@ -198,7 +205,7 @@ class ServerTokens:
             server = legacy_server(fetch, self._key)
             issuer = server["issuer"]
             self._common.bind(issuer)
-        if self._issuer != issuer:
+        if not same_issuer(self._issuer, issuer):
             self.token, self._asked, self._loaded = None, "", False
         self._issuer, self._target, self._server = issuer, target, server
 

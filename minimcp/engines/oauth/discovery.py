@@ -8,16 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
-from ..addresses import canonical, check_url, covers, origin, show
-from ..errors import AuthorizationError
-from .fetching import Fetcher
+from ..addresses import canonical, check_url, covers, is_local, origin, same_issuer, show
+from ..errors import AuthorizationError, ClientError
+from .fetching import Fetcher, NotServed
 
 _LONGEST_HEADER = 8192
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # A parameter, or the name of a scheme, or (after a scheme, without a comma) credentials as one word.
-_PART = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))|([^\s,"]+)')
+_PART = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"=][^\s,"]*))|([^\s,"]+)')
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+\Z")
 _PRM = "/.well-known/oauth-protected-resource"
 _RFC8414 = "/.well-known/oauth-authorization-server"
@@ -43,7 +43,8 @@ class ProtectedResource(NamedTuple):
     """Protected resource metadata that was checked.
 
     :ivar resource: the identifier of the server.
-    :ivar issuers: the authorization servers it names; empty for a server of 2025-03-26, which has no such document.
+    :ivar issuers: the authorization servers it names; empty for the origin of the server itself, as with a server of
+        2025-03-26, which has no such document.
     :ivar scopes: its `scopes_supported`, or None.
     """
 
@@ -90,34 +91,45 @@ def find_target(fetch: Fetcher, url: str, challenge: Challenge) -> ProtectedReso
     """Read the protected resource metadata of the server at a URL.
 
     :raises AuthorizationError: when there is one, but none that is about this server.
+    :raises NotServed: when there is none, and a place for it failed.
     Spec: AUTH-020, AUTH-022, AUTH-023, AUTH-037, AUTH-046
     """
     path = urlsplit(canonical(url)).path.rstrip("/")
     places = [f"{origin(url)}{_PRM}{path}", f"{origin(url)}{_PRM}"]
-    if challenge.metadata_url:
-        places.insert(0, check_url(challenge.metadata_url, "protected resource metadata"))
+    hint = urljoin(url, challenge.metadata_url) if challenge.metadata_url else None
     others = []
-    for place in dict.fromkeys(places):
-        document = fetch.get(place, "protected resource metadata")
+    problem: NotServed | None = None
+    for place in dict.fromkeys(([hint] if hint else []) + places):
+        try:
+            document = fetch.get(place, "protected resource metadata")
+        except ClientError as failure:
+            if isinstance(failure, NotServed):
+                problem = problem or failure
+            elif place != hint:
+                raise
+            # A hint that leads nowhere is none.
+            continue
         if document is None:
             continue
         resource = document.get("resource")
         if covers(resource, url):
-            issuers = document.get("authorization_servers")
-            if not isinstance(issuers, list) or not issuers or not all(isinstance(item, str) for item in issuers):
+            issuers = document.get("authorization_servers") or []
+            if not isinstance(issuers, list) or not all(isinstance(item, str) for item in issuers):
                 raise AuthorizationError(f"The metadata at {show(place)} names no authorization server")
             scopes = scope_list(document.get("scopes_supported"))
             return ProtectedResource(
                 str(resource), [check_url(item, "authorization server") for item in issuers], scopes or None
             )
         others.append(resource)
-        if place == challenge.metadata_url:
+        if place == hint:
             break
     if others:
         raise AuthorizationError(
             f"The server's metadata is about another resource, {show(others[0])}, not {show(canonical(url))}; "
             "authorization ends here"
         )
+    if problem is not None:
+        raise problem
     return ProtectedResource(canonical(url), [], None)
 
 
@@ -131,15 +143,22 @@ def find_server(fetch: Fetcher, issuer: str) -> dict[str, Any]:
     path, base = urlsplit(issuer).path.rstrip("/"), origin(issuer)
     places = [f"{base}{_RFC8414}{path}", f"{base}{_OPENID}{path}"] + ([f"{base}{path}{_OPENID}"] if path else [])
     mismatch = None
+    problem: NotServed | None = None
     for place in places:
-        document = fetch.get(place, "authorization server metadata")
+        try:
+            document = fetch.get(place, "authorization server metadata")
+        except NotServed as failure:
+            problem = problem or failure
+            continue
         if document is None:
             continue
-        if document.get("issuer") == issuer:
+        if same_issuer(document.get("issuer"), issuer):
             return _checked(document)
         mismatch = document.get("issuer")
     if mismatch is not None:
         raise AuthorizationError(f"The metadata of {show(issuer)} names another issuer, {show(mismatch)}")
+    if problem is not None:
+        raise problem
     raise AuthorizationError(f"No metadata was found for the authorization server {show(issuer)}")
 
 
@@ -177,6 +196,10 @@ def _checked(document: dict[str, Any]) -> dict[str, Any]:
     for name in endpoints:
         if document.get(name) is not None:
             found[name] = check_url(document[name], name.replace("_", " "))
+    shown = found.get("authorization_endpoint", "https://")
+    # It is opened in the user's browser, which reaches what a server elsewhere does not.
+    if not is_local(document["issuer"]) and (not shown.startswith("https:") or is_local(shown)):
+        raise AuthorizationError(f"The authorization endpoint must be https and not on this machine: {show(shown)}")
     for name, value in document.items():
         # Names in the plural have lists of strings, the others say yes or no.
         if name.endswith("s_supported") and isinstance(value, list):

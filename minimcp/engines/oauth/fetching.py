@@ -29,6 +29,10 @@ class Fetched(NamedTuple):
     body: dict[str, Any] | None
 
 
+class NotServed(ConnectionLost):
+    """The host answers, but with a failure of its own, which need not concern another path."""
+
+
 class Fetcher:
     """The HTTP of one flow, with connections of its own: no cookie, proxy or .netrc of the caller's takes part.
 
@@ -63,7 +67,7 @@ class Fetcher:
 
         Redirects are followed on the same origin only. Spec: AUTH-105
         :raises AuthorizationError: when the address may not be used.
-        :raises ConnectionLost: when the host cannot be reached or fails.
+        :raises ConnectionLost: when the host cannot be reached; `NotServed` when it fails.
         """
         for _ in range(MOST_REDIRECTS + 1):
             reply = self._send("GET", url, what, dict(headers or {}))
@@ -78,7 +82,7 @@ class Fetcher:
                 return None
             url = target
         if reply.status >= 500 or reply.status == 429:
-            raise ConnectionLost(f"HTTP {reply.status} for the {what} at {show(url)}", "always")
+            raise NotServed(f"HTTP {reply.status} for the {what} at {show(url)}", "always")
         return reply.body if reply.status == 200 else None
 
     def post(self, url: str, what: str, *, form: Form | None = None, json: Any = None, headers: Any = None) -> Fetched:

@@ -87,11 +87,11 @@ def _ask(flow: Flow, form: Form, credentials: Credentials) -> dict[str, Any] | N
             headers["DPoP"] = prover.proof("token", "POST", url)
         reply = flow.fetch.post(url, "token endpoint", form={**form, **more}, headers=headers)
         fresh = prover is not None and prover.note("token", url, reply.headers)
-        if reply.status == 200:
+        error = (reply.body or {}).get("error")
+        if reply.status in (200, 201) and not error:
             return reply.body
         if reply.status >= 500 or reply.status == 429:
             raise ConnectionLost(f"HTTP {reply.status} from the token endpoint at {show(url)}", "always")
-        error = (reply.body or {}).get("error")
         if not (attempt == 0 and fresh and error == "use_dpop_nonce"):
             break
     sent = [*form.values(), *more.values(), credentials.secret, headers.get("Authorization", "").partition(" ")[2]]

@@ -102,7 +102,9 @@ class Code(Grant):
             return Receiver(self._redirect_uri or self._store.get(f"client {issuer}", {}).get("redirect_uri"))
         except OSError:
             if self._redirect_uri:
-                raise AuthorizationError(f"The port of {self._redirect_uri} is taken by another program") from None
+                raise AuthorizationError(
+                    f"The port of {self._redirect_uri} is taken by another program, or this machine lacks the address"
+                ) from None
             return Receiver()
 
     def _sign_in(self, flow: Flow, redirect_uri: str, receiver: Receiver | None) -> Token:

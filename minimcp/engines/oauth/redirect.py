@@ -1,4 +1,4 @@
-"""The redirect URI on 127.0.0.1: an HTTP server that takes one authorization response.
+"""The redirect URI on this machine: an HTTP server that takes one authorization response.
 
 Spec: AUTH-007, AUTH-074, RFC 8252 section 7.3
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import os
 import queue
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -22,7 +23,7 @@ _DONE = "You can close this page and go back to the program that opened it."
 
 
 class Receiver(ThreadingHTTPServer):
-    """Listens on 127.0.0.1 for one redirect.
+    """Listens on this machine for one redirect: on the address that the URI names, or 127.0.0.1.
 
     :param uri: the redirect URI, http with a port; None for one with a port that is free.
     :raises OSError: when the port is taken.
@@ -41,10 +42,15 @@ class Receiver(ThreadingHTTPServer):
         self._found: queue.Queue[str] = queue.Queue()
         self._lock = threading.Lock()  # guards _used
         self._used = False
-        super().__init__(("127.0.0.1", parts.port or 0), RedirectHandler)
+        host = parts.hostname or ""
+        address = "127.0.0.1" if host == "localhost" else host
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        super().__init__((address, parts.port or 0), RedirectHandler)
         self.port: int = self.server_address[1]
         self.uri = uri or f"http://127.0.0.1:{self.port}{self._path}"
-        self._hosts = {f"127.0.0.1:{self.port}", f"localhost:{self.port}"}
+        self._hosts = {
+            f"{name}:{self.port}" for name in ("127.0.0.1", "localhost", f"[{host}]" if ":" in host else host)
+        }
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="minimcp-redirect", daemon=True)
 
     def expect(self, state: str) -> None:

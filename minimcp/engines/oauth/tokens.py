@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import tempfile
@@ -40,11 +39,12 @@ def read_token(reply: dict[str, Any] | None, dpop: bool) -> Token:
     """
     if reply is None:
         raise AuthorizationError("The token endpoint answered with something that is not a JSON object")
-    for name in ("access_token", "refresh_token"):
-        value = reply.get(name)
+    refresh_token = reply.get("refresh_token") or None
+    for name, value in (("access_token", reply.get("access_token")), ("refresh_token", refresh_token)):
         if (value is not None or name == "access_token") and (not isinstance(value, str) or not _VISIBLE.match(value)):
             raise AuthorizationError(f"The token endpoint sent no usable {name}")
-    kind = str(reply.get("token_type", "")).lower()
+    # Without a type it is the usual one; a bound token has to be called one.
+    kind = str(reply.get("token_type") or "bearer").lower()
     if kind != ("dpop" if dpop else "bearer"):
         wanted = "a DPoP" if dpop else "a bearer"
         raise AuthorizationError(f"The token endpoint sent a token that is not {wanted} token")
@@ -53,19 +53,20 @@ def read_token(reply: dict[str, Any] | None, dpop: bool) -> Token:
         "access_token": reply["access_token"],
         "token_type": kind,
         "expires_at": _expiry(reply.get("expires_in")),
-        "refresh_token": reply.get("refresh_token"),
+        "refresh_token": refresh_token,
         "scope": scope if isinstance(scope, str) else None,
     }
 
 
 def _expiry(value: Any) -> float | None:
-    if value is None:
-        return None
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value):
         value = int(value)
+    if value in (None, "", 0) and value is not False:
+        # Nobody issues a token that has expired.
+        return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise AuthorizationError("The token endpoint sent an expires_in that is not a number")
-    if not math.isfinite(value) or not 0 < value < _LONGEST_S:
+    if not 0 < value < _LONGEST_S:
         raise AuthorizationError("The token endpoint sent an expires_in that makes no sense")
     return time.time() + max(value - _EARLY_S, value * 0.9)
 
@@ -80,6 +81,7 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
     """A token store in one JSON file that only its owner can read; safe for several threads and processes.
 
     :param path: the file; it and its folder are made when something is first stored.
+    :raises AuthorizationError: on use, when there is a file that holds something else; it is left as it is.
     """
 
     def __init__(self, path: Union[str, os.PathLike[str]]) -> None:
@@ -109,7 +111,7 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
         except ImportError:
             yield
             return
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_folder()
         handle = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -119,15 +121,26 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
             fcntl.flock(handle, fcntl.LOCK_UN)
             os.close(handle)
 
+    def _make_folder(self) -> None:
+        """Make the folder and those above it, for the owner alone; `mkdir` asks that of the last one only."""
+        missing = [folder for folder in self._path.parents if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
-            found = json.loads(self._path.read_bytes())
-        except (FileNotFoundError, ValueError):
+            raw = self._path.read_bytes()
+            found = json.loads(raw) if raw.strip() else {}
+        except FileNotFoundError:
             return {}
-        return found if isinstance(found, dict) else {}
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict) or not all(map(_is_kept, found.items())):
+            raise AuthorizationError(f"{self._path} is not a file of tokens; name another file, or remove it")
+        return found
 
     def _write(self, content: dict[str, dict[str, Any]]) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_folder()
         # mkstemp makes a file of mode 0600, and replacing leaves no moment at which the file is half written.
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
         try:
@@ -159,6 +172,10 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self._read())
+
+
+def _is_kept(item: tuple[str, Any]) -> bool:
+    return isinstance(item[1], dict) and not any(isinstance(member, dict) for member in item[1].values())
 
 
 class _Hold:

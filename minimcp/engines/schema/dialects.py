@@ -188,7 +188,7 @@ class CheckedSchema:
         self.marks = False
         self.choices: dict[int, frozenset[Any]] = {}
         self._what = what
-        self._budget = effort
+        self._effort = effort
         self._checks = CHECKS[dialect]
         self._id = "id" if dialect == DRAFT_4 else "$id"
         self._seen: set[int] = set()
@@ -243,7 +243,7 @@ class CheckedSchema:
             base = self._name(node, base)
             self.anchors.setdefault((base, ""), node)
             for keyword, value in node.items():
-                self._budget.spend(1)
+                self._effort.spend(1)
                 check = self._checks.get(keyword)
                 if check is None or (self.foreign and is_absent(keyword, value)):
                     continue
@@ -307,7 +307,7 @@ class CheckedSchema:
             raise self._wrong((*place, keyword), f"it must be {_WORDS[shape]}")
 
     def _compile(self, pattern: str, place: Any) -> None:
-        self._budget.spend(len(pattern))
+        self._effort.spend(len(pattern))
         try:
             self.patterns[pattern] = compile_pattern(pattern)
         except ValueError as error:

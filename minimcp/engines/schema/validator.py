@@ -86,7 +86,7 @@ class Validator:
         :raises ValueError: when it is not valid.
         """
         if self._accepts is None:
-            self._check(self._budget())
+            self._check(self._effort())
 
     def check(self, value: Any) -> None:
         """Return when the value is valid.
@@ -97,7 +97,7 @@ class Validator:
         try:
             if self._accepts is not None and self._accepts(value):
                 return
-            effort = self._budget()
+            effort = self._effort()
             found = Evaluation(self._check(effort), effort).run(value)
         except (TooMuch, RecursionError) as reason:
             deep = "The value is nested too deeply, or its schema refers to itself without end"
@@ -118,7 +118,7 @@ class Validator:
             return False
         return True
 
-    def _budget(self) -> Effort:
+    def _effort(self) -> Effort:
         return Effort(time.monotonic) if self._foreign else Effort()
 
     def _check(self, effort: Effort) -> CheckedSchema:

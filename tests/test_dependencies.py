@@ -1,0 +1,37 @@
+"""The packages that the library needs: three, with floors, and all that it imports comes with them."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.metadata
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.test_layers import THIRD_PARTIES
+
+ROOT = Path(__file__).resolve().parent.parent
+OPTIONAL = {"jwt", "cryptography", "flask", "django", "pydantic", "typing_extensions", "pytest"}
+# Older ones lack what is used here, or have faults that are known.
+FLOORS = {"jsonschema": "4.18", "requests": "2.32.4", "werkzeug": "3.1.6"}
+BROUGHT_BY = {"referencing": ("jsonschema", (0, 28)), "urllib3": ("requests", (1, 21))}
+
+
+def test_three_packages_are_declared_with_their_floors():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    declared = config["options"]["install_requires"].split()
+    assert declared == [f"{name}>={floor}" for name, floor in FLOORS.items()]
+
+
+def test_whatever_is_imported_is_declared_or_comes_with_what_is():
+    assert set(THIRD_PARTIES) - OPTIONAL == {*FLOORS, *BROUGHT_BY}
+
+
+@pytest.mark.parametrize("name", BROUGHT_BY)
+def test_what_comes_with_another_comes_with_a_floor(name):
+    package, floor = BROUGHT_BY[name]
+    needs = [need for need in importlib.metadata.requires(package) or [] if re.match(rf"{name}\b", need)]
+    found = re.search(r">=\s*(\d+)\.(\d+)", needs[0])
+    assert found and "extra ==" not in needs[0] and (int(found[1]), int(found[2])) >= floor
