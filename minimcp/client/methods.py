@@ -108,10 +108,13 @@ class Methods:
             ask(settings.approve, self._tool(name), arguments, settings.trusted, settings.target.key)
 
         def finish(conn: Connection, result: Result) -> Result:
+            structured = result.get("structuredContent")
+            single = isinstance(structured, dict) and structured.keys() == {"result"}
+            if (single or (settings.validate and "structuredContent" in result)) and conn.tools.get(name) is None:
+                self._learn(conn)
             if settings.validate:
-                if "structuredContent" in result and conn.tools.get(name) is None:
-                    self._learn(conn)
                 conn.tools.check_output(name, result)
+            result.wrapped = single and conn.tools.wraps(name)
             if check and result.is_error:
                 raise ToolFailed(name, result)
             return result
