@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minimcp import Client, Context, Server
+from minimcp import Client, Context, Raw, Server
 from tests import emitted, official
 from tests.helpers import modern
 

@@ -43,7 +43,7 @@ class Entry:
         self.context: str | None = signature.context
         self.allow = allow
         self.order = 0
-        self.validate = validator.Validator(signature.schema).check
+        self.validate = validator.Validator(signature.checked).check
         self.output: validator.Validator | None = None
         self.dump: Callable[[Any], Any] = hints.to_json
         self.template: Template | None = None

@@ -63,6 +63,8 @@ def make_tool(
     if output is not None:
         validator.check_schema(output, "outputSchema")
         entry.output = validator.Validator(output)
+        if output_schema is None:
+            entry.dump = hints.dumper(signature.returns)
     return entry
 
 

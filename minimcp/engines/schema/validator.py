@@ -279,8 +279,37 @@ _RULES = {
 }
 
 
+def _nearest(error: Any) -> Any:
+    """Return the problem of the branch of a union that a value belongs to, or the error itself where there is none.
+
+    A value belongs to the branches of its own type, then to those whose `const` or `enum` it has, then to the one with
+    the fewest problems.
+    """
+    while error.validator in ("anyOf", "oneOf") and error.context:
+        branches: dict[int, list[Any]] = {}
+        for each in error.context:
+            branches.setdefault(each.relative_schema_path[0], []).append(each)
+        left = [each for each in branches.values() if not any(_is_of_another(problem) for problem in each)]
+        if not left:
+            return error
+        chosen = min(left, key=lambda each: (sum(map(_marks_another, each)), len(each)))
+        error = min(chosen, key=lambda problem: (-_marks_another(problem), problem.validator == "additionalProperties"))
+    return error
+
+
+def _is_of_another(problem: Any) -> bool:
+    """Say whether a problem of a branch is that the value itself is of another type."""
+    return problem.validator in ("type", "enum", "const") and not problem.relative_path
+
+
+def _marks_another(problem: Any) -> bool:
+    """Say whether a problem of a branch is that a member has not the value that marks the branch."""
+    return problem.validator in ("enum", "const") and len(problem.relative_path) == 1
+
+
 def _sentence(error: Any) -> str:
     """Return an error message that names no library."""
+    error = _nearest(error)
     keyword, rule, value, place = error.validator, error.validator_value, error.instance, ""
     for step in error.absolute_path:
         place += f"[{step}]" if isinstance(step, int) else f".{step}" if place else str(step)
