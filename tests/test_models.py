@@ -225,7 +225,7 @@ def test_a_constraint_holds(hint, good, arrived, bad):
 
 def checked(hint, value):
     signature = of(hint)
-    check_input_schema(signature.schema)
+    check_input_schema(signature.checked)
     Validator(signature.checked).check({"value": value})
     return signature.bind({"value": value})["value"]
 
