@@ -21,6 +21,7 @@ from minimcp import Client, Server
 from minimcp.engines.errors import InvalidArguments
 from minimcp.engines.schema import hints
 from minimcp.engines.schema.validator import Validator, check_input_schema
+from minimcp.protocol.forms import form
 from tests.test_binding import arrives
 from tests.test_hints import Context, of, schema_of
 
@@ -259,6 +260,31 @@ def test_markers_of_others_say_nothing():
     assert schema_of(Annotated[int, Marker(), Marker, annotated_types.Unit("m")]) == {"type": "integer"}
 
 
+def test_checks_that_a_schema_of_the_authors_own_would_silence_are_refused():
+    def default(a: int = Field(3)):
+        pass
+
+    def validated(a: Annotated[str, AfterValidator(inside)]):
+        pass
+
+    def limited(a: Annotated[int, annotated_types.Ge(1)]):
+        pass
+
+    for function in (default, validated, limited):
+        with pytest.raises(TypeError, match="parameter a: with a schema of its own"):
+            hints.raw_signature(function, Context, {"type": "object"})
+
+
+def test_a_form_runs_checks_in_its_hints_and_refuses_those_it_would_lose():
+    _, bind = form({"a": Annotated[str, AfterValidator(inside)]})
+    assert bind({"a": "x"}) == {"a": "x"}
+    with pytest.raises(InvalidArguments):
+        bind({"a": "../x"})
+    for fields in (Plain, Bounded, {"a": (int, Field(3, ge=1))}):
+        with pytest.raises(TypeError):
+            form(fields)
+
+
 # Classes
 
 
@@ -451,11 +477,11 @@ def test_a_callable_without_a_name_needs_one():
 
     server = Server("s")
     for callable_ in (functools.partial(even, 1), Caller()):
-        with pytest.raises(TypeError, match="give it one, name="):
+        with pytest.raises(TypeError, match="give name="):
             server.tool(callable_)
-        with pytest.raises(TypeError, match="give it one, name="):
+        with pytest.raises(TypeError, match="give name="):
             server.prompt(callable_)
-    with pytest.raises(TypeError, match="give it one, name="):
+    with pytest.raises(TypeError, match="give name="):
         server.resource("x://{a}")(Caller())
     server.tool(Caller(), "named")
     with Client(server) as client:

@@ -156,7 +156,7 @@ def _name(function: Handler) -> str:
     """
     name = getattr(function, "__name__", None)
     if not isinstance(name, str):
-        raise TypeError(f"The {type(function).__name__} has no name of its own: give it one, name=...")
+        raise TypeError(f"The {type(function).__name__} has no name of its own: give name=")
     return name
 
 

@@ -171,6 +171,8 @@ class Converters:
         properties: dict[str, Schema] = {}
         loads: dict[str, Load] = {}
         for name, hint, _, default in members:
+            if models.is_theirs(default) and hasattr(default, "validation_alias"):
+                raise TypeError(f"{where.format(name)}: write pydantic's Field into Annotated here")
             found, loads[name] = self.member(name, hint, where)
             properties[name] = member = dict(found)
             if name in texts:

@@ -171,6 +171,13 @@ def raw_signature(function: Any, context_type: type | None, schema: Schema) -> S
     :raises TypeError: as `signature` does, except that hints other than the Context's do not matter.
     """
     read = _Read(function, context_type)
+    for parameter in read.named:
+        extras = getattr(read.hints.get(parameter.name), "__metadata__", ())
+        if any(map(models.is_theirs, (parameter.default, *extras))) or constraints.flatten(extras):
+            raise TypeError(
+                f"{read.name}: parameter {parameter.name}: with a schema of its own a tool gets its arguments as they "
+                "came, and nothing checks or fills what the hint or default says: write that into the schema"
+            )
     names = {parameter.name for parameter in read.named}
     needed = [parameter.name for parameter in read.named if parameter.default is parameter.empty]
 
