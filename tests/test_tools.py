@@ -207,11 +207,11 @@ def test_a_dict_is_structured_content_and_its_json_as_text(server):
     # Where a revision has no place for it, a client of ours finds it beside the content.
     assert call(server, "data", version="2024-11-05") == {
         "content": [{"type": "text", "text": '{"å":[1,null]}'}],
-        "_meta": {"minimcp/structuredContent": {"å": [1, None]}},
+        "_meta": {"structuredContent": {"å": [1, None]}},
     }
 
 
-def test_an_output_schema_of_no_object_is_wrapped_for_revisions_that_know_objects_only(server):
+def test_an_output_schema_of_any_shape_is_for_modern_clients_and_one_of_objects_for_all(server):
     @server.tool
     def numbers() -> list[int]:
         return [1, 2]
@@ -250,7 +250,7 @@ def test_a_schema_keeps_its_references_when_it_is_wrapped_or_is_left_out(server)
     assert schemas["itself"] is None
     assert session.result("tools/call", name="itself") == {
         "content": [{"type": "text", "text": "[[]]"}],
-        "_meta": {"minimcp/structuredContent": [[]]},
+        "_meta": {"structuredContent": [[]]},
     }
 
 
