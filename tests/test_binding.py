@@ -61,6 +61,9 @@ UTC = datetime.timezone.utc
         (datetime.timedelta, "-PT5S", datetime.timedelta(seconds=-5)),
         (uuid.UUID, ID, uuid.UUID(ID)),
         (decimal.Decimal, "12.50", decimal.Decimal("12.50")),
+        (decimal.Decimal, "-1.5E+3", decimal.Decimal("-1500")),
+        (decimal.Decimal, ".5", decimal.Decimal("0.5")),
+        (decimal.Decimal, 1e300, decimal.Decimal("1e300")),
         (decimal.Decimal, 12.1, decimal.Decimal("12.1")),
         (decimal.Decimal, 10**30, decimal.Decimal(10**30)),
         (pathlib.Path, "/tmp/x", pathlib.Path("/tmp/x")),
@@ -118,6 +121,28 @@ def test_an_argument_arrives_as_its_type(hint, value, arrived):
         (uuid.UUID, "x", f'"value" is not a valid UUID: write it like {ID}'),
         (decimal.Decimal, "NaN", '"value" is not a valid decimal number: write it like 12.50'),
         (decimal.Decimal, "x" * 9000, '"value" is not a valid decimal number: write it like 12.50'),
+        *[
+            (decimal.Decimal, text, '"value" is not a valid decimal number: write it like 12.50')
+            for text in (
+                "1e999999999",
+                "1e1001",
+                "1e-1001",
+                " 1 ",
+                "1\n",
+                "1_000",
+                "١٢",
+                "",
+                ".",
+                "+",
+                "1e",
+                "sNaN",
+                "1" * 1001,
+            )
+        ],
+        *[
+            (uuid.UUID, text, f'"value" is not a valid UUID: write it like {ID}')
+            for text in ("{" + ID + "}", "urn:uuid:" + ID, ID.replace("1", "١"), ID.replace("-", "_"), ID[:-1] + "\n")
+        ],
         (pathlib.Path, "a\0b", '"value" is not a valid path: it contains a NUL character'),
         (bytes, "*", '"value" is not a valid base64 text'),
         (bytes, "é", '"value" is not a valid base64 text'),

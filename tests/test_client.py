@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import pickle
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import List, Optional
 
 import pytest
+from typing_extensions import TypedDict
 
 import minimcp
 from minimcp import Client, Context, Server
@@ -458,6 +461,90 @@ def test_an_output_that_does_not_fit_its_schema_is_an_error_that_names_the_tool(
             client.call_tool("t", which="none")
     with Client(server, validate=False) as client:
         assert client.call_tool("t", which="wrong").data == {"a": "x"}
+
+
+class Wrapped(TypedDict):
+    result: int
+
+
+def typed() -> Server:
+    """A server whose tools return data of every kind, and text."""
+    server = Server("typed")
+
+    def number() -> int:
+        return 3
+
+    def day() -> datetime.date:
+        return datetime.date(2026, 7, 28)
+
+    def numbers() -> List[int]:
+        return [1, 2]
+
+    def missing() -> Optional[int]:
+        return None
+
+    def own() -> Wrapped:
+        return {"result": 3}
+
+    def written() -> str:
+        return '{"a":1}'
+
+    for function in (number, day, numbers, missing, own, written):
+        server.tool(function)
+    server.tool(lambda: {"result": 3}, "plain")
+    server.tool(lambda: {"a": [1]}, "object")
+    whole = {"content": [{"type": "text", "text": "own words"}], "structuredContent": {"n": 1}}
+    server.tool(lambda: whole, "whole", output_schema={"type": "object", "required": ["n"]})
+    server.tool(lambda: {**whole, "structuredContent": [1]}, "unhinted")
+    server.tool(lambda: [[]], "recursive", output_schema={"type": "array", "items": {"$ref": "#"}})
+    return server
+
+
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize("mode", REVISIONS)
+def test_the_data_of_a_tool_are_the_same_in_every_revision(mode, validate):
+    with Client(typed(), mode=mode, validate=validate) as client:
+        # Called before they are listed.
+        data = {name: client.call_tool(name).data for name in typed().engine.registry.tools}
+    assert data == {
+        "number": 3,
+        "day": "2026-07-28",
+        "numbers": [1, 2],
+        "missing": None,
+        "own": {"result": 3},
+        "written": None,
+        "plain": {"result": 3},
+        "object": {"a": [1]},
+        "whole": {"n": 1},
+        "unhinted": [1],
+        "recursive": [[]],
+    }
+
+
+@pytest.mark.parametrize("mode", ["modern", "legacy"])
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize(
+    "more, data",
+    [
+        ({}, 3),  # as the official SDK has it
+        ({"x-fastmcp-wrap-result": True}, 3),
+        ({"x-fastmcp-wrap-result": False}, {"result": 3}),
+        ({"properties": {"result": {}, "more": {}}}, {"result": 3}),
+        ({"properties": {}}, {"result": 3}),
+    ],
+)
+def test_wrapped_data_of_other_servers_are_unwrapped(mode, validate, more, data):
+    schema = {"type": "object", "properties": {"result": {"type": "integer"}}, "required": ["result"], **more}
+    tool = {"name": "t", "inputSchema": {"type": "object"}, "outputSchema": schema}
+    server = Scripted(
+        initialize=lambda params, say: INITIALIZED,
+        tools_list=lambda params, say: {"tools": [tool]},
+        tools_call=lambda params, say: {"content": [], "structuredContent": {"result": 3}},
+    )
+    with Client(server, mode=mode, validate=validate) as client:
+        found = client.call_tool("t")
+        assert found.data == data and found["structuredContent"] == {"result": 3}
+        assert pickle.loads(pickle.dumps(found)).data == data
 
 
 @pytest.mark.parametrize("ref", ["http://127.0.0.1:9/schema.json", "file:///etc/passwd", "other.json", "#/$defs/none"])

@@ -113,3 +113,29 @@ def test_text_after_a_section_is_kept():
 
 def test_the_attributes_of_a_class_count_as_parameters():
     assert parse("A point.\n\nAttributes:\n    x: Across.\n")[1] == {"x": "Across."}
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "    - a: The a.\n    - b (int): The b:\n      whole.",
+        "    a - The a.\n    b - The b: whole.",
+        "    * `a`: The a.\n    * **b** (dict(str, int)): The b: whole.",
+        "    a: The a.\n    b (list(int)) – The b: whole.",
+        "- a: The a.\n- b: The b: whole.",
+    ],
+)
+def test_lists_and_dashes_are_read(block):
+    text, found = parse(f"Do it.\n\nArgs:\n{block}\n", ["a", "b"])
+    assert found == {"a": "The a.", "b": "The b: whole."}
+    assert text == "Do it."
+
+
+def test_a_section_that_cannot_be_read_stays_in_the_text():
+    prose = "Do it.\n\nArgs:\n    Give the city as people call it.\n"
+    assert parse(prose, ["city"]) == ("Do it.\n\nArgs:\n    Give the city as people call it.", {})
+    mixed = "Do it.\n\nArgs:\n    a: The a.\n    other: Not here,\n        but said.\n"
+    text, found = parse(mixed, ["a"])
+    assert found == {"a": "The a."} and "other: Not here," in text and "but said." in text and "The a." not in text
+    numpy = "Do it.\n\nParameters\n----------\nother : int\n    Not here.\n"
+    assert "Not here." in parse(numpy, ["a"])[0]

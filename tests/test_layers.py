@@ -39,7 +39,7 @@ THIRD_PARTIES = {
     "cryptography": ("engines/oauth/dpop.py",),
     "flask": ("transports/frameworks.py",),
     "django": ("transports/frameworks.py",),
-    "pydantic": (),
+    "pydantic": ("engines/schema/models.py",),
     # For type checkers alone, which bring its stubs.
     "typing_extensions": ("server/registration.py",),
     "pytest": ("pytest_plugin.py",),

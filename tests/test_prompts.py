@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from minimcp import Server, audio, image, link, resource
@@ -109,6 +111,51 @@ def test_a_whole_result_goes_through(server):
     server.prompt(lambda: whole, "whole")
     found = result(server, "prompts/get", name="whole")
     assert found["description"] == "d" and found["messages"] == whole["messages"]
+
+
+def test_a_message_with_several_blocks_is_a_message_for_each(server):
+    picture = {"type": "image", "data": "iVBORw==", "mimeType": "image/png"}
+    blocks = [{"type": "text", "text": "a"}, picture]
+    for value in (
+        [{"role": "assistant", "content": blocks}],
+        [{"role": "assistant", "content": ["a", (b"\x89PNG", "image/png")]}],
+        {"messages": [{"role": "assistant", "content": blocks}]},
+        {
+            "messages": [
+                {"role": "assistant", "content": "a"},
+                {"role": "assistant", "content": (b"\x89PNG", "image/png")},
+            ]
+        },
+    ):
+        server.prompt(lambda value=value: value, "several", description="d")
+        for found in (
+            result(server, "prompts/get", name="several"),
+            Legacy(server).result("prompts/get", name="several"),
+        ):
+            assert found["messages"] == [{"role": "assistant", "content": block} for block in blocks]
+            assert found["description"] == "d"
+    server.prompt(lambda: (b"\x89PNG", "image/png"), "one")
+    assert get(server, "one") == [{"role": "user", "content": picture}]
+    server.prompt(lambda: None, "none")
+    assert get(server, "none") == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"messages": ["a"]},
+        {"messages": [{"role": "system", "content": "a"}]},
+        {"messages": [{"role": ["user"], "content": "a"}]},
+        {"messages": [{"role": "user"}]},
+        {"messages": [], "unread": 0},
+        {"type": {"name": "Bug"}},
+        {"role": "admin", "content": "x"},
+    ],
+)
+def test_data_that_resemble_messages_are_data(server, value):
+    server.prompt(lambda: value, "data")
+    (message,) = get(server, "data")
+    assert message["role"] == "user" and json.loads(message["content"]["text"]) == value
 
 
 @pytest.mark.parametrize(

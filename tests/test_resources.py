@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Optional
 
 import pytest
@@ -86,6 +87,86 @@ def test_several_contents_may_come_of_one_uri(server):
     assert read(server, "dir://a") == parts
     server.resource("dir://empty")(lambda: {"contents": []})
     assert read(server, "dir://empty") == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"uri": "spotify:1", "title": "Song"}],
+        [{"uri": "a://1", "text": "one"}, {"uri": "a://2"}],
+        {"contents": ["ch1"]},
+        {"contents": [{"uri": "a://1", "text": 5}]},
+        {"contents": [{"uri": "a://1", "text": "x"}], "book": "b"},
+        {"uri": 5, "text": "x"},
+        {"uri": "a://1", "blob": [1]},
+        {"contents": None},
+        {"type": ["string"]},
+        [],
+    ],
+)
+def test_data_that_resemble_contents_are_data(server, value):
+    server.resource("app://data")(lambda: value)
+    (item,) = read(server, "app://data")
+    assert item["uri"] == "app://data" and item["mimeType"] == "application/json"
+    assert json.loads(item["text"]) == value
+    assert Legacy(server).result("resources/read", uri="app://data") == {"contents": [item]}
+
+
+def test_a_whole_read_result_goes_through(server):
+    whole = {"contents": [{"uri": "a://1", "text": "x"}], "_meta": {"com.example/x": 1}}
+    server.resource("app://whole")(lambda: whole)
+    assert Legacy(server).result("resources/read", uri="app://whole") == whole
+
+
+def test_a_template_has_no_size(server):
+    with pytest.raises(ValueError, match="is a template: only a resource with a URI of its own has a size"):
+        server.resource("t://{x}", size=5)(lambda x: x)
+
+
+@pytest.mark.parametrize(
+    "registered, asked",
+    [
+        ("file:///my docs/{name}", "file:///my%20docs/a"),
+        ("file:///my%20docs/{name}", "file:///my%20docs/a"),
+        ("file:///docs/café/{name}", "file:///docs/caf%C3%A9/a"),
+        ("file:///docs/café/{name}", "file:///docs/caf%c3%a9/a"),
+        ("file:///docs/caf%c3%a9/{name}", "file:///docs/café/a"),
+        ("x://~me/{name}", "x://%7Eme/a"),
+    ],
+)
+def test_equivalent_spellings_name_one_template(server, registered, asked):
+    def read_one(name: str) -> str:
+        return name
+
+    server.resource(registered)(read_one)
+    server.completion(registered, "name")(lambda value, arguments: ["b"])
+    assert read(server, asked)[0]["text"] == "a"
+    listed = result(server, "resources/templates/list")["resourceTemplates"][-1]["uriTemplate"]
+    assert " " not in listed
+    completed = result(
+        server,
+        "completion/complete",
+        ref={"type": "ref/resource", "uri": listed},
+        argument={"name": "name", "value": ""},
+    )
+    assert completed["completion"]["values"] == ["b"]
+    assert server.remove_resource(registered) is True
+
+
+def test_equivalent_spellings_name_one_resource(server):
+    server.resource("docs://café")(lambda: "x")
+    for uri in ("docs://café", "docs://caf%C3%A9", "docs://c%61f%c3%a9"):
+        assert read(server, uri) == [{"uri": uri, "mimeType": "text/plain", "text": "x"}]
+
+
+def test_paths_that_lead_out_are_refused_unless_the_author_allows_them(server):
+    server.resource("file://{+path}")(lambda path: path)
+    server.resource("any://{+path}", traversal=True)(lambda path: path)
+    for path in ("../../etc/passwd", "%2e%2e/etc/passwd", "/etc/passwd", "a%5C..%5Cb"):
+        assert problem(server, "resources/read", uri=f"file://{path}")["message"] == "Resource not found"
+        assert Legacy(server).problem("resources/read", uri=f"file://{path}")["code"] == -32002
+    assert read(server, "any://../%2fetc/passwd")[0]["text"] == "..//etc/passwd"
+    assert read(server, "file://etc/passwd")[0]["text"] == "etc/passwd"
 
 
 @pytest.mark.parametrize("uri", ["config://other", "db://books/77", "no uri", "", "db://books/x/y"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-from typing import Optional
+from typing import Any, Dict, Optional
 
 import pytest
 
@@ -204,7 +205,11 @@ def test_a_dict_is_structured_content_and_its_json_as_text(server):
         "content": [{"type": "text", "text": '{"å":[1,null]}'}],
         "structuredContent": {"å": [1, None]},
     }
-    assert call(server, "data", version="2024-11-05") == {"content": [{"type": "text", "text": '{"å":[1,null]}'}]}
+    # Where a revision has no place for it, a client of ours finds it beside the content.
+    assert call(server, "data", version="2024-11-05") == {
+        "content": [{"type": "text", "text": '{"å":[1,null]}'}],
+        "_meta": {"structuredContent": {"å": [1, None]}},
+    }
 
 
 def test_an_output_schema_of_any_shape_is_for_modern_clients_and_one_of_objects_for_all(server):
@@ -221,9 +226,33 @@ def test_an_output_schema_of_any_shape_is_for_modern_clients_and_one_of_objects_
     assert call(server, "numbers")["structuredContent"] == [1, 2]
     # None is a value like any other: the member is there.
     assert call(server, "maybe")["structuredContent"] is None
-    for tool in Legacy(server).result("tools/list")["tools"]:
-        assert "outputSchema" not in tool
-    assert call(server, "numbers", version="2025-11-25") == {"content": [{"type": "text", "text": "[1,2]"}]}
+    for version in ("2025-06-18", "2025-11-25"):
+        wrapped = [tool["outputSchema"] for tool in Legacy(server, version).result("tools/list")["tools"]]
+        assert wrapped == [
+            {"type": "object", "properties": {"result": schema}, "required": ["result"], "x-fastmcp-wrap-result": True}
+            for schema in (listed["numbers"]["outputSchema"], listed["maybe"]["outputSchema"])
+        ]
+        assert call(server, "numbers", version=version) == {
+            "content": [{"type": "text", "text": "[1,2]"}],
+            "structuredContent": {"result": [1, 2]},
+        }
+        assert call(server, "maybe", version=version)["structuredContent"] == {"result": None}
+
+
+def test_a_schema_keeps_its_references_when_it_is_wrapped_or_is_left_out(server):
+    known = {"$defs": {"n": {"type": "integer"}}, "type": "array", "items": {"$ref": "#/$defs/n"}}
+    server.tool(lambda: [1], "known", output_schema=known)
+    server.tool(lambda: [[]], "itself", output_schema={"type": "array", "items": {"$ref": "#"}})
+    session = Legacy(server)
+    schemas = {tool["name"]: tool.get("outputSchema") for tool in session.result("tools/list")["tools"]}
+    assert schemas["known"]["$defs"] == known["$defs"]
+    assert schemas["known"]["properties"]["result"] == {"type": "array", "items": {"$ref": "#/$defs/n"}}
+    assert session.result("tools/call", name="known")["structuredContent"] == {"result": [1]}
+    assert schemas["itself"] is None
+    assert session.result("tools/call", name="itself") == {
+        "content": [{"type": "text", "text": "[[]]"}],
+        "_meta": {"structuredContent": [[]]},
+    }
 
 
 def test_a_result_that_breaks_its_output_schema_is_a_failure(server, caplog):
@@ -234,6 +263,69 @@ def test_a_result_that_breaks_its_output_schema_is_a_failure(server, caplog):
     found = call(server, "broken")
     assert found["isError"] is True and "structuredContent" not in found
     assert "broken" in caplog.text
+
+
+@pytest.mark.parametrize("more", [{}, {"structuredContent": {"n": "x"}}, {"structuredContent": None}])
+def test_a_whole_result_is_held_against_the_output_schema_too(server, more):
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    server.tool(lambda: {"content": [text("own words")], **more}, "own", output_schema=schema)
+    for version in (None, "2025-11-25", "2024-11-05"):
+        found = call(server, "own", version=version)
+        assert found["isError"] is True and "structuredContent" not in found
+
+
+def test_a_whole_result_that_fits_keeps_its_own_text_and_a_failure_needs_no_data(server):
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    own = {"content": [text("one")], "structuredContent": {"n": 1}, "_meta": {"com.example/x": 1}}
+    server.tool(lambda: own, "own", output_schema=schema)
+    server.tool(lambda: {"content": [text("no")], "isError": True}, "failed", output_schema=schema)
+    assert call(server, "own", version="2025-11-25") == own
+    assert call(server, "failed", version="2025-11-25") == {"content": [text("no")], "isError": True}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"number": 1, "type": {"name": "Bug"}},
+        {"type": ["string", "null"]},
+        {"type": "text", "text": 5},
+        {"type": "image", "data": [1, 2], "mimeType": "image/png"},
+        {"type": "image", "data": "AA=="},
+        {"type": "resource", "resource": "x"},
+        {"type": "resource", "resource": {"uri": "x://y"}},
+        {"type": "resource_link", "uri": "x://y"},
+        {"type": "resource_link", "uri": 5, "name": "y"},
+        {"resultType": [1]},
+        {"resultType": {}},
+        {"content": ["First", "Second"]},
+        {"content": [{"type": "text", "text": "a"}, "b"]},
+        {"content": [{"type": "text"}]},
+        {"content": [], "isError": "no"},
+        {"content": [], "_meta": 5},
+        {"content": [], "total": 0},
+        {"content": "text"},
+    ],
+)
+def test_data_that_resemble_content_or_a_result_are_data(server, value):
+    server.tool(lambda: value, "plain", input_schema={"type": "object"})
+    server.tool(lambda: [value, "and text"], "listed")
+    server.tool(lambda: {"inner": [value]}, "inner")
+
+    @server.tool
+    def hinted() -> Dict[str, Any]:
+        return value
+
+    for name, data in (("plain", value), ("hinted", value), ("inner", {"inner": [value]})):
+        assert call(server, name, version="2025-11-25")["structuredContent"] == data
+        (block,) = call(server, name)["content"]
+        assert json.loads(block["text"]) == data
+    (block,) = call(server, "listed")["content"]
+    assert json.loads(block["text"]) == [value, "and text"]
+
+
+def test_a_list_within_a_list_is_data(server):
+    server.tool(lambda: [["a", "b"], ["c"]], "table")
+    assert call(server, "table", version="2025-11-25") == {"content": [text('[["a","b"],["c"]]')]}
 
 
 def test_a_tool_error_is_read_by_the_model_and_a_crash_is_logged(server, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from urllib.parse import unquote
 
 import pytest
 
@@ -27,6 +28,20 @@ from minimcp.server.uris import Template, check_uri
         ("a://x{?q,page}", "a://x?q=1&page=2", {"q": "1", "page": "2"}),
         ("a://x{?q,page}", "a://x", {}),
         ("a://x{?q}", "a://x?other=1", {}),
+        ("a://x?fixed=1{&q}", "a://x?fixed=1&q=2", {"q": "2"}),
+        ("a://x?fixed=1{&q,r}", "a://x?fixed=1&r=3&q=2", {"q": "2", "r": "3"}),
+        ("a://x?fixed=1{&q}", "a://x?fixed=1", {}),
+        ("a://x?fixed=1{&q}", "a://x?fixed=12", None),
+        ("a://x?fixed=1{&q}", "a://x?fixed=2&q=2", None),
+        ("a://x?a={v}{&q}", "a://x?a=1&q=2", {"v": "1", "q": "2"}),
+        ("a://{x}{?q}", "a://1?q=2", {"x": "1", "q": "2"}),
+        ("a://{x}/y{?q}", "a://1/y?q=AC/DC", {"x": "1", "q": "AC/DC"}),
+        ("a://{x}/y{?q}", "a://1/yes?q=2", None),
+        ("a://my docs/{x}", "a://my%20docs/1", {"x": "1"}),
+        ("a://café/{x}", "a://caf%C3%A9/1", {"x": "1"}),
+        ("a://caf%C3%A9/{x}", "a://café/é", {"x": "é"}),
+        ("a://a~b/{x}", "a://a%7eb/1", {"x": "1"}),
+        ("{+x}", "bc://d", {"x": "bc://d"}),
         ("a://{x}", "a://%C3%A9", {"x": "é"}),
         ("a://{x}", "a://%FF", None),
         ("a://{x}", "a://a%00b", None),
@@ -43,11 +58,48 @@ def test_a_template_matches_whole_uris_and_decodes_its_variables(template, uri, 
 
 
 @pytest.mark.parametrize(
-    "template", ["a://{x}{y}", "a://{x}/{x}", "a://{", "a://}", "a://{}", "a://{?q}/x", "a://{x,y}"]
+    "template",
+    [
+        *("a://{x}{y}", "a://{x}/{x}", "a://{", "a://}", "a://{}", "a://{?q}/x", "a://{x,y}"),
+        # what no URI can match
+        *("{x}", "x{y}", "/{x}", "1a:{x}", "{?q}", " a://{x}", "é://{x}"),
+        *("a://x{&q}", "a://x?a=1{?q}", "a://x{?q}{&r}", "a://x{?q}{y}"),
+    ],
 )
 def test_a_template_that_could_be_read_in_two_ways_is_refused(template):
     with pytest.raises(ValueError, match="URI template"):
         Template(template)
+
+
+LEADING_OUT = [
+    *("..", "../x", "a/../../x", "../../etc/passwd", "/etc/passwd", "//etc/passwd", "%2Fetc/passwd", "%2e%2e/x"),
+    *(".%2e/x", "%2E./x", "..%2Fx", "..%5Cx", "a%5C..%5Cx", "%5Cetc", "C:%5Cx", "c:/x", "C:", "."),
+]
+
+
+@pytest.mark.parametrize("value", LEADING_OUT)
+@pytest.mark.parametrize("template", ["a://{+v}", "a://x{/v*}", "a://x{?v}", "a://x?y=1{&v}", "a://{v}"])
+def test_no_variable_leads_out_of_a_directory(template, value):
+    uri = template.replace("{+v}", value).replace("{/v*}", "/" + value).replace("{?v}", "?v=" + value)
+    uri = uri.replace("{&v}", "&v=" + value).replace("{v}", value)
+    assert Template(template).match(uri) is None
+    if template != "a://{v}":
+        assert Template(template, traversal=True).match(uri) == {"v": unquote(value)}
+
+
+@pytest.mark.parametrize("value", ["a%00b", "%FF", "%C3", "%C0%AE%C0%AE/x", "%ED%A0%80"])
+@pytest.mark.parametrize("template", ["a://{+v}", "a://x{/v*}", "a://x{?v}", "a://x?y=1{&v}", "a://{v}"])
+def test_no_variable_holds_nul_or_broken_text(template, value):
+    uri = template.replace("{+v}", value).replace("{/v*}", "/" + value).replace("{?v}", "?v=" + value)
+    uri = uri.replace("{&v}", "&v=" + value).replace("{v}", value)
+    assert Template(template).match(uri) is None
+    assert Template(template, traversal=True).match(uri) is None
+
+
+@pytest.mark.parametrize("value", ["a/b", "a..b", "...", "x/.hidden", "a:b", "AC/DC", "~/x"])
+def test_a_path_below_is_left_alone(value):
+    assert Template("a://x{?v}").match("a://x?v=" + value) == {"v": value}
+    assert Template("a://{+v}").match("a://" + value) == {"v": value}
 
 
 def test_matching_takes_one_pass_whatever_the_uri_holds():

@@ -114,11 +114,14 @@ class Methods:
             ask(settings.approve, self._tool(name), arguments, settings.trusted, settings.target)
 
         def finish(conn: Connection, result: Result) -> Result:
+            structured = result.get("structuredContent")
+            single = isinstance(structured, dict) and structured.keys() == {"result"}
+            due = "structuredContent" in result or self.peer.version >= revisions.STRUCTURED_SINCE
+            if (single or (settings.validate and due and not result.is_error)) and conn.tools.get(name) is None:
+                self._learn(conn)
             if settings.validate:
-                structured = "structuredContent" in result or self.peer.version >= revisions.STRUCTURED_SINCE
-                if structured and not result.is_error and conn.tools.get(name) is None:
-                    self._learn(conn)
                 conn.tools.check_output(name, result)
+            result.wrapped = single and conn.tools.wraps(name)
             if check and result.is_error:
                 raise ToolFailed(name, result)
             return result

@@ -5,9 +5,16 @@ from __future__ import annotations
 import base64
 from typing import Any, Optional
 
+from ..protocol import revisions
+
 
 class Result(dict):  # type: ignore[type-arg]
-    """The result of a call, a read or a prompt: a plain dict with the specification's names."""
+    """The result of a call, a read or a prompt: a plain dict with the specification's names.
+
+    :ivar wrapped: whether the member `result` of the structured content is the data, which is no object.
+    """
+
+    wrapped = False
 
     @property
     def text(self) -> str:
@@ -16,8 +23,11 @@ class Result(dict):  # type: ignore[type-arg]
 
     @property
     def data(self) -> Any:
-        """The structured content of a tool's result, or None; before 2026-07-28 it can only be an object."""
-        return self.get("structuredContent")
+        """The data of a tool's result, or None: the same in every revision, however the revision wraps it."""
+        meta = self.get("_meta")
+        kept = meta.get(revisions.STRUCTURED_META) if isinstance(meta, dict) else None
+        found: Any = self.get("structuredContent", kept)
+        return found["result"] if self.wrapped else found
 
     @property
     def bytes(self) -> Optional[bytes]:

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from ..engines.errors import InvalidArguments, ProtocolError
 from ..engines.schema.validator import Undecided, Validator
-from ..protocol import headers
+from ..protocol import headers, revisions
 
 log = logging.getLogger("minimcp")
 
@@ -77,6 +77,15 @@ class Tools:
             self._headers.clear()
             self._validators.clear()
             self.complete = False
+
+    def wraps(self, name: str) -> bool:
+        """Say whether the data of a tool are no object, so that they come as the only member `result` of one."""
+        schema = (self._known.get(name) or {}).get("outputSchema")
+        if not isinstance(schema, dict):
+            return False
+        properties = schema.get("properties")
+        said = schema.get(revisions.WRAPPED)
+        return said if isinstance(said, bool) else isinstance(properties, dict) and properties.keys() == {"result"}
 
     def check_output(self, name: str, result: Message) -> None:
         """Check a tool's result by its `outputSchema`, if the tool is known and has one. Spec: FEAT-022, FEAT-227

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import typing
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -103,15 +104,19 @@ def resource_contents(
 def blocks(value: Any) -> list[Any] | None:
     """Return the content blocks of a value that is content, or None when it is data.
 
-    Content is None, text, a block, `(bytes, media type)`, or a list or tuple of these.
+    Content is None, text, a block, `(bytes, media type)`, or a list or tuple of these that is not empty.
     """
+    if not isinstance(value, (list, tuple)) or is_media(value):
+        return _blocks(value)
+    parts = [_blocks(item) for item in value]
+    if not value or any(part is None for part in parts):
+        return None
+    return [block for part in parts for block in part or ()]
+
+
+def _blocks(value: Any) -> list[Any] | None:
     if value is None:
         return []
-    if isinstance(value, (list, tuple)) and not is_media(value):
-        parts = [blocks(item) for item in value if item is not None]
-        if not value or any(part is None for part in parts):
-            return None
-        return [block for part in parts for block in part or ()]
     if isinstance(value, str):
         return [text(value)]
     if is_block(value):
@@ -132,11 +137,51 @@ def is_media(value: Any) -> bool:
 
 
 def is_block(value: Any) -> bool:
-    """Say whether a value is a content block: a dict with a known `type` and that type's own member."""
-    return isinstance(value, dict) and _OWN_MEMBER.get(value.get("type", ""), "") in value
+    """Say whether a value is a content block: a dict with a known `type` and all that a block of that type needs."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind == "resource":
+        return is_contents(value.get("resource"))
+    needed = _NEEDED.get(kind) if isinstance(kind, str) else None
+    return needed is not None and all(isinstance(value.get(member), str) for member in needed)
 
 
-_OWN_MEMBER = {"text": "text", "image": "data", "audio": "data", "resource": "resource", "resource_link": "uri"}
+_NEEDED = {
+    "text": ("text",),
+    "image": ("data", "mimeType"),
+    "audio": ("data", "mimeType"),
+    "resource_link": ("uri", "name"),
+}
+
+
+def is_contents(value: Any) -> bool:
+    """Say whether a value is an item of a `resources/read` result: a dict with a `uri`, and a `text` or `blob`."""
+    members = ("uri", "blob" if isinstance(value, dict) and "blob" in value else "text")
+    return isinstance(value, dict) and all(isinstance(value.get(member), str) for member in members)
+
+
+def is_message(value: Any) -> bool:
+    """Say whether a value is a message of a prompt, with a block or anything that becomes one as its content."""
+    return isinstance(value, dict) and value.get("role") in ("user", "assistant") and "content" in value
+
+
+def is_result(value: Any, member: str, is_item: Callable[[Any], bool]) -> bool:
+    """Say whether a value is a whole result: a dict with a list of nothing but items, and no member of another result.
+
+    :param member: the name of the list: "content", "contents" or "messages".
+    """
+    if isinstance(value, Raw):
+        return True
+    if not isinstance(value, dict) or not isinstance(value.get(member), list) or not value.keys() <= _MEMBERS[member]:
+        return False
+    flags = isinstance(value.get("isError", False), bool) and isinstance(value.get("_meta", {}), dict)
+    return flags and all(map(is_item, value[member]))
+
+
+_MEMBERS = {
+    "content": {"content", "structuredContent", "isError", "_meta"},
+    "contents": {"contents", "ttlMs", "cacheScope", "_meta"},
+    "messages": {"messages", "description", "_meta"},
+}
 
 
 def is_content_hint(hint: Any) -> bool:

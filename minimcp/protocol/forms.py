@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from ..engines.schema.converters import Converters, Member, members_of, name_of
 from ..engines.schema.hints import Bind, binder
+from ..engines.schema.models import is_theirs
 from ..engines.schema.validator import Validator
 from ..engines.schema.values import Schema
 
@@ -38,7 +39,7 @@ def form(fields: Any) -> tuple[Schema, Bind]:
         return fields, binder({})
     if isinstance(fields, dict):
         members = [_member(name, hint) for name, hint in fields.items()]
-    elif isinstance(fields, type):
+    elif isinstance(fields, type) and not is_theirs(fields):
         members = members_of(fields, inputs=True)
     else:
         raise TypeError("the fields of a form are a dict like {'nights': int}, a dataclass or a TypedDict")

@@ -24,6 +24,10 @@ QUESTION_FIELDS_SINCE = {"mode": "2025-11-25", "tools": "2025-11-25", "toolChoic
 # Defaults, titled choices and choices of several in elicitation forms. Spec: FEAT-185 to FEAT-190
 FULL_FORMS_SINCE = "2025-11-25"
 STRUCTURED_SINCE = "2025-06-18"
+# The member of a result's `_meta` with structured content that the revision has no other place for.
+STRUCTURED_META = "structuredContent"
+# The keyword of an output schema that says whether its only member `result` stands for a value that is no object.
+WRAPPED = "x-fastmcp-wrap-result"
 # Tool arguments that do not fit are results with isError from here on, errors before. Spec: FEAT-031, FEAT-032
 ARGUMENT_RESULTS_SINCE = "2025-11-25"
 

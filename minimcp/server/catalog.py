@@ -28,7 +28,8 @@ class Entry:
     :ivar allow: `f(ctx)` decides who may see and use it; None for everybody.
     :ivar order: its place among all registrations; cursors point at it.
     :ivar schema: the JSON Schema of the arguments.
-    :ivar output: checks what a tool returns, or None.
+    :ivar output: checks the data that a tool returns, or None.
+    :ivar dump: makes JSON data of what it returns.
     :ivar template: the URI template of a resource template.
     :ivar headers: the arguments that `Mcp-Param-*` headers mirror.
     :ivar hints: `ttlMs` and `cacheScope` of what is read here, where they differ from the server's.
@@ -43,8 +44,9 @@ class Entry:
         self.context: str | None = signature.context
         self.allow = allow
         self.order = 0
-        self.validate = validator.Validator(signature.schema).check
+        self.validate = validator.Validator(signature.checked).check
         self.output: validator.Validator | None = None
+        self.dump: Callable[[Any], Any] = hints.to_json
         self.template: Template | None = None
         self.headers: list[headers.Annotation] = []
         self.hints: Definition = {}

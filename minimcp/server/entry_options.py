@@ -41,7 +41,8 @@ class ResourceOptions(PromptOptions, total=False):
     """Options of `server.resource`: those of a prompt, and what a client may know before it reads.
 
     `name` is the function's by default, `size` is in bytes, `ttl_ms` says for how many milliseconds clients may cache
-    what is read here, and `cache_scope` for whom.
+    what is read here, and `cache_scope` for whom. `traversal` lets the variables of a template hold `..` and absolute
+    paths, which are refused otherwise: give such a path to `minimcp.safe_join` before it touches a file system.
     """
 
     name: str | None
@@ -50,3 +51,4 @@ class ResourceOptions(PromptOptions, total=False):
     annotations: types.Annotations | None
     ttl_ms: int | None
     cache_scope: Literal["private", "public"] | None
+    traversal: bool

@@ -36,22 +36,19 @@ def read_resource(ctx: Context, params: Params) -> Result:
     value = _run(ctx, entry, arguments or {}, f"The resource {shorten(uri)}")
     if value is None:
         raise ResourceNotFound("Resource not found", {"uri": shorten(uri)})
-    if isinstance(value, content.Raw):
-        return value
+    if content.is_result(value, "contents", content.is_contents):
+        return value  # type: ignore[no-any-return]
     return {"contents": _contents(uri, entry.definition.get("mimeType"), value)}
 
 
 def _contents(uri: str, mime_type: str | None, value: Any) -> list[Any]:
-    if isinstance(value, dict) and isinstance(value.get("contents"), list):
-        return list(value["contents"])
     if content.is_media(value):
         value, mime_type = value
     if isinstance(value, (str, bytes)):
         return [content.resource_contents(uri, value, mime_type)]
-    if isinstance(value, dict) and "uri" in value and ("text" in value or "blob" in value):
-        return [value]
-    if isinstance(value, list) and value and all(isinstance(item, dict) and "uri" in item for item in value):
-        return value
+    items = list(value) if isinstance(value, (list, tuple)) else [value]
+    if items and all(map(content.is_contents, items)):
+        return items
     return [content.resource_contents(uri, wire.dump_text(to_json(value)), mime_type or "application/json")]
 
 
@@ -68,25 +65,25 @@ def get_prompt(ctx: Context, params: Params) -> Result:
     if not isinstance(arguments, dict) or not all(isinstance(value, str) for value in arguments.values()):
         raise InvalidParams("arguments must be an object of strings")
     value = _run(ctx, entry, arguments, f"The prompt {name}")
-    if isinstance(value, dict) and (isinstance(value, content.Raw) or isinstance(value.get("messages"), list)):
+    if isinstance(value, content.Raw):
         return value
-    messages = [_message(item) for item in (value if isinstance(value, list) else [value])]
-    result: Result = {"messages": messages}
+    result: Result = {"messages": []}
     if "description" in entry.definition:
         result["description"] = entry.definition["description"]
+    if content.is_result(value, "messages", content.is_message):
+        result, value = {**result, **value}, value["messages"]
+    items = value if isinstance(value, (list, tuple)) and not content.is_media(value) else [value]
+    result["messages"] = [message for item in items for message in _messages(item)]
     return result
 
 
-def _message(item: Any) -> Result:
-    if isinstance(item, dict) and "role" in item and "content" in item:
-        return {**item, "content": _as_block(item["content"])}
-    return {"role": "user", "content": _as_block(item)}
-
-
-def _as_block(item: Any) -> Any:
-    if content.is_block(item):
-        return item
-    return content.text(item if isinstance(item, str) else wire.dump_text(to_json(item)))
+def _messages(item: Any) -> list[Result]:
+    """Return the messages of an item: one for each block, since a message has one. Spec: FEAT-085"""
+    message = item if content.is_message(item) else {"role": "user", "content": item}
+    blocks = content.blocks(message["content"])
+    if blocks is None:
+        blocks = [content.text(wire.dump_text(to_json(message["content"])))]
+    return [{**message, "content": block} for block in blocks]
 
 
 def _run(ctx: Context, entry: Entry, arguments: Params, what: str) -> Any:

@@ -5,6 +5,8 @@ Spec: 11:basic/lifecycle
 
 from __future__ import annotations
 
+import json
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -143,11 +145,11 @@ def watch(session: Session, bus: Bus) -> None:
 def write_envelope(ctx: Context, result: Message) -> Message:
     """Leave out of a result the fields and blocks that this revision does not have. Spec: FEAT-046"""
     write = _WRITERS.get(ctx.method)
-    return result if write is None or isinstance(result, content.Raw) else write(ctx.version, result)
+    return result if write is None or isinstance(result, content.Raw) else write(ctx, result)
 
 
-def _items(version: str, result: Message) -> Message:
-    dropped = {name for name, since in revisions.ITEM_FIELDS_SINCE.items() if version < since}
+def _items(ctx: Context, result: Message) -> Message:
+    dropped = {name for name, since in revisions.ITEM_FIELDS_SINCE.items() if ctx.version < since}
     return {
         name: [_item(item, dropped) for item in value] if isinstance(value, list) else value
         for name, value in result.items()
@@ -155,24 +157,53 @@ def _items(version: str, result: Message) -> Message:
 
 
 def _item(item: Message, dropped: set[str]) -> Message:
-    # These revisions know output schemas of objects only. Spec: FEAT-019
     schema = item.get("outputSchema")
-    unsayable = schema is not None and schema.get("type") != "object"
-    if not unsayable and dropped.isdisjoint(item):
+    sayable = None if schema is None else _of_objects(schema)
+    if sayable is schema and dropped.isdisjoint(item):
         return item
-    return {k: v for k, v in item.items() if k not in dropped and not (unsayable and k == "outputSchema")}
+    written = {**item, "outputSchema": sayable}
+    return {k: v for k, v in written.items() if k not in dropped and not (k == "outputSchema" and v is None)}
 
 
-def _tool_result(version: str, result: Message) -> Message:
-    result = {**result, "content": [_block(version, block) for block in result.get("content", ())]}
-    structured = result.get("structuredContent")
-    if version < revisions.STRUCTURED_SINCE or not isinstance(structured, dict):
-        result.pop("structuredContent", None)
-    return result
+def _of_objects(schema: Message) -> Message | None:
+    """Return an output schema of objects, which is all that these revisions know, or None where there is none.
+
+    One of other values becomes that of `{"result": value}`, in the form that other implementations have. Spec: FEAT-019
+    """
+    if schema.get("type") == "object":
+        return schema
+    references = _REFERENCE.findall(json.dumps(schema))
+    if not all(reference.startswith(("#/$defs/", "#/definitions/")) for reference in references):
+        return None  # it would lead somewhere else
+    root: Message = {
+        keyword: schema[keyword] for keyword in ("$schema", "$id", "$defs", "definitions") if keyword in schema
+    }
+    value = {keyword: part for keyword, part in schema.items() if keyword not in root}
+    wrapped = {"type": "object", "properties": {"result": value}, "required": ["result"], revisions.WRAPPED: True}
+    return {**root, **wrapped}
 
 
-def _messages(version: str, result: Message) -> Message:
-    messages = [{**message, "content": _block(version, message["content"])} for message in result["messages"]]
+_ROOT = ("$schema", "$id", "$defs", "definitions")
+_REFERENCE = re.compile(r'"\$(?:ref|dynamicRef|recursiveRef)": "([^"]*)"')
+
+
+def _tool_result(ctx: Context, result: Message) -> Message:
+    """Write a tool's result; structured content that the revision cannot say is kept in its `_meta`."""
+    result = {**result, "content": [_block(ctx.version, block) for block in result.get("content", ())]}
+    if "structuredContent" not in result:
+        return result
+    structured = result.pop("structuredContent")
+    schema = ctx._entry.definition.get("outputSchema") if ctx._entry is not None else None
+    if ctx.version >= revisions.STRUCTURED_SINCE:
+        if schema is not None and schema.get("type") != "object" and _of_objects(schema) is not None:
+            return {**result, "structuredContent": {"result": structured}}
+        if isinstance(structured, dict):
+            return {**result, "structuredContent": structured}
+    return {**result, "_meta": {**result.get("_meta", {}), revisions.STRUCTURED_META: structured}}
+
+
+def _messages(ctx: Context, result: Message) -> Message:
+    messages = [{**message, "content": _block(ctx.version, message["content"])} for message in result["messages"]]
     return {**result, "messages": messages}
 
 

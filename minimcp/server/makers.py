@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..engines.schema import hints, validator
-from ..protocol import content, headers, wire
+from ..protocol import content, headers, revisions, wire
 from .catalog import Allow, Definition, Entry
 from .context import Context
 from .uris import Template, check_uri, is_template
@@ -41,11 +41,13 @@ def make_tool(
     else:
         validator.check_input_schema(input_schema)
         signature = hints.raw_signature(function, Context, input_schema)
-    name = name or function.__name__
+    name = name or _name(function)
     check_name(name)
     output = output_schema
     if output is None:
         output = hints.output_schema(signature.returns, content.is_content_hint)
+        if output is not None and output.get("properties", {}).keys() == {"result"}:
+            output[revisions.WRAPPED] = False  # it is an object, and stays one
     definition = _define(
         name=name,
         title=title,
@@ -62,6 +64,8 @@ def make_tool(
     if output is not None:
         validator.check_schema(output, "outputSchema")
         entry.output = validator.Validator(output)
+        if output_schema is None:
+            entry.dump = hints.dumper(signature.returns)
     return entry
 
 
@@ -80,24 +84,27 @@ def make_resource(
     ttl_ms: int | None = None,
     cache_scope: str | None = None,
     allow: Allow | None = None,
+    traversal: bool = False,
 ) -> Entry:
     """Make the entry of a resource or, when the URI has variables, of a template.
 
-    :raises ValueError: for a malformed URI or template, one whose variables are not the function's parameters, or
-        caching hints that make no sense.
+    :raises ValueError: for a malformed URI or template, one whose variables are not the function's parameters, a
+        template with a size, or caching hints that make no sense.
     """
     signature = hints.signature(function, Context)
     names = set(signature.schema.get("properties", {}))
-    template = Template(uri) if is_template(uri) else None
+    template = Template(uri, traversal) if is_template(uri) else None
+    if template is not None and size is not None:
+        raise ValueError(f"{uri!r} is a template: only a resource with a URI of its own has a size")
     if template is None and not check_uri(uri):
         raise ValueError(f"{uri!r} is not a URI; write it with a scheme, for instance config://app")
     wanted = set(template.names) if template else set()
     if not wanted <= names or set(signature.schema.get("required", ())) - wanted:
         differing = ", ".join(sorted(wanted ^ names))
-        raise ValueError(f"{uri!r} and the parameters of {function.__name__}() differ: {differing}")
-    place = {"uriTemplate" if template else "uri": uri}
+        raise ValueError(f"{uri!r} and the parameters of {_name(function)}() differ: {differing}")
+    place = {"uriTemplate": template.text} if template else {"uri": uri}
     definition = _define(
-        name=name or function.__name__,
+        name=name or _name(function),
         title=title,
         description=description or signature.text,
         mimeType=mime_type,
@@ -133,7 +140,7 @@ def make_prompt(
             argument["description"] = part["description"]
         arguments.append(argument)
     definition = _define(
-        name=name or function.__name__,
+        name=name or _name(function),
         title=title,
         description=description or signature.text,
         icons=icons,
@@ -141,6 +148,17 @@ def make_prompt(
         arguments=arguments or None,
     )
     return Entry(function, definition, signature, allow)
+
+
+def _name(function: Handler) -> str:
+    """Return the name of a function.
+
+    :raises TypeError: for a callable without one, with what to write.
+    """
+    name = getattr(function, "__name__", None)
+    if not isinstance(name, str):
+        raise TypeError(f"The {type(function).__name__} has no name of its own: give name=")
+    return name
 
 
 def _define(**members: Any) -> Definition:

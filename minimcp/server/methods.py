@@ -70,36 +70,34 @@ def failed(message: str) -> Result:
 def tool_result(ctx: Context, entry: Entry, value: Any) -> Result:
     """Build the CallToolResult of a tool's return value.
 
-    A full result dict goes through as it is; text, blocks, `(bytes, mime type)` and lists of them become content;
-    everything else becomes structured content with its JSON as text. Spec: FEAT-021 to FEAT-027
+    A whole result goes through as it is, and so does an extension's; text, blocks, `(bytes, mime type)` and lists of
+    them become content; everything else becomes structured content with its JSON as text. With an output schema all
+    but a whole result is data, and the data of both are held against it. Spec: FEAT-021 to FEAT-027
     """
-    if isinstance(value, dict):
-        if isinstance(value, content.Raw):
-            return value
-        if isinstance(value.get("content"), list) and value.keys() <= _RESULT_MEMBERS:
-            return value
-        extension = ctx._engine.result_types.get(value.get("resultType", ""))
-        if extension is not None and ctx.extension(extension) is not None:
-            return value
+    kind = value.get("resultType") if isinstance(value, dict) else None
+    extension = ctx._engine.result_types.get(kind) if isinstance(kind, str) else None
+    whole = content.is_result(value, "content", content.is_block)
+    if isinstance(value, content.Raw) or (extension is not None and ctx.extension(extension) is not None):
+        return value  # type: ignore[no-any-return]
+    if whole and (entry.output is None or value.get("isError")):
+        return value  # type: ignore[no-any-return]
     if entry.output is None:
         blocks = content.blocks(value)
         if blocks is not None:
             return {"content": blocks}
-    data = to_json(value)
-    if entry.output is None:
-        if isinstance(data, dict):
-            return {"content": [content.text(wire.dump_text(data))], "structuredContent": data}
-        return {"content": [content.text(wire.dump_text(data))]}
+        data = to_json(value)
+        result: Result = {"content": [content.text(wire.dump_text(data))]}
+        return {**result, "structuredContent": data} if isinstance(data, dict) else result
     try:
+        if whole and "structuredContent" not in value:
+            raise InvalidArguments("it has no structuredContent")
+        data = entry.dump(value["structuredContent"] if whole else value)
         entry.output.check(data)
     except InvalidArguments as error:
         log.error("the result of tool %s does not fit its outputSchema: %s", entry.definition["name"], error)
         return failed("The tool's result does not fit its own output schema")
-    text = data if isinstance(data, str) else wire.dump_text(data)
-    return {"content": [content.text(text)], "structuredContent": data}
-
-
-_RESULT_MEMBERS = {"content", "structuredContent", "isError", "_meta"}
+    blocks = value["content"] if whole else [content.text(data if isinstance(data, str) else wire.dump_text(data))]
+    return {**(value if whole else {}), "content": blocks, "structuredContent": data}
 
 
 def read_text(params: Params, name: str) -> str:

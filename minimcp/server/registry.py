@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..protocol.errors import InvalidParams
 from .catalog import Completer, Entry, Page, visible
 from .methods import shorten
-from .uris import check_uri
+from .uris import check_uri, normal
 
 if TYPE_CHECKING:
     from .context import Context
@@ -46,7 +46,8 @@ class Registry:
         self._lists: dict[str, tuple[list[Entry], bool]] = {}
 
     def add(self, kind: str, key: str, entry: Entry) -> None:
-        """Register or replace an entry; a replacement keeps its place in the list."""
+        """Register or replace an entry; a replacement keeps its place in the list. Equivalent URIs are one key."""
+        key = normal(key) if kind.startswith("resource") else key
         with self._lock:
             entries = dict(getattr(self, kind))
             old = entries.get(key)
@@ -59,6 +60,7 @@ class Registry:
 
     def remove(self, kind: str, key: str) -> bool:
         """Remove an entry and say whether it was there."""
+        key = normal(key) if kind.startswith("resource") else key
         with self._lock:
             entries = dict(getattr(self, kind))
             found = entries.pop(key, None) is not None
@@ -74,7 +76,7 @@ class Registry:
     def add_completion(self, reference: str, argument: str, function: Completer) -> None:
         """Register the function that completes one argument of a prompt (its name) or of a template (its text)."""
         with self._lock:
-            self.completions = {**self.completions, (reference, argument): function}
+            self.completions = {**self.completions, (normal(reference), argument): function}
             self._offers |= {"completions"}
 
     def offers(self, ctx: Context) -> frozenset[str]:
@@ -95,7 +97,7 @@ class Registry:
 
     def resource(self, ctx: Context, uri: str) -> Entry | None:
         """Return the resource with this URI, or the first template that matches it, or None."""
-        found = self.resources.get(uri)
+        found = self.resources.get(normal(uri))
         if found is None and check_uri(uri):
             for entry in self.resourceTemplates.values():
                 if entry.template is not None and entry.template.match(uri) is not None:
@@ -111,11 +113,11 @@ class Registry:
             key = reference["name"]
             entry = self.prompts.get(key)
         else:
-            key = reference["uri"]
+            key = normal(reference["uri"])
             entry = self.resourceTemplates.get(key) or self.resource(ctx, key)
         if not visible(ctx, entry):
             raise InvalidParams(f"Unknown reference: {shorten(key)}")
-        return self.completions.get((key, argument))
+        return self.completions.get((normal(key), argument))
 
     def page(self, ctx: Context, kind: str, cursor: Any, size: int | None) -> Page:
         """Return one page of definitions that this caller may see, in order of registration, and the next cursor.

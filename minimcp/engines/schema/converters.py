@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, Union
 
-from . import docstrings, values
+from . import constraints, docstrings, models, values
 from .validator import Validator
 from .values import ConversionError, Converter, Load, Schema, to_json
 
@@ -47,14 +47,13 @@ class Converters:
         kind = origin or hint
         if hint is Any or hint is object:
             return {}, None
+        if models.comes_from_pydantic(hint, inside):
+            adapter = models.Adapter(hint, self.inputs, inside)
+            return self.take_in(adapter.schema), adapter.load
         if hint is None or hint is _NULL:
             return {"type": "null"}, None
         if hasattr(hint, "__metadata__"):
-            schema, load = self.of(hint.__origin__)
-            schema = dict(schema)
-            for extra in hint.__metadata__:
-                _constrain(schema, extra)
-            return schema, load
+            return self._annotated(hint.__origin__, hint.__metadata__)
         if hasattr(hint, "__supertype__"):  # a NewType
             return self.of(hint.__supertype__)
         if type(hint).__name__ == "TypeAliasType":
@@ -74,9 +73,22 @@ class Converters:
             return {**schema, "uniqueItems": True}, _then(load, frozenset if kind is frozenset else set)
         if kind in _DICTS:
             return self._mapping(hint, arguments)
-        if isinstance(hint, type):
-            return values.converter(hint) or self._class(hint)
+        if type(origin).__name__ == "TypeAliasType":
+            return self.of(bound(origin.__value__, dict(zip(origin.__type_params__, arguments))))
+        if isinstance(kind, type):
+            return (values.converter(hint) if kind is hint else None) or self._class(hint)
         raise unsupported(hint)
+
+    def _annotated(self, hint: Any, extras: tuple[Any, ...]) -> Converter:
+        """Return the converter of what `Annotated` says of a hint; the bounds of a union belong to its branches."""
+        checks = constraints.flatten(extras)
+        if checks and typing.get_origin(hint) in _UNIONS:
+            pairs = [(each, self.of(each)) for each in typing.get_args(hint)]
+            branches = [pair if each is _NULL else constraints.apply(each, pair, checks) for each, pair in pairs]
+            schema, load = self._union(branches)
+        else:
+            schema, load = constraints.apply(hint, self.of(hint), checks)
+        return constraints.describe(schema, extras), load
 
     def _array(self, arguments: tuple[Any, ...]) -> Converter:
         item, load = self.of(arguments[0]) if arguments else ({}, None)
@@ -135,18 +147,19 @@ class Converters:
 
         return load
 
-    def _class(self, cls: Any) -> Converter:
-        """Return the converter of a class with named members: a reference to its definition."""
-        if cls not in self._classes:
-            base = re.sub(r"\W", "_", cls.__name__)
+    def _class(self, hint: Any) -> Converter:
+        """Return the converter of a class with named members, or of a generic one: a reference to its definition."""
+        if hint not in self._classes:
+            base = re.sub(
+                r"\W+", "_", "_".join(map(describe, (typing.get_origin(hint) or hint, *typing.get_args(hint))))
+            )
             names = [base, *(f"{base}{number}" for number in range(2, len(self.defs) + 3))]
             name = next(name for name in names if name not in self.defs)
             cell: list[Load] = [None]
-            self._classes[cls] = name, cell
+            self._classes[hint] = name, cell
             self.defs[name] = {}
-            make = self._pydantic if hasattr(cls, "model_json_schema") else self._object
-            self.defs[name], cell[0] = make(cls, name)
-        name, made = self._classes[cls]
+            self.defs[name], cell[0] = self._object(hint)
+        name, made = self._classes[hint]
         return {"$ref": f"#/$defs/{name}"}, lambda value: value if made[0] is None else made[0](value)
 
     def members(self, members: list[Member], texts: dict[str, str], where: str) -> tuple[Schema, dict[str, Load]]:
@@ -158,6 +171,8 @@ class Converters:
         properties: dict[str, Schema] = {}
         loads: dict[str, Load] = {}
         for name, hint, _, default in members:
+            if models.is_theirs(default) and hasattr(default, "validation_alias"):
+                raise TypeError(f"{where.format(name)}: write pydantic's Field into Annotated here")
             found, loads[name] = self.member(name, hint, where)
             properties[name] = member = dict(found)
             if name in texts:
@@ -181,38 +196,31 @@ class Converters:
         except TypeError as error:
             raise TypeError(f"{where.format(name)}: {error}") from None
 
-    def _object(self, cls: Any, name: str) -> Converter:
+    def _object(self, hint: Any) -> Converter:
+        cls = typing.get_origin(hint) or hint
         texts = docstrings.parse(cls.__doc__)[1]
-        schema, loads = self.members(members_of(cls, self.inputs), texts, f"{cls.__name__}.{{}}")
+        schema, loads = self.members(members_of(hint, self.inputs), texts, f"{cls.__name__}.{{}}")
 
         def load(value: Any) -> Any:
             members = {name: at(name, loads.get(name), item) for name, item in value.items()}
             try:
                 return cls(**members)
             except (ValueError, TypeError) as error:
-                raise _refusal(error) from None
+                raise models.refusal(error) from None
 
         return schema, load
 
-    def _pydantic(self, cls: Any, name: str) -> Converter:
-        mode = "validation" if self.inputs else "serialization"
-        schema = cls.model_json_schema(ref_template="#/$defs/{model}", mode=mode)
+    def take_in(self, make: models.Make) -> Schema:
+        """Return a schema that brings its own definitions, and keep these."""
+        schema = make("#/$defs/{model}")
         definitions = schema.pop("$defs", {})
-        if any(self.defs.get(key, part) != part for key, part in definitions.items() if key != name):
+        if any(self.defs.get(name, part) != part for name, part in definitions.items()):
             # Another class has one of these names, so all of them get a prefix.
-            schema = cls.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}", mode=mode)
-            definitions = {f"{name}.{key}": part for key, part in schema.pop("$defs", {}).items()}
+            prefix = f"p{len(self.defs)}."
+            schema = make(f"#/$defs/{prefix}{{model}}")
+            definitions = {prefix + name: part for name, part in schema.pop("$defs", {}).items()}
         self.defs.update(definitions)
-        if "$ref" in schema:  # it refers to itself
-            schema = definitions[schema["$ref"].rpartition("/")[2]]
-
-        def load(value: Any) -> Any:
-            try:
-                return cls.model_validate(value)
-            except ValueError as error:
-                raise _refusal(error) from None
-
-        return schema, load
+        return schema
 
     def document(self, schema: Schema) -> Schema:
         """Return a schema as a complete document, with `$defs` and without a reference at its root."""
@@ -279,15 +287,59 @@ def resolve(owner: Any, context: type | None = None) -> dict[str, Any]:
     raise TypeError(f"the type hints of {owner.__qualname__} {reason}")
 
 
-def members_of(cls: Any, inputs: bool) -> list[Member]:
-    """Return the members of a dataclass, NamedTuple or TypedDict.
+def inside(cls: Any) -> list[Any]:
+    """Return the hints of a class's members, and pydantic's descriptions where their defaults are such."""
+    try:
+        members = members_of(cls, True)
+    except TypeError:
+        return []
+    return [
+        part for _, hint, _, default in members for part in (hint, default) if part is hint or models.is_theirs(part)
+    ]
+
+
+def bound(hint: Any, variables: dict[Any, Any]) -> Any:
+    """Return a hint with its type variables replaced."""
+    if isinstance(hint, typing.TypeVar):
+        return variables.get(hint, hint)
+    free = getattr(hint, "__parameters__", ())
+    if isinstance(hint, type) or not any(variable in variables for variable in free):
+        return hint
+    return hint[tuple(variables.get(variable, variable) for variable in free)]
+
+
+def hints_of(hint: Any) -> dict[str, Any]:
+    """Return the hints of a class's members, with the arguments of a generic one in place of its type variables."""
+    cls, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    free = getattr(cls, "__parameters__", ())
+    variables = dict(zip(free, arguments or [_bound_of(variable) for variable in free]))
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__dict__.get("__orig_bases__", cls.__bases__)):
+        known = typing.get_origin(base) or base
+        if isinstance(known, type) and "__annotations__" in dir(known):
+            found.update(hints_of(bound(base, variables)))
+    own = cls.__dict__.get("__annotations__") or (cls.__annotations__ if sys.version_info >= (3, 10) else {})
+    inherits = issubclass(cls, dict)  # the annotations of a TypedDict are those of its bases too
+    for name, each in resolve(cls).items():
+        if name not in found or (name in own and not inherits):
+            found[name] = bound(each, variables)
+    return found
+
+
+def _bound_of(variable: Any) -> Any:
+    return variable.__bound__ or (Union[variable.__constraints__] if variable.__constraints__ else Any)
+
+
+def members_of(hint: Any, inputs: bool) -> list[Member]:
+    """Return the members of a dataclass, NamedTuple or TypedDict, generic or not.
 
     :raises TypeError: for every other class.
     """
+    cls = typing.get_origin(hint) or hint
     if hasattr(cls, "__dataclass_fields__"):
         import dataclasses
 
-        hints, missing = resolve(cls), dataclasses.MISSING
+        hints, missing = hints_of(hint), dataclasses.MISSING
         return [
             (
                 field.name,
@@ -299,14 +351,14 @@ def members_of(cls: Any, inputs: bool) -> list[Member]:
             if field.init or not inputs
         ]
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        hints, defaults = resolve(cls), cls._field_defaults
+        hints, defaults = hints_of(hint), cls._field_defaults
         return [
             (name, hints.get(name, Any), not inputs or name not in defaults, defaults.get(name, _NOTHING))
             for name in cls._fields
         ]
     if issubclass(cls, dict) and hasattr(cls, "__total__"):
-        return [(key, hint, _is_required(cls, key, hint), _NOTHING) for key, hint in resolve(cls).items()]
-    raise unsupported(cls)
+        return [(key, hint, _is_required(cls, key, hint), _NOTHING) for key, hint in hints_of(hint).items()]
+    raise unsupported(hint)
 
 
 def _is_required(cls: Any, key: str, hint: Any) -> bool:
@@ -317,52 +369,9 @@ def _is_required(cls: Any, key: str, hint: Any) -> bool:
     return mark == "Required" or (mark != "NotRequired" and key in cls.__required_keys__)
 
 
-def _refusal(error: Exception) -> ConversionError:
-    """Return the error for an exception of a class that refused its members."""
-    details = getattr(error, "errors", None)
-    if callable(details):  # pydantic
-        problems = [f"{'.'.join(map(str, detail['loc'])) or 'the value'}: {detail['msg']}" for detail in details()[:3]]
-        return ConversionError(f"is refused ({'; '.join(problems)[:300]})")
-    return ConversionError(
-        f"is refused ({str(error)[:200]})" if isinstance(error, ValueError) else "is refused by its type"
-    )
-
-
 def _literal(meanings: tuple[Any, ...]) -> Converter:
     plain = [getattr(meaning, "value", meaning) for meaning in meanings]
     if any(not isinstance(value, (str, int, _NULL)) for value in plain):
         raise TypeError("a Literal may hold only strings, integers, booleans and None")
     schema: Schema = {**values.type_of(plain), "enum": plain}
     return schema, None if all(type(m) is str for m in meanings) else values.lookup(zip(plain, meanings))
-
-
-_BOUNDS = {
-    "ge": "minimum",
-    "gt": "exclusiveMinimum",
-    "le": "maximum",
-    "lt": "exclusiveMaximum",
-    "multiple_of": "multipleOf",
-    "min_length": "min",
-    "max_length": "max",
-    "pattern": "pattern",
-}
-
-
-def _constrain(schema: Schema, extra: Any) -> None:
-    """Put what one item of `Annotated` says into a schema; foreign objects are read by their attributes."""
-    if isinstance(extra, str):
-        schema["description"] = extra
-    elif isinstance(extra, dict):
-        schema.update(extra)
-    else:
-        for attribute in ("title", "description"):
-            if isinstance(getattr(extra, attribute, None), str):
-                schema[attribute] = getattr(extra, attribute)
-        # The bounds of an Optional belong to the branch that is not null.
-        branches = [branch for branch in schema.get("anyOf", ()) if branch != {"type": "null"}]
-        target = branches[0] if len(branches) == 1 else schema
-        noun = {"array": "Items", "string": "Length"}.get(target.get("type", ""), "Properties")
-        for source in (extra, *getattr(extra, "metadata", ())):
-            for attribute, keyword in _BOUNDS.items():
-                if isinstance(getattr(source, attribute, None), (int, float, str)):
-                    target[keyword + noun * (keyword in ("min", "max"))] = getattr(source, attribute)

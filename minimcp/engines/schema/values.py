@@ -128,11 +128,22 @@ def _iso_duration(span: Any) -> str:
     return f"{sign}P{span.days}D{time}" if span.days or not time else f"{sign}P{time}"
 
 
+_DECIMAL = re.compile(r"[+-]?(?=\.?\d)\d{0,1000}(\.\d{0,1000})?([eE][+-]?\d{1,4})?", re.ASCII)
+
+
 def _decimal(cls: Any, value: Any) -> Any:
-    number = cls(value if isinstance(value, int) else str(value))
-    if not number.is_finite():
+    if not _DECIMAL.fullmatch(str(value)):
+        raise ValueError
+    number = cls(str(value))
+    if abs(number.as_tuple().exponent) > 1000:  # int() of it would never end
         raise ValueError
     return number
+
+
+def _uuid(cls: Any, value: str) -> Any:
+    if not re.fullmatch(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", value, re.ASCII | re.IGNORECASE):
+        raise ValueError
+    return cls(value)
 
 
 def _decimal_text(value: Any) -> str:
@@ -168,7 +179,7 @@ _TEXTS: dict[str, tuple[Schema, Callable[[Any, Any], Any], Callable[[Any], str],
     "datetime.date": ({"format": "date"}, _date, _iso, "date: write it like 2026-07-28"),
     "datetime.time": ({"format": "time"}, _time, _iso, "time: write it like 09:30:00"),
     "datetime.timedelta": ({"format": "duration"}, _duration, _iso_duration, "duration: write it like P1DT2H30M"),
-    "uuid.UUID": ({"format": "uuid"}, lambda cls, value: cls(value), str, _UUID),
+    "uuid.UUID": ({"format": "uuid"}, _uuid, str, _UUID),
     "decimal.Decimal": ({}, _decimal, _decimal_text, "decimal number: write it like 12.50"),
     "pathlib.Path": _PATH,
     "pathlib.PurePath": _PATH,
@@ -242,6 +253,8 @@ def _dump_object(value: Any) -> Any:
         return value.value if value.value in enum_values(cls) else value.name or value.value
     if hasattr(cls, "model_dump"):
         return _dump(value.model_dump(mode="json", by_alias=True))
+    if hasattr(cls, "__pydantic_serializer__"):  # a dataclass of pydantic's
+        return _dump(cls.__pydantic_serializer__.to_python(value, mode="json", by_alias=True))
     if hasattr(cls, "__dataclass_fields__"):
         import dataclasses
 
