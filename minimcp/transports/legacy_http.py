@@ -132,12 +132,13 @@ class SessionStreams:
                 (self._read if read else self._unread)[stream] = now, streams
             excess = self.kept.used - streams.limits["event_bytes"]
             for pool in (self._read, self._unread):
-                for old, (ended, owner) in list(pool.items()):
-                    if excess <= 0 and now - ended < owner.limits["event_s"]:
+                gone = []
+                for old, (ended, owner) in pool.items():
+                    if excess <= 0 and old.held and now - ended < owner.limits["event_s"]:
                         break
                     excess -= old.held
-                    dropped.append((owner, old))
-                    del pool[old]
+                    gone.append(old)
+                dropped += [(pool.pop(old)[1], old) for old in gone]
         for owner, old in dropped:
             owner.remove(old)
 
