@@ -211,7 +211,7 @@ class LegacyHttp(Generic[S]):
         # Before the call runs: it may close the stream at once.
         reader = stream.attach()
         for ctx in call.contexts:
-            ctx.unread_s = stream.unread_s
+            ctx._unread_s = stream.unread_s
             if _polls(session):
                 ctx.close_stream = stream.detach
 
