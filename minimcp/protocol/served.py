@@ -33,7 +33,7 @@ class ClosableContext(Protocol):
     """
 
     close_stream: Callable[..., None]
-    unread_s: Callable[[], float]
+    _unread_s: Callable[[], float]
 
 
 class ServedCall(Protocol):

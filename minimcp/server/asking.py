@@ -283,7 +283,7 @@ def _wait(ctx: Context, future: Future[Any]) -> Any:
         try:
             return future.result(max(0.0, min(left_s, limits["unread_s"])))
         except FutureTimeout:
-            if left_s <= limits["unread_s"] or ctx.unread_s() >= limits["unread_s"]:
+            if left_s <= limits["unread_s"] or ctx._unread_s() >= limits["unread_s"]:
                 raise
 
 

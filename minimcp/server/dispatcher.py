@@ -78,9 +78,10 @@ class RequestContext:
     # fmt: off
     __slots__ = (
         "_asked", "_deadline", "_engine", "_entry", "_era", "_error", "_finished", "_last_progress", "_log_level",
-        "_denied", "_on_cancel", "_row", "_send", "_strategy", "_thread", "cancelled", "capabilities", "client_info",
+        "_denied", "_on_cancel", "_row", "_send", "_strategy", "_thread", "_unread_s", "cancelled", "capabilities",
+        "client_info",
         "close_stream", "meta", "method", "params", "principal", "private", "request", "request_id", "session",
-        "unread_s", "version",
+        "version",
     )
     # fmt: on
 
@@ -103,7 +104,7 @@ class RequestContext:
         self.client_info: Message = {}
         self.cancelled = _NEVER
         self.close_stream: Callable[..., None] = _no_stream
-        self.unread_s: Callable[[], float] = float  # 0.0: whoever is there reads
+        self._unread_s: Callable[[], float] = float  # 0.0: whoever is there reads
         self._row = _NO_METHOD
         self._entry: Entry | None = None
         self._log_level: str | None = None

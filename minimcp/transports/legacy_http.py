@@ -133,12 +133,13 @@ class SessionStreams:
                 (self._read if read else self._unread)[stream] = now, streams
             excess = self.kept.used - streams.limits["event_bytes"]
             for pool in (self._read, self._unread):
-                for old, (ended, owner) in list(pool.items()):
-                    if excess <= 0 and now - ended < owner.limits["event_s"]:
+                gone = []
+                for old, (ended, owner) in pool.items():
+                    if excess <= 0 and old.held and now - ended < owner.limits["event_s"]:
                         break
                     excess -= old.held
-                    dropped.append((owner, old))
-                    del pool[old]
+                    gone.append(old)
+                dropped += [(pool.pop(old)[1], old) for old in gone]
         for owner, old in dropped:
             owner.remove(old)
 
@@ -211,7 +212,7 @@ class LegacyHttp(Generic[S]):
         # Before the call runs: it may close the stream at once.
         reader = stream.attach()
         for ctx in call.contexts:
-            ctx.unread_s = stream.unread_s
+            ctx._unread_s = stream.unread_s
             if _polls(session):
                 ctx.close_stream = stream.detach
 

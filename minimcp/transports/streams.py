@@ -23,6 +23,8 @@ _QUEUE_LIMIT = 1000
 _BYTES_LIMIT = 4 * 1024 * 1024
 # The silence after which a client is watched, so that a call that is answered at once costs nothing.
 BRIEF_S = 0.1
+# A stream that runs takes the bytes that it keeps from their budget in steps of this many: most streams are short.
+_COUNTED = 4096
 
 
 def gone(environ: Environ) -> bool:
@@ -67,6 +69,13 @@ class Outbox:
     :param kept: the bytes that all numbered streams keep, and `kept_bytes` how many they may be.
     """
 
+    # fmt: off
+    __slots__ = (
+        "__weakref__", "_begun", "_counted", "_event", "_events", "_kept", "_kept_bytes", "_left", "_limit", "_lock",
+        "_notes", "_reader", "_retry_ms", "_room", "_signal", "delivered", "done", "held", "newest", "number", "reply",
+    )
+    # fmt: on
+
     def __init__(
         self,
         event: str | None = None,
@@ -84,6 +93,7 @@ class Outbox:
         self._room = threading.Condition(self._lock)  # notified when a sender need not wait any more
         self._events: deque[tuple[int, bytes]] = deque()
         self.held = 0  # the bytes of _events; others read it without the lock
+        self._counted = 0  # those of them that were taken from _kept
         # Encoded notices that no reader has taken, by what they are about: a newer one takes the place of an older.
         self._notes: dict[object, bytes] = {}
         # The numbers of the newest event and of the newest that was handed to a reader; 0 stands for none.
@@ -136,6 +146,7 @@ class Outbox:
                 self.reply = reply
             if reply is not None and self.number is not None:
                 self._append(encode(reply))
+            self._count()
             self.done = True
             self._room.notify_all()
         self._wake()
@@ -159,14 +170,19 @@ class Outbox:
             while len(self._events) > 1 and (
                 len(self._events) > self._limit
                 or self.held > _BYTES_LIMIT
-                or (self._kept is not None and self._kept.used > self._kept_bytes)
+                or (self._kept is not None and self._kept.used + self.held - self._counted > self._kept_bytes)
             ):
                 self._hold(-len(self._events.popleft()[1]))
 
     def _hold(self, size: int) -> None:
         self.held += size
-        if self._kept is not None:
-            self._kept.take(size)
+        if abs(self.held - self._counted) > _COUNTED:
+            self._count()
+
+    def _count(self) -> None:
+        if self._kept is not None and self.held != self._counted:
+            self._kept.take(self.held - self._counted)
+            self._counted = self.held
 
     def forget(self) -> int:
         """Drop what is kept of a stream that has ended, and return its bytes."""
@@ -174,6 +190,7 @@ class Outbox:
             size = self.held
             self._events.clear()
             self._hold(-size)
+            self._count()
             self.reply = None
             return size
 

@@ -28,7 +28,13 @@ bounded = settings(
     max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
-scalars = st.none() | st.booleans() | st.integers(-3, 2**60) | st.floats(allow_nan=False) | st.text(max_size=5)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+)
 names = st.sampled_from(
     ["name", "uri", "arguments", "cursor", "_meta", "ref", "argument", "context", "value", "level", "requestId"]
     + ["notifications", "resourceSubscriptions", "toolsListChanged", "protocolVersion", "capabilities", "clientInfo"]
