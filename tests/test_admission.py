@@ -56,11 +56,13 @@ def test_whatever_a_crowd_has_left_unfinished_it_makes_room(sent: bytes) -> None
             assert served_soon(listening)
         for _ in range(40):
             stack.enter_context(Wire(listening)).send(sent)
+        # Among forty that arrive at once ten places are a lottery.
+        wait_until(lambda: connections() <= 10)
         assert served_soon(listening)
-        wait_until(lambda: connections() <= 12)
 
 
-def test_the_order_is_silent_then_idle_then_slow_and_running_ones_stay() -> None:
+def test_the_order_is_silent_then_idle_then_slow_and_running_ones_stay(monkeypatch: Any) -> None:
+    monkeypatch.setattr(admission, "_FRESH_S", 0)
     with held(connections=4) as (app, listening), contextlib.ExitStack() as stack:
         slow, running, idle, silent = (stack.enter_context(Wire(listening)) for _ in range(4))
         for wire in (slow, idle):

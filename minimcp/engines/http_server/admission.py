@@ -17,6 +17,7 @@ from .framing import BadRequest
 if TYPE_CHECKING:
     from .handler import ConnectionHandler
 
+_FRESH_S = 0.25  # in which a request may be on its way: a crowd of slow ones must not turn new clients out
 _CLOSING_S = 1.0  # for a connection that was given up to be closed
 _RESERVE = 256  # descriptors left to the application, or a quarter of them if they are few
 
@@ -69,7 +70,10 @@ class Admission:
         waiting = [each for each in among if each.waiting_since and not each.given_up]
         if not waiting:
             return None
-        oldest = min(waiting, key=lambda each: (each.requests > 0, each.busy, each.waiting_since))
+        fresh = time.monotonic() - _FRESH_S
+        oldest = min(
+            waiting, key=lambda each: (each.requests > 0, each.busy or each.waiting_since > fresh, each.waiting_since)
+        )
         oldest.give_up()
         return oldest
 
