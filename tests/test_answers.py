@@ -181,7 +181,6 @@ def test_pages_that_a_2025_11_25_server_requires_are_put_to_the_callback_and_the
         {"type": "object", "required": [["a"]]},
         {"type": "object", "properties": {"a": {"multipleOf": 0}}},
         {"$ref": "#/$defs/a", "$defs": {"a": {"type": {}}}},
-        {"enum": [0] * 20_000},
     ],
 )
 def test_a_form_that_is_none_is_refused_before_anybody_is_asked(schema):
@@ -200,6 +199,7 @@ def test_a_form_that_is_none_is_refused_before_anybody_is_asked(schema):
         {"type": "object", "properties": {"a": {"$ref": "https://example.com/other"}}},
         {"$schema": "urn:other", "type": "object", "properties": {"a": {"type": "string"}}},
         {"type": "object", "properties": None, "required": None},
+        {"type": "object", "properties": {"a": {"enum": ["x"] * 20_000}}},
     ],
 )
 def test_a_form_that_cannot_be_judged_here_is_answered_all_the_same(schema):

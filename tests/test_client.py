@@ -594,10 +594,6 @@ def played(schema, data=None, **more):
         {"properties": {"a": {"pattern": "^(a+)+$"}}},
         {"$schema": "https://example.com/dialect", "type": "array"},
         {"properties": {"a": {"$ref": "https://example.com/other"}}},
-        {"properties": {"a": {"type": "nothing known"}}},
-        {"properties": {"a": {"minLength": "1"}}},
-        True,
-        ["object"],
         {"enum": [0] * 20_000},
     ],
 )
@@ -626,6 +622,24 @@ def test_what_a_schema_can_judge_is_judged_beside_what_it_cannot(schema):
     with Client(played(schema, {"a": "Zoë"})) as client:
         with pytest.raises(minimcp.ProtocolError, match="'t' does not fit its outputSchema"):
             client.call_tool("t")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"type": "nothing known"}}},
+        {"properties": {"a": {"minLength": "1"}}},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"multipleOf": 0}}},
+        {"$schema": 5},
+        True,
+        ["object"],
+    ],
+)
+def test_a_result_does_not_pass_an_output_schema_that_is_none(schema):
+    with Client(played(schema, {"a": "Zoë"})) as client:
+        for _ in range(2):
+            with pytest.raises(minimcp.ProtocolError, match="'t' does not fit its outputSchema"):
+                client.call_tool("t")
 
 
 @pytest.mark.parametrize("schema", [None, {}])

@@ -145,4 +145,5 @@ def test_what_a_client_emits_is_really_looked_at(monkeypatch):
         ("2026-07-28", "server/discover"),
         ("2026-07-28", "tools/call"),
         ("2026-07-28", "tools/call"),
+        ("2026-07-28", "tools/list"),
     ]

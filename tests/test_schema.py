@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from minimcp.engines.errors import InvalidArguments
 from minimcp.engines.schema import fast_check
-from minimcp.engines.schema.validator import Validator, check_input_schema, check_schema
+from minimcp.engines.schema.validator import Undecided, Validator, check_input_schema, check_schema
 
 FORECAST = {
     "type": "object",
@@ -424,6 +424,20 @@ def test_a_string_too_long_for_its_pattern_is_an_error_that_says_so():
     assert re.fullmatch(
         r"A string that must match a pattern is longer than \d+ characters", complaint(schema, "x" * 100_000)
     )
+
+
+def test_a_foreign_pattern_is_held_against_a_few_thousand_characters_at_most():
+    schema = {"properties": {"a": {"type": "string", "pattern": "^[a-z]*$"}, "b": {"type": "integer"}}}
+    validator = Validator(schema, foreign=True)
+    validator.check({"a": "x" * 4000})
+    for value in ({"a": "x" * 4001}, {"a": "X" * 4001}):
+        with pytest.raises(Undecided):
+            validator.check(value)
+    for value in ({"a": "X" * 4000}, {"a": "x" * 4001, "b": "x"}):
+        with pytest.raises(InvalidArguments) as caught:
+            validator.check(value)
+        assert not isinstance(caught.value, Undecided)
+    assert "must match" in complaint(schema, {"a": "X" * 4001})
 
 
 def test_one_validator_judges_in_many_threads_at_once():

@@ -170,7 +170,7 @@ class Answers:
 
 
 def _check_form(schema: Message) -> None:
-    """Refuse a form that is none; one of a dialect that is not known here is put to the person all the same."""
+    """Refuse a form that is no schema; one by which nothing can be judged is put to the person all the same."""
     try:
         check_schema(schema, "requestedSchema", foreign=True)
     except NotSupported:

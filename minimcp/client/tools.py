@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any, Optional
+from typing import Any
 
 from ..engines.errors import InvalidArguments, ProtocolError
-from ..engines.schema.validator import Undecided, Validator
+from ..engines.schema.validator import NotSupported, Undecided, Validator
 from ..protocol import headers, revisions
 
 log = logging.getLogger("minimcp")
@@ -25,7 +25,7 @@ class Tools:
         self._lock = threading.Lock()  # guards everything below
         self._known: dict[str, Message] = {}
         self._headers: dict[str, list[headers.Annotation]] = {}
-        self._validators: dict[str, Optional[Validator]] = {}
+        self._validators: dict[str, Validator] = {}
         self._warned: set[tuple[str, str]] = set()  # names of tools, and about what
         self.complete = False
 
@@ -101,12 +101,9 @@ class Tools:
             raise ProtocolError(f"The tool {name!r} declares an outputSchema but returned no structuredContent")
         try:
             if name not in self._validators:
-                self._validators[name] = None
                 self._validators[name] = Validator(schema, "its outputSchema", foreign=True)
-            validator = self._validators[name]
-            if validator is not None:
-                validator.check(result["structuredContent"])
-        except (Undecided, ValueError) as reason:
+            self._validators[name].check(result["structuredContent"])
+        except (Undecided, NotSupported) as reason:
             self._warn(name, f"has a result that is not judged: {reason}", "output")
-        except InvalidArguments as problem:
+        except (InvalidArguments, ValueError) as problem:
             raise ProtocolError(f"The result of the tool {name!r} does not fit its outputSchema: {problem}") from None

@@ -144,13 +144,8 @@ def test_a_list_that_is_none_is_an_error(value):
 
 
 def test_t165_a_broken_output_schema_does_not_let_a_result_pass():
-    """T165, T157: an unusable schema, also one that leads to the network, is an error that names the tool."""
-    for schema in (
-        {"type": 1},
-        {"$ref": "https://schemas.invalid/x.json"},
-        {"$ref": "file:///etc/passwd"},
-        {"$schema": "https://example.com/dialect"},
-    ):
+    """T165: a schema that is not valid is an error that names the tool."""
+    for schema in ({"type": 1}, {"$ref": "#/$defs/a", "$defs": {"a": {"type": 1}}}, {"properties": [1]}, {"allOf": 5}):
         tool = {"name": "t", "inputSchema": {"type": "object"}, "outputSchema": schema}
         server = modern(
             tools_list=lambda p, s, tool=tool: {"tools": [tool]},

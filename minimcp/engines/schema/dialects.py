@@ -22,7 +22,7 @@ _Check = tuple[Callable[[Any], bool], str]  # whether a keyword may have a value
 
 
 class NotSupported(ValueError):
-    """The schema is of an unknown dialect, or refers to what is not in it: nothing can be judged by it."""
+    """Nothing can be judged by the schema: its dialect is unknown, it refers to what is not in it, or is too large."""
 
 
 def _is_count(value: Any) -> bool:

@@ -1,140 +1,20 @@
-"""Keywords of JSON Schema as functions of a rule and a value; none recurses or searches outside of the effort.
-
-A keyword returns True when the value fits, False when the keyword itself is the problem, or the problems of the
-parts that it applies. `UNSURE` among them stands for what cannot be judged: a pattern of ECMA-262 that Python lacks.
-"""
+"""Keywords of JSON Schema as functions of a rule and a value; none recurses or compares outside of the effort."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any
 
-from .dialects import CHECKS, DEFAULT_DIALECT, DRAFT_4, DRAFT_2019, OLD, CheckedSchema, identity, is_absent
-from .effort import Effort, TooMuch
+from .dialects import CHECKS, DEFAULT_DIALECT, DRAFT_4, DRAFT_2019, OLD, identity
+from .evaluation import UNSURE, Evaluation, Found, Keyword, Problem, Problems, Spot, enough, verdict
 from .values import is_number
-
-MOST = 3  # problems that are told
-FOREIGN_TEXT = 4_000  # characters up to which the patterns of another program are searched
-
-Place = Optional[tuple[Any, Any]]  # of the container, and the step from there
-
-
-class Problem(NamedTuple):
-    """One keyword that a value does not fit."""
-
-    keyword: str  # "" for `UNSURE`
-    rule: Any  # the keyword's value
-    value: Any
-    schema: Any  # with the keyword in it
-    place: Place
-    branches: Any = ()  # of `anyOf` and `oneOf`: the problems of each
-
-
-UNSURE = Problem("", None, None, None, None)
-Problems = list[Problem]
-Found = Union[bool, Problems]
-
-
-class _Spot(NamedTuple):
-    """The schema whose keywords are applied, and the place of the value."""
-
-    schema: dict[str, Any]
-    place: Place
-    scope: tuple[str, ...]  # the base URIs of the schemas that were entered, the current one last
-    marks: Any  # the names and numbers of the members and items that were judged, or None
-
-
-Keyword = Callable[["Evaluation", Any, Any, _Spot], Found]
-
-
-class Evaluation:
-    """One validation of one value by a checked schema."""
-
-    __slots__ = ("schema", "effort", "_keywords")
-
-    def __init__(self, schema: CheckedSchema, effort: Effort) -> None:
-        self.schema = schema
-        self.effort = effort
-        self._keywords = _KEYWORDS[schema.dialect]
-
-    def run(self, value: Any) -> Problems:
-        """Return the first problems of the value, [] when it is valid."""
-        return self.problems(self.schema.root, value, None, (self.schema.base,))
-
-    def problems(self, schema: Any, value: Any, place: Place, scope: tuple[str, ...], marks: Any = None) -> Problems:
-        """Return the problems of a value with one schema; `marks` gets the members and items that it judges."""
-        if isinstance(schema, bool):
-            return [] if schema else [Problem("false", schema, value, schema, place)]
-        whole, effort = self.schema, self.effort
-        effort.spend(1 + len(schema))
-        effort.enter()
-        if id(schema) in whole.bases:
-            scope = (*scope, whole.bases[id(schema)])
-        spot = _Spot(schema, place, scope, set() if whole.marks else None)
-        found: Problems = []
-        alone = "$ref" in schema and whole.dialect in OLD
-        for keyword, rule in (
-            [("$ref", schema["$ref"])] if alone else _in_order(schema) if whole.marks else schema.items()
-        ):
-            apply = self._keywords.get(keyword)
-            if apply is None or (whole.foreign and is_absent(keyword, rule)):
-                continue
-            outcome = apply(self, rule, value, spot)
-            if outcome is False:
-                found.append(Problem(keyword, rule, value, schema, place))
-            elif outcome is not True:
-                found += outcome
-            if enough(found):
-                break
-        if marks is not None and verdict(found) is not False:
-            marks |= spot.marks
-        effort.depth -= 1
-        return found
-
-    def member(self, schema: Any, step: Any, item: Any, spot: _Spot) -> Problems:
-        """Return the problems of a member or an item, which counts as judged."""
-        if spot.marks is not None:
-            spot.marks.add(step)
-        return self.problems(schema, item, (spot.place, step), spot.scope)
-
-    def matches(self, pattern: str, text: str) -> bool | None:
-        """Search a text for a pattern; None when that cannot be judged.
-
-        :raises TooMuch: when the text is longer than the pattern can be searched in time.
-        """
-        found = self.schema.patterns[pattern]
-        self.effort.spend(50 + len(text))
-        if found is None or (self.schema.foreign and len(text) > min(found[1], FOREIGN_TEXT)):
-            return None
-        search, longest = found
-        if len(text) > longest:
-            raise TooMuch(f"A string that must match a pattern is longer than {longest} characters")
-        return search(text) is not None
-
-
-def _in_order(schema: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Return the keywords with those last that ask what the others have judged."""
-    return sorted(schema.items(), key=lambda item: item[0].startswith("unevaluated"))
-
-
-def enough(found: Problems) -> bool:
-    """Say whether there are as many problems as are told."""
-    return len(found) >= MOST and found[-1] is not UNSURE
-
-
-def verdict(found: Problems) -> bool | None:
-    """Return whether a value fits; None when that cannot be judged."""
-    if not found:
-        return True
-    return None if all(problem is UNSURE for problem in found) else False
-
 
 # Rules for values of one kind
 
 
 def _of(kinds: Any, test: Callable[[Any, Any], bool]) -> Keyword:
-    def keyword(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+    def keyword(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
         return not isinstance(value, kinds) or isinstance(value, bool) or test(value, rule)
 
     return keyword
@@ -167,17 +47,17 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _type(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _type(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     return any(_TYPES[name](value) for name in ([rule] if isinstance(rule, str) else rule))
 
 
-def _type_4(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _type_4(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     names = [rule] if isinstance(rule, str) else rule
     return any(_TYPES[name](value) and (name != "integer" or not isinstance(value, float)) for name in names)
 
 
 def _limit_4(strict: str, test: Callable[[Any, Any], bool]) -> Keyword:
-    def keyword(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+    def keyword(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
         if not isinstance(value, _NUMBER) or isinstance(value, bool):
             return True
         return test(value, rule) and not (spot.schema.get(strict) and value == rule)
@@ -185,34 +65,34 @@ def _limit_4(strict: str, test: Callable[[Any, Any], bool]) -> Keyword:
     return keyword
 
 
-def _const(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _const(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     return bool(identity(value, run.effort) == identity(rule, run.effort))
 
 
-def _enum(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _enum(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     choices = run.schema.choices.get(id(rule))
     if choices is None:
         choices = run.schema.choices[id(rule)] = frozenset([identity(item, run.effort) for item in rule])
     return identity(value, run.effort) in choices
 
 
-def _unique_items(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _unique_items(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     if not rule or not isinstance(value, list):
         return True
     return len({identity(item, run.effort) for item in value}) == len(value)
 
 
-def _pattern(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _pattern(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     found = run.matches(rule, value) if isinstance(value, str) else True
     return [UNSURE] if found is None else found
 
 
-def _required(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _required(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     run.effort.spend(len(rule))
     return not isinstance(value, dict) or all(name in value for name in rule)
 
 
-def _dependent_required(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _dependent_required(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     if not isinstance(value, dict):
         return True
     run.effort.spend(sum(map(len, rule.values())))
@@ -222,7 +102,7 @@ def _dependent_required(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> 
 # Schemas for the value itself
 
 
-def _all_of(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _all_of(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     found: Problems = []
     for part in rule:
         found += run.problems(part, value, spot.place, spot.scope, spot.marks)
@@ -231,7 +111,7 @@ def _all_of(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
     return found
 
 
-def _any_of(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _any_of(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     branches = []
     for part in rule:
         found = run.problems(part, value, spot.place, spot.scope, spot.marks)
@@ -245,7 +125,7 @@ def _any_of(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
     return [Problem("anyOf", rule, value, spot.schema, spot.place, branches)]
 
 
-def _one_of(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _one_of(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     branches = [run.problems(part, value, spot.place, spot.scope, spot.marks) for part in rule]
     verdicts = [verdict(found) for found in branches]
     if verdicts.count(True) <= 1 and None in verdicts:
@@ -255,12 +135,12 @@ def _one_of(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
     return [Problem("oneOf", rule, value, spot.schema, spot.place, [] if True in verdicts else branches)]
 
 
-def _not(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _not(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     fits = verdict(run.problems(rule, value, spot.place, spot.scope))
     return [UNSURE] if fits is None else not fits
 
 
-def _if(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _if(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     fits = verdict(run.problems(rule, value, spot.place, spot.scope, spot.marks))
     if fits is None:
         return [UNSURE]
@@ -268,25 +148,25 @@ def _if(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
     return run.problems(branch, value, spot.place, spot.scope, spot.marks) if branch is not None else True
 
 
-def _dependent_schemas(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _dependent_schemas(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     if not isinstance(value, dict):
         return True
     run.effort.spend(len(rule))
     return _all_of(run, [part for name, part in rule.items() if name in value], value, spot)
 
 
-def _dependencies(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _dependencies(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     needs = {name: part for name, part in rule.items() if isinstance(part, list)}
     if _dependent_required(run, needs, value, spot) is False:
         return False
     return _dependent_schemas(run, {name: part for name, part in rule.items() if name not in needs}, value, spot)
 
 
-def _ref(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _ref(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     return _refer(run, *run.schema.resolve(spot.scope[-1], rule), value, spot)
 
 
-def _dynamic_ref(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _dynamic_ref(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     target, base = run.schema.resolve(spot.scope[-1], rule)
     name = rule.partition("#")[2]
     if isinstance(target, dict) and target.get("$dynamicAnchor") == name:
@@ -296,7 +176,7 @@ def _dynamic_ref(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
     return _refer(run, target, base, value, spot)
 
 
-def _recursive_ref(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _recursive_ref(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     target, base = run.schema.resolve(spot.scope[-1], rule)
     if isinstance(target, dict) and target.get("$recursiveAnchor") is True:
         for uri in reversed(spot.scope):
@@ -307,7 +187,7 @@ def _recursive_ref(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found
     return _refer(run, target, base, value, spot)
 
 
-def _refer(run: Evaluation, target: Any, base: str, value: Any, spot: _Spot) -> Found:
+def _refer(run: Evaluation, target: Any, base: str, value: Any, spot: Spot) -> Found:
     scope = spot.scope if base == spot.scope[-1] else (*spot.scope, base)
     return run.problems(target, value, spot.place, scope, spot.marks)
 
@@ -315,7 +195,7 @@ def _refer(run: Evaluation, target: Any, base: str, value: Any, spot: _Spot) -> 
 # Schemas for members
 
 
-def _properties(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _properties(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     found: Problems = []
     if isinstance(value, dict):
         run.effort.spend(len(rule))
@@ -327,7 +207,7 @@ def _properties(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
     return found
 
 
-def _pattern_properties(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _pattern_properties(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     found: Problems = []
     for name, item in value.items() if isinstance(value, dict) else ():
         for pattern, part in rule.items():
@@ -340,7 +220,7 @@ def _pattern_properties(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> 
     return found
 
 
-def _additional_properties(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _additional_properties(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     found: Problems = []
     if not isinstance(value, dict):
         return True
@@ -361,7 +241,7 @@ def _additional_properties(run: Evaluation, rule: Any, value: Any, spot: _Spot) 
     return found
 
 
-def _property_names(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _property_names(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     found: Problems = []
     for name in value if isinstance(value, dict) else ():
         found += run.problems(rule, name, spot.place, spot.scope)
@@ -370,7 +250,7 @@ def _property_names(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Foun
     return found
 
 
-def _unevaluated_properties(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _unevaluated_properties(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     names = [name for name in value if name not in spot.marks] if isinstance(value, dict) else []
     return _rest(run, rule, [(name, value[name]) for name in names], spot)
 
@@ -378,7 +258,7 @@ def _unevaluated_properties(run: Evaluation, rule: Any, value: Any, spot: _Spot)
 # Schemas for items
 
 
-def _rest(run: Evaluation, rule: Any, items: list[tuple[Any, Any]], spot: _Spot) -> Found:
+def _rest(run: Evaluation, rule: Any, items: list[tuple[Any, Any]], spot: Spot) -> Found:
     found: Problems = []
     run.effort.spend(len(items))
     for step, item in items:
@@ -391,7 +271,7 @@ def _rest(run: Evaluation, rule: Any, items: list[tuple[Any, Any]], spot: _Spot)
     return found
 
 
-def _items(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _items(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     if not isinstance(value, list):
         return True
     if isinstance(rule, list):
@@ -400,21 +280,21 @@ def _items(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
     return _rest(run, rule, list(enumerate(value))[first:], spot)
 
 
-def _prefix_items(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _prefix_items(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     found: Problems = []
     for number, (part, item) in enumerate(zip(rule, value)) if isinstance(value, list) else ():
         found += run.member(part, number, item, spot)
     return found
 
 
-def _additional_items(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _additional_items(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     first = spot.schema.get("items")
     if not isinstance(value, list) or not isinstance(first, list):
         return True
     return _rest(run, rule, list(enumerate(value))[len(first) :], spot)
 
 
-def _contains(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _contains(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     if not isinstance(value, list):
         return True
     least: float = 1
@@ -435,7 +315,7 @@ def _contains(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
     return [UNSURE] if unsure and (sure < least or sure + unsure > most) else True
 
 
-def _unevaluated_items(run: Evaluation, rule: Any, value: Any, spot: _Spot) -> Found:
+def _unevaluated_items(run: Evaluation, rule: Any, value: Any, spot: Spot) -> Found:
     items = list(enumerate(value)) if isinstance(value, list) else []
     return _rest(run, rule, [(number, item) for number, item in items if number not in spot.marks], spot)
 
@@ -482,7 +362,7 @@ _ALL: dict[str, Keyword] = {
 }
 # A keyword is applied where its dialect has a check for it; what a dialect only still allows is left out.
 _LEFT_OUT = {DEFAULT_DIALECT: ("dependencies", "$recursiveRef"), DRAFT_2019: ("dependencies",)}
-_KEYWORDS: dict[str, dict[str, Keyword]] = {
+KEYWORDS: dict[str, dict[str, Keyword]] = {
     dialect: {
         keyword: apply
         for keyword, apply in _ALL.items()
@@ -490,10 +370,10 @@ _KEYWORDS: dict[str, dict[str, Keyword]] = {
     }
     for dialect, checks in CHECKS.items()
 }
-_KEYWORDS[DRAFT_4].update(
+KEYWORDS[DRAFT_4].update(
     type=_type_4,
     minimum=_limit_4("exclusiveMinimum", lambda value, rule: value >= rule),
     maximum=_limit_4("exclusiveMaximum", lambda value, rule: value <= rule),
 )
 for _strict in ("exclusiveMinimum", "exclusiveMaximum"):
-    del _KEYWORDS[DRAFT_4][_strict]
+    del KEYWORDS[DRAFT_4][_strict]

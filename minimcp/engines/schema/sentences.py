@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .keywords import Problem
+from .evaluation import Problem
 from .values import KINDS
 
 _RULES = {

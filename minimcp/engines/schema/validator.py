@@ -16,7 +16,8 @@ from . import fast_check
 from .dialects import DRAFT_4, CheckedSchema, dialect_of
 from .dialects import NotSupported as NotSupported
 from .effort import Effort, TooMuch
-from .keywords import UNSURE, Evaluation
+from .evaluation import UNSURE, Evaluation
+from .keywords import KEYWORDS
 from .sentences import sentence
 
 MAX_DEPTH = 64
@@ -33,7 +34,7 @@ _BROKEN = {
 
 
 class Undecided(InvalidArguments):
-    """The schema cannot be used, or not on this value; the message says why."""
+    """Nothing can be judged by the schema, or not this value; the message says why."""
 
 
 def check_schema(schema: Any, what: str = "inputSchema", foreign: bool = False) -> None:
@@ -92,18 +93,19 @@ class Validator:
         """Return when the value is valid.
 
         :raises InvalidArguments: when it is not; the message (below 1 KB) names the place and what was due.
-            `Undecided` when the schema cannot be used.
+            `Undecided` when nothing can be judged by the schema, or not this value.
         """
         try:
             if self._accepts is not None and self._accepts(value):
                 return
             effort = self._effort()
-            found = Evaluation(self._check(effort), effort).run(value)
+            found = Evaluation(self._check(effort), KEYWORDS[self._dialect], effort).run(value)
         except (TooMuch, RecursionError) as reason:
             deep = "The value is nested too deeply, or its schema refers to itself without end"
             raise InvalidArguments(str(reason) if isinstance(reason, TooMuch) else deep) from None
         except ValueError as error:
-            raise Undecided(f"The schema cannot be used: {error}"[:900]) from None
+            kind = Undecided if isinstance(error, NotSupported) else InvalidArguments
+            raise kind(f"The schema cannot be used: {error}"[:900]) from None
         problems = dict.fromkeys(sentence(problem) for problem in found if problem is not UNSURE)
         if problems:
             raise InvalidArguments("; ".join(problems)[:900])
@@ -127,7 +129,7 @@ class Validator:
             try:
                 self._checked = CheckedSchema(self.schema, self._dialect, self._what, self._foreign, effort)
             except TooMuch:
-                raise ValueError(f"{self._what} takes too long to check: simplify it") from None
+                raise NotSupported(f"{self._what} takes too long to check: simplify it") from None
         return self._checked
 
 
@@ -136,7 +138,7 @@ def _check_size(schema: Any, what: str) -> None:
         raise ValueError(f"{what} must be a JSON object (a dict), not {type(schema).__name__}")
     broken = bounds.exceeded(schema, MAX_DEPTH, MAX_NODES, MAX_TEXT)
     if broken is not None:
-        raise ValueError(_BROKEN[broken].format(what))
+        raise NotSupported(_BROKEN[broken].format(what))
 
 
 def _fast_check(schema: dict[str, Any], dialect: str) -> Callable[[Any], bool] | None:
