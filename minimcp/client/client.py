@@ -125,7 +125,7 @@ class Client(Methods):
             check=check,
             validate=validate,
             cache=Cache() if cache is True else cache or None,
-            extensions={spec.check_extension(identifier): declared[identifier] for identifier in declared},
+            extensions=declared,
             record=record,
         )
         self._own = PerProcess(_Own)

@@ -91,18 +91,6 @@ METHODS: dict[str, Method] = {
     "tasks/cancel": Method(name_param="taskId"),
 }
 
-
-def check_extension(identifier: str) -> str:
-    """Return the identifier of an extension. Spec: EXT-001
-
-    :raises ValueError: when it has no prefix.
-    """
-    prefix, _, name = identifier.partition("/")
-    if not (prefix and name):
-        raise ValueError(f"The identifier of an extension has a prefix, such as com.example/{identifier.strip('/')}")
-    return identifier
-
-
 LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 # Change kinds of a registry and the notification and `listen` filter field each has.

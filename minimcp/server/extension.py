@@ -31,7 +31,7 @@ class Extension(Protocol):
 
 def install(engine: Engine, extension: Extension) -> None:
     """Add the rows, notifications and result types of an extension to an engine; see `Server.use`."""
-    engine.extensions[spec.check_extension(extension.identifier)] = getattr(extension, "settings", {})
+    engine.extensions[extension.identifier] = getattr(extension, "settings", {})
     eras = getattr(extension, "eras", ("modern",))
     # Settings alone, such as a list of media types, say the same in each era. Spec: EXT-013
     bare = not any(hasattr(extension, part) for part in ("methods", "notifications", "result_types"))
