@@ -169,3 +169,61 @@ def test_pages_that_a_2025_11_25_server_requires_are_put_to_the_callback_and_the
     with refusing as client, pytest.raises(minimcp.RemoteError) as caught:
         client.call_tool("x")
     assert caught.value.code == -32042
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": [1]},
+        {"properties": {"a": 1}},
+        {"type": 5},
+        {"type": "object", "properties": {"a": {"type": "text"}}},
+        {"type": "object", "required": [["a"]]},
+        {"type": "object", "properties": {"a": {"multipleOf": 0}}},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"type": {}}}},
+        {"enum": [0] * 20_000},
+    ],
+)
+def test_a_form_that_is_none_is_refused_before_anybody_is_asked(schema):
+    asked = []
+    with pytest.raises(InvalidParams, match="requestedSchema"):
+        Answers(elicit=asked.append).answer("elicitation/create", form(schema), "s")
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": {"type": "string", "pattern": r"^\p{L}+$"}}},
+        {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?i:a[A-Z]*)*$"}}},
+        {"type": "object", "properties": {"a": {"type": "string", "title": None, "default": None, "enum": []}}},
+        {"type": "object", "properties": {"a": {"$ref": "https://example.com/other"}}},
+        {"$schema": "urn:other", "type": "object", "properties": {"a": {"type": "string"}}},
+        {"type": "object", "properties": None, "required": None},
+    ],
+)
+def test_a_form_that_cannot_be_judged_here_is_answered_all_the_same(schema):
+    assert elicited({"a": "Zoë"}, form(schema)) == {"action": "accept", "content": {"a": "Zoë"}}
+    assert elicited(True, form(schema)) == {"action": "accept", "content": {}}
+
+
+def test_what_a_form_can_judge_is_judged_beside_what_it_cannot():
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": r"^\p{L}+$"}}, "required": ["b"]}
+    with pytest.raises(InternalError, match='"b" missing'):
+        elicited({"a": "Zoë"}, form(schema))
+    with pytest.raises(InternalError, match='"a" must be a string'):
+        elicited({"a": 5, "b": 1}, form(schema))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": [{"type": ["text"]}, {"type": {"a": 1}}]}],
+        [{"role": "user", "content": [{"type": None}, 5, "x"]}, 5, None],
+        {"role": "user"},
+        "hello",
+    ],
+)
+def test_sampling_messages_of_any_form_end_in_no_raw_exception(messages):
+    reply = Answers(sample=lambda params: "ok").answer("sampling/createMessage", {"messages": messages}, "s")
+    assert reply["content"]["text"] == "ok"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -471,8 +472,7 @@ def test_a_reference_of_an_output_schema_that_leads_outside_is_never_followed(re
         tools_call=lambda params, say: {"content": [], "structuredContent": {"a": 1}},
     )
     with Client(server) as client:
-        with pytest.raises(minimcp.ProtocolError, match="outputSchema of 't'"):
-            client.call_tool("t")
+        assert client.call_tool("t").data == {"a": 1}
     assert opened == []
 
 
@@ -487,6 +487,109 @@ def test_an_output_schema_that_multiplies_itself_costs_a_bounded_time():
     with Client(server) as client:
         with pytest.raises(minimcp.ProtocolError, match="'t'"):
             client.call_tool("t")
+
+
+def played(schema, data=None, **more):
+    """Return a server with one tool, its output schema and what it returns."""
+    tool = {"name": "t", "inputSchema": {"type": "object"}, "outputSchema": schema}
+    result = {"content": [], **({} if data is None else {"structuredContent": data})}
+    return Scripted(tools_list=lambda params, say: {"tools": [tool]}, tools_call=lambda params, say: {**result, **more})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"pattern": r"^\p{L}+$"}}},
+        {"properties": {"a": {"anyOf": [{"pattern": r"^\p{L}+$"}, {"type": "integer"}]}}},
+        {"properties": {"a": {"not": {"pattern": r"^\p{L}+$"}}}},
+        {"properties": {"a": {"oneOf": [{"pattern": r"^\u{61}$"}, {"type": "string"}]}}},
+        {"patternProperties": {r"^\p{L}$": {"type": "integer"}}, "additionalProperties": False},
+        {"properties": {"a": {"pattern": "^(a+)+$"}}},
+        {"$schema": "https://example.com/dialect", "type": "array"},
+        {"properties": {"a": {"$ref": "https://example.com/other"}}},
+        {"properties": {"a": {"type": "nothing known"}}},
+        {"properties": {"a": {"minLength": "1"}}},
+        True,
+        ["object"],
+        {"enum": [0] * 20_000},
+    ],
+)
+def test_a_result_that_its_schema_cannot_judge_is_returned_and_noted_once(schema, caplog):
+    with Client(played(schema, {"a": "Zoë"})) as client:
+        assert client.call_tool("t").data == {"a": "Zoë"}
+        assert client.call_tool("t").data == {"a": "Zoë"}
+        client.list_tools(fresh=True)
+        assert client.call_tool("t").data == {"a": "Zoë"}
+    assert [record.message[:43] for record in caplog.records] == ["the tool 't' has a result that is not judge"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"pattern": r"^\p{L}+$", "maxLength": 2}}},
+        {"properties": {"a": {"pattern": "^(?<y>[0-9]+)$"}}},
+        {"properties": {"a": {"anyOf": [{"pattern": r"^\p{L}+$", "type": "null"}, {"type": "integer"}]}}},
+        {"patternProperties": {r"^\p{L}$": {}}, "properties": {"b": {}}, "required": ["b"]},
+        {"$schema": "https://json-schema.org/draft-07/schema#", "properties": {"a": {"type": "integer"}}},
+        {"$schema": "", "title": None, "properties": {"a": {"type": "integer", "enum": [], "minimum": None}}},
+        {"$schema": "http://json-schema.org/draft/2020-12/schema", "required": ["b"], "properties": None},
+    ],
+)
+def test_what_a_schema_can_judge_is_judged_beside_what_it_cannot(schema):
+    with Client(played(schema, {"a": "Zoë"})) as client:
+        with pytest.raises(minimcp.ProtocolError, match="'t' does not fit its outputSchema"):
+            client.call_tool("t")
+
+
+@pytest.mark.parametrize("schema", [None, {}])
+def test_an_empty_output_schema_asks_for_nothing(schema):
+    with Client(played(schema)) as client:
+        assert client.call_tool("t").data is None
+
+
+def test_a_result_without_data_is_judged_though_nobody_listed_the_tools():
+    with Client(played({"type": "object"})) as client:
+        with pytest.raises(minimcp.ProtocolError, match="'t' declares an outputSchema but returned no"):
+            client.call_tool("t")
+    with Client(played({"type": "object"}, isError=True)) as client:
+        assert client.call_tool("t", check=False).is_error
+
+
+def test_a_result_is_returned_though_the_list_of_tools_fails():
+    def fail(params, say):
+        raise Fault(-32603, "not today")
+
+    server = played({"type": "object"}, {"a": 1})
+    server.methods["tools/list"] = fail
+    with Client(server) as client:
+        assert client.call_tool("t").data == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("schema", "data"),
+    [
+        ({"properties": {"x": {"pattern": "^(?i:a[A-Z]*)*$"}}}, {"x": "a" * 40 + "!"}),
+        ({"properties": {"x": {"items": {"pattern": r"\s*x\s*y"}}}}, {"x": [" " * 290] * 3000}),
+        ({"not": {"$ref": "#"}}, {"a": 1}),
+        (
+            {"$schema": "http://json-schema.org/draft-04/schema#", "enum": [[n, str(n)][n % 2] for n in range(9900)]},
+            {"a": 1},
+        ),
+        (
+            {"properties": {"x": {"items": {"const": {"a": list(range(5000))}}}}},
+            {"x": [{"a": list(range(5000))}] * 999},
+        ),
+        ({"patternProperties": {f"^({n}[\u4e00-\u9fff]+-)*$": {} for n in range(4000)}}, {"x": 1}),
+    ],
+)
+def test_what_a_schema_costs_does_not_outrun_a_call_by_a_second(schema, data):
+    with Client(played(schema, data)) as client:
+        started = time.thread_time()
+        try:
+            client.call_tool("t")
+        except minimcp.ProtocolError:
+            pass
+        assert time.thread_time() - started < 1.2
 
 
 def test_tool_schemas_pass_unchanged():

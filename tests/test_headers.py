@@ -161,6 +161,19 @@ def test_what_a_client_sends_is_what_a_server_accepts():
     assert sent["mcp-param-count"] == "-3" and sent["mcp-param-region"] == "=?base64?IMOp?="
 
 
+@pytest.mark.parametrize("number", [2**53, -(2**53), 2**60, 1e300])
+def test_an_annotated_integer_that_a_header_cannot_carry_exactly_is_refused(number):
+    server = Server("s")
+    inner = {"type": "object", "properties": {"n": {"type": "integer", "x-mcp-header": "N"}}}
+    schema = {"type": "object", "properties": {"deep": inner, "other": {"type": "integer"}}}
+    server.tool(lambda **given: str(given), "count", input_schema=schema)
+    reply = server.handle(modern("tools/call", name="count", arguments={"deep": {"n": number}}))
+    assert reply["result"]["isError"] is True
+    assert '"deep.n" must stay within 2^53-1' in reply["result"]["content"][0]["text"]
+    for arguments in ({"deep": {"n": 2**53 - 1}}, {"deep": {"n": 1 - 2**53}, "other": number}, {"deep": {}}, {}):
+        assert "isError" not in server.handle(modern("tools/call", name="count", arguments=arguments))["result"]
+
+
 @pytest.mark.parametrize("keyword", ["default", "const", "enum", "examples"])
 def test_data_in_a_schema_is_no_annotation(keyword):
     data = {"x-mcp-header": "not a name"}

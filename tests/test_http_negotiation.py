@@ -151,7 +151,7 @@ def test_a_modern_request_is_mirrored_into_its_headers():
         "resources/read": {"contents": []},
         "prompts/get": {"messages": []},
     }
-    with played(methods) as server, Client(server.url, tasks=True) as client:
+    with played(methods) as server, Client(server.url, tasks=True, validate=False) as client:
         client.call_tool("höher")
         client.read_resource("a://b c")
         client.get_prompt("plain")
@@ -187,6 +187,20 @@ def test_annotated_arguments_are_mirrored_and_wrong_annotations_cost_the_tool(ca
     assert "'wrong' is left out" in caplog.text and "not a name" in caplog.text
 
 
+def test_an_annotated_integer_that_a_header_cannot_carry_exactly_is_not_sent():
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "x-mcp-header": "N"}}}
+    tool = {"name": "t", "inputSchema": schema}
+    methods = {"server/discover": DISCOVERED, "tools/list": {"tools": [tool]}, "tools/call": CONTENT}
+    with played(methods) as server, Client(server.url) as client:
+        client.list_tools()
+        for number in (2**53, -(2**60)):
+            with pytest.raises(minimcp.ProtocolError, match=r'"n" must stay within 2\^53-1'):
+                client.call_tool("t", n=number)
+        client.call_tool("t", n=2**53 - 1)
+        assert said(server) == ["server/discover", "tools/list", "tools/call"]
+    assert server.requests[-1].headers["mcp-param-n"] == "9007199254740991"
+
+
 def test_after_a_mismatch_the_tools_are_listed_again_and_the_call_repeated_once():
     def call(message):
         request = server.requests[-1]
@@ -215,7 +229,7 @@ def test_a_session_that_is_gone_is_begun_anew_and_the_call_repeated():
         return None
 
     with played(LEGACY, refuse) as server:
-        with Client(server.url, mode="legacy") as client:
+        with Client(server.url, mode="legacy", validate=False) as client:
             assert client.call_tool("t").text == "ok"
         posts = [request for request in server.requests if request.method == "POST"]
     assert [request.message["method"] for request in posts] == [

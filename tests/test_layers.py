@@ -32,8 +32,6 @@ ENGINES = {"schema": set(), "http_server": set(), "http_client": set(), "oauth":
 OPENED_BY = {("server/server.py", "transports"), ("server/server.py", "auth")}
 STRANGERS = {("modern", "legacy"), ("legacy", "modern")}
 THIRD_PARTIES = {
-    "jsonschema": ("engines/schema/validator.py",),
-    "referencing": ("engines/schema/validator.py",),
     "werkzeug": ("transports/", "engines/http_server/", "client/transports/wsgi.py", "auth/", "inspector/"),
     "requests": ("client/transports/wsgi.py", "engines/http_client/", "engines/oauth/"),
     "urllib3": ("engines/http_client/foreign.py",),

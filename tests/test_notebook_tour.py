@@ -67,6 +67,8 @@ def test_the_cells_run_in_order_without_jupyter(run: Any) -> None:
         "← elicitation/create",
         "→ result of elicitation/create",
         "← result of tools/call",
+        "→ tools/list",
+        "← result of tools/list",
     ]
     assert modern == [
         "→ server/discover",
@@ -75,6 +77,8 @@ def test_the_cells_run_in_order_without_jupyter(run: Any) -> None:
         "← input_required of tools/call",
         "→ tools/call",
         "← complete of tools/call",
+        "→ tools/list",
+        "← complete of tools/list",
     ]
 
 

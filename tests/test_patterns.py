@@ -30,6 +30,13 @@ from minimcp.engines.schema.patterns import compile_pattern
         r"(?i:^(?:a|A)+$)|(x+x+)+y",
         "a*a*a*a*a*b",
         r"^(?=(b+)+$).*",
+        "^(?i:a[A-Z]*)*$",
+        "^((?i:a[A-Z]*))*$",
+        "^(?i:[A-Z]*a)+$",
+        r"^(?s:\n.*)*x\Z",
+        r"(?s)^(?-s:a.*)*(?s:\n.*)*x\Z",
+        "^(?i:(?-i:a)[A-Z]*)*$",
+        r"^(?a:é\W*)*$",
     ],
 )
 def test_a_pattern_that_could_take_very_long_is_refused(pattern):
@@ -37,7 +44,10 @@ def test_a_pattern_that_could_take_very_long_is_refused(pattern):
         compile_pattern(pattern)
 
 
-@pytest.mark.parametrize("pattern", ["(", r"\p{L}", "a{2,1}", "(" * 5000])
+@pytest.mark.parametrize(
+    "pattern",
+    ["(", r"\p{L}", "a{2,1}", "(" * 5000, "(?L)a", "a" * 20_001, "[\0-\uffff]" * 101, "(?:\u4e00|\u4e01)" * 101],
+)
 def test_a_pattern_that_is_no_regular_expression_is_refused(pattern):
     with pytest.raises(ValueError, match="is not understood"):
         compile_pattern(pattern)
@@ -83,6 +93,9 @@ def test_an_ordinary_pattern_is_accepted_for_strings_of_useful_length(pattern, t
     ("pattern", "unit", "end"),
     [
         (r"\s+$", " ", "x"),
+        (r"(?m)^\s*x", "\n", "y"),
+        (r"(?m:^\s*x)", "\n", "y"),
+        (r"(?m)(?:^|\A)\s*x", "\n", "y"),
         (r"^[^@\s]+@[^@\s]+\.[^@\s]+$", "a@.", "@"),
         (r"^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,}$", "aa.", "!"),
         (r"^x*y*x*$", "xy", "z"),
@@ -128,3 +141,25 @@ def test_accepting_a_pattern_changes_nothing_about_what_it_matches():
     search, _ = compile_pattern(r"(?i)^ab?c{2}$")
     for text in ("acc", "ABCC", "abc", "abbcc", ""):
         assert bool(search(text)) == bool(re.search(r"(?i)^ab?c{2}$", text))
+
+
+def test_a_group_may_be_named_as_in_ecma_262():
+    search, longest = compile_pattern(r"^(?<y>\d{4})-(?<m>\d\d)$")
+    assert search("2026-07").group("m") == "07"
+    assert longest == 100_000
+    search, _ = compile_pattern(r"^(?<a>\(?<b>[(?<c>])$")
+    assert search("(<b>?") is not None
+    with pytest.raises(ValueError, match="is not understood"):
+        compile_pattern(r"(?<1>a)")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["|".join(f"w{n}" for n in range(3500)), "(?:" * 90 + "x{0,1000}y?" + "){0,1000}z?" * 90, "a?" * 9000]
+)
+def test_to_count_the_ways_of_a_pattern_takes_little_time(pattern):
+    started = time.thread_time()
+    try:
+        compile_pattern(pattern)
+    except ValueError:
+        pass
+    assert time.thread_time() - started < 1.0

@@ -19,7 +19,8 @@ CLASSES = {"Context", "Entry", "Exchange", "HttpApp", "Outcome", "Principal", "S
 # Values as they came from a peer or go to one, of which nothing is known yet, and dicts of them.
 JSON = {
     *("Served.call(message)", "Served.refuse(message)", "Server.handle(message)", "Server.handle()"),
-    *("Outcome(message)", "HttpApp.refuse(message)"),
+    *("Outcome(message)", "HttpApp.refuse(message)", "AuditedRequest.reply", "Served.identity()"),
+    *("RuledEntry.definition", "RuledRequest.params", "KeySource.find()"),
     *("Catalog.page(cursor)", "Catalog.completion(reference)"),
     *(
         "Bus.publish(data)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Optional
 
 import pytest
@@ -338,3 +339,31 @@ def test_lists_do_not_depend_on_who_asked_what_before(server):
     session.result("tools/call", name="a")
     result(server, "tools/call", name="b")
     assert result(server, "tools/list") == before
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize(
+    "more",
+    [
+        *(
+            {"input_schema": {"type": "object", "properties": {"x": {word: None}}}}
+            for word in ("maximum", "multipleOf")
+        ),
+        *({"input_schema": {"type": "object", "properties": {"x": {word: None}}}} for word in ("const", "default")),
+        {"input_schema": {"type": "object", "x-more": [None]}},
+        {"output_schema": {"type": "object", "properties": {"x": {"enum": [None]}}}},
+        {"annotations": {"priority": None}},
+        {"meta": {"a": {"b": None}}},
+    ],
+)
+def test_a_definition_that_json_cannot_say_is_refused_at_registration(more, number):
+    def filled(part):
+        if isinstance(part, dict):
+            return {key: filled(inner) for key, inner in part.items()}
+        return [filled(inner) for inner in part] if isinstance(part, list) else number if part is None else part
+
+    server = Server("s")
+    with pytest.raises(ValueError, match="cannot be listed|is not valid JSON Schema"):
+        server.tool(lambda x=0: "x", "t", **filled(more))
+    server.tool(lambda x=0: "x", "good")
+    assert [tool["name"] for tool in result(server, "tools/list")["tools"]] == ["good"]

@@ -61,7 +61,9 @@ def test_a_call_is_two_records_that_belong_together():
 
 def test_questions_of_a_legacy_server_are_matched_with_the_client_s_answers():
     seen = []
-    with Client(server(), mode="2025-11-25", trace=seen.append, elicit=lambda question: {"n": 3}) as client:
+    with Client(
+        server(), mode="2025-11-25", trace=seen.append, elicit=lambda question: {"n": 3}, validate=False
+    ) as client:
         client.call_tool("ask")
     methods = [
         (each["direction"], each["message"].get("method"), each.get("answers", {}).get("method")) for each in seen
@@ -80,7 +82,9 @@ def test_questions_of_a_legacy_server_are_matched_with_the_client_s_answers():
 def test_a_process_is_traced_line_by_line_into_a_file_that_json_tool_reads(tmp_path):
     (tmp_path / "it.py").write_text("from minimcp import Server\ns = Server('s', '1')\ns.tool(lambda: 'x', 't')\n")
     path = tmp_path / "trace.jsonl"
-    with Client([sys.executable, "-m", "minimcp", "run", str(tmp_path / "it.py")], trace=path) as client:
+    with Client(
+        [sys.executable, "-m", "minimcp", "run", str(tmp_path / "it.py")], trace=path, validate=False
+    ) as client:
         assert client.call_tool("t").text == "x"
     with Client(server(), trace=str(path)) as client:
         client.list_tools()

@@ -10,9 +10,10 @@ from typing import Any, Protocol, Union
 from ..engines.trace import Redaction, Trace, writer
 from ..protocol.principal import Principal
 from ..protocol.redaction import NAMES
+from .policy import RuledRequest
 
 
-class Request(Protocol):
+class AuditedRequest(Protocol):
     """The part of `around_request`'s outcome that is written down."""
 
     method: Union[str, None]
@@ -21,7 +22,7 @@ class Request(Protocol):
     reply: Union[dict[str, Any], None]
     http: Union[tuple[int, list[tuple[str, str]]], None]
     duration_s: float
-    ctx: Any
+    ctx: Union[RuledRequest, None]
 
 
 class Audit:
@@ -40,12 +41,12 @@ class Audit:
         self._redaction = Redaction(NAMES) if arguments else None
 
     @contextmanager
-    def __call__(self, request: Request) -> Iterator[None]:
+    def __call__(self, request: AuditedRequest) -> Iterator[None]:
         """Stand around one request."""
         yield
         self._write(self._line(request))
 
-    def _line(self, request: Request) -> dict[str, Any]:
+    def _line(self, request: AuditedRequest) -> dict[str, Any]:
         principal = request.principal
         line: dict[str, Any] = {
             "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
@@ -63,7 +64,7 @@ class Audit:
         return line
 
 
-def _decision(request: Request) -> str:
+def _decision(request: AuditedRequest) -> str:
     status = 0 if request.http is None else request.http[0]
     if status == 401:
         return "unauthenticated"

@@ -13,7 +13,6 @@ from ..client.answers import Question
 from ..client.consent import printable
 from ..engines.errors import InvalidArguments
 from ..engines.schema import text as texts
-from ..engines.schema.validator import Validator
 from ..engines.schema.values import ConversionError
 
 Message = dict[str, Any]
@@ -49,20 +48,19 @@ class Terminal:
         if answer != "y":
             return {"action": "decline" if answer == "d" else "cancel"}
         self._say("(Enter accepts the value in brackets, Ctrl-D cancels.)")
-        schema = question["requestedSchema"]
-        required = schema.get("required")
+        required = question["requestedSchema"].get("required")
         content: Message = dict(question.defaults)
         while True:
-            for name, field in question.fields.items():
+            for name in question.fields:
                 needed = isinstance(required, list) and name in required
-                value = self._field(name, field, content.get(name), needed)
+                value = self._field(question, name, content.get(name), needed)
                 if value is None:
                     content.pop(name, None)
                 else:
                     content[name] = value
             try:
-                Validator(schema).check(content)
-            except (InvalidArguments, ValueError) as problem:
+                question.check(content)
+            except InvalidArguments as problem:
                 self._say(f"The answers are not valid: {printable(str(problem), 500)}")
                 continue
             answer = self._choose("Send it? [y]es, [e]dit, [d]ecline, [c]ancel: ", "yedc")
@@ -71,8 +69,9 @@ class Terminal:
             if answer != "e":
                 return {"action": "decline" if answer == "d" else "cancel"}
 
-    def _field(self, name: str, field: Message, current: Any, required: bool) -> Any:
+    def _field(self, question: Question, name: str, current: Any, required: bool) -> Any:
         """Ask for one field and return its value, or None to leave it out."""
+        field = question.fields[name]
         title = field.get("title") if isinstance(field.get("title"), str) else name
         choices, several = _choices(field)
         self._say(f"  {printable(str(title), 200)}", end="")
@@ -95,7 +94,7 @@ class Terminal:
                 continue
             try:
                 value = _value(name, text, field, choices, several)
-                Validator({"type": "object", "properties": {name: field}}).check({name: value})
+                question.check({name: value}, name)
                 return value
             except (InvalidArguments, ValueError) as problem:
                 self._say(f"    {printable(str(problem), 300)}")

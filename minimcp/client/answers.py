@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Optional, Union
 
 from ..engines.errors import InvalidArguments
-from ..engines.schema.validator import Validator
+from ..engines.schema.validator import NotSupported, Undecided, Validator, check_schema
 from ..protocol.errors import InternalError, InvalidParams, McpError, MethodNotFound
 
 log = logging.getLogger("minimcp")
@@ -54,12 +54,27 @@ class Question(dict):  # type: ignore[type-arg]
         """The form: field name to JSON Schema."""
         schema = self.get("requestedSchema")
         fields = schema.get("properties") if isinstance(schema, dict) else None
-        return {name: field for name, field in fields.items() if isinstance(field, dict)} if fields else {}
+        found = fields.items() if isinstance(fields, dict) else ()
+        return {name: field for name, field in found if isinstance(field, dict)}
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The fields that have a default, with it. Spec: FEAT-192"""
-        return {name: field["default"] for name, field in self.fields.items() if "default" in field}
+        """The fields that have a default, with it; null is none. Spec: FEAT-192"""
+        return {name: field["default"] for name, field in self.fields.items() if field.get("default") is not None}
+
+    def check(self, content: dict[str, Any], only: Optional[str] = None) -> None:
+        """Check an answer by the form as far as that can judge it. Spec: FEAT-195
+
+        :param only: the one field to look at.
+        :raises InvalidArguments: naming the field and what was expected there.
+        """
+        schema = self["requestedSchema"]
+        if only is not None:
+            schema = {**schema, "properties": {only: self.fields.get(only, True)}, "required": []}
+        try:
+            Validator(schema, "the form", foreign=True).check(content)
+        except (Undecided, ValueError) as reason:
+            log.warning("an answer to the server %.100r is not judged: %.300s", self.server, reason)
 
 
 class Answers:
@@ -129,6 +144,8 @@ class Answers:
             raise InvalidParams("An elicitation of mode url needs a url")
         if question["mode"] == "form" and not isinstance(question.get("requestedSchema"), dict):
             raise InvalidParams("An elicitation of mode form needs a requestedSchema")
+        if question["mode"] == "form":
+            _check_form(question["requestedSchema"])
         assert self._elicit is not None
         return _elicit_result(question, self._elicit(question))
 
@@ -152,6 +169,16 @@ class Answers:
         return {"roots": [_root(item) for item in found or ()]}
 
 
+def _check_form(schema: Message) -> None:
+    """Refuse a form that is none; one of a dialect that is not known here is put to the person all the same."""
+    try:
+        check_schema(schema, "requestedSchema", foreign=True)
+    except NotSupported:
+        pass
+    except ValueError as problem:
+        raise InvalidParams(str(problem)) from None
+
+
 def _elicit_result(question: Question, reply: Any) -> Message:
     if reply is None or reply is False:
         return {"action": "decline"}
@@ -169,8 +196,8 @@ def _elicit_result(question: Question, reply: Any) -> Message:
         raise InternalError('elicit= must return a dict of fields, True, False, None, "accept", "decline" or "cancel"')
     fields = {**question.defaults, **reply}
     try:
-        Validator(question["requestedSchema"]).check(fields)  # Spec: FEAT-195
-    except (InvalidArguments, ValueError) as error:
+        question.check(fields)
+    except InvalidArguments as error:
         raise InternalError(f"The answer does not fit the form: {error}") from None
     return {"action": "accept", "content": fields}
 
@@ -187,7 +214,9 @@ def _check_tool_results(messages: Any) -> None:
     for message in messages if isinstance(messages, list) else ():
         blocks = message.get("content") if isinstance(message, dict) else None
         kinds = (
-            {block.get("type") for block in blocks if isinstance(block, dict)} if isinstance(blocks, list) else set()
+            {str(block.get("type")) for block in blocks if isinstance(block, dict)}
+            if isinstance(blocks, list)
+            else set()
         )
         if "tool_result" in kinds and len(kinds) > 1:
             raise InvalidParams("A message with a tool_result has only tool_result blocks")

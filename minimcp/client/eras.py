@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..engines.errors import ProtocolError
+from ..engines.errors import InvalidArguments, ProtocolError
 from ..protocol import headers, revisions, spec
 from .errors import RemoteError
 
@@ -99,6 +99,10 @@ class ModernClientEra(ClientEra):
         name = row.name_param if row is not None else None
         params = message.get("params", {})
         annotations = conn.tools.annotations(params.get("name")) if method == "tools/call" else []
+        try:
+            headers.check_integers(params.get("arguments"), annotations)
+        except InvalidArguments as problem:
+            raise ProtocolError(f"The argument {problem}") from None
         return headers.mirror(message, name if name in params else None, annotations)
 
     def outcome(self, method: str, result: Message, tasks: bool) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Optional, cast
 
-from ..engines.errors import ProtocolError
-from ..protocol import spec, wire
+from ..engines.errors import ClientError, ProtocolError
+from ..protocol import revisions, spec, wire
 from . import listen as listening
 from .answers import Roots
 from .call import ClientCall, RunningCall
@@ -19,6 +20,8 @@ from .results import Result
 
 if TYPE_CHECKING:
     from ..protocol import types
+
+log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 
@@ -109,7 +112,8 @@ class Methods:
 
         def finish(conn: Connection, result: Result) -> Result:
             if settings.validate:
-                if "structuredContent" in result and conn.tools.get(name) is None:
+                structured = "structuredContent" in result or self.peer.version >= revisions.STRUCTURED_SINCE
+                if structured and not result.is_error and conn.tools.get(name) is None:
                     self._learn(conn)
                 conn.tools.check_output(name, result)
             if check and result.is_error:
@@ -120,10 +124,13 @@ class Methods:
         return self._call("tools/call", params, needs=("tools",), finish=finish, **options)
 
     def _learn(self, conn: Connection) -> None:
-        """List the tools once, so that the schema of a result is known."""
+        """List the tools once, so that the schema of a result is known; a result is not lost when that fails."""
         if not conn.tools.complete:
             conn.tools.complete = True
-            self.list_tools()
+            try:
+                self.list_tools()
+            except ClientError as error:
+                log.warning("no result is judged, because the tools could not be listed: %.300s", error)
 
     def _tool(self, name: str) -> Message:
         """Return the definition of a tool for the approval of a call, listing the tools if need be."""

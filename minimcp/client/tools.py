@@ -7,7 +7,7 @@ import threading
 from typing import Any, Optional
 
 from ..engines.errors import InvalidArguments, ProtocolError
-from ..engines.schema.validator import Validator, check_schema
+from ..engines.schema.validator import Undecided, Validator
 from ..protocol import headers
 
 log = logging.getLogger("minimcp")
@@ -26,7 +26,7 @@ class Tools:
         self._known: dict[str, Message] = {}
         self._headers: dict[str, list[headers.Annotation]] = {}
         self._validators: dict[str, Optional[Validator]] = {}
-        self._warned: set[str] = set()
+        self._warned: set[tuple[str, str]] = set()  # names of tools, and about what
         self.complete = False
 
     def learn(self, listed: list[Any], over_http: bool) -> list[Message]:
@@ -39,12 +39,12 @@ class Tools:
         for tool in listed:
             name = tool.get("name") if isinstance(tool, dict) else None
             if not isinstance(name, str) or not isinstance(tool.get("inputSchema"), dict):
-                self._warn(str(name), "it has no name or no inputSchema")
+                self._warn(str(name), "is left out: it has no name or no inputSchema")
                 continue
             try:
                 found = headers.annotated(tool["inputSchema"]) if over_http else []
             except (ValueError, RecursionError) as problem:
-                self._warn(name, str(problem))
+                self._warn(name, f"is left out: {problem}")
                 continue
             with self._lock:
                 if self._known.get(name) != tool:
@@ -54,12 +54,12 @@ class Tools:
             usable.append(tool)
         return usable
 
-    def _warn(self, name: str, reason: str) -> None:
+    def _warn(self, name: str, reason: str, about: str = "") -> None:
         with self._lock:
-            if name in self._warned or len(self._warned) > 1000:
+            if (name, about) in self._warned or len(self._warned) > 1000:
                 return
-            self._warned.add(name)
-        log.warning("the tool %.100r is left out: %.300s", name, reason)
+            self._warned.add((name, about))
+        log.warning("the tool %.100r %.300s", name, reason)
 
     def get(self, name: str) -> Message | None:
         """Return the definition of a tool that was listed, or None."""
@@ -78,25 +78,25 @@ class Tools:
             self.complete = False
 
     def check_output(self, name: str, result: Message) -> None:
-        """Check a tool's result by its `outputSchema`, if the tool is known and has one. Spec: FEAT-022
+        """Check a tool's result by its `outputSchema`, if the tool is known and has one. Spec: FEAT-022, FEAT-227
+
+        What cannot be judged passes: the call has run, so its result is not thrown away.
 
         :raises ProtocolError: naming the tool.
         """
-        tool = self._known.get(name)
-        schema = tool.get("outputSchema") if tool else None
-        if schema is None or result.get("isError"):
+        schema = (self._known.get(name) or {}).get("outputSchema")
+        if not schema or result.get("isError"):
             return
         if "structuredContent" not in result:
             raise ProtocolError(f"The tool {name!r} declares an outputSchema but returned no structuredContent")
-        if name not in self._validators:
-            try:
-                check_schema(schema, f"The outputSchema of {name!r}")
-            except ValueError as problem:
-                raise ProtocolError(str(problem)) from None
-            self._validators[name] = Validator(schema)
-        validator = self._validators[name]
-        assert validator is not None
         try:
-            validator.check(result["structuredContent"])
+            if name not in self._validators:
+                self._validators[name] = None
+                self._validators[name] = Validator(schema, "its outputSchema", foreign=True)
+            validator = self._validators[name]
+            if validator is not None:
+                validator.check(result["structuredContent"])
+        except (Undecided, ValueError) as reason:
+            self._warn(name, f"has a result that is not judged: {reason}", "output")
         except InvalidArguments as problem:
             raise ProtocolError(f"The result of the tool {name!r} does not fit its outputSchema: {problem}") from None

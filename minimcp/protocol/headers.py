@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ..engines.errors import InvalidArguments
 from . import spec
 from .errors import HeaderMismatch
 
@@ -134,6 +135,17 @@ def argument_at(arguments: Any, path: tuple[str, ...]) -> Any:
             return None
         arguments = arguments.get(key)
     return arguments
+
+
+def check_integers(arguments: Any, annotations: list[Annotation]) -> None:
+    """Hold annotated integers to what every reader of a header can represent.
+
+    :raises InvalidArguments: naming the argument. Spec: TRN-077
+    """
+    for path, header, kind in annotations:
+        value = argument_at(arguments, path) if kind == "integer" else None
+        if isinstance(value, (int, float)) and abs(value) > _SAFE_INTEGER:
+            raise InvalidArguments(f'"{".".join(path)[:120]}" must stay within 2^53-1, because {header} mirrors it')
 
 
 def annotated(schema: Any) -> list[Annotation]:

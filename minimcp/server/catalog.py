@@ -56,6 +56,8 @@ class Entry:
         :raises InvalidArguments: when an argument does not fit.
         """
         self.validate(arguments)
+        if self.headers:
+            headers.check_integers(arguments, self.headers)
         values = self.bind(arguments)
         if self.context is None:
             return self.function(**values)

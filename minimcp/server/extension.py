@@ -21,7 +21,19 @@ Message = dict[str, Any]
 
 
 class Extension(Protocol):
-    """The argument of `Server.use`, where the other attributes that it may have are described."""
+    """The argument of `Server.use`: an object with `identifier`, and optionally these attributes.
+
+    - `settings`: what is advertised of it.
+    - `methods`: its method rows, `{method: spec.Method(handler, ...)}`, or just `{method: handler}`. A handler
+      `f(ctx, params)` returns the result; one whose row `streams` is a generator that yields notifications first,
+      and None every few seconds while it waits. A row for one of the protocol's methods takes that one's place.
+    - `notifications`: `{method: f(engine, session, params)}`; `session.principal` is who sent it.
+    - `result_types`: values of `resultType` that its results and those of tools may have.
+    - `eras`: where its methods, notifications and result types exist, by default `("modern",)`; `"legacy"` is the other.
+    - `setup(server)` is called at the end.
+
+    A handler learns with `ctx.extension(identifier)` whether the client supports it too.
+    """
 
     @property
     def identifier(self) -> str:
@@ -30,7 +42,7 @@ class Extension(Protocol):
 
 
 def install(engine: Engine, extension: Extension) -> None:
-    """Add the rows, notifications and result types of an extension to an engine; see `Server.use`."""
+    """Add the rows, notifications and result types of an extension to an engine; see `Extension`."""
     engine.extensions[extension.identifier] = getattr(extension, "settings", {})
     eras = getattr(extension, "eras", ("modern",))
     # Settings alone, such as a list of media types, say the same in each era. Spec: EXT-013

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..engines.schema import hints, validator
-from ..protocol import content, headers
+from ..protocol import content, headers, wire
 from .catalog import Allow, Definition, Entry
 from .context import Context
 from .uris import Template, check_uri, is_template
@@ -143,8 +143,16 @@ def make_prompt(
 
 
 def _define(**members: Any) -> Definition:
-    """Return the members that have a value; an empty description is none."""
-    return {key: value for key, value in members.items() if value is not None and (key != "description" or value)}
+    """Return the members that have a value; an empty description is none.
+
+    :raises ValueError: when JSON cannot say one, which would break the whole list.
+    """
+    found = {key: value for key, value in members.items() if value is not None and (key != "description" or value)}
+    try:
+        wire.dumps(found)
+    except ValueError as problem:
+        raise ValueError(f"{found['name']!r} cannot be listed: {problem}") from None
+    return found
 
 
 def caching_hints(ttl_ms: int | None, cache_scope: str | None) -> Definition:

@@ -45,12 +45,10 @@ class Server(Registration):
     :param cache_scope: "private" or "public", see `ttl_ms`.
     :param auth: finds the caller of each HTTP request before its body is read: a verifier of `minimcp.auth`, a
         function `f(request)` that returns a `Principal`, its id, or None, or a list of these, asked in order. A request
-        that none of them knows is refused. "public" lets everybody call. Default: the user whom the surrounding
-        application names (REMOTE_USER).
+        that none of them knows is refused. "public" lets everybody call. Default: the application's REMOTE_USER.
     :param public_url: the URL of the endpoint as its callers see it, such as "https://tools.example/mcp".
     :param implied_scopes: `{scope: narrower scopes}`: what a broader scope includes. Spec: AUTH-097
-    :param on_denied: "hide" lets what a caller may not use look unknown; "challenge" names the scopes, where only these
-        are missing.
+    :param on_denied: "hide": what a caller may not use looks unknown; "challenge": scopes that are missing are named.
     :param trusted_proxy: addresses or networks of proxies whose `X-Forwarded-*` headers count.
     :param around_call: `f(ctx)` makes a context manager in which every handler runs; exceptions pass through it.
     :param around_request: `f(outcome)` makes a context manager around every request, refused ones too. At its end
@@ -165,20 +163,7 @@ class Server(Registration):
             session.remove_call(call)
 
     def use(self, extension: Extension) -> None:
-        """Add an extension: an object with `identifier`, and optionally these attributes.
-
-        - `settings`: what is advertised of it.
-        - `methods`: its method rows, `{method: spec.Method(handler, ...)}`, or just `{method: handler}`. A handler
-          `f(ctx, params)` returns the result; one whose row `streams` is a generator that yields notifications first,
-          and None every few seconds while it waits. A row for one of the protocol's methods takes that one's place.
-        - `notifications`: `{method: f(engine, session, params)}`; `session.principal` is who sent it.
-        - `result_types`: values of `resultType` that its results and those of tools may have.
-        - `eras`: where its methods, notifications and result types exist, by default `("modern",)`; `"legacy"` is the
-          other one.
-        - `setup(server)` is called at the end.
-
-        A handler learns with `ctx.extension(identifier)` whether the client supports it too.
-        """
+        """Add an extension; see `Extension` for what it consists of."""
         install(self.engine, extension)
         setup = getattr(extension, "setup", None)
         if setup is not None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Optional
 
-from .values import KINDS
+from .values import KINDS, is_number
 
 Test = Optional[Callable[[Any], bool]]
 Table = dict[type, Test]
@@ -165,7 +165,9 @@ def _choices(table: Table, values: list[Any]) -> Table:
     groups: dict[type, set[Any]] = {}
     for value in values:
         kind = type(value)
-        if kind not in (str, int, bool, _NULL) or value in groups.setdefault(kind, set()):
+        if kind not in (str, int, bool, _NULL) or (kind is int and abs(value) >= 2**53):
+            raise Unsupported("enum")  # chosen large numbers could all have the same hash
+        if value in groups.setdefault(kind, set()):
             raise Unsupported("enum")
         groups[kind].add(value)
     if not groups:
@@ -193,7 +195,7 @@ def _limits(schema: dict[str, Any]) -> Test:
     for keyword, make in _LIMITS.items():
         if keyword in schema:
             limit = schema.pop(keyword)
-            if type(limit) not in (int, float):
+            if not is_number(limit):
                 raise Unsupported(keyword)
             test = _both(test, make(limit))
     return test

@@ -1,30 +1,27 @@
 """JSON Schema validation: of schemas at registration and of values at each call, bounded and without network.
 
-Dialects: 2020-12 (also when `$schema` is absent), 2019-09, draft 7, draft 6 and draft 4. Only this module
-imports jsonschema, and only when a schema or a value needs more than `fast_check`.
-Spec: FEAT-017, FEAT-048 to FEAT-056
+Dialects: 2020-12 (also when `$schema` is absent), 2019-09, draft 7, draft 6 and draft 4.
+Spec: FEAT-017, FEAT-048 to FEAT-056, FEAT-227
 """
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from functools import lru_cache
-from itertools import islice, product
+from collections.abc import Callable
 from typing import Any
 
 from .. import bounds
 from ..errors import InvalidArguments
 from . import fast_check
-from .patterns import compile_pattern
-from .values import KINDS
+from .budget import Budget, TooMuch
+from .dialects import DRAFT_4, CheckedSchema, dialect_of
+from .dialects import NotSupported as NotSupported
+from .keywords import UNSURE, Evaluation
+from .sentences import sentence
 
 MAX_DEPTH = 64
 MAX_NODES = 10_000
 MAX_TEXT = 2_000_000  # characters of all strings of one schema
-MAX_SECONDS = 1.0  # processor time of one validation
 
 _TOO_LARGE = f"{{}} is too large: at most {MAX_NODES} values and {MAX_TEXT} characters"
 _BROKEN = {
@@ -34,41 +31,20 @@ _BROKEN = {
     "keys": "{}: the keys of a JSON object are strings",
 }
 
-DEFAULT_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_DIALECTS = {
-    DEFAULT_DIALECT: "Draft202012Validator",
-    "https://json-schema.org/draft/2019-09/schema": "Draft201909Validator",
-    "http://json-schema.org/draft-07/schema": "Draft7Validator",
-    "http://json-schema.org/draft-06/schema": "Draft6Validator",
-    "http://json-schema.org/draft-04/schema": "Draft4Validator",
-}
+
+class Undecided(InvalidArguments):
+    """The schema cannot be used, or not on this value; the message says why."""
 
 
-class _TooMuch(Exception):
-    """The validation takes too long."""
-
-
-def check_schema(schema: Any, what: str = "inputSchema") -> None:
+def check_schema(schema: Any, what: str = "inputSchema", foreign: bool = False) -> None:
     """Check that a schema is a valid, bounded, self-contained schema of a supported dialect.
 
-    :param what: how the messages call the schema.
-    :raises ValueError: with a sentence that says what is wrong. Spec: FEAT-048 to FEAT-056
+    :param what: how the messages call the schema; `foreign` as in `Validator`.
+    :raises ValueError: with a sentence that says what is wrong, `NotSupported` when nothing could be judged by it.
+        Spec: FEAT-048 to FEAT-056
     """
-    if not isinstance(schema, dict):
-        raise ValueError(f"{what} must be a JSON object (a dict), not {type(schema).__name__}")
-    broken = bounds.exceeded(schema, MAX_DEPTH, MAX_NODES, MAX_TEXT)
-    if broken is not None:
-        raise ValueError(_BROKEN[broken].format(what))
-    dialect = _dialect(schema, what)
-    if _fast_check(schema, dialect) is not None:
-        return
-    try:
-        _load(dialect).check_schema(schema)
-    except Exception as error:  # SchemaError; a wrong regular expression or URI stops the check itself
-        place = "/".join(map(str, getattr(error, "absolute_path", ())))
-        reason = str(getattr(error, "message", error))[:300]
-        raise ValueError(f"{what} is not valid JSON Schema{place and f' at {place!r}'}: {reason}") from None
-    _check_subschemas(schema, dialect, what)
+    _check_size(schema, what)
+    Validator(schema, what, foreign).prepare()
 
 
 def check_input_schema(schema: Any, what: str = "inputSchema") -> None:
@@ -81,30 +57,58 @@ def check_input_schema(schema: Any, what: str = "inputSchema") -> None:
 class Validator:
     """Validates values by one schema; threads may share it.
 
-    A value that the fast check accepts costs about a microsecond; all others are validated by jsonschema
-    within `MAX_SECONDS`. A string too long to be searched for its pattern in that time counts as invalid.
+    A value that the fast check accepts costs about a microsecond. All others are judged keyword by keyword, after
+    the schema itself has been checked, within `MAX_SECONDS` for both. A string too long to be searched for its
+    pattern in that time counts as invalid.
+
+    :param what: how messages call the schema.
+    :param foreign: whether the schema comes from another program. Then null and empty values of keywords count as
+        absent, patterns that Python does not understand, and longer texts than a few thousand characters, are not
+        judged, and the time is that which passes for the caller.
+    :raises ValueError: when its dialect is unknown, or a foreign one is no JSON object or too large.
     """
 
-    __slots__ = ("schema", "_accepts", "_slow")
+    __slots__ = ("schema", "_what", "_foreign", "_dialect", "_accepts", "_checked")
 
-    def __init__(self, schema: dict[str, Any]) -> None:
+    def __init__(self, schema: dict[str, Any], what: str = "the schema", foreign: bool = False) -> None:
+        if foreign:
+            _check_size(schema, what)
         self.schema = schema
-        self._accepts = _fast_check(schema, _dialect(schema, "the schema")) or fast_check.never
-        self._slow: Any = None
+        self._what = what
+        self._foreign = foreign
+        self._dialect = dialect_of(schema, what, foreign)
+        self._accepts = _fast_check(schema, self._dialect)
+        self._checked: CheckedSchema | None = None
+
+    def prepare(self) -> None:
+        """Check the schema now, so that its author learns of it.
+
+        :raises ValueError: when it is not valid.
+        """
+        if self._accepts is None:
+            self._check(self._budget())
 
     def check(self, value: Any) -> None:
         """Return when the value is valid.
 
         :raises InvalidArguments: when it is not; the message (below 1 KB) names the place and what was due.
+            `Undecided` when the schema cannot be used.
         """
         try:
-            if self._accepts(value):
+            if self._accepts is not None and self._accepts(value):
                 return
-            problems = self._problems(value)
-        except RecursionError:
-            problems = ["The value is nested too deeply, or its schema refers to itself without end"]
+            budget = self._budget()
+            found = Evaluation(self._check(budget), budget).run(value)
+        except (TooMuch, RecursionError) as reason:
+            deep = "The value is nested too deeply, or its schema refers to itself without end"
+            raise InvalidArguments(str(reason) if isinstance(reason, TooMuch) else deep) from None
+        except ValueError as error:
+            raise Undecided(f"The schema cannot be used: {error}"[:900]) from None
+        problems = dict.fromkeys(sentence(problem) for problem in found if problem is not UNSURE)
         if problems:
             raise InvalidArguments("; ".join(problems)[:900])
+        if found:
+            raise Undecided("A text cannot be held against a pattern that Python does not have, or that takes long")
 
     def is_valid(self, value: Any) -> bool:
         """Return whether a value is valid."""
@@ -114,218 +118,31 @@ class Validator:
             return False
         return True
 
-    def _problems(self, value: Any) -> list[str]:
-        from referencing import Registry
-        from referencing.exceptions import Unresolvable
+    def _budget(self) -> Budget:
+        return Budget(time.monotonic) if self._foreign else Budget()
 
-        if self._slow is None:
-            schema = {keyword: part for keyword, part in self.schema.items() if keyword != "$schema"}
-            self._slow = _load(_dialect(self.schema, "the schema"))(schema, registry=Registry())
-        _budget.deadline, _budget.steps = time.thread_time() + MAX_SECONDS, 0
-        try:
-            return list(dict.fromkeys(_sentence(error) for error in islice(self._slow.iter_errors(value), 3)))
-        except _TooMuch as reason:
-            return [str(reason)]
-        except Unresolvable:
-            return ["The schema has a reference that leads outside of it"]
-        except ValueError as error:  # of a pattern
-            return [f"The schema cannot be used: {error}"]
+    def _check(self, budget: Budget) -> CheckedSchema:
+        """Return the checked schema; threads that come here at once make the same."""
+        if self._checked is None:
+            try:
+                self._checked = CheckedSchema(self.schema, self._dialect, self._what, self._foreign, budget)
+            except TooMuch:
+                raise ValueError(f"{self._what} takes too long to check: simplify it") from None
+        return self._checked
 
 
-_budget = threading.local()  # of the validation that runs in this thread
-
-
-def _dialect(schema: dict[str, Any], what: str) -> str:
-    declared = schema.get("$schema", DEFAULT_DIALECT)
-    if not isinstance(declared, str):
-        raise ValueError(f"{what}: $schema must be a string, for example {DEFAULT_DIALECT!r}")
-    name = declared[:-1] if declared.endswith("#") else declared
-    if name not in _DIALECTS:
-        raise ValueError(f"{what}: the dialect {declared[:100]!r} is not supported; use one of " + ", ".join(_DIALECTS))
-    return name
+def _check_size(schema: Any, what: str) -> None:
+    if not isinstance(schema, dict):
+        raise ValueError(f"{what} must be a JSON object (a dict), not {type(schema).__name__}")
+    broken = bounds.exceeded(schema, MAX_DEPTH, MAX_NODES, MAX_TEXT)
+    if broken is not None:
+        raise ValueError(_BROKEN[broken].format(what))
 
 
 def _fast_check(schema: dict[str, Any], dialect: str) -> Callable[[Any], bool] | None:
-    if dialect.endswith("draft-04/schema"):
+    if dialect == DRAFT_4:
         return None  # 5.0 is not an integer there
     try:
         return fast_check.accepts(schema)
     except fast_check.Unsupported:
         return None
-
-
-def _check_subschemas(schema: dict[str, Any], dialect: str, what: str) -> None:
-    """Check parts that the dialect's own schema cannot: references, patterns and nested dialects."""
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import specification_with
-
-    root = specification_with(dialect).create_resource(schema)
-    base = root.id() or ""
-    waiting: list[Any] = [(root, Registry().with_resource(base, root).resolver(base))]
-    seen = set()
-    while waiting:
-        resource, resolver = waiting.pop()
-        node = resource.contents
-        if not isinstance(node, dict) or id(node) in seen:
-            continue
-        seen.add(id(node))
-        if node is not schema:
-            if isinstance(node.get("$schema"), str):
-                raise ValueError(f"{what}: $schema belongs at the root only, where it holds for the whole schema")
-            resolver = resolver.in_subresource(resource)
-        for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
-            ref = node.get(keyword)
-            if isinstance(ref, str):
-                try:
-                    found = resolver.lookup(ref)
-                except (Unresolvable, ValueError, LookupError, AttributeError, TypeError):
-                    raise ValueError(
-                        f"{what}: {keyword} {ref[:100]!r} leads nowhere inside the schema; "
-                        "references are not fetched, so put the target under $defs"
-                    ) from None
-                waiting.append((specification_with(dialect).create_resource(found.contents), found.resolver))
-        for pattern in (node.get("pattern"), *(node.get("patternProperties") or ())):
-            if isinstance(pattern, str):
-                try:
-                    compile_pattern(pattern)
-                except ValueError as error:
-                    raise ValueError(f"{what}: {error}") from None
-        waiting.extend((inner, resolver) for inner in resource.subresources())
-
-
-@lru_cache
-def _load(dialect: str) -> Any:
-    """Return the validator class of a dialect, with every keyword counted against the budget of the check."""
-    import jsonschema
-
-    base: Any = getattr(jsonschema, _DIALECTS[dialect])
-    keywords = {**base.VALIDATORS, "uniqueItems": _unique_items}
-    for name in ("pattern", "patternProperties", "additionalProperties", "unevaluatedProperties"):
-        if name in keywords:
-            keywords[name] = _searching(keywords[name])
-    extend: Any = jsonschema.validators.extend
-    return extend(base, validators={name: _counted(function) for name, function in keywords.items()})
-
-
-def _spend(steps: int) -> None:
-    _budget.steps += steps
-    if _budget.steps > 500:
-        _budget.steps = 0
-        if time.thread_time() > _budget.deadline:
-            raise _TooMuch("The value takes too long to validate: send less, or simplify the schema")
-
-
-def _counted(function: Any) -> Any:
-    def keyword(validator: Any, rule: Any, value: Any, schema: Any) -> Any:
-        _spend(1 + (len(value) if isinstance(value, (list, dict)) else 0))
-        return function(validator, rule, value, schema)
-
-    return keyword
-
-
-def _searching(function: Any) -> Any:
-    """Return a keyword that searches patterns, within the budget before the library searches them again."""
-
-    def keyword(validator: Any, rule: Any, value: Any, schema: Any) -> Any:
-        if isinstance(rule, str):
-            searches = product([rule], [value] if isinstance(value, str) else [])
-        else:
-            searches = product(schema.get("patternProperties", ()), value if isinstance(value, dict) else [])
-        for pattern, text in searches:
-            search, longest = compile_pattern(pattern)
-            if len(text) > longest:
-                raise _TooMuch(f"A string that must match a pattern is longer than {longest} characters")
-            search(text)
-            _spend(50 + len(text))
-        return function(validator, rule, value, schema)
-
-    return keyword
-
-
-def _unique_items(validator: Any, wanted: bool, instance: Any, schema: Any) -> Iterator[Any]:
-    from jsonschema import ValidationError
-
-    if wanted and isinstance(instance, list) and len(set(map(_identity, instance))) != len(instance):
-        yield ValidationError("not unique")
-
-
-def _identity(value: Any) -> Any:
-    """Return a hashable key, equal for values that JSON Schema calls equal: 1 and 1.0, but not 1 and true."""
-    if isinstance(value, dict):
-        return dict, frozenset((key, _identity(item)) for key, item in value.items())
-    if isinstance(value, list):
-        return list, tuple(map(_identity, value))
-    return (bool, value) if isinstance(value, bool) else value
-
-
-_RULES = {
-    "type": "must be {expected}, not {kind}",
-    "enum": "must be {expected}, not {value}",
-    "const": "must be {expected}, not {value}",
-    "anyOf": "must be {options}, not {value}",
-    "oneOf": "must be {options}, not {value}",
-    "minimum": "must be at least {rule}, not {value}",
-    "maximum": "must be at most {rule}, not {value}",
-    "exclusiveMinimum": "must be greater than {rule}, not {value}",
-    "exclusiveMaximum": "must be less than {rule}, not {value}",
-    "multipleOf": "must be a multiple of {rule}, not {value}",
-    "minLength": "must have at least {rule} characters, not {value}",
-    "maxLength": "must have at most {rule} characters, not {value}",
-    "minItems": "must have at least {rule} items, not {value}",
-    "maxItems": "must have at most {rule} items, not {value}",
-    "pattern": "must match the pattern {rule}, not {value}",
-    "uniqueItems": "must not contain the same item twice",
-}
-
-
-def _sentence(error: Any) -> str:
-    """Return an error message that names no library."""
-    keyword, rule, value, place = error.validator, error.validator_value, error.instance, ""
-    for step in error.absolute_path:
-        place += f"[{step}]" if isinstance(step, int) else f".{step}" if place else str(step)
-    where = f'"{place[:120]}"' if place else "The value"
-    if keyword == "required":
-        missing = ", ".join(_show(name) for name in rule if name not in value)[:300]
-        return f"{where} lacks {missing}" if place else f"{missing} missing"
-    if keyword == "additionalProperties" and rule is False and "patternProperties" not in error.schema:
-        known = error.schema.get("properties", {})
-        extra = ", ".join(_show(name) for name in value if name not in known)[:150]
-        allowed = f"; known are {', '.join(map(_show, known))}"[:300] if known else ""
-        return f"{where} has the unknown member {extra}{allowed}"
-    words = {
-        "expected": _expected({keyword: rule}),
-        "options": " or ".join(dict.fromkeys(map(_expected, rule[:8] if keyword in ("anyOf", "oneOf") else ()))),
-        "rule": _show(rule),
-        "value": _show(value),
-        "kind": _show(value) if isinstance(value, bool) else _kind(value),
-    }
-    return f"{where} {_RULES.get(keyword, f'does not satisfy {_show(keyword)} of the schema').format(**words)}"[:500]
-
-
-def _expected(schema: Any) -> str:
-    """Return a short description of a schema."""
-    if not isinstance(schema, dict):
-        return "another form"
-    if "const" in schema or isinstance(schema.get("enum"), list):
-        choices = ", ".join(_show(item, 40) for item in schema.get("enum", ())[:10])
-        return f"one of {choices}" if choices else _show(schema.get("const"))
-    names = schema.get("type", "object" if "$ref" in schema or "properties" in schema else ())
-    found = " or ".join(KINDS[name][1] for name in ([names] if isinstance(names, str) else names) if name in KINDS)
-    if found and isinstance(schema.get("format"), str):
-        found += f" ({schema['format'][:40]})"
-    return found or "another form"
-
-
-def _kind(value: Any) -> str:
-    return next((words for kind, words in KINDS.values() if type(value) is kind), "another value")
-
-
-def _show(value: Any, limit: int = 60) -> str:
-    if isinstance(value, (dict, list)) and len(value) > 20:
-        return _kind(value)
-    try:
-        text = json.dumps(value, default=str)
-    except (ValueError, RecursionError):
-        text = type(value).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."

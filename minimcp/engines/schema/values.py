@@ -35,6 +35,15 @@ def is_of(value: Any, name: str) -> bool:
     return type(value) is kind or (kind in (int, float) and type(value) in (int, float))
 
 
+def is_number(value: Any) -> bool:
+    """Say whether a value is a number of JSON, where NaN and infinities are none."""
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and (isinstance(value, int) or math.isfinite(value))
+    )
+
+
 class ConversionError(ValueError):
     """A value fits its schema but not its type; the message continues a sentence that begins with its place."""
 
