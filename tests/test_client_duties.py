@@ -72,7 +72,8 @@ def test_both_sides_may_use_the_same_id_for_different_requests():
 
 @pytest.mark.parametrize("mode", ["legacy", "modern"])
 def test_a_notification_is_never_answered_and_a_malformed_cancellation_never_mentioned(mode, caplog):
-    server = legacy(tools_call=lambda params, say: {"content": []})
+    tools = {"tools": [{"name": "x", "inputSchema": {"type": "object"}}]}
+    server = legacy(tools_call=lambda params, say: {"content": []}, tools_list=lambda params, say: tools)
     heard = []
     with Client(server, mode=mode, on_notification=lambda message: heard.append(message["method"])) as client:
         for params in (
@@ -94,7 +95,7 @@ def test_a_notification_is_never_answered_and_a_malformed_cancellation_never_men
         client.call_tool("x")
         assert "notifications/of/no/kind" in heard
         wait_until(lambda: not client._connect().inbox.busy)
-        known = {"server/discover", "initialize", "notifications/initialized", "tools/call"}
+        known = {"server/discover", "initialize", "notifications/initialized", "tools/call", "tools/list"}
         assert {message.get("method") for message in server.heard} <= known
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
@@ -356,7 +357,7 @@ def test_names_of_tools_that_differ_in_case_are_different_tools():
     assert [message["params"]["name"] for message in server.all("tools/call")] == ["echo", "Echo"]
 
 
-def test_an_output_schema_is_2020_12_unless_it_says_otherwise():
+def test_an_output_schema_is_2020_12_unless_it_says_otherwise(caplog):
     def tool(name, **more):
         pair = {"items": [{"type": "integer"}], "prefixItems": [{"type": "string"}]}
         if not more:
@@ -376,8 +377,9 @@ def test_an_output_schema_is_2020_12_unless_it_says_otherwise():
         assert client.call_tool("new").data == sent
         with pytest.raises(minimcp.ProtocolError, match="'old'"):
             client.call_tool("old")
-        with pytest.raises(minimcp.ProtocolError, match=r"dialect.*2020-12"):
-            client.call_tool("unknown")
+        # What cannot be judged is not judged, and that is said.
+        assert client.call_tool("unknown").data == sent
+        assert "https://example.com/dialect" in caplog.text
         sent["a"] = [1, "x"]
         assert client.call_tool("old").data == sent
         with pytest.raises(minimcp.ProtocolError, match="'new'"):

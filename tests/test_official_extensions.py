@@ -190,15 +190,3 @@ def test_a_tool_knows_which_pages_this_very_request_renders(app):
         found = result(app, "tools/call", name="plain", capabilities=capabilities)
         assert found["content"][0]["text"] == words
     assert problem(app, "resources/read", uri="ui://elsewhere")["code"] == -32602
-
-
-@pytest.mark.parametrize("identifier", ["parcels", "/parcels", "com.example/", "", "/"])
-def test_an_identifier_has_a_prefix(identifier):
-    class Named:
-        pass
-
-    Named.identifier = identifier
-    with pytest.raises(ValueError, match="prefix, such as com.example/"):
-        Server("s").use(Named())
-    with pytest.raises(ValueError, match="prefix, such as com.example/"):
-        Client(Server("s"), extensions={identifier: {}})

@@ -30,7 +30,7 @@ class Extension(Protocol):
       and None every few seconds while it waits. A row for one of the protocol's methods takes that one's place.
     - `notifications`: `{method: f(engine, session, params)}`; `session.principal` is who sent it.
     - `result_types`: values of `resultType` that its results and those of tools may have.
-    - `eras`: where its methods, notifications and result types exist, by default `("modern",)`, or `"legacy"`.
+    - `eras`: where its methods, notifications and result types exist, by default `("modern",)`, or also `"legacy"`.
     - `setup(server)` is called at the end.
 
     A handler learns with `ctx.extension(identifier)` whether the client supports it too.
