@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minimcp import Client, Context, Server
+from minimcp import Client, Context, Raw, Server
 from tests import emitted, official
 from tests.helpers import modern
 
@@ -101,7 +101,7 @@ def test_a_handler_that_returns_nonsense_is_caught():
 
     @server.tool
     def broken() -> dict:
-        return {"content": [{"type": "text"}]}
+        return Raw({"content": [{"type": "text"}]})
 
     server.handle(modern("tools/call", name="broken"))
     assert "CallToolResult" in official.violations.pop()

@@ -5,6 +5,8 @@ Spec: 11:basic/lifecycle
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import content, revisions, spec, wire
@@ -59,17 +61,12 @@ def initialize(ctx: Context, params: Message) -> Message:
         session.client_info = {name: str(client_info.get(name, ""))[:200] for name in ("name", "version")}
     result: Message = {
         "protocolVersion": ctx.version,
-        "capabilities": _known(ctx, features.capabilities(ctx), revisions.CAPABILITIES_SINCE),
-        "serverInfo": _known(ctx, ctx._engine.identity, revisions.IMPLEMENTATION_FIELDS_SINCE),
+        "capabilities": revisions.known(ctx.version, features.capabilities(ctx), revisions.CAPABILITIES_SINCE),
+        "serverInfo": revisions.known(ctx.version, ctx._engine.identity, revisions.IMPLEMENTATION_FIELDS_SINCE),
     }
     if ctx._engine.instructions:
         result["instructions"] = ctx._engine.instructions
     return result
-
-
-def _known(ctx: Context, fields: Message, since: dict[str, str]) -> Message:
-    """Return the fields that the revision in force knows."""
-    return {name: value for name, value in fields.items() if ctx.version >= since.get(name, ctx.version)}
 
 
 def ping(ctx: Context, params: Message) -> Message:
@@ -135,25 +132,23 @@ def write_envelope(ctx: Context, result: Message) -> Message:
     return result if write is None or isinstance(result, content.Raw) else write(ctx.version, result)
 
 
-def _items(version: str, result: Message) -> Message:
-    dropped = {name for name, since in revisions.ITEM_FIELDS_SINCE.items() if version < since}
+def _items(version: str, result: Message, since: dict[str, str] = revisions.FIELDS_SINCE) -> Message:
     return {
-        name: [_item(item, dropped) for item in value] if isinstance(value, list) else value
+        name: [_item(revisions.part(version, item, since)) for item in value] if isinstance(value, list) else value
         for name, value in result.items()
     }
 
 
-def _item(item: Message, dropped: set[str]) -> Message:
+def _item(item: Message) -> Message:
     # These revisions know output schemas of objects only. Spec: FEAT-019
     schema = item.get("outputSchema")
-    unsayable = schema is not None and schema.get("type") != "object"
-    if not unsayable and dropped.isdisjoint(item):
+    if schema is None or schema.get("type") == "object":
         return item
-    return {k: v for k, v in item.items() if k not in dropped and not (unsayable and k == "outputSchema")}
+    return {name: value for name, value in item.items() if name != "outputSchema"}
 
 
 def _tool_result(version: str, result: Message) -> Message:
-    result = {**result, "content": [_block(version, block) for block in result.get("content", ())]}
+    result = {**result, "content": [revisions.block(version, block) for block in result.get("content", ())]}
     structured = result.get("structuredContent")
     if version < revisions.STRUCTURED_SINCE or not isinstance(structured, dict):
         result.pop("structuredContent", None)
@@ -161,35 +156,30 @@ def _tool_result(version: str, result: Message) -> Message:
 
 
 def _messages(version: str, result: Message) -> Message:
-    messages = [{**message, "content": _block(version, message["content"])} for message in result["messages"]]
+    messages = [{**message, "content": revisions.block(version, message["content"])} for message in result["messages"]]
     return {**result, "messages": messages}
 
 
-def _block(version: str, block: Any) -> Any:
-    """Return a block of this revision; one that it does not know is put into words, so that nothing is lost."""
-    kind = block.get("type") if isinstance(block, dict) else None
-    if version >= revisions.BLOCKS_SINCE.get(str(kind), version):
-        return block
-    if kind == "resource_link":
-        return content.text(f"{block.get('name', '')}: {block.get('uri', '')}")
-    return content.text(f"({kind} content of type {block.get('mimeType')}, which this protocol revision cannot carry)")
+def _contents(version: str, result: Message) -> Message:
+    return {**result, "contents": [revisions.block(version, each) for each in result["contents"]]}
 
 
-_WRITERS = {
-    "tools/list": _items,
+_WRITERS: dict[str, Callable[[str, Message], Message]] = {
+    "tools/list": partial(_items, since=revisions.TOOL_FIELDS_SINCE),
     "resources/list": _items,
     "resources/templates/list": _items,
     "prompts/list": _items,
     "tools/call": _tool_result,
+    "resources/read": _contents,
     "prompts/get": _messages,
 }
 
 
 def write_error(ctx: Context, error: McpError) -> McpError:
-    """Write an error with the code of this era. Spec: FEAT-064"""
+    """Write an error with a code of this era. Spec: FEAT-064"""
     if isinstance(error, ResourceNotFound):
         return McpError(error.message, error.data, spec.RESOURCE_NOT_FOUND)
-    return error
+    return revisions.error(ctx.version, error)
 
 
 def bad_arguments(ctx: Context, text: str) -> Message:
