@@ -17,6 +17,7 @@ from tests.embedded import embedded, wait_until
 from tests.played import DISCOVERED, INITIALIZED, Fault, Scripted
 from tests.transcripts.server import build
 
+SAMPLE = {"messages": [], "maxTokens": 5}
 ROOT = Path(__file__).resolve().parent.parent
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 COMMAND = [sys.executable, "-m", "minimcp", "run", str(ROOT / "tests" / "transcripts" / "server.py") + ":server"]
@@ -505,7 +506,7 @@ def test_a_question_that_the_server_withdraws_gets_no_answer():
 
     server = Scripted(initialize=lambda params, say: INITIALIZED)
     with Client(server, mode="legacy", sample=sample, on_notification=lambda message: told.set()) as client:
-        server.say({"jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage", "params": {"messages": []}})
+        server.say({"jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage", "params": SAMPLE})
         assert asked.wait(5)
         server.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "q"}})
         assert told.wait(5)

@@ -75,7 +75,7 @@ class Connection:
         self._negotiate = negotiate
         self._opening = threading.RLock()  # held while opening, so that others wait for the outcome; guards peer
         self._ids = itertools.count(1)
-        self._capabilities: dict[bool, Message] = {}
+        self._capabilities: dict[str, Message] = {}
         # No lock guards these three: single operations of a dict or set, which are atomic.
         self.listeners: set[Listener] = set()
         self._calls: set[OpenCall] = set()
@@ -139,18 +139,18 @@ class Connection:
             for listener in list(self.listeners):
                 listener.fail(error)
 
-    def capabilities(self, legacy: bool) -> Message:
-        """Return the capabilities that this client declares."""
-        found = self._capabilities.get(legacy)
+    def capabilities(self, version: str) -> Message:
+        """Return the capabilities that this client declares in a revision."""
+        found = self._capabilities.get(version)
         if found is None:
-            found = self.settings.answers.capabilities(legacy)
+            found = self.settings.answers.capabilities(version)
             # Tasks are not for the legacy era. Spec: EXT-013
             extensions = dict(self.settings.extensions)
-            if legacy:
+            if version in spec.LEGACY_VERSIONS:
                 extensions.pop(spec.TASKS, None)
             if extensions:
                 found["extensions"] = extensions
-            self._capabilities[legacy] = found
+            self._capabilities[version] = found
         return found
 
     def next_id(self) -> int:
@@ -304,8 +304,9 @@ class Connection:
         :param call: `{"method": str, "params": {...}}` of the call that it came with, if known.
         :raises McpError: when it cannot be answered.
         """
-        name = self.peer.name if self.peer is not None else "the server"
-        return self.settings.answers.answer(question["method"], question.get("params"), name, call)
+        name, version = (self.peer.name, self.peer.version) if self.peer is not None else ("the server", "")
+        version = version or spec.LATEST_LEGACY
+        return self.settings.answers.answer(question["method"], question.get("params"), name, call, version)
 
     def _refuse(self, request: Message, problem: InternalError) -> None:
         if self.peer is not None and not self.peer.era.answers:

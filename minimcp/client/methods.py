@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Optional, cast
 
 from ..engines.errors import ProtocolError
-from ..protocol import spec, wire
+from ..protocol import revisions, spec, wire
 from . import listen as listening
 from .answers import Roots
 from .call import ClientCall, RunningCall
@@ -231,6 +231,7 @@ class Methods:
         params: Message = {"ref": ref, "argument": {"name": argument, "value": value}}
         if given:
             params["context"] = {"arguments": given}
+        params = revisions.known(self.peer.version, params, revisions.COMPLETION_FIELDS_SINCE)
         found = self.request("completion/complete", params).get("completion")
         if not isinstance(found, dict) or not isinstance(found.get("values"), list):
             raise ProtocolError("The server answered completion/complete without values")

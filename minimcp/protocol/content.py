@@ -31,10 +31,19 @@ def _with(block: B, annotations: types.Annotations | None, meta: dict[str, Any] 
 
 
 def _base64(data: bytes | str) -> str:
-    if isinstance(data, str):
-        check_base64(data)
-        return data
-    return base64.b64encode(data).decode("ascii")
+    if not isinstance(data, str):
+        return base64.b64encode(data).decode("ascii")
+    if not is_base64(data):
+        raise ValueError("Binary data that is given as text is base64; give bytes to have it encoded")
+    return data
+
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+
+
+def is_base64(data: str) -> bool:
+    """Say whether text is base64 as the wire has it: padded, on one line. Spec: FEAT-041"""
+    return len(data) % 4 == 0 and _BASE64.fullmatch(data) is not None
 
 
 def text(
@@ -119,7 +128,7 @@ def blocks(value: Any) -> list[Any] | None:
     if isinstance(value, str):
         return [text(value)]
     if is_block(value):
-        return [check_block(value)]
+        return [value]
     if is_media(value):
         data, mime_type = value
         if mime_type.startswith("image/"):
@@ -137,123 +146,10 @@ def is_media(value: Any) -> bool:
 
 def is_block(value: Any) -> bool:
     """Say whether a value is a content block: a dict with a known `type` and that type's own member."""
-    return isinstance(value, dict) and _OWN_MEMBER.get(str(value.get("type")), "") in value
+    return isinstance(value, dict) and _OWN_MEMBER.get(value.get("type", ""), "") in value
 
 
 _OWN_MEMBER = {"text": "text", "image": "data", "audio": "data", "resource": "resource", "resource_link": "uri"}
-
-ROLES = ("user", "assistant")
-SAMPLING_KINDS = ("text", "image", "audio", "tool_use", "tool_result")
-# The members that each kind of block needs.
-_NEEDED: dict[str, dict[str, Any]] = {
-    "text": {"text": str},
-    "image": {"data": str, "mimeType": str},
-    "audio": {"data": str, "mimeType": str},
-    "resource": {"resource": dict},
-    "resource_link": {"uri": str, "name": str},
-    "tool_use": {"id": str, "name": str, "input": dict},
-    "tool_result": {"toolUseId": str, "content": list},
-}
-_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
-
-
-def check_block(value: Any, kinds: tuple[str, ...] = tuple(_OWN_MEMBER)) -> Any:
-    """Return a block that an author wrote, if it has what its kind needs. Spec: FEAT-040 to FEAT-047, FEAT-167
-
-    :raises ValueError: with what is wrong.
-    """
-    kind: Any = value.get("type") if isinstance(value, dict) else None
-    if kind not in kinds:
-        raise ValueError(f"A content block is a dict whose type is one of {', '.join(kinds)}, not {kind!r}")
-    check_members(f"A block of type {kind!r}", value, _NEEDED[kind])
-    if "data" in _NEEDED[kind]:
-        check_base64(value["data"])
-    elif kind == "resource":
-        check_contents(value["resource"])
-    elif kind == "tool_result":
-        for each in value["content"]:
-            check_block(each)
-    if "annotations" in value:
-        check_annotations(value["annotations"])
-    return value
-
-
-def check_result(value: dict[str, Any]) -> dict[str, Any]:
-    """Return a whole CallToolResult that an author wrote, if it is one. Spec: FEAT-021
-
-    :raises ValueError: with what is wrong.
-    """
-    check_members("The result of a tool", {"isError": False, "_meta": {}, **value}, {"isError": bool, "_meta": dict})
-    for each in value["content"]:
-        check_block(each)
-    return value
-
-
-def check_contents(value: Any) -> Any:
-    """Return contents of a resource that an author wrote, if they are such. Spec: FEAT-044, FEAT-061
-
-    :raises ValueError: with what is wrong.
-    """
-    binary = isinstance(value, dict) and "text" not in value
-    check_members("The contents of a resource", value, {"uri": str, "blob" if binary else "text": str})
-    if binary:
-        check_base64(value["blob"])
-    return value
-
-
-def check_role(message: Any) -> None:
-    """Refuse what is no message: a dict with a role and content. Spec: FEAT-085, FEAT-158
-
-    :raises ValueError: with what is wrong.
-    """
-    if not isinstance(message, dict) or message.get("role") not in ROLES or "content" not in message:
-        raise ValueError('A message is a dict with content and the role "user" or "assistant"')
-
-
-def check_annotations(value: Any) -> None:
-    """Refuse annotations of content that have other values than the specification's. Spec: FEAT-047
-
-    :raises ValueError: with what is wrong.
-    """
-    check_members("Annotations", value, {})
-    audience, priority = value.get("audience", []), value.get("priority", 0)
-    if not isinstance(audience, list) or any(each not in ROLES for each in audience):
-        raise ValueError('The audience of annotations is a list of "user" and "assistant"')
-    if isinstance(priority, bool) or not isinstance(priority, (int, float)) or not 0 <= priority <= 1:
-        raise ValueError("The priority of annotations is a number from 0 to 1")
-    if not isinstance(value.get("lastModified", ""), str):
-        raise ValueError("lastModified is an ISO 8601 time as text")
-
-
-def check_base64(data: str) -> None:
-    """Refuse text that is not base64.
-
-    :raises ValueError: always with the same words.
-    """
-    if len(data) % 4 or not _BASE64.fullmatch(data):
-        raise ValueError("Binary data that is given as text is base64; give bytes to have it encoded")
-
-
-def check_members(what: str, value: Any, needed: dict[str, Any]) -> None:
-    """Refuse a value that is no dict, or that lacks one of these members.
-
-    :param needed: the type of each, as for `isinstance`.
-    :raises ValueError: naming the member.
-    """
-    if not isinstance(value, dict):
-        raise ValueError(f"{what} is a dict, not {type(value).__name__}")
-    for name, kind in needed.items():
-        member = value.get(name)
-        if not isinstance(member, kind) or (isinstance(member, bool) and kind is not bool):
-            raise ValueError(f"{what} needs {name!r} as {_JSON_NAMES.get(kind, 'a number')}, not {member!r:.100}")
-
-
-_JSON_NAMES = {str: "text", dict: "an object", list: "a list", int: "a whole number", bool: "true or false"}
-
-
-def as_list(value: Any) -> list[Any]:
-    """Return the blocks of a sampling message, which may have one or a list."""
-    return value if isinstance(value, list) else [value]
 
 
 def is_content_hint(hint: Any) -> bool:

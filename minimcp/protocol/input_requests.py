@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from ..engines.errors import InvalidArguments
 from ..engines.schema.validator import Validator
-from . import content, forms
+from . import content, forms, revisions
 
 Params = dict[str, Any]
 
@@ -28,6 +28,14 @@ _SAMPLING: dict[str, Any] = {
     "tools": list,
     "toolChoice": dict,
 }
+# The members that each kind of block in a sampling message needs.
+_NEEDED: dict[Any, dict[str, Any]] = {
+    "text": {"text": str},
+    "image": {"data": str, "mimeType": str},
+    "audio": {"data": str, "mimeType": str},
+    "tool_use": {"id": str, "name": str, "input": dict},
+    "tool_result": {"toolUseId": str, "content": list},
+}
 _CONTEXTS = ("none", "thisServer", "allServers")
 _CHOICES = ("auto", "required", "none")
 
@@ -36,7 +44,7 @@ def required(question: Params) -> dict[str, Any]:
     """Return the client capability that a question needs, shaped like ClientCapabilities. Spec: BASE-177"""
     params = question.get("params", {})
     if question["method"] == "elicitation/create":
-        return {"elicitation": {params.get("mode", "form"): {}}}
+        return {"elicitation": {params.get("mode") or "form": {}}}
     if question["method"] == "sampling/createMessage":
         needed = {"tools": "tools" in params or "toolChoice" in params}
         needed["context"] = params.get("includeContext", "none") != "none"
@@ -61,7 +69,7 @@ def check(question: Params) -> Params:
 
 
 def _check_elicitation(params: Params) -> None:
-    content.check_members("An elicitation", params, {"message": str})
+    check_members("An elicitation", params, {"message": str})
     mode = params.get("mode", "form")
     if mode == "url":
         _check_url(params.get("url"))
@@ -85,9 +93,8 @@ def _check_url(url: Any) -> None:
 
 
 def _check_sampling(params: Params) -> None:
-    content.check_members("A sampling question", params, {"messages": list, "maxTokens": int})
-    given = {name: kind for name, kind in _SAMPLING.items() if name in params}
-    content.check_members("A sampling question", params, given)
+    needed = {name: kind for name, kind in _SAMPLING.items() if name in params or name in ("messages", "maxTokens")}
+    check_members("A sampling question", params, needed)
     for name, value, allowed in (
         ("includeContext", params.get("includeContext", "none"), _CONTEXTS),
         ("mode of toolChoice", params.get("toolChoice", {}).get("mode", "auto"), _CHOICES),
@@ -95,7 +102,7 @@ def _check_sampling(params: Params) -> None:
         if value not in allowed:
             raise ValueError(f"{name} is one of {', '.join(allowed)}, not {value!r}")
     for tool in params.get("tools", ()):
-        content.check_members("A tool for sampling", tool, {"name": str, "inputSchema": dict})
+        check_members("A tool for sampling", tool, {"name": str, "inputSchema": dict})
     for message in params["messages"]:
         check_message(message)
     check_pairs(params["messages"])
@@ -107,14 +114,44 @@ def check_message(message: Any) -> None:
 
     :raises ValueError: with what is wrong.
     """
-    content.check_role(message)
-    for block in content.as_list(message.get("content")):
-        content.check_block(block, content.SAMPLING_KINDS)
+    if not isinstance(message, dict) or message.get("role") not in ("user", "assistant") or "content" not in message:
+        raise ValueError('A message is a dict with content and the role "user" or "assistant"')
+    for block in revisions.as_list(message["content"]):
+        _check_block(block, "text", "image", "audio", "tool_use", "tool_result")
+
+
+def _check_block(value: Any, *kinds: str) -> None:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind not in kinds:
+        raise ValueError(f"A content block is a dict whose type is one of {', '.join(kinds)}, not {kind!r:.50}")
+    check_members(f"A block of type {kind!r}", value, _NEEDED[kind])
+    if kind in ("image", "audio") and not content.is_base64(value["data"]):
+        raise ValueError(f"The data of a block of type {kind!r} is base64")
+    if kind == "tool_result":
+        for block in value["content"]:
+            if not content.is_block(block):
+                raise ValueError("The content of a tool_result is a list of content blocks")
+
+
+def check_members(what: str, value: Any, needed: dict[str, Any]) -> None:
+    """Refuse a value that is no dict, or that lacks one of these members.
+
+    :param needed: the type of each, as for `isinstance`.
+    :raises ValueError: naming the member.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is a dict, not {type(value).__name__}")
+    for name, kind in needed.items():
+        if not isinstance(value.get(name), kind) or isinstance(value[name], bool):
+            raise ValueError(f"{what} needs {name!r} as {_NAMES[kind]}, not {value.get(name)!r:.100}")
+
+
+_NAMES = {str: "text", dict: "a dict", list: "a list", int: "a whole number", _NUMBER: "a number"}
 
 
 def blocks(message: Any) -> list[Params]:
     """Return the blocks of a sampling message, which may have one or a list, as far as they are dicts."""
-    found = content.as_list(message.get("content")) if isinstance(message, dict) else []
+    found = revisions.as_list(message.get("content")) if isinstance(message, dict) else []
     return [block for block in found if isinstance(block, dict)]
 
 

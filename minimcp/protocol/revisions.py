@@ -117,6 +117,12 @@ def declared(version: str, capabilities: Message, needed: Message) -> bool:
     return True
 
 
+def declaration(version: str, capabilities: Message) -> Message:
+    """Write a client's capabilities as a revision has them. Spec: FEAT-155, FEAT-179"""
+    found = known(version, capabilities, CLIENT_CAPABILITIES_SINCE)
+    return {name: {} if version < PARTS_SINCE and name in PARTS_BEFORE else parts for name, parts in found.items()}
+
+
 def unsayable(version: str, question: Message) -> str:
     """Say which part of a question a legacy revision has no words for, "" for none. Spec: FEAT-190"""
     form = question.get("params", {}).get("requestedSchema", {})
@@ -139,7 +145,7 @@ def question(version: str, question: Message) -> Message:
         params["messages"] = [
             {"role": message["role"], "content": block(version, each)}
             for message in params["messages"]
-            for each in content.as_list(message["content"])
+            for each in as_list(message["content"])
         ]
     return {"method": question["method"], "params": params} if params else {"method": question["method"]}
 
@@ -153,13 +159,29 @@ def _plain_field(field: Message) -> Message:
     return plain
 
 
+def check_fields(version: str, fields: Message) -> None:
+    """Refuse answers to a form that a revision cannot carry. Spec: FEAT-194
+
+    :raises ValueError: naming the field.
+    """
+    for name, value in fields.items():
+        several = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        if not isinstance(value, (str, int, float)) and not (several and version >= FULL_FORMS_SINCE):
+            raise ValueError(f"revision {version} has no answers like that to the field {name!r}")
+
+
 def sampled(version: str, result: Message) -> Message:
     """Write the answer of a client's model: before lists of blocks it has one, of several blocks their words."""
     if version >= BLOCK_LISTS_SINCE:
         return result
-    blocks = content.as_list(result["content"])
+    blocks = as_list(result["content"])
     one = block(version, blocks[0]) if len(blocks) == 1 else content.text("\n".join(map(_in_words, blocks)))
     return {**result, "content": one}
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return the blocks of a sampling message, which may have one or a list."""
+    return value if isinstance(value, list) else [value]
 
 
 def error(version: str, problem: McpError) -> McpError:

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..engines.errors import InvalidArguments
 from ..engines.schema import validator
 from ..protocol import forms, revisions
-from ..protocol.content import check_members
 from ..protocol.errors import InputRequired, InternalError, InvalidParams, MissingCapability, ToolError
-from ..protocol.input_requests import blocks, check, required
+from ..protocol.input_requests import blocks, check, check_members, required
 from ..protocol.principal import key_of
 from ..protocol.revisions import declared
 from .seal import MAX_TOKEN, BadSeal, Sealer, digest

@@ -43,15 +43,15 @@ def read_resource(ctx: Context, params: Params) -> Result:
 
 def _contents(uri: str, mime_type: str | None, value: Any) -> list[Any]:
     if isinstance(value, dict) and isinstance(value.get("contents"), list):
-        return [content.check_contents(item) for item in value["contents"]]
+        return list(value["contents"])
     if content.is_media(value):
         value, mime_type = value
     if isinstance(value, (str, bytes)):
         return [content.resource_contents(uri, value, mime_type)]
     if isinstance(value, dict) and "uri" in value and ("text" in value or "blob" in value):
-        return [content.check_contents(value)]
+        return [value]
     if isinstance(value, list) and value and all(isinstance(item, dict) and "uri" in item for item in value):
-        return [content.check_contents(item) for item in value]
+        return value
     return [content.resource_contents(uri, wire.dump_text(to_json(value)), mime_type or "application/json")]
 
 
@@ -67,12 +67,7 @@ def get_prompt(ctx: Context, params: Params) -> Result:
     if not isinstance(arguments, dict) or not all(isinstance(value, str) for value in arguments.values()):
         raise InvalidParams("arguments must be an object of strings")
     value = _run(ctx, entry, arguments, f"The prompt {name}")
-    if isinstance(value, content.Raw):
-        return value
-    if isinstance(value, dict) and isinstance(value.get("messages"), list):
-        for message in value["messages"]:
-            content.check_role(message)
-            content.check_block(message["content"])
+    if isinstance(value, dict) and (isinstance(value, content.Raw) or isinstance(value.get("messages"), list)):
         return value
     messages = [_message(item) for item in (value if isinstance(value, list) else [value])]
     result: Result = {"messages": messages}
@@ -83,14 +78,13 @@ def get_prompt(ctx: Context, params: Params) -> Result:
 
 def _message(item: Any) -> Result:
     if isinstance(item, dict) and "role" in item and "content" in item:
-        content.check_role(item)
         return {**item, "content": _as_block(item["content"])}
     return {"role": "user", "content": _as_block(item)}
 
 
 def _as_block(item: Any) -> Any:
     if content.is_block(item):
-        return content.check_block(item)
+        return item
     return content.text(item if isinstance(item, str) else wire.dump_text(to_json(item)))
 
 

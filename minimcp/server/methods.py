@@ -77,7 +77,7 @@ def tool_result(ctx: Context, entry: Entry, value: Any) -> Result:
         if isinstance(value, content.Raw):
             return value
         if isinstance(value.get("content"), list) and value.keys() <= _RESULT_MEMBERS:
-            return content.check_result(value)
+            return value
         extension = ctx._engine.result_types.get(value.get("resultType", ""))
         if extension is not None and ctx.extension(extension) is not None:
             return value
