@@ -15,9 +15,9 @@ FIELDS_SINCE = {
     "title": "2025-06-18",
     "outputSchema": "2025-06-18",
     "_meta": "2025-06-18",
-    "lastModified": "2025-06-18",
     "icons": "2025-11-25",
 }
+NESTED_FIELDS_SINCE = {"annotations": {"lastModified": "2025-06-18"}, "resource": {"_meta": "2025-06-18"}}
 TOOL_FIELDS_SINCE = {**FIELDS_SINCE, "annotations": "2025-03-26"}
 IMPLEMENTATION_FIELDS_SINCE = {
     "title": "2025-06-18",
@@ -83,11 +83,11 @@ def block(version: str, value: Any) -> Any:
 
 def part(version: str, value: Message, since: dict[str, str] = FIELDS_SINCE) -> Message:
     """Return a listed item, a block or a root without the members that a revision lacks."""
-    nested = [name for name in ("annotations", "resource") if isinstance(value.get(name), dict)]
+    nested = [name for name in NESTED_FIELDS_SINCE if isinstance(value.get(name), dict)]
     if not nested and since.keys().isdisjoint(value):
         return value
     kept = known(version, value, since)
-    kept.update({name: known(version, kept[name], FIELDS_SINCE) for name in nested if name in kept})
+    kept.update({name: known(version, kept[name], NESTED_FIELDS_SINCE[name]) for name in nested if name in kept})
     return kept
 
 
