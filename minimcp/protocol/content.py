@@ -146,7 +146,10 @@ def is_media(value: Any) -> bool:
 
 def is_block(value: Any) -> bool:
     """Say whether a value is a content block: a dict with a known `type` and that type's own member."""
-    return isinstance(value, dict) and _OWN_MEMBER.get(value.get("type", ""), "") in value
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind in ("image", "audio"):
+        return isinstance(value.get("data"), str) and is_base64(value["data"])
+    return isinstance(kind, str) and _OWN_MEMBER.get(kind, "") in value
 
 
 _OWN_MEMBER = {"text": "text", "image": "data", "audio": "data", "resource": "resource", "resource_link": "uri"}
