@@ -20,6 +20,7 @@ _HOMES = {
     "ClientError": "engines.errors",
     "ConnectionLost": "engines.errors",
     "Context": "server.context",
+    "FileResources": "server.files",
     "FileStore": "engines.oauth.tokens",
     "Forbidden": "protocol.errors",
     "HTTPStatus": "client.errors",
@@ -31,6 +32,7 @@ _HOMES = {
     "ProtocolError": "engines.errors",
     "Raw": "protocol.content",
     "RemoteError": "client.errors",
+    "Sanitizer": "server.sanitize",
     "Server": "server.server",
     "Steps": "client.steps",
     "Timeout": "engines.errors",
@@ -58,6 +60,7 @@ __all__ = [
     "ClientError",
     "ConnectionLost",
     "Context",
+    "FileResources",
     "FileStore",
     "Forbidden",
     "HTTPStatus",
@@ -69,6 +72,7 @@ __all__ = [
     "ProtocolError",
     "Raw",
     "RemoteError",
+    "Sanitizer",
     "Server",
     "Steps",
     "Timeout",
@@ -101,6 +105,8 @@ if TYPE_CHECKING:
     from .protocol.principal import Principal
     from .server.asking import Answer
     from .server.context import Context
+    from .server.files import FileResources
+    from .server.sanitize import Sanitizer
     from .server.server import Server
     from .server.uris import safe_join
 

@@ -11,6 +11,7 @@ import pytest
 from werkzeug.test import Client
 
 from minimcp import Context, McpError, Principal, Server, Unauthorized
+from minimcp.auth import AuthRequest
 from minimcp.protocol.errors import Forbidden, MissingCapability
 from minimcp.transports.origin import Refused
 from tests.helpers import BOTH, http_headers, modern
@@ -19,21 +20,25 @@ CHALLENGE = 'Bearer resource_metadata="https://a.example/.well-known/oauth-prote
 PING: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 
 
-def token(environ: dict[str, Any]) -> Principal | str | None:
+def token(request: AuthRequest) -> Principal | str | None:
     """Read `Bearer <user>`; `Bearer broken` breaks the function, and no token is refused."""
-    scheme, _, user = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-    if scheme != "Bearer":
+    user = request.token
+    if request.header("X-Nobody"):
+        return None
+    if request.scheme != "bearer":
         raise Unauthorized("A token is needed", CHALLENGE)
     if user == "broken":
         raise RuntimeError("secret text")
     if user == "far":
         return Principal("ann", "https://b.example")
+    if user == "5":
+        return 5  # type: ignore[return-value]
     return Principal(user, scopes=["read"], claims={"email": "x"}) if user == "ann" else user or None
 
 
 @pytest.fixture
 def server() -> Server:
-    server = Server("s", authenticate=token, secret="x" * 16)
+    server = Server("s", auth=[token, "public"], secret="x" * 16)
 
     @server.tool
     def who(ctx: Context) -> dict:
@@ -99,36 +104,40 @@ def test_an_unauthenticated_request_with_broken_json_is_refused_for_its_caller(s
 
 def call(server: Server, message: Any, user: str) -> Any:
     return Client(server.wsgi).post(
-        "/mcp", data=json.dumps(message), headers=http_headers(message, Authorization=f"Bearer {user}")
+        "/mcp",
+        data=json.dumps(message),
+        headers=http_headers(message, **({"Authorization": f"Bearer {user}"} if user else {"X-Nobody": "1"})),
     )
 
 
-def test_a_string_is_a_principal_and_nobody_is_none(server: Server) -> None:
+def test_a_string_is_a_principal(server: Server) -> None:
     message = modern("tools/call", name="who")
-    found = [call(server, message, user).json["result"]["structuredContent"] for user in ("ann", "bob", "")]
-    assert found == [{"id": "ann", "scopes": ["read"]}, {"id": "bob", "scopes": []}, {}]
+    found = [call(server, message, user).json["result"]["structuredContent"] for user in ("ann", "bob")]
+    assert found == [{"id": "ann", "scopes": ["read"]}, {"id": "bob", "scopes": []}]
 
 
-def test_a_function_that_fails_is_a_500_for_the_client_and_a_traceback_for_the_log(
+def test_a_function_that_fails_is_a_503_for_the_client_and_a_traceback_for_the_log(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR, "minimcp"):
         response = call(server, modern("tools/list"), "broken")
-    assert response.status_code == 500 and "Traceback" not in response.text and "secret text" not in response.text
-    assert response.json == {"jsonrpc": "2.0", "error": {"code": -32603, "message": "Internal error"}}
+    assert response.status_code == 503 and response.headers["Retry-After"] == "5"
+    assert "Traceback" not in response.text and "secret text" not in response.text
+    assert response.json == {
+        "jsonrpc": "2.0",
+        "error": {"code": -32603, "message": "The caller could not be verified; try again later"},
+    }
     assert "secret text" in caplog.text
-    server.engine.authenticate = lambda environ: 5  # type: ignore[assignment, return-value]
-    assert call(server, modern("tools/list"), "ann").status_code == 500
+    assert call(server, modern("tools/list"), "5").status_code == 503
 
 
-def test_a_refusal_of_another_kind_has_its_own_status(server: Server) -> None:
-    def busy(environ: Any) -> Any:
+def test_a_refusal_of_another_kind_has_its_own_status() -> None:
+    def busy(request: AuthRequest) -> Any:
         problem = McpError("Too many tries", code=-1)
         problem.http = (429, [("Retry-After", "7")])
         raise problem
 
-    server.engine.authenticate = busy
-    response = call(server, modern("tools/list"), "ann")
+    response = call(Server("s", auth=busy), modern("tools/list"), "ann")
     assert (response.status, response.headers["Retry-After"]) == ("429 Too Many Requests", "7")
     assert response.json["error"]["code"] == -1
 
@@ -168,10 +177,11 @@ def test_a_session_belongs_to_the_key_of_its_caller_also_where_it_is_restored(se
     params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
     message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
     headers["Mcp-Session-Id"] = client.post("/mcp", data=json.dumps(message), headers=headers).headers["Mcp-Session-Id"]
-    elsewhere = Client(Server("s", authenticate=token, secret="x" * 16).wsgi)
+    elsewhere = Client(Server("s", auth=[token, "public"], secret="x" * 16).wsgi)
     for each in (client, elsewhere):
         for user, status in (("bob", 404), ("far", 404), ("", 404), ("ann", 200)):
-            headers["Authorization"] = f"Bearer {user}"
+            headers = {name: value for name, value in headers.items() if name not in ("Authorization", "X-Nobody")}
+            headers.update({"Authorization": f"Bearer {user}"} if user else {"X-Nobody": "1"})
             assert each.post("/mcp", data=json.dumps(PING), headers=headers).status_code == status
     # Whoever holds the id can read it.
     assert "ann" not in json.dumps(server.engine.sealer.unseal("session", headers["Mcp-Session-Id"]))

@@ -11,7 +11,7 @@ SERVER = {
     # Telling clients.
     *("changed", "updated"),
     # Serving.
-    *("run", "run_http", "wsgi", "flask_view", "django_view", "handle", "close"),
+    *("run", "run_http", "wsgi", "flask_view", "django_view", "handle", "explain", "close"),
     # The part that transports, extensions and gateways use.
     "engine",
 }

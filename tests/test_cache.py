@@ -113,9 +113,7 @@ def test_private_answers_are_of_one_user_and_public_ones_of_all():
 
 
 def test_a_list_under_a_rule_is_never_shown_to_somebody_else():
-    server = Server(
-        "s", ttl_ms=60_000, cache_scope="public", authenticate=lambda environ: environ["HTTP_AUTHORIZATION"]
-    )
+    server = Server("s", ttl_ms=60_000, cache_scope="public", auth=lambda request: request.header("Authorization"))
     seen = []
     server.tool(lambda: "x", "everybodys")
     server.tool(lambda: "x", "roots", allow=lambda ctx: seen.append(ctx.principal.id) or ctx.principal.id == "root")

@@ -333,6 +333,50 @@ def test_a_wait_that_is_interrupted_leaves_the_link_usable(file: str) -> None:
             signal.signal(signal.SIGALRM, before)
 
 
+def test_an_answer_that_an_interrupt_meets_is_not_lost(file: str) -> None:
+    met = []
+
+    def interrupt(direction: str, message: Any) -> None:
+        if direction == "received" and threading.current_thread() is threading.main_thread() and not met:
+            met.append(message["id"])
+            raise KeyboardInterrupt
+
+    with opened(file) as link:
+        link.record = interrupt
+        for id in range(100):
+            exchange = link.start(modern("tools/call", id, name="add", arguments={"a": id, "b": 1}), {}, 5)
+            try:
+                assert exchange.receive(WAIT_S)["result"]["structuredContent"] == id + 1
+            except KeyboardInterrupt:
+                assert exchange.receive(WAIT_S)["result"]["structuredContent"] == id + 1
+            exchange.close()
+        assert met
+
+
+LATE = """
+import json, sys
+for line in sys.stdin:
+    print(json.dumps({"jsonrpc": "2.0", "id": json.loads(line)["id"], "result": {}}), flush=True)
+    if json.loads(line)["method"] == "last":
+        print(json.dumps({"jsonrpc": "2.0", "method": "notifications/late"}), flush=True)
+"""
+
+
+def test_a_notice_that_follows_the_last_answer_is_heard() -> None:
+    heard: queue.Queue[Any] = queue.Queue()
+    link = StdioTransport([sys.executable, "-c", LATE])
+    link.on_message = heard.put
+    link.open(5)
+    try:
+        for id, method in enumerate(["first"] * 20 + ["last"]):
+            exchange = link.start({"jsonrpc": "2.0", "id": id, "method": method}, {}, WAIT_S)
+            assert exchange.receive(WAIT_S)["id"] == id
+            exchange.close()
+        assert heard.get(timeout=WAIT_S)["method"] == "notifications/late"
+    finally:
+        link.close()
+
+
 def test_a_wait_of_no_time_takes_only_what_is_there(file: str) -> None:
     with opened(file) as link:
         exchange = link.start(modern("tools/call", 1, name="slow", arguments={"seconds": 0.1}), {}, 5)

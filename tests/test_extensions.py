@@ -227,7 +227,7 @@ def test_a_notification_says_who_sent_it():
         def hear(self, engine, session, params):
             self.senders.append(session.principal and session.principal.id)
 
-    server, heard = Server("s", authenticate=lambda environ: environ.get("HTTP_X_USER")), Heard()
+    server, heard = Server("s", auth=[lambda request: request.header("X-User"), "public"]), Heard()
     server.use(heard)
     notice = modern("notifications/heard")
     del notice["id"]

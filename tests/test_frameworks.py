@@ -239,7 +239,7 @@ class Site:
     def __init__(self, flask: Any, database: Any = ":memory:", **options: Any) -> None:
         g, self.log = flask.g, []  # type: ignore[var-annotated]
         self.torn_down = threading.Event()
-        self.server = Server("site", authenticate=lambda environ: g.user, **options)
+        self.server = Server("site", auth=[lambda request: g.user, "public"], **options)
         self.app = app = flask.Flask("site")
 
         @app.before_request

@@ -146,9 +146,7 @@ def test_where_django_requires_a_login_nobody_gets_in_and_nobody_is_redirected(d
             assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")
             assert json.load(response)["error"]["code"] == -32600
         assert call(url, "me", Cookie=ann) == {"principal": "ann", "user": "ann"}
-    server = Server(
-        "tokens", authenticate=lambda environ: {"Bearer x": "xenia"}.get(environ.get("HTTP_AUTHORIZATION", ""))
-    )
+    server = Server("tokens", auth=lambda request: {"x": "xenia"}.get(request.token))
     server.tool(lambda: {"fine": True}, "plain")
     with django_site(server, middleware) as url:
         assert post(url, tool("plain"))[0] == 401
@@ -282,11 +280,11 @@ def test_a_django_view_streams_changes_and_holds_no_database_connection(django: 
 
     used = []
 
-    def authenticate(environ: Any) -> Any:
+    def authenticate(request: Any) -> Any:
         used.append(connections["default"])
-        return environ["django.request"].user.get_username()
+        return request.environ["django.request"].user.get_username()
 
-    server = Server("changes", authenticate=authenticate)
+    server = Server("changes", auth=authenticate)
     server.tool(lambda: "x", "first")
     message = modern("subscriptions/listen", notifications={"toolsListChanged": True})
     headers = http_headers(message, Cookie=ann)

@@ -120,12 +120,12 @@ def test_a_hook_may_count_and_stop_callers_that_are_refused():
         if outcome.http is not None and outcome.http[0] == 401:
             failures[address] += 1
 
-    def authenticate(environ):
-        if environ.get("HTTP_AUTHORIZATION") != "Bearer right":
+    def authenticate(request):
+        if request.token != "right":
             raise errors.Unauthorized("A token is needed")
         return "ann"
 
-    server = Server("s", authenticate=authenticate, around_request=limit)
+    server = Server("s", auth=authenticate, around_request=limit)
     message = modern("server/discover")
     found = []
     with serving(server.wsgi) as url:
@@ -134,7 +134,8 @@ def test_a_hook_may_count_and_stop_callers_that_are_refused():
                 found.append((response.status, response.headers["Retry-After"]))
                 response.read()
     assert found == [(200, None), (401, None), (401, None), (429, "60"), (429, "60")]
-    unauthorized = (401, [("WWW-Authenticate", "Bearer")])
+    challenge = 'Bearer error="invalid_token", error_description="A token is needed"'
+    unauthorized = (401, [("WWW-Authenticate", challenge)])
     assert seen == [None, unauthorized, unauthorized]
 
 

@@ -100,7 +100,7 @@ def test_a_server_listens_on_the_loopback_address_by_default():
 
 def test_the_principal_comes_from_the_environment_or_a_function_of_it():
     seen = []
-    for options in ({}, {"authenticate": lambda environ: environ["HTTP_X_USER"]}):
+    for options in ({}, {"auth": lambda request: request.header("X-User")}):
         server = Server("s", **options)
 
         @server.tool

@@ -8,6 +8,7 @@ import pytest
 from werkzeug.test import Client
 
 from minimcp import Context, Server
+from minimcp.auth.protected import ProtectedServer
 from tests import transports
 from tests.helpers import exchange, serving
 
@@ -75,7 +76,7 @@ def test_origins_are_checked_on_both_endpoints(server):
 
 
 def test_a_session_belongs_to_who_opened_its_stream(server):
-    server.engine.authenticate = lambda environ: environ.get("HTTP_X_USER")
+    server.engine.auth = ProtectedServer(lambda request: request.header("X-User"))
     with serving(server.wsgi) as url, exchange(url + "/sse", None, {"X-User": "ann"}, "GET") as response:
         response.readline()
         target = response.readline()[6:].decode().strip()

@@ -152,7 +152,7 @@ def test_a_call_over_http_passes_no_other_file():
 
 def test_the_path_is_read_in_one_sitting():
     lengths = {path: len((HOME / path).read_text(encoding="utf-8").splitlines()) for path in PATH}
-    assert sum(lengths.values()) <= 1620, lengths
+    assert sum(lengths.values()) <= 1650, lengths
 
 
 def test_the_readme_names_it():

@@ -15,7 +15,7 @@ server = Server(
     "flask-shop",
     "1.0",
     instructions="Look up the products before you order. Every order is confirmed by the person you work for.",
-    authenticate=lambda environ: g.user.name,
+    auth=lambda request: g.user.name,
 )
 bp = Blueprint("mcp", __name__)
 bp.add_url_rule("/mcp", view_func=server.flask_view(), strict_slashes=False)

@@ -48,6 +48,10 @@ def main(arguments: Optional[list[str]] = None) -> int:
         from .run import run
 
         return run(options)
+    if options.command == "token":
+        from .token import token
+
+        return token(options)
     from .commands import run_command
 
     try:
@@ -75,6 +79,16 @@ def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, argp
     run.add_argument("--http", type=int, metavar="PORT", help="serve Streamable HTTP on this port instead of stdio")
     run.add_argument("--trace", metavar="FILE", help=_TRACE)
     run.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+
+    text = "make an API key in a file for minimcp.auth.Keys, and show it once"
+    token = commands.add_parser("token", help=text, description=text[0].upper() + text[1:] + ".")
+    token.add_argument("name", metavar="NAME", nargs="?", help="the name of the key's owner")
+    token.add_argument("--file", default="keys.json", metavar="FILE", help="the file of keys (default: keys.json)")
+    token.add_argument("--role", action="append", metavar="ROLE", help="a role of the owner; may be repeated")
+    token.add_argument("--scope", action="append", metavar="SCOPE", help="a scope; may be repeated")
+    token.add_argument("--days", type=float, metavar="N", help="the days until the key expires (default: never)")
+    token.add_argument("--list", action="store_true", help="list the keys and their last use instead")
+    token.add_argument("--revoke", action="store_true", help="revoke the key of NAME instead")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_CODES)

@@ -86,7 +86,7 @@ def recorder(trace: Trace, names: Names) -> Recorder:
     :raises OSError: when the path cannot be written to.
     :raises TypeError: when it is none of these.
     """
-    return Recorder(_writer(trace), names)
+    return Recorder(writer(trace), names)
 
 
 class _Unanswered:
@@ -105,7 +105,7 @@ class Recorder:
 
     def __init__(self, write: Write, names: Names) -> None:
         self._write = write
-        self._redaction = _Redaction(names)
+        self._redaction = Redaction(names)
         self._complaints = 0
         self._unanswered = PerProcess(_Unanswered)
 
@@ -176,7 +176,8 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _writer(trace: Trace) -> Write:
+def writer(trace: Trace) -> Write:
+    """Return the function that writes a record to a target; see `recorder`."""
     if trace is True:
         return lambda record: _write_line(sys.stderr, record)
     if isinstance(trace, (str, os.PathLike)):
@@ -211,7 +212,7 @@ def _write_line(file: Any, record: Message) -> None:
             file.flush()
 
 
-class _Redaction:
+class Redaction:
     """Copies values without the secrets in them."""
 
     def __init__(self, names: Names) -> None:

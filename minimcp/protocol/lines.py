@@ -16,6 +16,11 @@ class LineSplitter:
         self._parts: list[bytes] = []  # of the line that has not ended yet
         self._size = 0
 
+    @property
+    def begun(self) -> bool:
+        """Whether a line has begun and not ended yet."""
+        return self.too_long or bool(self._parts)
+
     def feed(self, chunk: bytes) -> list[bytes | None]:
         """Take some bytes and return the lines that end in them, None for one longer than the limit."""
         *ended, rest = chunk.split(b"\n")

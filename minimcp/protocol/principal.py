@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Optional, Union
 
-# The result of `Server(authenticate=...)`: a string is the id of a principal.
+# The result of a verifier: a string is the id of a principal.
 Authenticated = Union["Principal", str, None]
 
 
@@ -78,7 +78,7 @@ def as_principal(found: Authenticated) -> Principal | None:
     if found is None or isinstance(found, Principal):
         return found
     if not isinstance(found, str):
-        raise TypeError(f"authenticate returns a Principal, a string or None, not {type(found).__name__}")
+        raise TypeError(f"a verifier returns a Principal, a string or None, not {type(found).__name__}")
     return Principal(found) if found else None
 
 

@@ -5,12 +5,12 @@ A transport imports nothing of `minimcp.server`; a type checker holds `Engine`, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar, Union
 
 from . import headers
-from .errors import HttpAnswer, McpError
-from .principal import Authenticated, Principal
+from .errors import Forbidden, HttpAnswer, McpError
+from .principal import Principal
 
 if TYPE_CHECKING:
     from .types import RequestId
@@ -101,6 +101,21 @@ class SealedStates(Protocol):
     shared: bool
 
 
+class Authentication(Protocol):
+    """The part of a server that finds out who calls; see `minimcp.auth`."""
+
+    def principal(self, environ: Environ) -> Principal | None:
+        """Return the caller of a request, before its body is read; raises an McpError to refuse it."""
+
+    def insufficient(self, environ: Environ, scopes: Collection[str]) -> Forbidden:
+        """Make the refusal of a caller that lacks scopes."""
+        ...
+
+    def metadata(self, environ: Environ) -> Response:
+        """Answer a GET of a path with `/.well-known/` in it; raises an McpError where there is nothing."""
+        ...
+
+
 class Served(Protocol[S]):
     """An engine, as transports see it; `S` is its class of sessions."""
 
@@ -117,7 +132,13 @@ class Served(Protocol[S]):
     def routes(self) -> Mapping[str, Mapping[str, Handler]]: ...
 
     @property
-    def authenticate(self) -> Callable[[Environ], Authenticated] | None: ...
+    def auth(self) -> Authentication | None: ...
+
+    @property
+    def public(self) -> bool: ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
 
     @property
     def sealer(self) -> SealedStates: ...

@@ -18,6 +18,8 @@ _MOST_RETRY_MS = 86_400_000
 
 def encode(data: bytes, event: str | None = None, id: str | None = None, retry_ms: int | None = None) -> bytes:
     """Encode one event; `data` is one line (JSON never holds a raw line break), or empty for a priming event."""
+    if event is None and id is None and retry_ms is None:
+        return b"data: " + data + b"\n\n"
     lines = []
     if event is not None:
         lines.append(b"event: " + event.encode())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from ..engines.schema import hints, text, validator
 from ..protocol import headers
+from .needs import denied
 from .uris import Template
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ def visible(ctx: Context, entry: Entry | None) -> bool:
     if entry.allow is None and policy is None:
         return True
     ctx.private = True
-    return (entry.allow is None or entry.allow(ctx)) and (policy is None or policy(ctx, entry))
+    if (entry.allow is None or entry.allow(ctx)) and (policy is None or policy(ctx, entry)):
+        return True
+    if entry is ctx._entry:
+        denied(ctx, entry)
+    return False
 
 
 class Catalog(Protocol):

@@ -77,7 +77,7 @@ class RequestContext:
     # fmt: off
     __slots__ = (
         "_asked", "_deadline", "_engine", "_entry", "_era", "_error", "_finished", "_last_progress", "_log_level",
-        "_on_cancel", "_row", "_send", "_strategy", "_thread", "cancelled", "capabilities", "client_info",
+        "_denied", "_on_cancel", "_row", "_send", "_strategy", "_thread", "cancelled", "capabilities", "client_info",
         "close_stream", "meta", "method", "params", "principal", "private", "request", "request_id", "session",
         "version",
     )
@@ -111,6 +111,8 @@ class RequestContext:
         self._thread: int | None = None
         # The exception of a tool, whose failure is a result all the same.
         self._error: Exception | None = None
+        # Whether a rule has refused the entry that the request is for.
+        self._denied = False
         self._finished = False
         self._deadline: float | None = None
         self._on_cancel: tuple[Callable[[], None], ...] = ()

@@ -10,6 +10,7 @@ from typing import Any, Optional, Union
 from ..protocol import headers, spec, wire
 from ..protocol.errors import InvalidRequest, McpError
 from ..protocol.principal import Authenticated, Principal, as_principal
+from ..protocol.served import Authentication
 from . import hooks, legacy, makers, modern
 from .asking import Choose, Strategy
 from .batch import Batch, read_batch
@@ -32,6 +33,9 @@ class Engine:
     :ivar registry: the dicts that the decorators fill.
     :ivar catalog: answers the handlers: the registry, unless the author has handed in another one.
     :ivar routes: the handlers of further paths over HTTP, by path and HTTP method; see `Server.route`.
+    :ivar auth: finds the caller of each HTTP request; None for a server that does not ask who is calling.
+    :ivar public: whether the author wrote that everybody may call, so that it may be served beyond loopback.
+    :ivar on_denied: "hide" or "challenge", see `Server`.
     :ivar caching: the caching hints of results that have none of their own. Spec: FEAT-121, FEAT-123, FEAT-124
     :ivar serving: whether a message has been taken; before that no change is published.
     """
@@ -54,7 +58,9 @@ class Engine:
         self.instructions: str | None = None
         self.limits = {**spec.LIMITS, **(limits or {})}
         self.page_size: int | None = None
-        self.authenticate: Callable[[Message], Authenticated] | None = None
+        self.auth: Authentication | None = None
+        self.public = False
+        self.on_denied = "hide"
         self.routes: dict[str, dict[str, hooks.Route]] = {}
         self.around_call: Callable[[Context], AbstractContextManager[Any]] | None = None
         self.around_request: hooks.AroundRequest | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
 
 from ..protocol import types
@@ -12,7 +13,7 @@ class PromptOptions(TypedDict, total=False):
     """Options of `server.prompt`.
 
     `description` is the docstring by default. `allow`, an `f(ctx)`, decides who sees and may use the entry; for others
-    it does not exist. `meta` is the definition's `_meta`.
+    it does not exist. The principal also needs all of `scopes` and one of `roles`. `meta` is the definition's `_meta`.
     """
 
     title: str | None
@@ -20,6 +21,8 @@ class PromptOptions(TypedDict, total=False):
     icons: list[types.Icon] | None
     meta: dict[str, Any] | None
     allow: Allow | None
+    scopes: Sequence[str] | None
+    roles: Sequence[str] | None
 
 
 class ToolOptions(PromptOptions, total=False):

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..protocol import spec
+from ..protocol.principal import Authenticated, as_principal
 from . import makers
 from .catalog import Completer
+from .needs import explain, take_needs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -45,7 +47,7 @@ class Registration:
         """
         if function is None:
             return lambda later: self.tool(later, name, **options)
-        entry = makers.make_tool(_callable(function), name, **options)
+        entry = makers.make_tool(_callable(function), name, **take_needs({**options}))
         self.engine.registry.add("tools", entry.definition["name"], entry)
         return function
 
@@ -63,7 +65,7 @@ class Registration:
             raise TypeError('Write the URI: @server.resource("config://app")')
 
         def register(function: F) -> F:
-            entry = makers.make_resource(function, uri, **options)
+            entry = makers.make_resource(function, uri, **take_needs({**options}))
             self.engine.registry.add("resourceTemplates" if entry.template else "resources", uri, entry)
             return function
 
@@ -84,7 +86,7 @@ class Registration:
         """
         if function is None:
             return lambda later: self.prompt(later, name, **options)
-        entry = makers.make_prompt(_callable(function), name, **options)
+        entry = makers.make_prompt(_callable(function), name, **take_needs({**options}))
         self.engine.registry.add("prompts", entry.definition["name"], entry)
         return function
 
@@ -120,6 +122,15 @@ class Registration:
         # As in PATH_INFO.
         path = path.encode("utf-8").decode("latin-1")
         self.engine.routes.setdefault(path, {})[method] = handler
+
+    def explain(
+        self, principal: Authenticated, name: str, kind: str = "tools", arguments: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Say whether a principal may see and use an entry: `{"allowed": bool, "reasons": [what is missing]}`.
+
+        :param kind: "tools", "resources", where `name` is a URI, or "prompts".
+        """
+        return explain(self.engine, as_principal(principal), name, kind, arguments)
 
     def changed(self, kind: str) -> None:
         """Tell clients that the list of "tools", "prompts" or "resources" changed; registration does so by itself."""

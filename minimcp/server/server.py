@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from ..protocol.errors import McpError
 from ..protocol.principal import Authenticated, as_principal
@@ -14,6 +15,7 @@ from .extension import install
 from .registration import Registration
 
 if TYPE_CHECKING:
+    from ..auth.verifier import Auth
     from ..engines.http_server.wsgi_server import WsgiServer
     from ..engines.trace import Trace
     from ..protocol import types
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from .context import Context
     from .extension import Extension
     from .hooks import AroundRequest
+    from .sanitize import Sanitizer
     from .seal import Secret
     from .session import Session
 
@@ -40,8 +43,15 @@ class Server(Registration):
     :param page_size: how many items a list page has; None for all.
     :param ttl_ms: how long clients may cache lists and resources, in milliseconds.
     :param cache_scope: "private" or "public", see `ttl_ms`.
-    :param authenticate: `f(environ)` returns the `Principal` of an HTTP request, its id as a string, or None for an
-        anonymous one; it may raise `Unauthorized`. It is called before the body is read; default: REMOTE_USER.
+    :param auth: finds the caller of each HTTP request before its body is read: a verifier of `minimcp.auth`, a
+        function `f(request)` that returns a `Principal`, its id, or None, or a list of these, asked in order. A request
+        that none of them knows is refused. "public" lets everybody call. Default: the user whom the surrounding
+        application names (REMOTE_USER).
+    :param public_url: the URL of the endpoint as its callers see it, such as "https://tools.example/mcp".
+    :param implied_scopes: `{scope: narrower scopes}`: what a broader scope includes. Spec: AUTH-097
+    :param on_denied: "hide" lets what a caller may not use look unknown; "challenge" names the scopes, where only these
+        are missing.
+    :param trusted_proxy: addresses or networks of proxies whose `X-Forwarded-*` headers count.
     :param around_call: `f(ctx)` makes a context manager in which every handler runs; exceptions pass through it.
     :param around_request: `f(outcome)` makes a context manager around every request, refused ones too. At its end
         `outcome` has the reply and the duration; an McpError that it raises takes the reply's place.
@@ -52,6 +62,7 @@ class Server(Registration):
     :param bus: publishes changes, for instance to other processes; default: to this process alone.
     :param catalog: answers in place of `registry`, which the decorators fill, when clients list, call, get and read.
     :param policy: `f(ctx, entry)` decides, beside each entry's own `allow`, who sees and may use an entry.
+    :param sanitize: filters what leaves: sizes, hidden characters and secrets, see `Sanitizer`.
     :param trace: True, a path, a file or a callable that takes every message; see `minimcp.engines.trace`.
     :param debug: tell clients what exception a handler raised; never on a server that others can reach.
     """
@@ -70,7 +81,11 @@ class Server(Registration):
         page_size: int | None = None,
         ttl_ms: int = 0,
         cache_scope: str = "private",
-        authenticate: Callable[[Message], Authenticated] | None = None,
+        auth: Auth | None = None,
+        public_url: str | None = None,
+        trusted_proxy: str | Collection[str] = (),
+        implied_scopes: Mapping[str, Collection[str]] | None = None,
+        on_denied: Literal["hide", "challenge"] = "hide",
         around_call: Callable[[Context], AbstractContextManager[Any]] | None = None,
         around_request: AroundRequest | None = None,
         strategy: Choose | None = None,
@@ -80,6 +95,7 @@ class Server(Registration):
         bus: Bus | None = None,
         catalog: Catalog | None = None,
         policy: Policy | None = None,
+        sanitize: Sanitizer | None = None,
         trace: Trace | None = None,
         debug: bool = False,
     ) -> None:
@@ -90,10 +106,20 @@ class Server(Registration):
         super().__init__(engine)
         engine.instructions = instructions
         engine.page_size = page_size
-        engine.authenticate = authenticate
+        if auth == "public":
+            engine.public = True
+        elif auth is not None:
+            from ..auth.protected import ProtectedServer
+
+            engine.auth = ProtectedServer(auth, public_url, trusted_proxy, implied_scopes)
+        if on_denied not in ("hide", "challenge"):
+            raise ValueError(f'on_denied= is "hide" or "challenge", not {on_denied!r}')
+        engine.on_denied = on_denied
         engine.around_call = around_call
         engine.around_request = around_request
         engine.strategy = strategy
+        if allowed_hosts is None and public_url is not None:
+            allowed_hosts = [urlsplit(public_url).netloc, "localhost", "127.0.0.1", "[::1]"]
         engine.allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
         engine.allowed_origins = frozenset(allowed_origins or ())
         engine.debug = debug
@@ -102,6 +128,10 @@ class Server(Registration):
             engine.catalog = catalog
         self._lock = threading.Lock()  # guards _wsgi
         self._wsgi: HttpApp[Session] | None = None
+        if sanitize is not None:
+            from .sanitize import Sanitizing
+
+            Sanitizing(engine, sanitize)
         if trace:
             from .tracing import Tracing
 
@@ -196,7 +226,7 @@ class Server(Registration):
     def flask_view(self) -> Callable[..., Any]:
         """A view function: `app.add_url_rule("/mcp", view_func=server.flask_view(), strict_slashes=False)`.
 
-        Handlers and `authenticate` run in the application's own context: `g`, the login and the database session hold.
+        Handlers and verifiers run in the application's own context: `g`, the login and the database session hold.
         """
         from ..transports.frameworks import flask_view
 

@@ -48,7 +48,7 @@ class Tracing:
 
     def call(
         self, message: Any, *, session: Session | None = None, request: Message | None = None, **more: Any
-    ) -> TracedCall | Batch | None:
+    ) -> PassedCall | Batch | None:
         """Record a message that arrives, and return its call, which records the messages that answer it.
 
         :raises McpError: as `Engine.call` does.
@@ -69,7 +69,14 @@ class Tracing:
         except McpError as problem:
             problem.record = record  # type: ignore[attr-defined]
             raise
-        return None if call is None else TracedCall(call, record)
+        if call is None:
+            return None
+
+        def outgoing(sent: Message) -> Message:
+            record("sent", sent)
+            return sent
+
+        return PassedCall(call, outgoing)
 
     def refuse(self, message: Any, problem: McpError, principal: Any = None, request: Message | None = None) -> Message:
         """Record the reply to a message that was not taken, and the message unless `call` has seen it."""
@@ -82,14 +89,17 @@ class Tracing:
         return reply
 
 
-class TracedCall:
-    """A call whose messages are recorded; in all else it is that call."""
+class PassedCall:
+    """A call whose messages pass a function on their way out; in all else it is that call.
 
-    __slots__ = ("_call", "_record")
+    :param outgoing: takes each message that it sends and its reply, and returns what is sent in its place.
+    """
 
-    def __init__(self, call: Any, record: Record) -> None:
+    __slots__ = ("_call", "_outgoing")
+
+    def __init__(self, call: Any, outgoing: Callable[[Message], Message]) -> None:
         object.__setattr__(self, "_call", call)
-        object.__setattr__(self, "_record", record)
+        object.__setattr__(self, "_outgoing", outgoing)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)
@@ -98,30 +108,19 @@ class TracedCall:
         setattr(self._call, name, value)
 
     def _sending(self, send: Send | None) -> Send | None:
-        if send is None:
-            return None
-
-        def record_and_send(message: Message) -> None:
-            self._record("sent", message)
-            send(message)
-
-        return record_and_send
+        return None if send is None else lambda message: send(self._outgoing(message))
 
     def run(self, send: Send | None = None) -> Any:
-        """Run the call and record what it sends and its reply."""
+        """Run the call, and pass what it sends and its reply."""
         reply = self._call.run(self._sending(send))
-        if reply is not None:
-            self._record("sent", reply)
-        return reply
+        return None if reply is None else self._outgoing(reply)
 
     def messages(self, send: Send | None = None) -> Generator[Optional[Message], None, None]:
-        """Run a long-lived call and record what it yields."""
+        """Run a long-lived call, and pass what it yields."""
         messages = self._call.messages(self._sending(send))
         try:
             for message in messages:
-                if message is not None:
-                    self._record("sent", message)
-                yield message
+                yield None if message is None else self._outgoing(message)
         finally:
             messages.close()
 

@@ -123,13 +123,18 @@ def is_template(uri: str) -> bool:
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?\Z", re.IGNORECASE)
 
 
+def is_device(name: str) -> bool:
+    """Say whether a name means a device on Windows, whatever follows it."""
+    return _DEVICES.match(name.rstrip(" .")) is not None
+
+
 def safe_join(root: str | os.PathLike[str], path: str) -> str:
     """Join a root and a path that a client named, following links, and return the real path.
 
     :raises ValueError: when it is absolute, names a device, or leaves the root by `..` or by a link. Spec: FEAT-079
     """
     parts = path.replace("\\", "/").split("/")
-    names_device = any(_DEVICES.match(part.rstrip(" .")) for part in parts) if os.name == "nt" else False
+    names_device = any(map(is_device, parts)) if os.name == "nt" else False
     if "\0" in path or path.startswith(("/", "\\")) or ".." in parts or names_device or ":" in parts[0][1:2]:
         raise ValueError(f"The path {path[:200]!r} is not below its root")
     base = os.path.realpath(root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -34,6 +35,11 @@ _STREAM_HEADERS: Headers = [
     ("Content-Encoding", "identity"),
     ("X-Accel-Buffering", "no"),
 ]
+_PAGE = (
+    "<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><h1>{name}</h1>"
+    "<p>This is the endpoint of an MCP server, which programs call. To connect a host, add the address of this page to "
+    "its list of MCP servers."
+)
 # Accept headers are few and repeat. No lock: threads that race write the same; bounded.
 _accepted: dict[str, frozenset[str]] = {}
 
@@ -108,6 +114,24 @@ def respond_with_reply(reply: Reply | None, http: HttpAnswer | None = None, stat
 def respond_with_events(environ: Environ, batches: Iterator[bytes], on_close: Callable[[bool], None]) -> Response:
     """Build a response of server-sent events."""
     return 200, list(_STREAM_HEADERS), EventStream(batches, environ, on_close)
+
+
+def is_browser(environ: Environ) -> bool:
+    """Say whether a person's browser asks, and no client of MCP."""
+    accept = environ.get("HTTP_ACCEPT", "")
+    return (
+        "text/html" in accept
+        and "text/event-stream" not in accept
+        and "HTTP_AUTHORIZATION" not in environ
+        and "HTTP_MCP_SESSION_ID" not in environ
+    )
+
+
+def respond_with_page(name: str, environ: Environ) -> Response:
+    """Tell a person who opened the endpoint in a browser what it is."""
+    body = _PAGE.format(name=html.escape(name)).encode()
+    fields = [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", "default-src 'none'")]
+    return 200, [("Content-Length", str(len(body))), *fields], [body]
 
 
 def reason(status: int) -> str:

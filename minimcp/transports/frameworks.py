@@ -31,7 +31,7 @@ def flask_view(app: HttpApp[Any]) -> Callable[..., Any]:
     The same view serves further paths: `add_url_rule("/mcp/<path:rest>", view_func=view)` those below the endpoint
     (`Server.route`, HTTP+SSE), `add_url_rule("/.well-known/<path:rest>", view_func=view)` those of another place.
 
-    `Server(authenticate=...)` is called in the request context, so `lambda environ: g.user.name` will do. A handler on
+    `Server(auth=...)` is asked in the request context, so `auth=lambda request: g.user.name` will do. A handler on
     a worker has a request context of its own, in which the `before_request` hooks run once more, so that what they put
     into `g` (user, database session) belongs to that thread; names that only `g` of the request has, say from a
     decorator of the view, are copied, except those with a leading underscore. Teardown functions run there as well.
@@ -107,7 +107,7 @@ def django_view(app: HttpApp[Any]) -> Callable[..., Any]:
     The same view serves further paths: `path("mcp/<path:rest>", view)` those below the endpoint (`Server.route`,
     HTTP+SSE), `path(".well-known/<path:rest>", view)` those of another place.
 
-    The principal is the name of the user whom Django has logged in, and nobody else, unless `Server(authenticate=...)`
+    The principal is the name of the user whom Django has logged in, and nobody else, unless `Server(auth=...)`
     decides; `ctx.request["django.request"]` is the request. Where LoginRequiredMiddleware is installed, a request
     without a principal gets 401 instead of the redirect. Every call runs in a transaction of its own for each database
     with ATOMIC_REQUESTS, rolled back when the call fails or ends with a question.

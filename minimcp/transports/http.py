@@ -5,17 +5,28 @@ A request is refused in this order: Host and Origin, path and method, authentica
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
+from ..engines.addresses import is_loopback
 from ..protocol import headers, sse, wire
 from ..protocol.errors import InternalError, McpError, SessionNotFound, TooManySessions, Unauthorized
 from ..protocol.principal import Principal, as_principal
 from ..protocol.served import Environ, Handler, Headers, Message, Reply, Response, S, Send, Served, ServedCall
-from .bodies import accepts, read_message, reason, respond, respond_with_events, respond_with_reply
+from .bodies import (
+    accepts,
+    is_browser,
+    read_message,
+    reason,
+    respond,
+    respond_with_events,
+    respond_with_page,
+    respond_with_reply,
+)
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
 from .origin import OriginCheck, Refused
@@ -87,6 +98,9 @@ class HttpApp(Generic[S]):
         :raises Refused: when there is none at its path, or none for its HTTP method.
         """
         path, mount, method = environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ["REQUEST_METHOD"]
+        auth = self.engine.auth
+        if auth is not None and "/.well-known/" in mount + path and method == "GET":
+            return auth.metadata
         further = self.engine.routes
         # A second mount for metadata, which a framework may leave open to everybody, must not open the endpoint too.
         own = self.routes.get(path, _NO_ROUTE) if "/.well-known" not in mount else _NO_ROUTE
@@ -95,6 +109,8 @@ class HttpApp(Generic[S]):
         for route in routes:
             handler = route.get(method)
             if handler is not None:
+                if method == "GET" and route is own and is_browser(environ):
+                    return functools.partial(respond_with_page, str(self.engine.identity["name"]))
                 return handler if route is own else _guarded(handler)
         taken = [each for route in routes for each in route]
         if not taken:
@@ -195,16 +211,10 @@ class HttpApp(Generic[S]):
     def authenticate(self, environ: Environ) -> Principal | None:
         """Return the principal of a request; None for an anonymous one.
 
-        :raises McpError: when the request is refused, with status 500 when the author's function fails.
+        :raises McpError: when the request is refused.
         """
-        find = self.engine.authenticate
-        try:
-            found = environ.get("REMOTE_USER") if find is None else find(environ)
-            principal = as_principal(found) if found else None
-        except McpError:
-            raise
-        except Exception:
-            raise _failed("authenticate") from None
+        auth, user = self.engine.auth, environ.get("REMOTE_USER")
+        principal = auth.principal(environ) if auth is not None else as_principal(user) if user else None
         if principal is None and environ.get("minimcp.login_required"):
             raise Unauthorized("Authentication is required here")
         return principal
@@ -317,8 +327,17 @@ def serve(
     limits: dict[str, float] | None,
     ready: Callable[[WsgiServer], object] | None,
 ) -> None:
-    """Serve on the embedded server until SIGTERM or Ctrl-C."""
+    """Serve on the embedded server until SIGTERM or Ctrl-C.
+
+    :raises ValueError: for an address beyond loopback, when the server does not ask who is calling.
+    """
     from ..engines.http_server.wsgi_server import serve as serve_wsgi
+
+    if engine.auth is None and not engine.public and not is_loopback(host):
+        raise ValueError(
+            f"{host} can be reached from other machines and the server does not ask who is calling: give it "
+            'Server(auth=...), or write auth="public" if everybody may call'
+        )
 
     def on_ready(listening: WsgiServer) -> None:
         listening.on_shutdown.append(engine.close)
@@ -332,5 +351,5 @@ def serve(
         tls=tls,
         limits={"body_bytes": engine.limits["body_bytes"], **(limits or {})},
         ready=on_ready,
-        warn_open=engine.authenticate is None,
+        warn_open=engine.public,
     )

@@ -117,8 +117,10 @@ class Outbox:
         if self.done:
             return
         self.newest += 1
-        id = None if self.number is None else f"{self.number}-{self.newest}"
-        event = sse.encode(data, self._event, id)
+        if self.number is None:
+            event = sse.encode(data, self._event)
+        else:
+            event = sse.encode(data, self._event, f"{self.number}-{self.newest}")
         self._events.append((self.newest, event))
         self._held += len(event)
         if self.number is not None:
@@ -155,10 +157,12 @@ class Outbox:
     def _wake(self, signal: threading.Lock | None = None) -> None:
         # Not under the lock, which the reader takes as soon as it wakes.
         self._begun = True
-        try:
-            (signal or self._signal).release()
-        except RuntimeError:
-            pass  # It is released already.
+        signal = signal or self._signal
+        if signal.locked():
+            try:
+                signal.release()
+            except RuntimeError:
+                pass  # Another sender released it first.
 
     def only_reply(self, reader: int = 0) -> bool:
         """Say whether the stream has ended, with nothing before the reply."""

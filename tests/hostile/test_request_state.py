@@ -109,7 +109,7 @@ def test_a_state_for_other_arguments_or_another_tool_is_refused_T119(http: Http,
 
 
 def test_a_state_of_another_principal_is_refused_T120(host: Any, gate: Gate) -> None:
-    http = host(attacked(gate, authenticate=lambda environ: environ.get("HTTP_X_USER")))
+    http = host(attacked(gate, auth=[lambda request: request.header("X-User"), "public"]))
     state = state_of(ask(http, user="ann"))
     gate.ran.clear()
     for user in ("bob", None):

@@ -103,7 +103,7 @@ def test_an_odd_session_id_is_refused(http: Http, id: Any, method: str) -> None:
 
 
 def test_the_session_of_another_principal_looks_like_none_T091(host: Any, gate: Gate) -> None:
-    http = host(attacked(gate, authenticate=lambda environ: environ.get("HTTP_X_USER")))
+    http = host(attacked(gate, auth=[lambda request: request.header("X-User"), "public"]))
     id = http.initialize(**{"X-User": "ann"})
     assert http.legacy(id, LIST, X_User="ann").status == 200
     unknown = http.legacy("no such session", LIST, X_User="bob")
@@ -348,7 +348,7 @@ def test_a_last_event_id_ahead_of_its_stream_loses_nothing_that_comes(host: Any)
 
 
 def test_a_message_for_an_sse_session_that_is_not_there_is_not_found_T089(host: Any) -> None:
-    http = host(plain(authenticate=lambda environ: environ.get("HTTP_X_USER"), limits={"keepalive_s": 0.2}))
+    http = host(plain(auth=[lambda request: request.header("X-User"), "public"], limits={"keepalive_s": 0.2}))
     fields = {"Content-Type": "application/json"}
     for path in ("/messages", "/messages?session_id=", "/messages?session_id=x", "/messages?session_id=%00&x=%ff"):
         assert http.send(LIST, fields, path=path).status == 404

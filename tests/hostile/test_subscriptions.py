@@ -205,7 +205,7 @@ def test_at_shutdown_each_listen_gets_its_result_T115(host: Any, gate: Gate) -> 
 
 def test_a_resource_one_may_not_read_looks_like_none_T116(host: Any) -> None:
     server = Server(
-        "secrets", "1", authenticate=lambda environ: environ.get("HTTP_X_USER"), limits={"keepalive_s": 0.2}
+        "secrets", "1", auth=[lambda request: request.header("X-User"), "public"], limits={"keepalive_s": 0.2}
     )
 
     @server.tool

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Union
 
@@ -104,6 +105,21 @@ class Child:
     def read(self) -> bytes:
         """Wait for output and return some, b"" at its end."""
         return _read(self._process.stdout)
+
+    def read_into(self, chunks: deque[bytes]) -> None:
+        """Read some output and add it, b"" at its end, with no point between at which an interrupt is raised."""
+        try:
+            chunks.extend(map(self._process.stdout.read, (_CHUNK,)))
+        except (OSError, ValueError):
+            chunks.append(b"")
+
+    def output_poll(self) -> select.poll | None:
+        """Return an object that waits for output, None where the system has none."""
+        if not hasattr(select, "poll"):
+            return None
+        poll = select.poll()
+        poll.register(self._process.stdout, select.POLLIN)
+        return poll
 
     def close_output(self) -> None:
         """Close the output, once nothing reads it any more."""

@@ -1,15 +1,19 @@
 """The stdio transport: a server as a child process, one message a line.
 
 A thread reads the server's output, blocks in it, and gives each message to the exchange it belongs to. A caller writes
-its own messages. Spec: TRN-009 to TRN-011, TRN-013, TRN-019, TRN-023
+its own messages, and while it is alone it also reads, so that a quick answer wakes one thread and not two.
+Spec: TRN-009 to TRN-011, TRN-013, TRN-019, TRN-023
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import select
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +35,8 @@ MAX_ELEMENTS = 5_000_000
 _MOST_LOGGED = 20
 # How long the end of the output is waited for after the end of the process, and the other way round.
 _DRAIN_S = 0.5
+# How long a caller that is alone reads, and after how long without such a caller the thread reads again.
+_ALONE_S = 0.02
 
 
 class StdioTransport(Transport):
@@ -128,7 +134,13 @@ class StdioConnection:
         self._child = child
         self._pending = Pending()
         self._line_bytes = line_bytes
+        self._splitter = LineSplitter(line_bytes)
         self._logged = 0
+        self._turn = threading.Lock()  # held by the thread that reads; guards _chunks and _poll
+        self._chunks: deque[bytes] = deque()  # what callers have read and the thread has to take
+        self._poll = child.output_poll()
+        self._alone = 0  # how often a caller has read
+        self._needed = threading.Event()  # set when the thread has to read
         self._reader = threading.Thread(target=self._read, name="minimcp-stdio-read", daemon=True)
         child.start(self._reader, self._exited)
         self._finalizer = weakref.finalize(transport, child.abandon)
@@ -172,6 +184,38 @@ class StdioConnection:
             lost = self.lost or ConnectionLost(f"The server {self._child.command} has closed its standard input")
             raise type(lost)(lost.message, "always") from None
 
+    def receive(self, queued: Queued, timeout_s: float | None) -> Message:
+        """Return the next message of an exchange, or raise; see `Exchange`."""
+        if self._poll is not None and len(self._pending) == 1 and self._turn.acquire(blocking=False):
+            try:
+                self._read_alone(self._poll, queued, _ALONE_S if timeout_s is None else min(timeout_s, _ALONE_S))
+            finally:
+                self._turn.release()
+                # A caller that came meanwhile looked for the turn after it was added, so it is seen here.
+                if self._chunks or len(self._pending):
+                    self._needed.set()
+        elif not self._needed.is_set():
+            self._needed.set()
+        return queued.receive(timeout_s)
+
+    def _read_alone(self, poll: select.poll, queued: Queued, timeout_s: float) -> None:
+        """Take whole lines until a message for the exchange has come; leave anything else to the thread.
+
+        An interrupt (Ctrl-C) may come between any two steps. What was read is in `_chunks` by then, since no step lies
+        between the reading and the adding, and stays there until it is taken.
+        """
+        self._alone += 1
+        until = time.monotonic() + timeout_s
+        while not self._chunks and not queued.ready() and poll.poll(max(0.0, until - time.monotonic()) * 1000):
+            self._child.read_into(self._chunks)
+            chunk = self._chunks[0]
+            if self._splitter.begun or chunk[-1:] != b"\n" or len(chunk) > self._line_bytes:
+                return
+            for line in chunk.split(b"\n"):
+                if line and not line.isspace():
+                    self._take(line)
+            self._chunks.popleft()
+
     def close(self) -> None:
         """End the process and every exchange."""
         self._finalizer.detach()
@@ -183,15 +227,20 @@ class StdioConnection:
     def _read(self) -> None:
         """Hand out what the server writes until its output ends, then end the process if it runs on."""
         error: ClientError | None = None
-        splitter = LineSplitter(self._line_bytes)
+        splitter = self._splitter
         try:
-            while chunk := self._child.read():
-                for line in splitter.feed(chunk):
-                    if line is None:
+            while True:
+                with self._turn:
+                    chunk = self._chunks.popleft() if self._chunks else self._child.read()
+                    if not chunk:
+                        break
+                    for line in splitter.feed(chunk):
+                        if line is None:
+                            raise self._too_long()
+                        self._take(line)
+                    if splitter.too_long:
                         raise self._too_long()
-                    self._take(line)
-                if splitter.too_long:
-                    raise self._too_long()
+                self._step_aside()
         except ClientError as problem:
             error = problem
         except Exception as problem:
@@ -205,11 +254,21 @@ class StdioConnection:
         self._child.end()
         self._child.close_output()
 
+    def _step_aside(self) -> None:
+        """Wait while callers read, until one needs the thread or none has read for a while."""
+        seen = -1
+        self._needed.clear()
+        while self._poll is not None and not self._chunks and not len(self._pending) and self._alone != seen:
+            seen = self._alone
+            if self._needed.wait(_ALONE_S):
+                return
+
     def _too_long(self) -> ProtocolError:
         return ProtocolError(f"The server sent a line of more than {self._line_bytes} bytes")
 
     def _exited(self) -> None:
         """Tell of the end of the process, after what it said before; a grandchild may keep its output open."""
+        self._needed.set()
         self._drained.wait(_DRAIN_S)
         self._lose(ConnectionLost(self._child.fate()))
 
@@ -220,6 +279,7 @@ class StdioConnection:
             self.lost = error
         self._pending.fail(error)
         self._gone.set()
+        self._needed.set()
         transport = self._transport()
         if told and transport is not None:
             _tell(transport.on_lost, error)
@@ -281,7 +341,7 @@ class StdioExchange(Exchange):
     def receive(self, timeout_s: float | None) -> Message:
         """Return the next message, or raise; see `Exchange`."""
         self._connection.check_process()
-        return self._queued.receive(timeout_s)
+        return self._connection.receive(self._queued, timeout_s)
 
     def abort(self, error: ClientError) -> None:
         """End the exchange with an error."""

@@ -167,7 +167,14 @@ def legacy_server(fetch: Fetcher, url: str) -> dict[str, Any]:
 def _checked(document: dict[str, Any]) -> dict[str, Any]:
     """Return the members of metadata that have their types, and the endpoints that may be used."""
     found = {"issuer": document["issuer"]}
-    for name in ("authorization_endpoint", "token_endpoint", "registration_endpoint"):
+    endpoints = (
+        "authorization_endpoint",
+        "token_endpoint",
+        "registration_endpoint",
+        "introspection_endpoint",
+        "jwks_uri",
+    )
+    for name in endpoints:
         if document.get(name) is not None:
             found[name] = check_url(document[name], name.replace("_", " "))
     for name, value in document.items():

@@ -1,0 +1,80 @@
+"""The audit log: one JSON line for each request, with its caller, the decision, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any, Protocol, Union
+
+from ..engines.trace import Redaction, Trace, writer
+from ..protocol.principal import Principal
+from ..protocol.redaction import NAMES
+
+
+class Request(Protocol):
+    """The part of `around_request`'s outcome that is written down."""
+
+    method: Union[str, None]
+    name: Union[str, None]
+    principal: Union[Principal, None]
+    reply: Union[dict[str, Any], None]
+    http: Union[tuple[int, list[tuple[str, str]]], None]
+    duration_s: float
+    ctx: Any
+
+
+class Audit:
+    """Writes down every request, refused ones too: `Server(around_request=Audit("audit.jsonl"))`.
+
+    Each line has `time`, `principal`, `issuer`, `via`, `method`, `name`, `decision` ("allowed", "denied" or
+    "unauthenticated"), `outcome` ("ok", "tool error", "error CODE" or "cancelled") and `ms`.
+
+    :param to: the path of a file, which only its owner can read and lines are appended to, a file object, or a function
+        that takes each line as a dict.
+    :param arguments: also write the arguments, without what looks like a secret.
+    """
+
+    def __init__(self, to: Trace, arguments: bool = False) -> None:
+        self._write = writer(to)
+        self._redaction = Redaction(NAMES) if arguments else None
+
+    @contextmanager
+    def __call__(self, request: Request) -> Iterator[None]:
+        """Stand around one request."""
+        yield
+        self._write(self._line(request))
+
+    def _line(self, request: Request) -> dict[str, Any]:
+        principal = request.principal
+        line: dict[str, Any] = {
+            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "principal": None if principal is None else principal.id,
+            "issuer": None if principal is None else principal.issuer,
+            "via": None if principal is None else principal.via,
+            "method": request.method,
+            "name": request.name,
+            "decision": _decision(request),
+            "outcome": _outcome(request.reply),
+            "ms": round(request.duration_s * 1000, 3),
+        }
+        if self._redaction is not None and request.ctx is not None:
+            line["arguments"] = self._redaction.value(request.ctx.params.get("arguments"))
+        return line
+
+
+def _decision(request: Request) -> str:
+    status = 0 if request.http is None else request.http[0]
+    if status == 401:
+        return "unauthenticated"
+    denied = request.ctx is not None and getattr(request.ctx, "_denied", False)
+    return "denied" if denied or status == 403 else "allowed"
+
+
+def _outcome(reply: dict[str, Any] | None) -> str:
+    if reply is None:
+        return "cancelled"
+    if "error" in reply:
+        return f"error {reply['error'].get('code')}"
+    result = reply.get("result")
+    return "tool error" if isinstance(result, dict) and result.get("isError") is True else "ok"

@@ -1,0 +1,194 @@
+"""Rules in one place: who may see and use what, denied by default, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional, Protocol
+
+from ..protocol.principal import Principal
+
+Rule = Mapping[str, Any]
+_MEMBERS = frozenset({"allow", "deny", "roles", "scopes", "principals", "arguments"})
+_KINDS = ("tools", "resources", "prompts")
+
+
+class RuledEntry(Protocol):
+    """The part of an entry that rules look at."""
+
+    definition: dict[str, Any]
+
+
+class RuledRequest(Protocol):
+    """The part of a Context that rules look at."""
+
+    principal: Optional[Principal]
+    params: dict[str, Any]
+    method: str
+
+
+class Decision:
+    """The answer of the rules; it is true when they allow.
+
+    :ivar allowed: whether they allow.
+    :ivar reason: why, in one sentence.
+    :ivar rule: the rule that decided, None when there was none.
+    """
+
+    def __init__(self, allowed: bool, reason: str, rule: Rule | None = None) -> None:
+        self.allowed = allowed
+        self.reason = reason
+        self.rule = rule
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+    def __repr__(self) -> str:
+        return f"Decision({self.allowed}, {self.reason!r})"
+
+
+class Rules:
+    """A table of rules, to be used as `Server(policy=Rules(...))`. What no rule allows is denied.
+
+    Each rule is a dict with "allow" or "deny": a pattern such as "tools:report_*", or a list of them, where `*` stands
+    for anything, the part before the colon is "tools", "resources" or "prompts", and that after it is the name or the
+    URI. It applies to everybody, or to those who have one of the "roles", all of the "scopes", or are one of the
+    "principals" (ids, or "issuer id"), and only to calls whose "arguments", `{name: pattern or patterns}`, match. A
+    rule that denies goes before all that allow.
+
+    :raises ValueError: for a rule with a member that is not known, or without a pattern.
+    """
+
+    def __init__(self, *rules: Rule) -> None:
+        self._rules = [_Rule(rule) for rule in rules]
+
+    def __call__(self, ctx: RuledRequest, entry: RuledEntry) -> bool:
+        """Say whether the caller may see the entry, or, when the request is for it, use it with its arguments."""
+        arguments = ctx.params.get("arguments", {}) if ctx.method in ("tools/call", "prompts/get") else None
+        definition = entry.definition
+        place = definition.get("uri") or definition.get("uriTemplate")
+        kind = "tools" if "inputSchema" in definition else "resources" if place else "prompts"
+        if ctx.method == "resources/read" and kind == "resources":
+            # Rules name what is read, and not only the template that matches it.
+            uri = ctx.params.get("uri")
+            return not isinstance(uri, str) or bool(self.decide(ctx.principal, kind, uri))
+        return bool(self.decide(ctx.principal, kind, place or definition["name"], arguments))
+
+    def decide(
+        self, principal: Principal | None, kind: str, name: str, arguments: Mapping[str, Any] | None = None
+    ) -> Decision:
+        """Decide about a name.
+
+        :param kind: "tools", "resources" or "prompts".
+        :param arguments: those of a call; None asks whether it may be seen, that is, used with some arguments.
+        """
+        allowing = None
+        target = f"{kind}:{name}"
+        for rule in self._rules:
+            if not rule.covers(target) or not rule.applies(principal):
+                continue
+            if rule.denies:
+                # Seen is what some arguments are allowed for.
+                if arguments is None and rule.arguments:
+                    continue
+                if rule.fits(arguments or {}):
+                    return Decision(False, f"{target} is denied by {rule.text}", rule.source)
+            elif allowing is None and (arguments is None or rule.fits(arguments)):
+                allowing = rule
+        if allowing is None:
+            return Decision(False, f"no rule allows {target} to {_named(principal)}")
+        return Decision(True, f"{target} is allowed by {allowing.text}", allowing.source)
+
+
+class _Rule:
+    def __init__(self, rule: Rule) -> None:
+        unknown = set(rule) - _MEMBERS
+        if unknown:
+            raise ValueError(f"The rule {dict(rule)} has {sorted(unknown)}; a rule may have {sorted(_MEMBERS)}")
+        if ("allow" in rule) == ("deny" in rule):
+            raise ValueError(f"The rule {dict(rule)} needs either 'allow' or 'deny'")
+        self.source = rule
+        self.text = str(dict(rule))
+        self.denies = "deny" in rule
+        patterns = _list(rule.get("deny", rule.get("allow")))
+        for pattern in patterns:
+            kind, colon, name = pattern.partition(":")
+            if not colon or not name or not any(_Pattern([kind]).matches(known) for known in _KINDS):
+                raise ValueError(f"{pattern!r} is not a pattern such as 'tools:report_*' or '*:*'")
+        if not patterns:
+            raise ValueError(f"The rule {dict(rule)} has no pattern")
+        self._target = _Pattern(patterns)
+        self._roles = set(_list(rule.get("roles")))
+        self._scopes = set(_list(rule.get("scopes")))
+        self._principals = set(_list(rule.get("principals")))
+        self._everybody = not any(name in rule for name in ("roles", "scopes", "principals"))
+        self.arguments = {name: _Pattern(_list(value)) for name, value in rule.get("arguments", {}).items()}
+
+    def covers(self, target: str) -> bool:
+        return self._target.matches(target)
+
+    def applies(self, principal: Principal | None) -> bool:
+        """Say whether the rule is about this caller; all that it names must be true."""
+        if self._everybody:
+            return True
+        if principal is None:
+            return False
+        if "roles" in self.source and self._roles.isdisjoint(principal.roles):
+            return False
+        if "scopes" in self.source and not self._scopes <= set(principal.scopes):
+            return False
+        ids = {principal.id, f"{principal.issuer} {principal.id}"}
+        return "principals" not in self.source or not self._principals.isdisjoint(ids)
+
+    def fits(self, arguments: Mapping[str, Any]) -> bool:
+        """Say whether the arguments match; one that is no text, number or boolean matches nothing."""
+        if not isinstance(arguments, Mapping):
+            return not self.arguments
+        for name, pattern in self.arguments.items():
+            value = arguments.get(name)
+            if isinstance(value, bool):
+                value = str(value).lower()
+            if not isinstance(value, (str, int, float)) or not pattern.matches(str(value)):
+                return False
+        return True
+
+
+def _list(value: Any) -> list[str]:
+    """Return the strings of a member.
+
+    :raises ValueError: when it is neither a string nor a list of them.
+    """
+    found = [value] if isinstance(value, str) else list(value or ())
+    if not all(isinstance(each, str) for each in found):
+        raise ValueError(f"{value!r} is neither a string nor a list of strings")
+    return found
+
+
+class _Pattern:
+    """Patterns in which `*` stands for anything and nothing else is special; matching takes no more than one pass."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns = [pattern.split("*") for pattern in patterns]
+
+    def matches(self, text: str) -> bool:
+        return any(_matches(parts, text) for parts in self._patterns)
+
+
+def _matches(parts: list[str], text: str) -> bool:
+    """Say whether a text consists of these parts in order, with anything between them."""
+    first, *middle = parts
+    if not middle:
+        return text == first
+    last = middle.pop()
+    if len(text) < len(first) + len(last) or not text.startswith(first) or not text.endswith(last):
+        return False
+    at, end = len(first), len(text) - len(last)
+    for part in middle:
+        at = text.find(part, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
+
+
+def _named(principal: Principal | None) -> str:
+    return "an anonymous caller" if principal is None else repr(principal)

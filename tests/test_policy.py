@@ -1,0 +1,143 @@
+"""Rules in one place: denied by default, patterns, arguments, and the same answer for lists and for calls."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from minimcp import Client, Principal, RemoteError, Server
+from minimcp.auth import Keys, Rules
+
+RULES = (
+    {"allow": ["tools:report_*", "resources:report://*"], "roles": ["analyst", "admin"]},
+    {"allow": "tools:send", "scopes": ["mail"], "arguments": {"to": ["*@example.com", "boss@*"]}},
+    {"allow": "*:*", "roles": "admin"},
+    {"deny": "tools:drop_*"},
+    {"deny": "tools:report_write", "arguments": {"region": "eu-*"}},
+    {"allow": "prompts:hello"},
+)
+USERS = {
+    "ana": {"key": "key-of-ana-0123456789", "roles": ["analyst"], "scopes": ["mail"]},
+    "adi": {"key": "key-of-adi-0123456789", "roles": ["admin"]},
+}
+
+
+def ruled() -> Server:
+    server = Server("s", auth=[Keys(USERS), "public"], policy=Rules(*RULES))
+    for name in ("report_read", "drop_all", "other"):
+        server.tool(lambda: "x", name)
+
+    @server.tool
+    def report_write(region: str) -> str:
+        return region
+
+    @server.tool
+    def send(to: str) -> str:
+        return to
+
+    server.resource("report://{id}")(lambda id: id)
+    server.resource("secret://{id}")(lambda id: id)
+    server.prompt(lambda: "hi", "hello")
+    return server
+
+
+def connected(user: str | None) -> Client:
+    return Client(ruled().wsgi, headers={"X-API-Key": USERS[user]["key"]} if user else {})
+
+
+@pytest.mark.parametrize(
+    "user, tools",
+    [
+        ("ana", ["report_read", "report_write", "send"]),
+        ("adi", ["report_read", "other", "report_write", "send"]),
+        (None, []),
+    ],
+)
+def test_lists_and_calls_agree(user: str | None, tools: list[str]) -> None:
+    with connected(user) as client:
+        assert [tool["name"] for tool in client.list_tools()] == tools
+        assert [prompt["name"] for prompt in client.list_prompts()] == ["hello"]
+        for name in ("report_read", "drop_all", "other"):
+            if name in tools:
+                client.call_tool(name)
+            else:
+                with pytest.raises(RemoteError, match="Unknown tool"):
+                    client.call_tool(name)
+
+
+def test_arguments_decide_about_a_call() -> None:
+    with connected("ana") as client:
+        assert client.call_tool("send", to="ann@example.com").text == "ann@example.com"
+        assert client.call_tool("report_write", region="us-1").text == "us-1"
+        for name, arguments in (("send", {"to": "x@evil.example"}), ("report_write", {"region": "eu-1"}), ("send", {})):
+            with pytest.raises(RemoteError, match="Unknown tool"):
+                client.call_tool(name, arguments)
+
+
+def test_rules_are_about_what_is_read_and_not_about_its_template() -> None:
+    with connected("ana") as client:
+        assert client.read_resource("report://1").text == "1"
+        with pytest.raises(RemoteError, match="not found"):
+            client.read_resource("secret://1")
+
+
+@pytest.mark.parametrize(
+    "principal, target, arguments, allowed, reason",
+    [
+        (None, "tools:report_read", None, False, "no rule allows tools:report_read to an anonymous caller"),
+        (Principal("x", roles=["admin"]), "tools:drop_all", None, False, "tools:drop_all is denied by"),
+        (Principal("x", roles=["admin"]), "tools:any", {}, True, "tools:any is allowed by"),
+        (Principal("x", roles=["analyst"]), "tools:report_write", {"region": "eu-1"}, False, "is denied by"),
+    ],
+)
+def test_a_decision_says_why(principal: Any, target: str, arguments: Any, allowed: bool, reason: str) -> None:
+    kind, _, name = target.partition(":")
+    decision = Rules(*RULES).decide(principal, kind, name, arguments)
+    assert (decision.allowed, bool(decision)) == (allowed, allowed) and reason in decision.reason
+
+
+@pytest.mark.parametrize(
+    "rule, problem",
+    [
+        ({}, "needs either 'allow' or 'deny'"),
+        ({"allow": "tools:x", "deny": "tools:y"}, "needs either 'allow' or 'deny'"),
+        ({"allow": "tools:x", "role": "admin"}, r"has \['role'\]"),
+        ({"allow": "report_*"}, "is not a pattern"),
+        ({"allow": "tool:x"}, "is not a pattern"),
+        ({"allow": "tools:"}, "is not a pattern"),
+        ({"allow": []}, "has no pattern"),
+        ({"allow": [5]}, "neither a string nor a list"),
+        ({"allow": "tools:x", "roles": [5]}, "neither a string nor a list"),
+    ],
+)
+def test_rules_with_mistakes_are_refused(rule: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Rules(rule)
+
+
+@pytest.mark.parametrize("member", ["roles", "scopes", "principals"])
+def test_an_empty_list_lets_nobody_in_by_mistake(member: str) -> None:
+    decision = Rules({"allow": "*:*", member: []}).decide(Principal("x", roles=["r"], scopes=["s"]), "tools", "x")
+    assert bool(decision) is (member == "scopes")
+    assert not Rules({"allow": "*:*", member: []}).decide(None, "tools", "x")
+
+
+def test_a_principal_is_named_with_or_without_its_issuer() -> None:
+    rules = Rules({"allow": "tools:*", "principals": ["ann", "https://a.example bob"]})
+    for principal, allowed in (
+        (Principal("ann"), True),
+        (Principal("bob"), False),
+        (Principal("bob", "https://a.example"), True),
+        (Principal("bob", "https://b.example"), False),
+    ):
+        assert bool(rules.decide(principal, "tools", "x")) is allowed
+
+
+def test_a_pattern_has_no_other_special_characters_and_is_fast() -> None:
+    rules = Rules({"allow": "tools:a.b[c]*"})
+    assert rules.decide(None, "tools", "a.b[c]\nd") and not rules.decide(None, "tools", "axb[c]")
+    began = time.monotonic()
+    assert not Rules({"allow": "tools:" + "*a" * 8 + "*" * 200 + "!"}).decide(None, "tools", "a" * 60)
+    assert time.monotonic() - began < 5
