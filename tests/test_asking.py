@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import pytest
 
 from minimcp import Context, Server
+from minimcp.protocol import spec
 from tests.asked import ALL, Answering, accept, call, question, serving
 from tests.helpers import Legacy, modern
 
@@ -324,11 +325,24 @@ def test_resources_and_prompts_may_ask_and_completions_may_not(caplog):
 
     server.resource("me://name")(ask)
     server.prompt(ask, "ask")
+    server.tool(ask, "ask")
+    server.completion("ask", "a")(lambda value, chosen: [])
     for method, params in (("resources/read", {"uri": "me://name"}), ("prompts/get", {"name": "ask"})):
         asked = server.handle(modern(method, capabilities=ALL, **params))["result"]
         assert asked["resultType"] == "input_required" and "ttlMs" not in asked and "cacheScope" not in asked
         retry = {"requestState": asked["requestState"], "inputResponses": {"q1": accept(name="Ann")}}
         assert "Ann" in json.dumps(server.handle(modern(method, capabilities=ALL, **params, **retry))["result"])
+    assert {method for method, row in spec.METHODS.items() if row.may_ask} == {
+        "tools/call",
+        "resources/read",
+        "prompts/get",
+    }
+    completing = {"ref": {"type": "ref/prompt", "name": "ask"}, "argument": {"name": "a", "value": ""}}
+    for method, params in (("completion/complete", completing), ("tools/list", {}), ("prompts/list", {})):
+        ctx = server.engine.call(modern(method, capabilities=ALL, **params)).ctx
+        for question in (lambda: ctx.elicit("?", {"a": int}), ctx.list_roots, lambda: ctx.sample("Hi")):
+            with pytest.raises(RuntimeError, match="cannot ask"):
+                question()
 
 
 def test_asking_from_another_thread_is_the_authors_mistake():

@@ -356,12 +356,14 @@ def test_lists_are_drained_page_by_page_and_an_empty_cursor_is_not_the_end():
     def play(params, say):
         pages.append(params.get("cursor"))
         name = {"name": f"t{len(pages)}", "inputSchema": {"type": "object"}}
-        return {"tools": [name], **({"nextCursor": ""} if len(pages) == 1 else {})}
+        return {"tools": [name], **({"nextCursor": cursors[len(pages) - 1]} if len(pages) <= len(cursors) else {})}
 
     pages: list = []
+    # Opaque, whatever they look like. Spec: FEAT-114
+    cursors = ["", " Pa ge\t", "\u00c5=&%20+/", "bnVsbA==", "null"]
     with Client(Scripted(tools_list=play)) as client:
-        assert [tool["name"] for tool in client.list_tools()] == ["t1", "t2"]
-    assert pages == [None, ""]
+        assert [tool["name"] for tool in client.list_tools()] == ["t1", "t2", "t3", "t4", "t5", "t6"]
+    assert pages == [None, *cursors]
 
 
 def test_a_legacy_list_ends_with_an_empty_cursor_and_none():

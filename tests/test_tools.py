@@ -204,6 +204,13 @@ def test_a_dict_is_structured_content_and_its_json_as_text(server):
         "structuredContent": {"å": [1, None]},
     }
     assert call(server, "data", version="2024-11-05") == {"content": [{"type": "text", "text": '{"å":[1,null]}'}]}
+    # The same with an outputSchema. Spec: FEAT-025
+    schema = {"type": "object", "properties": {"å": {"type": "array"}}}
+    server.tool(lambda: {"å": [1, None]}, "declared", output_schema=schema)
+    for version in ("2026-07-28", "2025-11-25", "2025-06-18"):
+        declared = call(server, "declared", version=version)
+        assert declared["structuredContent"] == {"å": [1, None]}
+        assert declared["content"] == [{"type": "text", "text": '{"å":[1,null]}'}]
 
 
 def test_an_output_schema_of_any_shape_is_for_modern_clients_and_one_of_objects_for_all(server):

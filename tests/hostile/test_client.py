@@ -52,8 +52,12 @@ def test_t126_a_state_without_questions_is_sent_back_at_once_and_none_is_made_up
         assert params["inputResponses"] == {"q": {"action": "accept", "content": {}}}
         return {"content": []}
 
-    with Client(modern(tools_call=play), elicit=lambda question: True) as client:
-        client.call_tool("x")
+    server = modern(tools_call=play)
+    with Client(server, elicit=lambda question: True) as client:
+        client.call_tool("x", a=1)
+    # Each retry repeats the original params. Spec: BASE-190
+    sent = [message["params"] for message in server.all("tools/call")]
+    assert [(params["name"], params["arguments"]) for params in sent] == [("x", {"a": 1})] * 3
 
 
 @pytest.mark.parametrize(
