@@ -340,9 +340,9 @@ def test_resources_and_prompts_may_ask_and_completions_may_not(caplog):
     completing = {"ref": {"type": "ref/prompt", "name": "ask"}, "argument": {"name": "a", "value": ""}}
     for method, params in (("completion/complete", completing), ("tools/list", {}), ("prompts/list", {})):
         ctx = server.engine.call(modern(method, capabilities=ALL, **params)).ctx
-        for question in (lambda: ctx.elicit("?", {"a": int}), ctx.list_roots, lambda: ctx.sample("Hi")):
+        for ask, arguments in ((ctx.elicit, ("?", {"a": int})), (ctx.list_roots, ()), (ctx.sample, ("Hi",))):
             with pytest.raises(RuntimeError, match="cannot ask"):
-                question()
+                ask(*arguments)
 
 
 def test_asking_from_another_thread_is_the_authors_mistake():

@@ -366,6 +366,16 @@ def test_lists_are_drained_page_by_page_and_an_empty_cursor_is_not_the_end():
     assert pages == [None, *cursors]
 
 
+@pytest.mark.parametrize("mode", ["modern", "legacy"])
+def test_a_resource_is_read_by_its_uri_and_nothing_else_is_sent(mode):
+    server = Scripted(initialize=lambda params, say: INITIALIZED)
+    server.methods["resources/read"] = lambda params, say: {"contents": [{"uri": "a://b?c#d", "text": "x"}]}
+    with Client(server, mode=mode) as client:
+        assert client.read_resource("a://b?c#d").text == "x"
+    [asked] = server.all("resources/read")
+    assert {name: value for name, value in asked["params"].items() if name != "_meta"} == {"uri": "a://b?c#d"}
+
+
 def test_a_legacy_list_ends_with_an_empty_cursor_and_none():
     server = Scripted(initialize=lambda params, say: INITIALIZED)
     server.methods["tools/list"] = lambda params, say: {"tools": [], "nextCursor": ""}

@@ -6,6 +6,7 @@ define, although the schemas are open. `test_revisions_client` has the other dir
 
 from __future__ import annotations
 
+import functools
 from typing import List, Literal, Optional
 
 import pytest
@@ -14,7 +15,7 @@ from minimcp import Context, McpError, Raw, Server, audio, image, link, resource
 from minimcp.protocol.errors import HeaderMismatch, MissingCapability, ResourceNotFound, UrlElicitationRequired
 from tests import official
 from tests.asked import ALL, Answering, accept, serving
-from tests.helpers import Legacy, modern
+from tests.helpers import Legacy, modern, result
 from tests.revised import AUDIO, DONE, FIELDS, IMAGE, LEGACY, SEVERAL, TEXT, TITLES, TOOL, USE, fits, form, user
 
 pytestmark = pytest.mark.skipif(not official.SCHEMAS.exists(), reason="the official schemas are not beside the tree")
@@ -171,6 +172,13 @@ CONTENT = {
 }
 
 
+class Modern:
+    """A client without a session, with the same methods."""
+
+    def __init__(self, server):
+        self.result = functools.partial(result, server)
+
+
 def furnished():
     """A server that has of everything all that can be said of it."""
     server = Server(
@@ -230,9 +238,9 @@ def test_every_result_is_one_of_the_revision_and_no_more(version):
         fits(version, official.RESULTS[method], client.result(method, **params))
 
 
-@pytest.mark.parametrize("version", LEGACY)
+@pytest.mark.parametrize("version", [*LEGACY, "2026-07-28"])
 def test_annotations_are_said_wherever_the_revision_has_them(version):
-    client = Legacy(furnished(), version)
+    client = Modern(furnished()) if version == "2026-07-28" else Legacy(furnished(), version)
     kept = NOTES if version >= "2025-06-18" else {"audience": ["user"], "priority": 0.5}
     assert client.result("resources/list")["resources"][0]["annotations"] == kept
     assert client.result("resources/templates/list")["resourceTemplates"][0]["annotations"] == kept
@@ -261,6 +269,7 @@ def test_every_notification_is_one_of_the_revision_and_no_more(version):
         "notifications/resources/updated",
     ]
     for message in client.sent:
+        assert "id" not in message
         assert official.violation(version, None, message) is None
         assert official.undefined(version, official.NOTIFICATIONS[message["method"]], message) is None
     assert client.sent[0]["params"].get("message") == ("half" if version >= "2025-03-26" else None)

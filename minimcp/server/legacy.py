@@ -152,6 +152,8 @@ def _tool_result(version: str, result: Message) -> Message:
     structured = result.get("structuredContent")
     if version < revisions.STRUCTURED_SINCE or not isinstance(structured, dict):
         result.pop("structuredContent", None)
+    # Types of results are for 2026-07-28 alone.
+    result.pop("resultType", None)
     return result
 
 
