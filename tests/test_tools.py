@@ -345,3 +345,20 @@ def test_lists_do_not_depend_on_who_asked_what_before(server):
     session.result("tools/call", name="a")
     result(server, "tools/call", name="b")
     assert result(server, "tools/list") == before
+
+
+@pytest.mark.parametrize(
+    "data", ["no base64", "aGk", "aGk=\n", "data:image/png;base64,aGk=", "aG-_", "\u00e4\u00e4\u00e4\u00e4"]
+)
+def test_text_that_is_not_base64_never_leaves_as_an_image(server, data):
+    """Spec: FEAT-041"""
+    for build in (image, audio):
+        with pytest.raises(ValueError, match="base64"):
+            build(data)
+        assert build("aGk=")["data"] == "aGk="
+    server.tool(lambda: {"type": "image", "data": data, "mimeType": "image/png"}, "drawn")
+    assert [block["type"] for block in call(server, "drawn")["content"]] == ["text"]
+    server.tool(lambda: {"type": "image", "data": "aGk=", "mimeType": "image/png"}, "painted")
+    assert [block["type"] for block in call(server, "painted")["content"]] == ["image"]
+    server.tool(lambda: {"type": ["image"], "data": data}, "listed")
+    assert call(server, "listed")["structuredContent"] == {"type": ["image"], "data": data}
