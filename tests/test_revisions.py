@@ -331,3 +331,12 @@ def test_a_result_that_is_handed_on_is_not_written_anew():
     server = Server("s")
     server.tool(lambda: Raw({"content": [AUDIO]}), "t")
     assert Legacy(server, "2025-03-26").result("tools/call", name="t") == {"content": [AUDIO]}
+
+
+def test_a_form_of_2025_06_18_keeps_the_default_of_a_boolean_and_the_titles_of_choices():
+    client = Agreeable(asking(QUESTIONS["a form"][0]), "2025-06-18")
+    client.call()
+    fields = client.asked[0]["params"]["requestedSchema"]["properties"]
+    assert fields["flag"] == {"type": "boolean", "default": True}
+    assert fields["titled"] == {"type": "string", "enum": ["a"], "enumNames": ["A"]}
+    assert [name for name, field in fields.items() if "default" in field] == ["flag"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from minimcp import Client, Context, Server
+from minimcp.client.transports.memory import MemoryTransport
+from minimcp.protocol import wire
 from tests import official
 from tests.asked import accept
 from tests.played import INITIALIZED, Scripted
@@ -193,6 +195,20 @@ def test_a_client_samples_for_a_request_of_its_revision_and_no_other(version, pa
         assert found == -32602 and seen == []
     else:
         assert found["content"] == {"type": "text", "text": "x"} and seen == [params]
+
+
+def test_an_answer_that_is_not_json_is_an_error_for_the_server(monkeypatch):
+    send = MemoryTransport.send
+
+    def encoding(self, message, *arguments):
+        wire.dumps(message)
+        send(self, message, *arguments)
+
+    monkeypatch.setattr(MemoryTransport, "send", encoding)
+    for odd in (float("nan"), float("inf")):
+        reply = {"role": "assistant", "content": {**TEXT, "_meta": {"a": odd}}, "model": "m"}
+        params = {"messages": [], "maxTokens": 5}
+        assert answer("2025-11-25", "sampling/createMessage", params, sample=lambda params: reply) == -32603  # noqa: B023
 
 
 @pytest.mark.parametrize("version", LEGACY)

@@ -280,6 +280,9 @@ class Connection:
                 self.transport.send({**response, "jsonrpc": "2.0", "id": id}, {}, self.settings.own_timeout_s)
             except ConnectionLost as lost:
                 log.debug("the answer to %s came too late: %s", method, lost)
+            except ValueError:
+                self._wanted[key] = True  # not JSON, so nothing was sent and an error still can be
+                raise
             except ClientError:
                 log.exception("the answer to %s could not be sent", method)
 
