@@ -510,6 +510,8 @@ HI = [{"role": "user", "content": TEXT}]
         ([{"role": "user", "content": {"type": "image", "data": "aGk="}}], {}),
         ([{"role": "user", "content": {"type": "resource", "resource": {"uri": "a://b", "text": "x"}}}], {}),
         ([{"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "t"}]}], {}),
+        ([USE, {"role": "user", "content": {**RESULT, "content": [{"type": "text"}]}}], {}),
+        ([USE, {"role": "user", "content": {**RESULT, "content": ["Hi"]}}], {}),
         (5, {}),
         (HI, {"max_tokens": "5"}),
         (HI, {"max_tokens": True}),
