@@ -270,3 +270,45 @@ def watch_emissions() -> None:
     dispatcher.Call.messages = checked_messages  # type: ignore[method-assign]
     wire.error = checked_error
     session.Session.send = property(get_send, set_send)  # type: ignore[assignment]
+
+
+# Objects whose members are anyone's, although the schema lists some.
+_FREE = {"inputSchema", "outputSchema", "_meta", "metadata", "capabilities", "experimental", "extensions"}
+
+
+@functools.cache
+def _closed(version: str, name: str) -> Any:
+    """The compiled schema of one definition, without members that it does not define."""
+    import jsonschema
+
+    known = definitions(version)
+    assert known is not None
+
+    def close(node: Any) -> Any:
+        if isinstance(node, list):
+            return [close(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        found = {key: each if key in _FREE else close(each) for key, each in node.items()}
+        listed = isinstance(found.get("properties"), dict) and found.get("type") == "object"
+        # Results are open in the schemas, so that extensions can add to them.
+        if listed and found.get("additionalProperties") in (None, {}):
+            found["additionalProperties"] = False
+        return found
+
+    key = "$defs" if version in ("2025-11-25", MODERN) else "definitions"
+    closed = {name: close(each) for name, each in known.items()}
+    return jsonschema.Draft202012Validator({"$ref": f"#/{key}/{name}", key: closed})
+
+
+def undefined(version: str, name: str, value: Any) -> str | None:
+    """Say what a value has that a definition of a revision does not define, or None.
+
+    The schemas are open, so that they let pass what an older peer does not know.
+    """
+    if isinstance(value, dict) and "method" in value and version not in ("2025-11-25", MODERN):
+        value = {key: each for key, each in value.items() if key not in ("jsonrpc", "id")}
+    import jsonschema
+
+    error = jsonschema.exceptions.best_match(_closed(version, name).iter_errors(value))
+    return None if error is None else f"{version} {name}: {error.json_path}: {error.message[:300]}"

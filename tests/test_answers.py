@@ -21,6 +21,7 @@ FORM = {
     },
     "required": ["city"],
 }
+SAMPLE = {"messages": [], "maxTokens": 5}
 
 
 def form(schema=FORM, **more):
@@ -34,15 +35,15 @@ def elicited(reply, params=None):
 
 
 def test_what_is_declared_is_what_there_are_callbacks_for():
-    assert Answers().capabilities(legacy=True) == {} == Answers().capabilities(legacy=False)
+    assert Answers().capabilities("2025-11-25") == {} == Answers().capabilities("2026-07-28")
     all_three = Answers(elicit=print, sample=print, roots=[])
-    assert all_three.capabilities(legacy=False) == {
+    assert all_three.capabilities("2026-07-28") == {
         "elicitation": {"form": {}, "url": {}},
         "sampling": {},
         "roots": {},
     }
-    assert all_three.capabilities(legacy=True)["roots"] == {"listChanged": True}
-    assert Answers(sample=print, sample_tools=True).capabilities(legacy=True) == {"sampling": {"tools": {}}}
+    assert all_three.capabilities("2025-11-25")["roots"] == {"listChanged": True}
+    assert Answers(sample=print, sample_tools=True).capabilities("2025-11-25") == {"sampling": {"tools": {}}}
 
 
 def test_fields_left_out_take_their_defaults():
@@ -108,31 +109,33 @@ def test_a_malformed_question_is_invalid_params(params):
 
 def test_text_is_a_whole_sampling_result():
     answers = Answers(sample=lambda params: "hello")
-    assert answers.answer("sampling/createMessage", {"messages": []}, "s") == {
+    assert answers.answer("sampling/createMessage", SAMPLE, "s") == {
         "role": "assistant",
         "content": {"type": "text", "text": "hello"},
         "model": "unknown",
         "stopReason": "endTurn",
     }
     whole = {"role": "assistant", "content": [], "model": "m"}
-    assert Answers(sample=lambda params: whole).answer("sampling/createMessage", {}, "s") == whole
+    assert Answers(sample=lambda params: whole).answer("sampling/createMessage", SAMPLE, "s") == whole
 
 
 def test_a_rejected_sampling_request_is_the_error_minus_one():
     with pytest.raises(McpError) as caught:
-        Answers(sample=lambda params: None).answer("sampling/createMessage", {}, "s")
+        Answers(sample=lambda params: None).answer("sampling/createMessage", SAMPLE, "s")
     assert caught.value.code == -1
 
 
 def test_tools_in_sampling_need_their_own_capability():
     answers = Answers(sample=lambda params: "x")
-    for params in ({"tools": []}, {"toolChoice": {}}):
+    for params in ({**SAMPLE, "tools": []}, {**SAMPLE, "toolChoice": {}}):
         with pytest.raises(InvalidParams):
             answers.answer("sampling/createMessage", params, "s")
-    assert Answers(sample=lambda p: "x", sample_tools=True).answer("sampling/createMessage", {"tools": []}, "s")
+    assert Answers(sample=lambda p: "x", sample_tools=True).answer(
+        "sampling/createMessage", {**SAMPLE, "tools": []}, "s"
+    )
     mixed = {"role": "user", "content": [{"type": "tool_result"}, {"type": "text", "text": "x"}]}
     with pytest.raises(InvalidParams):
-        answers.answer("sampling/createMessage", {"messages": [mixed]}, "s")
+        answers.answer("sampling/createMessage", {**SAMPLE, "messages": [mixed]}, "s")
 
 
 def test_roots_are_folders_uris_or_dicts(tmp_path):

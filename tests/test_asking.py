@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import pytest
 
 from minimcp import Context, Server
+from minimcp.protocol import spec
 from tests.asked import ALL, Answering, accept, call, question, serving
 from tests.helpers import Legacy, modern
 
@@ -324,11 +325,24 @@ def test_resources_and_prompts_may_ask_and_completions_may_not(caplog):
 
     server.resource("me://name")(ask)
     server.prompt(ask, "ask")
+    server.tool(ask, "ask")
+    server.completion("ask", "a")(lambda value, chosen: [])
     for method, params in (("resources/read", {"uri": "me://name"}), ("prompts/get", {"name": "ask"})):
         asked = server.handle(modern(method, capabilities=ALL, **params))["result"]
         assert asked["resultType"] == "input_required" and "ttlMs" not in asked and "cacheScope" not in asked
         retry = {"requestState": asked["requestState"], "inputResponses": {"q1": accept(name="Ann")}}
         assert "Ann" in json.dumps(server.handle(modern(method, capabilities=ALL, **params, **retry))["result"])
+    assert {method for method, row in spec.METHODS.items() if row.may_ask} == {
+        "tools/call",
+        "resources/read",
+        "prompts/get",
+    }
+    completing = {"ref": {"type": "ref/prompt", "name": "ask"}, "argument": {"name": "a", "value": ""}}
+    for method, params in (("completion/complete", completing), ("tools/list", {}), ("prompts/list", {})):
+        ctx = server.engine.call(modern(method, capabilities=ALL, **params)).ctx
+        for ask, arguments in ((ctx.elicit, ("?", {"a": int})), (ctx.list_roots, ()), (ctx.sample, ("Hi",))):
+            with pytest.raises(RuntimeError, match="cannot ask"):
+                ask(*arguments)
 
 
 def test_asking_from_another_thread_is_the_authors_mistake():
@@ -418,3 +432,156 @@ def test_answers_arrive_as_the_annotated_types_and_what_cannot_be_one_is_told_to
     assert reply["result"]["isError"] is True
     assert '"day"' in reply["result"]["content"][0]["text"]
     assert len(seen) == 1
+
+
+def refused(ask):
+    """The type of the exception with which a question is refused before it leaves, or None when it leaves."""
+    caught = []
+
+    def tool(ctx: Context) -> str:
+        try:
+            ask(ctx)
+        except Exception as error:
+            caught.append(type(error))
+        return "told"
+
+    reply = call(serving(tool))["result"]
+    assert (reply["resultType"] == "complete") is bool(caught)
+    return caught[0] if caught else None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "not a url",
+        "pay.example/1",
+        "//pay.example",
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "file:///etc/passwd",
+        "ftp://pay.example",
+        "https://",
+        "https:///path",
+        "https://?q",
+        "https://pay.example:port/",
+        "https://pay.example:99999/",
+        "https://pay.example/a b",
+        "https://pay.example/\n",
+        "https://p\u00e4y.example/",
+        "https://[::1/",
+        "https://user:secret@pay.example/",
+        "https://bank.example@evil.example/",
+        None,
+        5,
+        b"https://pay.example",
+    ],
+)
+def test_a_page_that_is_no_web_address_is_never_asked_for(url):
+    assert refused(lambda ctx: ctx.elicit_url("Go", url)) is ValueError
+    question = {"method": "elicitation/create", "params": {"mode": "url", "message": "Go", "url": url}}
+    assert refused(lambda ctx: ctx.ask(a=question)) is ValueError
+
+
+@pytest.mark.parametrize(
+    "url", ["https://pay.example", "http://localhost:8000/x?y=1#z", "HTTPS://PAY.example/%C3%A9", "http://[::1]:80/"]
+)
+def test_a_page_at_a_web_address_is_asked_for(url):
+    assert refused(lambda ctx: ctx.elicit_url("Go", url)) is None
+
+
+TEXT = {"type": "text", "text": "Hi"}
+HI = [{"role": "user", "content": TEXT}]
+
+
+@pytest.mark.parametrize(
+    "messages, options",
+    [
+        ([{"role": "system", "content": TEXT}], {}),
+        ([{"content": TEXT}], {}),
+        ([{"role": "user"}], {}),
+        (["Hi"], {}),
+        ([{"role": "user", "content": "Hi"}], {}),
+        ([{"role": "user", "content": None}], {}),
+        ([{"role": "user", "content": {"type": "text"}}], {}),
+        ([{"role": "user", "content": {"type": "video", "data": ""}}], {}),
+        ([{"role": "user", "content": {"type": ["text"], "text": "x"}}], {}),
+        ([{"role": "user", "content": {"type": "image", "data": "no base64", "mimeType": "image/png"}}], {}),
+        ([{"role": "user", "content": {"type": "image", "data": "aGk="}}], {}),
+        ([{"role": "user", "content": {"type": "resource", "resource": {"uri": "a://b", "text": "x"}}}], {}),
+        ([{"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "t"}]}], {}),
+        ([USE, {"role": "user", "content": {**RESULT, "content": [{"type": "text"}]}}], {}),
+        ([USE, {"role": "user", "content": {**RESULT, "content": ["Hi"]}}], {}),
+        (5, {}),
+        (HI, {"max_tokens": "5"}),
+        (HI, {"max_tokens": True}),
+        (HI, {"tool_choice": {"mode": "bogus"}}),
+        (HI, {"tool_choice": "auto"}),
+        (HI, {"tools": [{"name": "t"}]}),
+        (HI, {"tools": {"name": "t"}}),
+        (HI, {"include_context": "everything"}),
+        (HI, {"temperature": "hot"}),
+        (HI, {"stop": "."}),
+        (HI, {"system": 5}),
+        (HI, {"preferences": ["fast"]}),
+        (HI, {"metadata": "x"}),
+    ],
+)
+def test_a_sampling_question_that_is_none_never_leaves(messages, options):
+    assert refused(lambda ctx: ctx.sample(messages, **options)) is ValueError
+
+
+@pytest.mark.parametrize("mode", ["auto", "required", "none"])
+def test_each_choice_of_tools_leaves(mode):
+    assert refused(lambda ctx: ctx.sample(HI, tool_choice={"mode": mode})) is None
+    assert refused(lambda ctx: ctx.sample(HI, tool_choice={})) is None
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"method": "tools/list"},
+        {"params": {}},
+        {"method": "roots/list", "params": []},
+        {"method": "elicitation/create", "params": {"message": "?"}},
+        {"method": "elicitation/create", "params": {"requestedSchema": {"type": "object", "properties": {}}}},
+        {"method": "elicitation/create", "params": {"message": 5, "mode": "url", "url": "https://pay.example"}},
+        {"method": "elicitation/create", "params": {"message": "?", "requestedSchema": {"n": int}}},
+        {"method": "elicitation/create", "params": {"message": "?", "mode": "video"}},
+        {"method": "sampling/createMessage", "params": {"messages": HI}},
+        {"method": "sampling/createMessage", "params": {"maxTokens": 5}},
+    ],
+)
+def test_a_question_written_by_hand_is_looked_at_too(question):
+    assert refused(lambda ctx: ctx.ask(a=question)) in (TypeError, ValueError)
+
+
+def test_context_is_wanted_only_of_a_client_that_offers_it():
+    def tool(ctx: Context) -> str:
+        return ctx.sample("Hi", include_context="thisServer").text
+
+    server = serving(tool)
+    error = call(server, capabilities={"sampling": {}})["error"]
+    assert error["code"] == -32021 and error["data"] == {"requiredCapabilities": {"sampling": {"context": {}}}}
+    asked = call(server, capabilities={"sampling": {"context": {}}})["result"]["inputRequests"]["q1"]
+    assert asked["params"]["includeContext"] == "thisServer"
+    refusing = Answering(server, [], "2025-11-25", sampling={"tools": {}})
+    assert refusing.call()["isError"] is True and refusing.asked == []
+    answer = {"role": "assistant", "content": TEXT, "model": "m"}
+    for version, capability in (("2025-06-18", {}), ("2025-11-25", {"context": {}})):
+        client = Answering(server, [{"result": answer}], version, sampling=capability)
+        assert client.call()["content"][0]["text"] == "Hi"
+        assert client.asked[0]["params"]["includeContext"] == "thisServer"
+
+
+def test_a_handler_is_told_what_the_clients_revision_can_be_asked():
+    seen = []
+
+    def tool(ctx: Context) -> str:
+        parts = (("elicitation", None), ("elicitation", "form"), ("elicitation", "url"), ("sampling", "tools"))
+        seen.append([ctx.can(*part) for part in parts])
+        return "x"
+
+    for version in ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"):
+        Answering(serving(tool), [], version, **ALL).call()
+    assert seen == [[False] * 4, [False] * 4, [True, True, False, False], [True] * 4]

@@ -21,6 +21,7 @@ from tests.embedded import embedded, wait_until
 from tests.played import DISCOVERED, INITIALIZED, Fault, Scripted
 from tests.transcripts.server import build
 
+SAMPLE = {"messages": [], "maxTokens": 5}
 ROOT = Path(__file__).resolve().parent.parent
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 COMMAND = [sys.executable, "-m", "minimcp", "run", str(ROOT / "tests" / "transcripts" / "server.py") + ":server"]
@@ -357,12 +358,24 @@ def test_lists_are_drained_page_by_page_and_an_empty_cursor_is_not_the_end():
     def play(params, say):
         pages.append(params.get("cursor"))
         name = {"name": f"t{len(pages)}", "inputSchema": {"type": "object"}}
-        return {"tools": [name], **({"nextCursor": ""} if len(pages) == 1 else {})}
+        return {"tools": [name], **({"nextCursor": cursors[len(pages) - 1]} if len(pages) <= len(cursors) else {})}
 
     pages: list = []
+    # Opaque, whatever they look like. Spec: FEAT-114
+    cursors = ["", " Pa ge\t", "\u00c5=&%20+/", "bnVsbA==", "null"]
     with Client(Scripted(tools_list=play)) as client:
-        assert [tool["name"] for tool in client.list_tools()] == ["t1", "t2"]
-    assert pages == [None, ""]
+        assert [tool["name"] for tool in client.list_tools()] == ["t1", "t2", "t3", "t4", "t5", "t6"]
+    assert pages == [None, *cursors]
+
+
+@pytest.mark.parametrize("mode", ["modern", "legacy"])
+def test_a_resource_is_read_by_its_uri_and_nothing_else_is_sent(mode):
+    server = Scripted(initialize=lambda params, say: INITIALIZED)
+    server.methods["resources/read"] = lambda params, say: {"contents": [{"uri": "a://b?c#d", "text": "x"}]}
+    with Client(server, mode=mode) as client:
+        assert client.read_resource("a://b?c#d").text == "x"
+    [asked] = server.all("resources/read")
+    assert {name: value for name, value in asked["params"].items() if name != "_meta"} == {"uri": "a://b?c#d"}
 
 
 class Pages:
@@ -806,7 +819,7 @@ def test_a_question_that_the_server_withdraws_gets_no_answer():
 
     server = Scripted(initialize=lambda params, say: INITIALIZED)
     with Client(server, mode="legacy", sample=sample, on_notification=lambda message: told.set()) as client:
-        server.say({"jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage", "params": {"messages": []}})
+        server.say({"jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage", "params": SAMPLE})
         assert asked.wait(5)
         server.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "q"}})
         assert told.wait(5)

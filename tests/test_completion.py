@@ -49,7 +49,7 @@ def test_completions_are_declared(server):
 
 def test_at_most_a_hundred_values_leave_and_the_rest_is_counted(server):
     found = complete(server, PROMPT, "city", "L")
-    assert len(found["values"]) == 100 and found["values"][:2] == ["L0", "L1"]
+    assert found["values"] == [f"L{n}" for n in range(100)]
     assert found["total"] == 150 and found["hasMore"] is True
 
 

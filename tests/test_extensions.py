@@ -82,6 +82,73 @@ def test_its_result_types_go_only_to_those_who_declared_it(server):
     assert result(server, "tools/call", name="send", capabilities={"extensions": []})["resultType"] == "complete"
 
 
+def test_its_result_types_are_of_the_newest_revision_alone(server):
+    for version in ("2024-11-05", "2025-11-25"):
+        found = Legacy(server, version, **BOTH).result("tools/call", name="send")
+        assert "resultType" not in found and found["content"] == []
+
+
+def test_its_result_types_go_by_the_request_whatever_was_declared_before(server):
+    """Spec: EXT-016"""
+    session = server.engine.open_session()
+    for capabilities, kind in ((BOTH, "parcel"), ({}, "complete"), (BOTH, "parcel"), ({"tasks": {}}, "complete")):
+        call = modern("tools/call", name="send", capabilities=capabilities)
+        assert server.handle(call, session=session)["result"]["resultType"] == kind
+
+
+def test_a_name_that_differs_from_its_header_is_refused_with_status_400(server):
+    """Spec: EXT-052"""
+    message = modern("parcels/track", number="7")
+    with serving(server.wsgi) as url:
+        status, reply = post(url + "/mcp", message, Mcp_Name="8")
+        assert status == 400 and reply["error"]["code"] == -32020
+        assert post(url + "/mcp", message)[1]["error"]["code"] == -32020
+        assert post(url + "/mcp", message, Mcp_Name="7")[0] == 200
+
+
+TASK_METHODS = ("tasks/get", "tasks/update", "tasks/cancel", "tasks/result", "tasks/list")
+OF_2025_11_25 = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
+
+
+@pytest.mark.parametrize("method", TASK_METHODS)
+def test_a_server_without_tasks_does_not_know_their_methods(method):
+    """Spec: EXT-061"""
+    server = Server("s")
+    message = modern(method, taskId="t", capabilities={"tasks": OF_2025_11_25})
+    with serving(server.wsgi) as url:
+        status, reply = post(url + "/mcp", message, Mcp_Name="t")
+    assert status == 404 and reply["error"]["code"] == -32601
+    assert Legacy(server, tasks=OF_2025_11_25).problem(method, taskId="t")["code"] == -32601
+
+
+@pytest.mark.parametrize("task", [{"ttl": 60000}, {}, None, 5])
+def test_a_wish_for_a_task_is_ignored(task):
+    """Spec: EXT-062, EXT-073"""
+    server = Server("s")
+    server.tool(lambda: "x", "t")
+    done = result(server, "tools/call", name="t", task=task, capabilities={"tasks": OF_2025_11_25})
+    assert done["resultType"] == "complete" and done["content"] == [{"type": "text", "text": "x"}]
+    for version in ("2024-11-05", "2025-11-25"):
+        client = Legacy(server, version, tasks=OF_2025_11_25)
+        done = client.result("tools/call", name="t", task=task)
+        assert done == {"content": [{"type": "text", "text": "x"}]} and client.sent == []
+
+
+def test_no_tasks_are_advertised_and_those_of_2025_11_25_declare_no_extension():
+    """Spec: EXT-063, EXT-064"""
+    server = Server("s")
+
+    @server.tool
+    def tool(ctx: Context) -> dict:
+        return {"tasks": ctx.extension(spec.TASKS), "capabilities": sorted(ctx.capabilities)}
+
+    old = {"tasks": OF_2025_11_25}
+    assert "tasks" not in result(server, "server/discover", capabilities=old)["capabilities"]
+    assert "tasks" not in Legacy(server, **old).hello["capabilities"]
+    found = result(server, "tools/call", name="tool", capabilities=old)
+    assert found["structuredContent"] == {"tasks": None, "capabilities": ["tasks"]}
+
+
 def test_its_names_are_mirrored_in_a_header(server):
     sent = {"mcp-protocol-version": "2026-07-28", "mcp-method": "parcels/track", "mcp-name": "8"}
     message = modern("parcels/track", number="7")

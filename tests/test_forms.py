@@ -177,3 +177,41 @@ def test_the_answer_to_a_ready_schema_stays_as_it_is():
     schema, convert = form(ready)
     assert schema is ready
     assert convert({"when": "2026-07-28"}) == {"when": "2026-07-28"}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"type": "string", "title": 5},
+        {"type": "string", "minLength": "1"},
+        {"type": "string", "maxLength": -1},
+        {"type": "string", "format": "phone"},
+        {"type": "string", "enum": "ab"},
+        {"type": "string", "enum": [1, 2]},
+        {"type": "string", "enumNames": [1]},
+        {"type": "string", "oneOf": [{"const": "a"}]},
+        {"type": "string", "default": 5},
+        {"type": "string", "enum": ["a"], "default": "b"},
+        {"type": "integer", "minimum": "0"},
+        {"type": "integer", "default": 1.5},
+        {"type": "boolean", "default": "yes"},
+        {"type": "array", "items": {"enum": ["a"]}},
+        {"type": "array", "items": {"type": "string"}},
+        {"type": "array", "items": {"type": "integer", "enum": ["a"]}},
+        {"type": "array", "items": {"anyOf": [{"title": "A"}]}},
+        {"type": "array", "items": {"type": "string", "enum": ["a"]}, "minItems": "1"},
+        {"type": "array", "items": {"type": "string", "enum": ["a"]}, "default": "a"},
+        {"type": "array", "items": {"type": "string", "enum": ["a"]}, "default": ["b"]},
+    ],
+)
+def test_a_ready_field_that_no_revision_has_is_refused(field):
+    with pytest.raises(TypeError, match="form field a"):
+        form({"type": "object", "properties": {"a": field}})
+    with pytest.raises(TypeError, match="form field a"):
+        form({"a": field})
+
+
+@pytest.mark.parametrize("required", ["a", ["b"], [5], {"a": True}])
+def test_what_a_ready_form_requires_are_its_fields(required):
+    with pytest.raises(TypeError, match="required"):
+        form({"type": "object", "properties": {"a": {"type": "string"}}, "required": required})

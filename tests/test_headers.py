@@ -85,6 +85,9 @@ def order(sent, **arguments):
 def test_headers_that_mirror_the_body_pass(sent, arguments):
     reply = order(sent, **arguments)
     assert "result" in reply, reply
+    # The markers are in lower case; in any other they are text. Spec: TRN-087
+    for marked in ("=?BASE64?b3JkZXI=?=", "=?Base64?b3JkZXI=?="):
+        assert order({**sent, "mcp-name": marked}, **arguments)["error"]["code"] == -32020
 
 
 @pytest.mark.parametrize(
@@ -125,6 +128,16 @@ def test_headers_that_are_missing_or_differ_are_refused(sent, arguments):
     assert reply["error"]["code"] == -32020 and reply["id"] == 1
 
 
+# Spec: TRN-074
+NO_TOKEN = '\0\t\x1f\x7f\u00e9\u20ac()/,;<=>?@[\\]{}"'
+
+
+@pytest.mark.parametrize("name", [*"!#$%&'*+-.^_`|~09AZaz", "X-Y_z.1"])
+def test_every_token_is_a_header_name(name):
+    schema = {"type": "object", "properties": {"a": {"type": "string", "x-mcp-header": name}}}
+    assert headers.annotated(schema) == [(("a",), f"Mcp-Param-{name}", "string")]
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -132,6 +145,7 @@ def test_headers_that_are_missing_or_differ_are_refused(sent, arguments):
         {"properties": {"a": {"type": "string", "x-mcp-header": "a b"}}},
         {"properties": {"a": {"type": "string", "x-mcp-header": "a:b"}}},
         {"properties": {"a": {"type": "string", "x-mcp-header": "a\r\nb"}}},
+        *({"properties": {"a": {"type": "string", "x-mcp-header": f"a{each}b"}}} for each in NO_TOKEN),
         {"properties": {"a": {"type": "string", "x-mcp-header": 5}}},
         {"properties": {"a": {"type": "number", "x-mcp-header": "A"}}},
         {"properties": {"a": {"type": "object", "x-mcp-header": "A"}}},

@@ -144,15 +144,20 @@ def test_after_falling_back_every_request_names_the_negotiated_revision():
 
 def test_a_modern_request_is_mirrored_into_its_headers():
     working = {"resultType": "task", "taskId": "Zürich", "status": "working", "pollIntervalMs": 1}
+    asking = {"method": "roots/list"}
+    states = iter(({"status": "input_required", "inputRequests": {"q": asking}}, {"status": "odd"}))
     methods = {
         "server/discover": DISCOVERED,
         "tools/call": working,
-        "tasks/get": {"taskId": "Zürich", "status": "completed", "result": CONTENT},
+        "tasks/get": lambda message: {"taskId": "Zürich", "pollIntervalMs": 1, **next(states)},
+        "tasks/update": {},
+        "tasks/cancel": {},
         "resources/read": {"contents": []},
         "prompts/get": {"messages": []},
     }
-    with played(methods) as server, Client(server.url, tasks=True, validate=False) as client:
-        client.call_tool("höher")
+    with played(methods) as server, Client(server.url, tasks=True, roots=[], validate=False) as client:
+        with pytest.raises(minimcp.ProtocolError, match="odd"):
+            client.call_tool("höher")
         client.read_resource("a://b c")
         client.get_prompt("plain")
     sent = [
@@ -163,6 +168,9 @@ def test_a_modern_request_is_mirrored_into_its_headers():
         ("server/discover", None, "2026-07-28"),
         ("tools/call", "=?base64?aMO2aGVy?=", "2026-07-28"),
         ("tasks/get", "=?base64?WsO8cmljaA==?=", "2026-07-28"),
+        ("tasks/update", "=?base64?WsO8cmljaA==?=", "2026-07-28"),
+        ("tasks/get", "=?base64?WsO8cmljaA==?=", "2026-07-28"),
+        ("tasks/cancel", "=?base64?WsO8cmljaA==?=", "2026-07-28"),
         ("resources/read", "a://b c", "2026-07-28"),
         ("prompts/get", "plain", "2026-07-28"),
     ]

@@ -75,6 +75,13 @@ def test_every_result_has_its_type_and_the_servers_identity(server):
         "completion/complete": {"ref": {"type": "ref/prompt", "name": "p"}, "argument": {"name": "a", "value": ""}},
     }
     hinted = set()
+
+    @server.tool
+    def ask(ctx: Context) -> str:
+        return ctx.list_roots()[0]["uri"]
+
+    asked = result(server, "tools/call", name="ask", capabilities={"roots": {}})
+    assert asked["resultType"] == "input_required" and asked["inputRequests"] == {"q1": {"method": "roots/list"}}
     for method, params in calls.items():
         found = result(server, method, **params)
         assert found["resultType"] == "complete"

@@ -129,12 +129,17 @@ def test_a_pinned_revision_allows_nothing_else():
     with Client(server, mode="2025-03-26") as client:
         assert client.protocol_version == "2025-03-26"
     assert not server.all("server/discover")
+    assert [message["params"]["protocolVersion"] for message in server.all("initialize")] == ["2025-03-26"]
     with pytest.raises(minimcp.ProtocolError, match="2025-03-26, but mode='2025-06-18'"):
         Client(server, mode="2025-06-18").open()
     legacy = Scripted(server_discover=fault(-32601), initialize=initialized())
     for mode in ("modern", "2026-07-28"):
         with pytest.raises(minimcp.ProtocolError, match="does not speak 2026-07-28"):
             Client(legacy, mode=mode).open()
+    assert [message["params"]["protocolVersion"] for message in server.all("initialize")] == [
+        "2025-03-26",
+        "2025-06-18",
+    ]
     assert not legacy.all("initialize")
     with pytest.raises(ValueError, match="mode must be one of"):
         Client(server, mode="2026")

@@ -30,6 +30,16 @@ def get(server, name, **arguments):
     return result(server, "prompts/get", name=name, arguments=arguments)["messages"]
 
 
+def test_text_is_said_by_the_user(server):
+    server.prompt(lambda: ["one", {"role": "assistant", "content": "two"}], "talk")
+    server.prompt(lambda: "hello", "hello")
+    assert get(server, "hello") == [{"role": "user", "content": {"type": "text", "text": "hello"}}]
+    assert get(server, "talk") == [
+        {"role": "user", "content": {"type": "text", "text": "one"}},
+        {"role": "assistant", "content": {"type": "text", "text": "two"}},
+    ]
+
+
 def test_without_prompts_there_is_no_capability_and_no_method():
     server = Server("s")
     assert "prompts" not in result(server, "server/discover")["capabilities"]

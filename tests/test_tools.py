@@ -210,6 +210,13 @@ def test_a_dict_is_structured_content_and_its_json_as_text(server):
         "content": [{"type": "text", "text": '{"å":[1,null]}'}],
         "_meta": {"structuredContent": {"å": [1, None]}},
     }
+    # The same with an outputSchema. Spec: FEAT-025
+    schema = {"type": "object", "properties": {"å": {"type": "array"}}}
+    server.tool(lambda: {"å": [1, None]}, "declared", output_schema=schema)
+    for version in ("2026-07-28", "2025-11-25", "2025-06-18"):
+        declared = call(server, "declared", version=version)
+        assert declared["structuredContent"] == {"å": [1, None]}
+        assert declared["content"] == [{"type": "text", "text": '{"å":[1,null]}'}]
 
 
 def test_an_output_schema_of_any_shape_is_for_modern_clients_and_one_of_objects_for_all(server):
@@ -459,3 +466,20 @@ def test_a_definition_that_json_cannot_say_is_refused_at_registration(more, numb
         server.tool(lambda x=0: "x", "t", **filled(more))
     server.tool(lambda x=0: "x", "good")
     assert [tool["name"] for tool in result(server, "tools/list")["tools"]] == ["good"]
+
+
+@pytest.mark.parametrize(
+    "data", ["no base64", "aGk", "aGk=\n", "data:image/png;base64,aGk=", "aG-_", "\u00e4\u00e4\u00e4\u00e4"]
+)
+def test_text_that_is_not_base64_never_leaves_as_an_image(server, data):
+    """Spec: FEAT-041"""
+    for build in (image, audio):
+        with pytest.raises(ValueError, match="base64"):
+            build(data)
+        assert build("aGk=")["data"] == "aGk="
+    server.tool(lambda: {"type": "image", "data": data, "mimeType": "image/png"}, "drawn")
+    assert [block["type"] for block in call(server, "drawn")["content"]] == ["text"]
+    server.tool(lambda: {"type": "image", "data": "aGk=", "mimeType": "image/png"}, "painted")
+    assert [block["type"] for block in call(server, "painted")["content"]] == ["image"]
+    server.tool(lambda: {"type": ["image"], "data": data}, "listed")
+    assert call(server, "listed")["structuredContent"] == {"type": ["image"], "data": data}

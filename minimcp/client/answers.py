@@ -14,7 +14,9 @@ from typing import Any, Optional, Union
 
 from ..engines.errors import InvalidArguments
 from ..engines.schema.validator import NotSupported, Undecided, Validator, check_schema
+from ..protocol import revisions, spec
 from ..protocol.errors import InternalError, InvalidParams, McpError, MethodNotFound
+from ..protocol.input_requests import check_members, check_message, check_pairs, required
 
 log = logging.getLogger("minimcp")
 
@@ -35,7 +37,7 @@ class Question(dict):  # type: ignore[type-arg]
 
     def __init__(self, params: Message, server: str, call: Optional[Message] = None) -> None:
         super().__init__(params)
-        self.setdefault("mode", "form")  # Spec: FEAT-183
+        self["mode"] = self.get("mode") or "form"  # Spec: FEAT-183
         self.server = server
         self.call = call
 
@@ -99,7 +101,7 @@ class Answers:
         self._sample = sample
         self._sample_tools = sample_tools
         self.roots = roots
-        self._methods: dict[str, Callable[[Message, str, Optional[Message]], Message]] = {}
+        self._methods: dict[str, Callable[[Message, str, str, Optional[Message]], Message]] = {}
         if elicit is not None:
             self._methods["elicitation/create"] = self._answer_elicitation
         if sample is not None:
@@ -110,36 +112,48 @@ class Answers:
     def __bool__(self) -> bool:
         return bool(self._methods)
 
-    def capabilities(self, legacy: bool) -> Message:
-        """Return the ClientCapabilities that these callbacks allow. Spec: FEAT-146, FEAT-155, FEAT-179"""
+    def capabilities(self, version: str) -> Message:
+        """Return the ClientCapabilities that these callbacks allow in a revision. Spec: FEAT-146, FEAT-155, FEAT-179"""
         found: Message = {}
         if self.roots is not None:
-            found["roots"] = {"listChanged": True} if legacy else {}
+            found["roots"] = {"listChanged": True} if version in spec.LEGACY_VERSIONS else {}
         if self._sample is not None:
             found["sampling"] = {"tools": {}} if self._sample_tools else {}
         if self._elicit is not None:
             found["elicitation"] = {"form": {}, "url": {}}
-        return found
+        return revisions.declaration(version, found)
 
-    def answer(self, method: str, params: Any, server: str, call: Optional[Message] = None) -> Message:
+    def answer(
+        self,
+        method: str,
+        params: Any,
+        server: str,
+        call: Optional[Message] = None,
+        version: str = spec.MODERN_VERSIONS[-1],
+    ) -> Message:
         """Return the result for a question; an exception of the callback passes through.
 
         :param server: the server's name for messages to people; `call` as in `Question`.
-        :raises MethodNotFound: when there is no callback for it. Spec: FEAT-150
+        :param version: the revision in force, which has its own questions and answers.
+        :raises MethodNotFound: when there is no callback for it, or no such question in the revision. Spec: FEAT-150
         :raises InvalidParams: when the question is not well formed, or of a kind that was not declared.
         :raises InternalError: when the callback's answer does not fit the question.
         """
-        handler = self._methods.get(method)
-        if handler is None:
+        handler, own = self._methods.get(method), self.capabilities(version)
+        if handler is None or not required({"method": method}).keys() <= own.keys():
             raise MethodNotFound(f"Method not found: {method[:100]}")
-        if params is not None and not isinstance(params, dict):
-            raise InvalidParams("params must be an object")
-        return handler(params or {}, server, call)
+        params = {} if params is None else params
+        if not isinstance(params, dict) or not isinstance(params.get("mode") or "", str):
+            raise InvalidParams("params must be an object, and its mode a string")
+        ((name, parts),) = required({"method": method, "params": params}).items()
+        # Context that a client has not offered is not an error: it may leave it out.
+        parts = {part: {} for part in parts if part != "context"}
+        if not revisions.declared(version, own, {name: parts}):
+            raise InvalidParams(f"{name}.{', '.join(parts)} was not declared")  # Spec: FEAT-165, FEAT-181, FEAT-224
+        return handler(params, version, server, call)
 
-    def _answer_elicitation(self, params: Message, server: str, call: Optional[Message]) -> Message:
+    def _answer_elicitation(self, params: Message, version: str, server: str, call: Optional[Message]) -> Message:
         question = Question(params, server, call)
-        if question["mode"] not in ("form", "url"):
-            raise InvalidParams(f"The elicitation mode {str(question['mode'])[:50]!r} was not declared")
         if question["mode"] == "url" and not isinstance(question.get("url"), str):
             raise InvalidParams("An elicitation of mode url needs a url")
         if question["mode"] == "form" and not isinstance(question.get("requestedSchema"), dict):
@@ -147,12 +161,14 @@ class Answers:
         if question["mode"] == "form":
             _check_form(question["requestedSchema"])
         assert self._elicit is not None
-        return _elicit_result(question, self._elicit(question))
+        return _elicit_result(question, self._elicit(question), version)
 
-    def _answer_sampling(self, params: Message, server: str, call: Optional[Message]) -> Message:
-        if not self._sample_tools and ("tools" in params or "toolChoice" in params):
-            raise InvalidParams("sampling.tools was not declared")  # Spec: FEAT-165
-        _check_tool_results(params.get("messages"))
+    def _answer_sampling(self, params: Message, version: str, server: str, call: Optional[Message]) -> Message:
+        try:
+            check_members("A sampling request", params, {"messages": list, "maxTokens": (int, float)})
+            check_pairs(params["messages"])  # Spec: FEAT-170
+        except ValueError as error:
+            raise InvalidParams(str(error)) from None
         assert self._sample is not None
         reply = self._sample(params)
         if reply is None:
@@ -160,13 +176,18 @@ class Answers:
         if isinstance(reply, str):
             block = {"type": "text", "text": reply}
             return {"role": "assistant", "content": block, "model": "unknown", "stopReason": "endTurn"}
-        if not isinstance(reply, dict) or "content" not in reply or "role" not in reply:
-            raise InternalError("sample= must return text, or a dict with role, content and model")
-        return {"model": "unknown", **reply}
+        try:
+            check_message(reply)
+            reply = {"model": "unknown", **{name: value for name, value in reply.items() if value is not None}}
+            check_members("A model's answer", {"stopReason": "", **reply}, {"model": str, "stopReason": str})
+        except ValueError as error:
+            reason = f"sample= must return text, or a dict with role, content and model: {error}"
+            raise InternalError(reason) from None
+        return revisions.sampled(version, reply)
 
-    def _answer_roots(self, params: Message, server: str, call: Optional[Message]) -> Message:
+    def _answer_roots(self, params: Message, version: str, server: str, call: Optional[Message]) -> Message:
         found = self.roots() if callable(self.roots) else self.roots
-        return {"roots": [_root(item) for item in found or ()]}
+        return {"roots": [revisions.part(version, _root(item)) for item in found or ()]}
 
 
 def _check_form(schema: Message) -> None:
@@ -179,14 +200,14 @@ def _check_form(schema: Message) -> None:
         raise InvalidParams(str(problem)) from None
 
 
-def _elicit_result(question: Question, reply: Any) -> Message:
+def _elicit_result(question: Question, reply: Any, version: str) -> Message:
     if reply is None or reply is False:
         return {"action": "decline"}
     if isinstance(reply, str) and reply in _ACTIONS:
         reply = {"action": reply}
     if _is_result(question, reply):
         if reply["action"] != "accept":
-            return dict(reply)
+            return {"action": reply["action"]}
         reply = reply.get("content", {})
     if question["mode"] == "url":
         return {"action": "accept"}  # Spec: FEAT-194
@@ -196,8 +217,9 @@ def _elicit_result(question: Question, reply: Any) -> Message:
         raise InternalError('elicit= must return a dict of fields, True, False, None, "accept", "decline" or "cancel"')
     fields = {**question.defaults, **reply}
     try:
-        question.check(fields)
-    except InvalidArguments as error:
+        question.check(fields)  # Spec: FEAT-195
+        revisions.check_fields(version, fields)
+    except (InvalidArguments, ValueError) as error:
         raise InternalError(f"The answer does not fit the form: {error}") from None
     return {"action": "accept", "content": fields}
 
@@ -207,19 +229,6 @@ def _is_result(question: Question, reply: Any) -> bool:
     if not isinstance(reply, dict) or reply.get("action") not in _ACTIONS or "action" in question.fields:
         return False
     return reply.keys() <= {"action", "content", "_meta"}
-
-
-def _check_tool_results(messages: Any) -> None:
-    """Refuse messages whose tool results are mixed with other blocks. Spec: FEAT-170"""
-    for message in messages if isinstance(messages, list) else ():
-        blocks = message.get("content") if isinstance(message, dict) else None
-        kinds = (
-            {str(block.get("type")) for block in blocks if isinstance(block, dict)}
-            if isinstance(blocks, list)
-            else set()
-        )
-        if "tool_result" in kinds and len(kinds) > 1:
-            raise InvalidParams("A message with a tool_result has only tool_result blocks")
 
 
 def _root(item: Any) -> Message:
@@ -234,4 +243,6 @@ def _root(item: Any) -> Message:
         item = {"uri": uri}
     if not isinstance(uri, str) or not uri.startswith("file://"):
         raise InternalError(f"A root must be a folder or a file:// URI, not {str(uri)[:200]!r}")
+    if not isinstance(item.get("name", ""), str):
+        raise InternalError(f"The name of the root {uri[:200]!r} must be text")
     return dict(item)

@@ -74,7 +74,7 @@ class Connection:
         self._opening = threading.RLock()  # held while opening, so that others wait for the outcome; guards peer
         self._losing = threading.Lock()  # guards transport and lost, so that a loss counts for its own transport only
         self._ids = itertools.count(1)
-        self._capabilities: dict[bool, Message] = {}
+        self._capabilities: dict[str, Message] = {}
         # No lock guards these three: single operations of a dict or set, which are atomic.
         self.listeners: set[Listener] = set()
         self._calls: set[OpenCall] = set()
@@ -144,18 +144,18 @@ class Connection:
         for listener in list(self.listeners):
             listener.fail(error)
 
-    def capabilities(self, legacy: bool) -> Message:
-        """Return the capabilities that this client declares."""
-        found = self._capabilities.get(legacy)
+    def capabilities(self, version: str) -> Message:
+        """Return the capabilities that this client declares in a revision."""
+        found = self._capabilities.get(version)
         if found is None:
-            found = self.settings.answers.capabilities(legacy)
+            found = self.settings.answers.capabilities(version)
             # Tasks are not for the legacy era. Spec: EXT-013
             extensions = dict(self.settings.extensions)
-            if legacy:
+            if version in spec.LEGACY_VERSIONS:
                 extensions.pop(spec.TASKS, None)
             if extensions:
                 found["extensions"] = extensions
-            self._capabilities[legacy] = found
+            self._capabilities[version] = found
         return found
 
     def next_id(self) -> int:
@@ -282,6 +282,9 @@ class Connection:
                 self.transport.send({**response, "jsonrpc": "2.0", "id": id}, {}, self.settings.own_timeout_s)
             except ConnectionLost as lost:
                 log.debug("the answer to %s came too late: %s", method, lost)
+            except ValueError:
+                self._wanted[key] = True  # not JSON, so nothing was sent and an error still can be
+                raise
             except ClientError:
                 log.exception("the answer to %.100r could not be sent", method)
 
@@ -304,8 +307,9 @@ class Connection:
         :param call: `{"method": str, "params": {...}}` of the call that it came with, if known.
         :raises McpError: when it cannot be answered.
         """
-        name = self.peer.name if self.peer is not None else "the server"
-        return self.settings.answers.answer(question["method"], question.get("params"), name, call)
+        name, version = (self.peer.name, self.peer.version) if self.peer is not None else ("the server", "")
+        version = version or spec.LATEST_LEGACY
+        return self.settings.answers.answer(question["method"], question.get("params"), name, call, version)
 
     def _answer_briefly(self, request: Message, problem: Optional[InternalError]) -> None:
         """Answer a ping, or refuse a question. Spec: BASE-117"""

@@ -80,7 +80,7 @@ class ModernClientEra(ClientEra):
         """Add the per-request fields. Spec: BASE-036 to BASE-042"""
         fields: Message = dict(meta) if meta else {}
         fields[spec.META_VERSION] = version
-        fields[spec.META_CAPABILITIES] = conn.capabilities(legacy=False)
+        fields[spec.META_CAPABILITIES] = conn.capabilities(version)
         settings = conn.settings
         if settings.info is not None:
             fields[spec.META_CLIENT] = settings.info
@@ -208,12 +208,8 @@ class Peer:
 def initialize_params(conn: Connection, version: str) -> Message:
     """Return the params of `initialize`. Spec: BASE-096"""
     info = conn.settings.info or {"name": "minimcp", "version": "0"}
-    known = {
-        name: value
-        for name, value in info.items()
-        if version >= revisions.IMPLEMENTATION_FIELDS_SINCE.get(name, version)
-    }
-    return {"protocolVersion": version, "capabilities": conn.capabilities(legacy=True), "clientInfo": known}
+    known = revisions.known(version, info, revisions.IMPLEMENTATION_FIELDS_SINCE)
+    return {"protocolVersion": version, "capabilities": conn.capabilities(version), "clientInfo": known}
 
 
 def result_of(response: Message) -> Message:

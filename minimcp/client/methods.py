@@ -261,6 +261,7 @@ class Methods:
         params: Message = {"ref": ref, "argument": {"name": argument, "value": value}}
         if given:
             params["context"] = {"arguments": given}
+        params = revisions.known(self.peer.version, params, revisions.COMPLETION_FIELDS_SINCE)
         found = self.request("completion/complete", params).get("completion")
         if not isinstance(found, dict) or not isinstance(found.get("values"), list):
             raise ProtocolError("The server answered completion/complete without values")

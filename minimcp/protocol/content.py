@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -31,7 +32,19 @@ def _with(block: B, annotations: types.Annotations | None, meta: dict[str, Any] 
 
 
 def _base64(data: bytes | str) -> str:
-    return data if isinstance(data, str) else base64.b64encode(data).decode("ascii")
+    if not isinstance(data, str):
+        return base64.b64encode(data).decode("ascii")
+    if not is_base64(data):
+        raise ValueError("Binary data that is given as text is base64; give bytes to have it encoded")
+    return data
+
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+
+
+def is_base64(data: str) -> bool:
+    """Say whether text is base64 as the wire has it: padded, on one line. Spec: FEAT-041"""
+    return len(data) % 4 == 0 and _BASE64.fullmatch(data) is not None
 
 
 def text(
@@ -141,6 +154,8 @@ def is_block(value: Any) -> bool:
     kind = value.get("type") if isinstance(value, dict) else None
     if kind == "resource":
         return is_contents(value.get("resource"))
+    if kind in ("image", "audio") and not (isinstance(value.get("data"), str) and is_base64(value["data"])):
+        return False
     needed = _NEEDED.get(kind) if isinstance(kind, str) else None
     return needed is not None and all(isinstance(value.get(member), str) for member in needed)
 

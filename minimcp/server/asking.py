@@ -20,7 +20,9 @@ from ..engines.errors import InvalidArguments
 from ..engines.schema import validator
 from ..protocol import forms, revisions
 from ..protocol.errors import InputRequired, InternalError, InvalidParams, MissingCapability, ToolError
+from ..protocol.input_requests import blocks, check, check_members, required
 from ..protocol.principal import key_of
+from ..protocol.revisions import declared
 from .seal import MAX_TOKEN, BadSeal, Sealer, digest
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class Sample(dict):  # type: ignore[type-arg]
     @property
     def text(self) -> str:
         """Join the text blocks of the message."""
-        return "".join(block["text"] for block in _blocks(self) if block.get("type") == "text")
+        return "".join(block["text"] for block in blocks(self) if block.get("type") == "text")
 
 
 def elicitation(message: str, fields: Any) -> Question:
@@ -89,97 +91,35 @@ def elicitation(message: str, fields: Any) -> Question:
     :param fields: `{"nights": int, "breakfast": (bool, False)}`, a dataclass or TypedDict, or a ready schema.
     """
     form, _ = forms.form(fields)
+    check_members("An elicitation", {"message": message}, {"message": str})
     return {"method": "elicitation/create", "params": {"mode": "form", "message": message, "requestedSchema": form}}
 
 
 def url_elicitation(message: str, url: str) -> Question:
-    """Build a question that is answered on a web page."""
-    return {"method": "elicitation/create", "params": {"mode": "url", "message": message, "url": url}}
+    """Build a question that is answered on a web page.
+
+    :raises ValueError: unless the URL is one of http or https.
+    """
+    params = {"mode": "url", "message": message, "url": url}
+    return check({"method": "elicitation/create", "params": params})
 
 
 def sampling(messages: str | list[dict[str, Any]], max_tokens: int, **options: Any) -> Question:
     """Build a question to the client's model.
 
     :param options: further members of the params under the specification's names, None for absent.
+    :raises ValueError: for messages or options that are not the specification's.
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": {"type": "text", "text": messages}}]
-    _check_tool_messages(messages)
-    _check_tool_results(messages, options.get("tools") or [])
     params = {"messages": messages, "maxTokens": max_tokens}
     params.update({name: value for name, value in options.items() if value is not None})
-    return {"method": "sampling/createMessage", "params": params}
-
-
-def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the content blocks of a sampling message, which may have one or a list."""
-    content = message.get("content")
-    return [block for block in (content if isinstance(content, list) else [content]) if isinstance(block, dict)]
-
-
-def _check_tool_messages(messages: list[dict[str, Any]]) -> None:
-    """Refuse tool uses and results that do not pair up, which no model provider takes. Spec: FEAT-168, FEAT-169
-
-    :raises ValueError: with what is out of place.
-    """
-    open_uses: set[str] = set()
-    for message in messages:
-        blocks = _blocks(message)
-        kinds = [block.get("type") for block in blocks]
-        results = [block["toolUseId"] for block in blocks if "toolUseId" in block]
-        if "tool_result" in kinds and set(kinds) != {"tool_result"}:
-            raise ValueError("A message with a tool_result has only tool_result blocks")
-        if open_uses != set(results) or len(results) != len(set(results)):
-            raise ValueError("Every tool_use is followed at once by exactly one tool_result")
-        open_uses = {block["id"] for block in blocks if block.get("type") == "tool_use"}
-    if open_uses:
-        raise ValueError("The last message has a tool_use without its tool_result")
-
-
-def _check_tool_results(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> None:
-    """Hold the structured content of each tool_result against its tool's output schema. Spec: FEAT-225
-
-    :raises ValueError: naming the tool.
-    """
-    schemas = {tool["name"]: tool["outputSchema"] for tool in tools if "outputSchema" in tool}
-    used: dict[Any, Any] = {}
-    for message in messages if schemas else ():
-        for block in _blocks(message):
-            used[block.get("id")] = block.get("name")
-            name = used.get(block.get("toolUseId"))
-            if "structuredContent" in block and name in schemas and not block.get("isError"):
-                try:
-                    validator.Validator(schemas[name]).check(block["structuredContent"])
-                except InvalidArguments as error:
-                    raise ValueError(f"A tool_result does not fit the outputSchema of {name!r}: {error}") from None
+    return check({"method": "sampling/createMessage", "params": params})
 
 
 def roots() -> Question:
     """Build the question for the client's roots."""
     return {"method": "roots/list"}
-
-
-def required(question: Question) -> dict[str, Any]:
-    """Return the client capability that a question needs, shaped like ClientCapabilities. Spec: BASE-177"""
-    params = question.get("params", {})
-    if question["method"] == "elicitation/create":
-        return {"elicitation": {params.get("mode", "form"): {}}}
-    if question["method"] == "sampling/createMessage":
-        return {"sampling": {"tools": {}} if "tools" in params or "toolChoice" in params else {}}
-    return {"roots": {}}
-
-
-def declared(capabilities: dict[str, Any], needed: dict[str, Any]) -> bool:
-    """Say whether the capabilities cover what is needed; `elicitation: {}` means forms. Spec: FEAT-179"""
-    for name, details in needed.items():
-        have = capabilities.get(name)
-        if not isinstance(have, dict):
-            return False
-        if name == "elicitation" and not have:
-            have = {"form": {}}
-        if any(detail not in have for detail in details):
-            return False
-    return True
 
 
 def read(question: Question, answer: Any) -> Any:
@@ -217,31 +157,6 @@ def _read_roots(answer: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _write(version: str, question: Question) -> Question:
-    """Write a question as a legacy revision spells it."""
-    params = {
-        name: value
-        for name, value in question.get("params", {}).items()
-        if version >= revisions.QUESTION_FIELDS_SINCE.get(name, version)
-    }
-    if params.get("mode") == "url":
-        params["elicitationId"] = os.urandom(12).hex()
-    if "requestedSchema" in params and version < revisions.FULL_FORMS_SINCE:
-        form = params["requestedSchema"]
-        fields = {name: _plain_field(field) for name, field in form["properties"].items()}
-        params["requestedSchema"] = {**form, "properties": fields}
-    return {"method": question["method"], "params": params} if params else {"method": question["method"]}
-
-
-def _plain_field(field: dict[str, Any]) -> dict[str, Any]:
-    """Write a form field for 2025-06-18: no default but a boolean's, titles of choices beside them. Spec: FEAT-191"""
-    plain = {name: value for name, value in field.items() if name != "default" or field.get("type") == "boolean"}
-    choices = plain.pop("oneOf", None)
-    if choices is not None:
-        plain.update(enum=[item["const"] for item in choices], enumNames=[item["title"] for item in choices])
-    return plain
-
-
 class Block:
     """Sends each question on the call's own stream and waits for the answers."""
 
@@ -250,11 +165,13 @@ class Block:
 
         :raises ToolError: when the client cannot be asked, refuses, answers nonsense, or not at all.
         """
-        missing = [question for question in questions.values() if not declared(ctx.capabilities, required(question))]
+        missing = [each for each in questions.values() if not declared(ctx.version, ctx.capabilities, required(each))]
         if missing or ctx._send is None or ctx.session is None:
             names = ", ".join(sorted({question["method"] for question in missing or questions.values()}))
             raise ToolError(f"This client cannot be asked: it does not support {names} here")
-        pending = {key: ctx.session.ask(ctx, _write(ctx.version, question)) for key, question in questions.items()}
+        for lacking in filter(None, (revisions.unsayable(ctx.version, question) for question in questions.values())):
+            raise ToolError(f"This client cannot be asked: revision {ctx.version} does not have {lacking}")
+        pending = {key: ctx.session.ask(ctx, revisions.question(ctx.version, each)) for key, each in questions.items()}
         answers = {}
         for key, (id, future) in pending.items():
             try:
@@ -334,7 +251,7 @@ class Replay:
         """
         needed: dict[str, Any] = {}
         for question in questions.values():
-            if not declared(ctx.capabilities, required(question)):
+            if not declared(ctx.version, ctx.capabilities, required(question)):
                 for name, details in required(question).items():
                     needed.setdefault(name, {}).update(details)
         if needed:

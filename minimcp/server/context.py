@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..engines.errors import InvalidArguments
 from ..engines.schema import hints
-from ..protocol import forms, spec, wire
+from ..protocol import forms, revisions, spec, wire
 from ..protocol.errors import Cancelled, ToolError
+from ..protocol.input_requests import check
 from . import asking, hooks
 from .dispatcher import Call, RequestContext
 
@@ -44,7 +45,7 @@ class Context(RequestContext):
             params["total"] = total
         if message is not None:
             params["message"] = message
-        self._emit("notifications/progress", params)
+        self._emit("notifications/progress", revisions.known(self.version, params, revisions.PROGRESS_FIELDS_SINCE))
 
     def log(self, level: str, data: Any, logger: str | None = None) -> None:
         """Send a log message, if the client wants this level. Spec: FEAT-101 to FEAT-112
@@ -139,10 +140,11 @@ class Context(RequestContext):
 
         :param questions: `{"method": ..., "params": {...}}` as in `inputRequests`; `minimcp.server.asking` has builders
             for them: `elicitation`, `url_elicitation`, `sampling` and `roots`.
+        :raises ValueError: or TypeError, for a question that is none.
         """
         if not questions:
             raise TypeError("ask() needs at least one question: ask(name=elicitation(...))")
-        return self._ask(questions, named=True)
+        return self._ask({key: check(question) for key, question in questions.items()}, named=True)
 
     def _ask(self, questions: dict[str, asking.Question], named: bool) -> dict[str, Any]:
         self.check()
@@ -156,7 +158,7 @@ class Context(RequestContext):
 
     def can(self, capability: str, detail: str | None = None) -> bool:
         """Say whether this client can be asked, as in `can("elicitation", "url")` or `can("sampling")`."""
-        return asking.declared(self.capabilities, {capability: {detail: {}} if detail else {}})
+        return revisions.declared(self.version, self.capabilities, {capability: {detail: {}} if detail else {}})
 
     def extension(self, identifier: str) -> dict[str, Any] | None:
         """Return the client's settings for an extension that both sides support on this request, or None."""

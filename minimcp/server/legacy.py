@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import content, revisions, spec, wire
@@ -63,17 +64,12 @@ def initialize(ctx: Context, params: Message) -> Message:
         session.client_info = {name: str(client_info.get(name) or "")[:200] for name in ("name", "version")}
     result: Message = {
         "protocolVersion": ctx.version,
-        "capabilities": _known(ctx, features.capabilities(ctx), revisions.CAPABILITIES_SINCE),
-        "serverInfo": _known(ctx, ctx._engine.identity, revisions.IMPLEMENTATION_FIELDS_SINCE),
+        "capabilities": revisions.known(ctx.version, features.capabilities(ctx), revisions.CAPABILITIES_SINCE),
+        "serverInfo": revisions.known(ctx.version, ctx._engine.identity, revisions.IMPLEMENTATION_FIELDS_SINCE),
     }
     if ctx._engine.instructions:
         result["instructions"] = ctx._engine.instructions
     return result
-
-
-def _known(ctx: Context, fields: Message, since: dict[str, str]) -> Message:
-    """Return the fields that the revision in force knows."""
-    return {name: value for name, value in fields.items() if ctx.version >= since.get(name, ctx.version)}
 
 
 def ping(ctx: Context, params: Message) -> Message:
@@ -148,21 +144,20 @@ def write_envelope(ctx: Context, result: Message) -> Message:
     return result if write is None or isinstance(result, content.Raw) else write(ctx, result)
 
 
-def _items(ctx: Context, result: Message) -> Message:
-    dropped = {name for name, since in revisions.ITEM_FIELDS_SINCE.items() if ctx.version < since}
+def _items(ctx: Context, result: Message, since: dict[str, str] = revisions.FIELDS_SINCE) -> Message:
     return {
-        name: [_item(item, dropped) for item in value] if isinstance(value, list) else value
+        name: [_item(revisions.part(ctx.version, item, since)) for item in value] if isinstance(value, list) else value
         for name, value in result.items()
     }
 
 
-def _item(item: Message, dropped: set[str]) -> Message:
+def _item(item: Message) -> Message:
     schema = item.get("outputSchema")
     sayable = None if schema is None else _of_objects(schema)
-    if sayable is schema and dropped.isdisjoint(item):
+    if sayable is schema:
         return item
-    written = {**item, "outputSchema": sayable}
-    return {k: v for k, v in written.items() if k not in dropped and not (k == "outputSchema" and v is None)}
+    rest = {name: value for name, value in item.items() if name != "outputSchema"}
+    return rest if sayable is None else {**rest, "outputSchema": sayable}
 
 
 def _of_objects(schema: Message) -> Message | None:
@@ -189,7 +184,9 @@ _REFERENCE = re.compile(r'"\$(?:ref|dynamicRef|recursiveRef)": "([^"]*)"')
 
 def _tool_result(ctx: Context, result: Message) -> Message:
     """Write a tool's result; structured content that the revision cannot say is kept in its `_meta`."""
-    result = {**result, "content": [_block(ctx.version, block) for block in result.get("content", ())]}
+    result = {**result, "content": [revisions.block(ctx.version, block) for block in result.get("content", ())]}
+    # Types of results are for 2026-07-28 alone.
+    result.pop("resultType", None)
     if "structuredContent" not in result:
         return result
     structured = result.pop("structuredContent")
@@ -203,35 +200,31 @@ def _tool_result(ctx: Context, result: Message) -> Message:
 
 
 def _messages(ctx: Context, result: Message) -> Message:
-    messages = [{**message, "content": _block(ctx.version, message["content"])} for message in result["messages"]]
+    version = ctx.version
+    messages = [{**message, "content": revisions.block(version, message["content"])} for message in result["messages"]]
     return {**result, "messages": messages}
 
 
-def _block(version: str, block: Any) -> Any:
-    """Return a block of this revision; one that it does not know is put into words, so that nothing is lost."""
-    kind = block.get("type") if isinstance(block, dict) else None
-    if version >= revisions.BLOCKS_SINCE.get(str(kind), version):
-        return block
-    if kind == "resource_link":
-        return content.text(f"{block.get('name', '')}: {block.get('uri', '')}")
-    return content.text(f"({kind} content of type {block.get('mimeType')}, which this protocol revision cannot carry)")
+def _contents(ctx: Context, result: Message) -> Message:
+    return {**result, "contents": [revisions.block(ctx.version, each) for each in result["contents"]]}
 
 
-_WRITERS = {
-    "tools/list": _items,
+_WRITERS: dict[str, Callable[..., Message]] = {
+    "tools/list": partial(_items, since=revisions.TOOL_FIELDS_SINCE),
     "resources/list": _items,
     "resources/templates/list": _items,
     "prompts/list": _items,
     "tools/call": _tool_result,
+    "resources/read": _contents,
     "prompts/get": _messages,
 }
 
 
 def write_error(ctx: Context, error: McpError) -> McpError:
-    """Write an error with the code of this era. Spec: FEAT-064"""
+    """Write an error with a code of this era. Spec: FEAT-064"""
     if isinstance(error, ResourceNotFound):
         return McpError(error.message, error.data, spec.RESOURCE_NOT_FOUND)
-    return error
+    return revisions.error(ctx.version, error)
 
 
 def bad_arguments(ctx: Context, text: str) -> Message:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..protocol import spec
+from ..protocol import revisions, spec
 from ..protocol.errors import InvalidParams, McpError, UnsupportedVersion
 from . import features, methods
 from .asking import Replay
@@ -65,10 +65,8 @@ def write_envelope(ctx: Context, result: Message) -> Message:
 
 
 def write_error(ctx: Context, error: McpError) -> McpError:
-    """Replace two codes of the legacy era, which must not leave here. Spec: BASE-059"""
-    if error.code in (spec.RESOURCE_NOT_FOUND, spec.URL_ELICITATION_REQUIRED):
-        return InvalidParams(error.message, error.data)
-    return error
+    """Replace a code that must not leave here, such as one of the legacy era. Spec: BASE-055 to BASE-059"""
+    return revisions.error(spec.MODERN_VERSIONS[-1], error)
 
 
 def bad_arguments(ctx: Context, text: str) -> Message:

@@ -11,6 +11,7 @@ from minimcp import Client
 from tests.embedded import wait_until
 from tests.played import INITIALIZED, Fault, Scripted
 
+SAMPLE = {"messages": [], "maxTokens": 5}
 QUESTION = {"method": "elicitation/create", "params": {"message": "?", "requestedSchema": {"type": "object"}}}
 
 
@@ -228,7 +229,7 @@ def test_t213_a_flood_of_questions_is_refused_and_the_reader_goes_on():
 
     with Client(server, mode="legacy", sample=sample) as client:
         for number in range(40):
-            server.say({"jsonrpc": "2.0", "id": number, "method": "sampling/createMessage", "params": {"messages": []}})
+            server.say({"jsonrpc": "2.0", "id": number, "method": "sampling/createMessage", "params": SAMPLE})
         assert client.list_tools() == []
         refused = server.wait_for(None)
         assert refused["error"]["code"] == -32603
