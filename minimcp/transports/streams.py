@@ -72,8 +72,8 @@ class Outbox:
     # fmt: off
     __slots__ = (
         "__weakref__", "_begun", "_counted", "_event", "_events", "_kept", "_kept_bytes", "_left", "_limit", "_lock",
-        "_notes", "_nudged", "_reader", "_retry_ms", "_room", "_signal", "delivered", "done", "held", "newest", "number",
-        "reply",
+        "_notes", "_nudged", "_reader", "_retry_ms", "_room", "_signal", "delivered", "done", "held", "newest",
+        "number", "reply",
     )
     # fmt: on
 
