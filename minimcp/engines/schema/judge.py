@@ -1,7 +1,7 @@
 """Judgement of schemas and values by jsonschema, with each keyword counted.
 
-The module stands on jsonschema, so it is imported on first use. Nothing but `ValueError` and `TooMuch` comes out of
-it: a schema of a stranger can make the library raise anything, a panic of its Rust part among it.
+The module stands on jsonschema, so it is imported on first use. Only `ValueError`, `RecursionError` and `TooMuch` come
+out of it: a schema of a stranger can make the library raise anything, a panic of its Rust part among it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from urllib.parse import urljoin
 import jsonschema
 from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped, unused-ignore]
 from referencing import Registry
+from referencing.exceptions import Unresolvable
 from referencing.jsonschema import specification_with
 
 from .dialects import DIALECTS, NotSupported, plain
-from .effort import STEPS, TOO_DEEP, Effort, TooMuch, running
-from .keywords import OWN, UNSURE, counted, counted_items, first, reference_or_items
+from .effort import STEPS, Effort, TooMuch, running
+from .keywords import OWN, counted, counted_items, first, reference_or_items
 from .patterns import compile_pattern
 from .sentences import nearest, sentence
 
@@ -56,8 +57,9 @@ class Judge:
         """
         effort.kept = self._kept
         with _bounded(effort):
-            found = first(self._validator.iter_errors(value))
-            if any(error.validator == UNSURE for error in found):
+            unsure: list[Any] = []
+            found = list(first(self._validator.iter_errors(value), unsure))
+            if unsure and not found:
                 raise NotSupported("a pattern that Python does not have, or that takes long, is not searched")
             return list(dict.fromkeys(map(sentence, found)))
 
@@ -76,7 +78,7 @@ class Judge:
                 effort.spend(STEPS)
                 try:
                     found = resolver.lookup(reference)
-                except Exception:  # any, of what is no URI or no pointer
+                except (Unresolvable, ValueError, LookupError, AttributeError, TypeError):
                     raise NotSupported(
                         f"{self._what}: {keyword} {reference[:100]!r} leads nowhere inside the schema; "
                         "references are not fetched, so put the target under $defs"
@@ -118,21 +120,19 @@ class Judge:
 def _bounded(effort: Effort) -> Iterator[None]:
     """Run a block with an effort.
 
-    :raises ValueError: also for whatever the library raises, and `TooMuch`, also for the end of the stack.
+    :raises ValueError: for whatever the library raises, but `RecursionError` at the end of the stack, and `TooMuch`.
     """
     running.effort = effort
     try:
         yield
-    except (TooMuch, ValueError):
+    except (TooMuch, RecursionError, ValueError):
         raise
-    except RecursionError:
-        raise TooMuch(TOO_DEEP) from None
     except Exception as error:
         raise ValueError(f"it is not understood: {type(error).__name__}") from None
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of Rust, at the end of the stack
             raise
-        raise TooMuch(TOO_DEEP) from None
+        raise RecursionError from None
 
 
 @lru_cache

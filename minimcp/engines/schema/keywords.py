@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 from jsonschema import ValidationError
@@ -39,17 +40,20 @@ def counted(name: str, function: Any) -> Any:
         effort: Effort = running.effort
         effort.enter()
         effort.spend(STEPS if "Ref" in name or name == "$ref" else 1 + _size(rule) + _size(value))
-        unsure = effort.unsure
+        before = effort.unsure
         if effort.marks is not None:
             _mark(effort.marks, name, function, validator, rule, value, schema)
             found = []
         else:
             if name in ("anyOf", "oneOf"):
                 rule = [_NOTHING if part is False else part for part in rule]
-            found = first(function(validator, rule, value, schema) or ())
+            elif name == "contains" and rule is False:
+                rule = _NOTHING
+            unsure = list[Any]()
+            found = list(first(function(validator, rule, value, schema) or (), unsure)) or unsure[:1]
         if found:
             effort.spend(STEPS)  # jsonschema has written the value into a message
-        if effort.unsure > unsure and name in _CHOICES:
+        if effort.unsure > before and name in _CHOICES:
             found = _decided(name, found)
         effort.leave()
         return found
@@ -65,14 +69,18 @@ def _size(value: Any) -> int:
     return len(value) if isinstance(value, (list, dict)) else 0
 
 
-def first(errors: Any) -> list[Any]:
-    """Return as many problems as are told, or the one that something cannot be judged."""
-    found, unsure = list[Any](), list[Any]()
-    for error in errors:
-        (unsure if error.validator == UNSURE else found).append(error)
-        if len(found) >= MOST:
-            break
-    return found or unsure[:1]
+def first(errors: Any, unsure: list[Any]) -> Iterator[Any]:
+    """Return an iterator over as many problems as are told, which moves those of `UNSURE` into a list.
+
+    It has no frame of its own: keywords lie deep within each other.
+    """
+
+    def told(error: Any) -> bool:
+        if error.validator == UNSURE:
+            unsure.append(error)
+        return bool(error.validator != UNSURE)
+
+    return islice(filter(told, errors), MOST)
 
 
 def _decided(name: str, found: list[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from ..errors import InvalidArguments
 from . import fast_check
 from .dialects import DRAFT_4, dialect_of
 from .dialects import NotSupported as NotSupported
-from .effort import TOO_DEEP, Effort, TooMuch
+from .effort import Effort, TooMuch
 
 if TYPE_CHECKING:
     from .judge import Judge
@@ -89,7 +89,7 @@ class Validator:
             try:
                 self._judge(Effort(self._foreign))
             except RecursionError:
-                raise NotSupported(f"{self._what} cannot be checked: the stack is full") from None
+                raise NotSupported(f"{self._what} is nested too deeply to be checked here") from None
 
     def check(self, value: Any) -> None:
         """Return when the value is valid.
@@ -102,8 +102,11 @@ class Validator:
                 return
             effort = Effort(self._foreign)
             problems = self._judge(effort).problems(value, effort)
-        except (TooMuch, RecursionError) as reason:
-            raise InvalidArguments(str(reason) if isinstance(reason, TooMuch) else TOO_DEEP) from None
+        except TooMuch as reason:
+            raise InvalidArguments(str(reason)) from None
+        except RecursionError:
+            deep = "The value is nested too deeply, or its schema refers to itself without end"
+            raise InvalidArguments(deep) from None
         except ValueError as error:
             kind = Undecided if isinstance(error, NotSupported) else InvalidArguments
             raise kind(f"The schema cannot be used: {error}"[:900]) from None
