@@ -4,5 +4,5 @@ It knows nothing of MCP. `hints` reads a signature, `converters` and `values` tu
 `validator` checks schemas and values within one budget of time and nesting: `fast_check` accepts ordinary values in
 0.75 us; only for what it cannot accept, `judge` asks jsonschema, with every keyword counted, and `sentences` says what
 was due. `patterns` refuses regular expressions that may take too long, since `re` cannot be interrupted.
-pydantic would replace about half of this package, at 48 ms per import and a third dependency.
+pydantic would replace about half of this package, at 48 ms per import and a fourth dependency.
 """

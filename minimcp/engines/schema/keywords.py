@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -88,10 +89,10 @@ def _decided(name: str, found: list[Any]) -> list[Any]:
     if name == "anyOf" and not found:
         return []
     if name in ("anyOf", "oneOf") and found and found[0].context:
-        branches: dict[Any, list[str]] = {}
-        for error in found[0].context:
-            branches.setdefault(error.relative_schema_path[0], []).append(error.validator)
-        if [UNSURE] not in branches.values():
+        known = [error for error in found[0].context if error.validator != UNSURE]
+        of_all, of_known = [{error.relative_schema_path[0] for error in each} for each in (found[0].context, known)]
+        if of_all == of_known:  # no branch fails by that alone
+            found[0].context = known
             return found
     return [ValidationError("", validator=UNSURE)]
 
@@ -132,13 +133,12 @@ def _pattern_properties(validator: Any, rule: Any, value: Any, schema: Any) -> I
 def _additional_properties(validator: Any, rule: Any, value: Any, schema: Any) -> Iterator[Any]:
     known, patterns = schema.get("properties", ()), schema.get("patternProperties", ())
     for name, item in value.items() if isinstance(value, dict) else ():
-        matches = [] if name in known else [_search(pattern, name) for pattern in patterns]
-        if name in known or True in matches:
-            continue
-        errors = (
-            iter([ValidationError("it is not allowed")]) if rule is False else validator.descend(item, rule, path=name)
-        )
-        yield from _if_sure(None not in matches, errors)
+        matches = [True] if name in known else [_search(pattern, name) for pattern in patterns]
+        if rule is False and True not in matches and None not in matches:
+            yield ValidationError("it is not allowed")
+            return
+        if True not in matches:
+            yield from _if_sure(None not in matches, validator.descend(item, rule, path=name))
 
 
 def _if_sure(sure: bool | None, errors: Iterator[Any]) -> Iterator[Any]:
@@ -149,29 +149,21 @@ def _if_sure(sure: bool | None, errors: Iterator[Any]) -> Iterator[Any]:
         yield ValidationError("", validator=UNSURE)
 
 
-def _unevaluated(validator: Any, rule: Any, value: Any, schema: Any) -> Iterator[Any]:
+def _unevaluated(kind: type, validator: Any, rule: Any, value: Any, schema: Any) -> Iterator[Any]:
     """Apply a schema to the members or items that no other keyword has judged."""
+    if not issubclass(type(value), kind):
+        return
     effort: Effort = running.effort
-    others = {keyword: part for keyword, part in schema.items() if keyword not in (*_UNEVALUATED, "$id")}
     effort.marks = set()
+    others = {keyword: part for keyword, part in schema.items() if keyword[:11] != "unevaluated" and keyword != "$id"}
     list(validator.descend(value, others))
     marks, effort.marks = effort.marks, None
     for step, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if step not in marks and rule is False:
+            yield ValidationError("it is not allowed")
+            return
         if step not in marks:
-            errors = validator.descend(item, rule, path=step)
-            if rule is False:
-                yield ValidationError("it is not allowed")
-                break
-            yield from errors
-
-
-_UNEVALUATED = {"unevaluatedProperties": dict, "unevaluatedItems": list}
-
-
-def _unevaluated_of(kind: type) -> Any:
-    return lambda validator, rule, value, schema: (
-        _unevaluated(validator, rule, value, schema) if isinstance(value, kind) else ()
-    )
+            yield from validator.descend(item, rule, path=step)
 
 
 def _mark(marks: set[Any], name: str, function: Any, validator: Any, rule: Any, value: Any, schema: Any) -> None:
@@ -180,7 +172,7 @@ def _mark(marks: set[Any], name: str, function: Any, validator: Any, rule: Any, 
 
     def fits(part: Any, item: Any) -> bool:
         effort.marks = None
-        found = next(validator.descend(item, part), None) is None
+        found = part is not False and next(validator.descend(item, part), None) is None
         effort.marks = marks
         return found
 
@@ -205,7 +197,9 @@ def _mark(marks: set[Any], name: str, function: Any, validator: Any, rule: Any, 
     elif isinstance(value, list):
         if name == "contains":
             marks.update(number for number, item in enumerate(value) if fits(rule, item))
-        elif name in ("items", "prefixItems", "additionalItems", "unevaluatedItems"):
+        elif name in ("items", "prefixItems", "unevaluatedItems") or (
+            name == "additionalItems" and isinstance(schema.get("items"), list)
+        ):
             marks.update(range(len(rule) if isinstance(rule, list) else len(value)))
 
 
@@ -257,8 +251,8 @@ OWN = {
     "pattern": _pattern,
     "patternProperties": _pattern_properties,
     "additionalProperties": _additional_properties,
-    "unevaluatedProperties": _unevaluated_of(dict),
-    "unevaluatedItems": _unevaluated_of(list),
+    "unevaluatedProperties": partial(_unevaluated, dict),
+    "unevaluatedItems": partial(_unevaluated, list),
     "multipleOf": _multiple_of,
     "enum": _enum,
     "const": _const,
