@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from datetime import timedelta
 from typing import Any
 
 from tests.authority import Site
@@ -61,13 +62,19 @@ class Issuer:
     def claims(self, **claims: Any) -> dict[str, Any]:
         now = int(time.time())
         known = {"iss": self.url, "sub": "ann", "aud": AUDIENCE, "iat": now, "exp": now + 600, **claims}
-        return {name: value for name, value in known.items() if value is not None}
+        return from_now({name: value for name, value in known.items() if value is not None})
 
     def token(self, kid: str = "first", header: dict[str, Any] | None = None, **claims: Any) -> str:
         import jwt
 
         key, algorithm = self.keys[kid]
         return jwt.encode(self.claims(**claims), key, algorithm, {"kid": kid, "typ": "at+jwt", **(header or {})})
+
+
+def from_now(claims: dict[str, Any]) -> dict[str, Any]:
+    """Return claims in which each timedelta is the time that it is from now."""
+    now = time.time()
+    return {k: now + v.total_seconds() if isinstance(v, timedelta) else v for k, v in claims.items()}
 
 
 def forged(header: dict[str, Any], claims: Any, signature: bytes = b"x") -> str:
