@@ -149,6 +149,12 @@ def _add_options(parser: Any) -> None:
     parser.add_argument(
         "--env", action="append", default=[], metavar="NAME=VALUE", help="a variable for a process; may be repeated"
     )
+    parser.add_argument(
+        "--sandbox",
+        metavar="OPTIONS",
+        help="bounds of a process, such as memory=512M,cpu_s=60 or network=none,read_only=FOLDER: with network, "
+        "read_only or writable it sees programs and the named paths alone",
+    )
     # These two are written with an equals sign, so that they never take the target for the file.
     parser.add_argument(
         "--login",
