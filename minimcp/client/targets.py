@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -11,10 +12,12 @@ import shutil
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional
+from urllib.parse import urlsplit
 
-from ..engines.addresses import without_secrets
+from ..engines.addresses import is_loopback, without_secrets
+from ..engines.errors import ConnectionLost
 from ..engines.fork import number_of
-from .transports.command import shown
+from .transports.command import environment, find, shown
 from .transports.transport import Transport
 
 if TYPE_CHECKING:
@@ -51,13 +54,25 @@ class Target:
     :ivar transports: functions that make the transport to try first, and those to fall back to.
     :ivar key: names the server among all others; it may hold secrets.
     :ivar name: the server's name in messages to people; `shown` is where it is, without secrets.
+    :param lasting: returns what `identity` is.
     """
 
-    def __init__(self, transports: list[Make], key: str, name: str, shown: str = "") -> None:
+    def __init__(
+        self, transports: list[Make], key: str, name: str, shown: str = "", lasting: Optional[Callable[[], str]] = None
+    ) -> None:
         self.transports = transports
         self.key = key
         self.name = name
         self.shown = shown or key
+        self._lasting = lasting
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Names the server for other processes, too, such as later ones; "" where nothing surely does.
+
+        A server of this process has but a number, and over plain HTTP anybody on the way can be the server.
+        """
+        return self._lasting() if self._lasting is not None else ""
 
 
 def read(target: Any, server: Optional[str], options: Message) -> Target:
@@ -265,7 +280,9 @@ def _url(url: str, kind: Any, options: Message) -> Target:
 
     transports: list[Make] = [two_endpoints] if kind == "sse" else [streamable, two_endpoints]
     bare = without_secrets(url)
-    return Target(transports, url, bare, bare)
+    parts = urlsplit(url)
+    sure = parts.scheme.lower() == "https" or is_loopback(parts.hostname or "")
+    return Target(transports, url, bare, bare, lambda: url if sure else "")
 
 
 def _command(command: list[str], options: Message) -> Target:
@@ -285,4 +302,14 @@ def _command(command: list[str], options: Message) -> Target:
     bounds = [repr(known["sandbox"])] if "sandbox" in known else []
     place = json.dumps([known.get("env"), str(known.get("cwd") or ""), *bounds], sort_keys=True, default=repr)
     key = f"stdio:{shlex.join(command)} {hashlib.sha256(place.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
-    return Target([process], key, command[0], f"stdio:{shown(command)}")
+
+    def lasting() -> str:
+        cwd = known.get("cwd")
+        try:
+            program = find(command, environment(known.get("env")), cwd)[0]
+        except ConnectionLost:
+            return ""
+        # A program or an argument may be a path below the folder.
+        return json.dumps([os.path.abspath(program), command[1:], os.path.abspath(cwd or os.curdir), place])
+
+    return Target([process], key, command[0], f"stdio:{shown(command)}", lasting)
