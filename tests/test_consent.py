@@ -290,13 +290,12 @@ def test_a_server_of_which_only_a_name_is_known_is_never_remembered(tmp_path, ke
     assert not (tmp_path / "approvals.json").exists()
 
 
-def test_a_tool_that_its_server_does_not_list_is_never_remembered():
-    approve, asked = counting([True, True])
-    with Client(server([]), approve=consent.once(approve)) as client:
-        for _ in range(2):
-            with pytest.raises(minimcp.MinimcpError, match="hidden"):
-                client.call_tool("hidden", {})
-    assert len(asked) == 2
+def test_a_file_never_remembers_a_tool_of_which_there_is_but_a_name(tmp_path):
+    approve, asked = counting([True] * 3)
+    hidden = consent.Proposal({"name": "hidden"}, {}, False, "s", "s", "https://s.example/mcp")
+    once = consent.once(approve, remember=tmp_path / "approvals.json")
+    assert once(hidden) and once(hidden) and len(asked) == 2
+    assert not (tmp_path / "approvals.json").exists()
 
 
 def identity(target, **options):

@@ -50,15 +50,16 @@ class Proposal(dict):  # type: ignore[type-arg]
     :ivar key: names the server among all others in this process, and may hold secrets; never shown. "" where only its
         name is known.
     :ivar identity: names it for other processes, too; see `targets.Target`.
-    :ivar definition: the tool as it was listed, with annotations; None for one that was not.
+    :ivar definition: the tool as it was listed, with annotations, as JSON.
+    :ivar listed: whether its server lists the tool, so that there is more of it than a name.
     """
 
     def __init__(
         self, tool: Message, arguments: Message, trusted: bool, server: str, key: str = "", identity: str = ""
     ) -> None:
         self.key, self.identity = key, identity
-        listed = "inputSchema" in tool
-        self.definition = json.dumps(tool, sort_keys=True, default=repr) if listed else None
+        self.listed = "inputSchema" in tool
+        self.definition = json.dumps(tool, sort_keys=True, default=repr)
         annotations = tool.get("annotations")
         super().__init__(
             server=server,
@@ -126,7 +127,7 @@ class Approvals:
     """The tools of which calls were approved for good, by server and exact definition; a changed one is another tool.
 
     Kept are digests, with the server and the name of the tool beside them. A server of which only a name is known is
-    never remembered, nor is a tool that its server does not list.
+    never remembered, nor, in a file, is a tool that its server does not list.
 
     :param path: a JSON file that only its owner can read, for this and other processes; None for memory.
     """
@@ -164,8 +165,11 @@ class Approvals:
                 log.warning("The approval was not remembered: %s", problem)
 
     def _digest(self, proposal: Proposal) -> Optional[str]:
-        server = proposal.key if self._path is None else proposal.identity
-        if not server or proposal.definition is None:
+        if self._path is None:
+            server = proposal.key
+        else:
+            server = proposal.identity if proposal.listed else ""
+        if not server:
             return None
         return hashlib.sha256(json.dumps([server, proposal.definition]).encode()).hexdigest()
 
