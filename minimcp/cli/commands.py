@@ -12,6 +12,7 @@ from typing import Any, Optional
 from ..client.client import Client
 from ..client.consent import printable
 from ..client.results import Result
+from ..client.sandbox import Sandbox
 from ..client.transports.command import shown
 from ..engines.addresses import without_secrets
 from ..engines.errors import AuthorizationError, ClientError, ProtocolError
@@ -93,6 +94,7 @@ def _client(options: Any, bar: show.Bar) -> Client:
         auth=_login(options.login) if options.login else None,
         headers=dict(_pair(word, ":", "--header 'NAME: VALUE'") for word in options.header) or None,
         env=env or None,
+        sandbox=Sandbox.parse(options.sandbox) if options.sandbox is not None else None,
         stderr=say if options.verbose else None,
         elicit=elicit if person is not None else None,
         on_log=on_log if options.verbose else None,

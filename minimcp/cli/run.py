@@ -12,7 +12,8 @@ from typing import Any, Optional
 def run(options: Any) -> int:
     """Serve until the client hangs up, or Ctrl-C.
 
-    :param options: `target`, `trace`, and for HTTP `http`, the port, `host`, and `allow_host`, host names.
+    :param options: `target`, `trace`, and for HTTP `http`, the port, `host`, `allow_host`, host names, `tls_cert`,
+        `tls_key` and `tls_ca`, paths, and `public`, whether everybody may call a server without `auth=`.
     """
     try:
         if options.http is None:
@@ -94,4 +95,6 @@ def _run_http(options: Any) -> None:
             flush=True,
         )
 
-    server.run_http(host=options.host, port=options.http, ready=ready)
+    server.engine.public = server.engine.public or options.public
+    tls = (options.tls_cert, options.tls_key) if options.tls_cert else None
+    server.run_http(host=options.host, port=options.http, tls=tls, ca=options.tls_ca, ready=ready)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from .. import __version__
 from ..engines.fork import PerProcess
@@ -19,6 +19,9 @@ from .errors import UsedAfterFork
 from .methods import Methods
 from .negotiation import MODES, negotiate
 from .options import OnMessage, Settings
+
+if TYPE_CHECKING:
+    from .sandbox import Sandbox
 
 Message = dict[str, Any]
 
@@ -45,6 +48,7 @@ class Client(Methods):
     :param session: a `requests.Session` with proxies, certificates or adapters of your own.
     :param env: variables for the process, beside a few harmless ones of this one; `cwd` its folder.
     :param stderr: takes the lines a process writes there: a callable or a file.
+    :param sandbox: bounds what the process may use and see.
     :param restart: start a process again that died, or that belongs to the parent of a fork.
     :param timeout: seconds without a sign of life after which a call is given up; None waits for ever.
     :param max_timeout: seconds after which it is given up in any case.
@@ -81,6 +85,7 @@ class Client(Methods):
         env: dict[str, str] | None = None,
         cwd: str | None = None,
         stderr: Any = None,
+        sandbox: Sandbox | None = None,
         restart: bool = False,
         timeout: float | None = 60.0,
         max_timeout: float | None = 600.0,
@@ -98,7 +103,7 @@ class Client(Methods):
         if log_level is not None and log_level not in spec.LOG_LEVELS:
             raise ValueError(f"log_level must be one of {', '.join(spec.LOG_LEVELS)}")
         options = {"headers": headers, "auth": auth, "session": session, "env": env, "cwd": cwd}
-        options.update(stderr=stderr, limits=limits)
+        options.update(stderr=stderr, sandbox=sandbox, limits=limits)
         declared = {**(getattr(auth, "extensions", None) or {}), **(extensions or {})}
         if tasks:
             declared.setdefault(spec.TASKS, {})
