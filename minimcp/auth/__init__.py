@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 _MODULES = {
     "Audit": "audit",
     "AuthRequest": "verifier",
+    "ClientCertificate": "surrounding",
+    "DjangoUser": "surrounding",
+    "FlaskLogin": "surrounding",
     "Introspection": "introspection",
     "Jwt": "jwt",
     "Keys": "keys",
+    "RemoteUser": "surrounding",
     "Rules": "policy",
     "Verifier": "verifier",
 }
@@ -26,6 +30,10 @@ if TYPE_CHECKING:
     from .jwt import Jwt as Jwt
     from .keys import Keys as Keys
     from .policy import Rules as Rules
+    from .surrounding import ClientCertificate as ClientCertificate
+    from .surrounding import DjangoUser as DjangoUser
+    from .surrounding import FlaskLogin as FlaskLogin
+    from .surrounding import RemoteUser as RemoteUser
     from .verifier import AuthRequest as AuthRequest
     from .verifier import Verifier as Verifier
 
