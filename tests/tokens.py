@@ -33,9 +33,9 @@ def public_jwk(key: Any, **more: Any) -> dict[str, Any]:
 class Issuer:
     """An issuer whose site answers on 127.0.0.1; `keys` maps each kid to a private key and its algorithm."""
 
-    def __init__(self) -> None:
+    def __init__(self, site: Site | None = None) -> None:
         self.keys: dict[str, tuple[Any, str]] = {"first": (new_key(), "ES256")}
-        self.site = Site()
+        self.site = site or Site()
         self.url = self.site.url
         self.site.pages["/.well-known/oauth-authorization-server"] = self.metadata
         self.site.pages["/keys"] = self.jwks

@@ -50,9 +50,18 @@ class DjangoUser:
     :param roles: a function from the user to the roles; by default the names of the groups.
     :param granted: the scopes that users of the application have here.
     :param issuer: the issuer of the principals, whose id is the name of the user.
+    :param issuers: the authorization servers whose tokens a middleware of the application takes, for clients to know.
     """
 
-    def __init__(self, *, roles: RolesOf = None, granted: Iterable[str] = (), issuer: str = "django") -> None:
+    def __init__(
+        self,
+        *,
+        roles: RolesOf = None,
+        granted: Iterable[str] = (),
+        issuer: str = "django",
+        issuers: Iterable[str] = (),
+    ) -> None:
+        self.issuers = tuple(issuers)
         self._roles = roles or _groups
         self._granted = tuple(granted)
         self._issuer = issuer
