@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from werkzeug.test import Client
 from minimcp import Server, Unauthorized
 from minimcp.auth import AuthRequest, Introspection
 from tests.helpers import http_headers, modern
-from tests.tokens import AUDIENCE, Issuer
+from tests.tokens import AUDIENCE, Issuer, from_now
 
 LIST = modern("tools/list")
 
@@ -32,7 +32,11 @@ def issuer() -> Iterator[Issuer]:
 def asking(issuer: Issuer, reply: Any = None, status: int = 200, **options: Any) -> Introspection:
     """Return a verifier whose issuer gives this reply, by default for an active token."""
     known = {"active": True, "sub": "ann", "aud": AUDIENCE, "scope": "read", "client_id": "app"}
-    found = {**known, **reply} if isinstance(reply, dict) or reply is None and (reply := {}) is not None else reply
+    found = (
+        from_now({**known, **reply})
+        if isinstance(reply, dict) or reply is None and (reply := {}) is not None
+        else reply
+    )
     issuer.site.pages["/introspect"] = lambda seen: (status, found, {})
     return Introspection(issuer.url, "me", "my:secret", AUDIENCE, private_addresses=True, **options)
 
@@ -65,8 +69,8 @@ def test_a_token_that_is_not_active_is_nobodys_and_that_is_remembered_too(issuer
         ({"aud": "https://other.example"}, "not issued for this server"),
         ({"aud": None}, "not issued for this server"),
         ({"iss": "https://evil.example"}, "another issuer"),
-        ({"exp": time.time() - 60}, "has expired"),
-        ({"nbf": time.time() + 60}, "not valid yet"),
+        ({"exp": timedelta(seconds=-60)}, "has expired"),
+        ({"nbf": timedelta(seconds=60)}, "not valid yet"),
         ({"token_type": "refresh_token"}, "another kind"),
         ({"sub": "", "client_id": ""}, "names nobody"),
         ({"cnf": {"jkt": "x"}}, "do not go together"),

@@ -5,11 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import time
+from datetime import timedelta
 from typing import Any
 
 from tests.authority import Site
 
 AUDIENCE = "https://tools.example/mcp"
+
+
+def from_now(claims: dict[str, Any]) -> dict[str, Any]:
+    """Turn each time difference into the time at which that is over, in seconds since 1970."""
+    now = time.time()
+    return {
+        name: now + value.total_seconds() if isinstance(value, timedelta) else value for name, value in claims.items()
+    }
 
 
 def new_key(kind: str = "EC") -> Any:
@@ -61,7 +70,7 @@ class Issuer:
     def claims(self, **claims: Any) -> dict[str, Any]:
         now = int(time.time())
         known = {"iss": self.url, "sub": "ann", "aud": AUDIENCE, "iat": now, "exp": now + 600, **claims}
-        return {name: value for name, value in known.items() if value is not None}
+        return from_now({name: value for name, value in known.items() if value is not None})
 
     def token(self, kid: str = "first", header: dict[str, Any] | None = None, **claims: Any) -> str:
         import jwt
