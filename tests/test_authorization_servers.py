@@ -1,6 +1,6 @@
-"""A sign-in from end to end, with authorization servers that nobody here wrote: npm `oidc-provider`.
+"""A sign-in from end to end, with authorization servers that nobody here wrote: `oidc-provider` of npm, and `canaille`.
 
-Our client, our server behind `Jwt` or `Introspection`, and in between the real thing. It lives in the folder that
+Our client, our server behind `Jwt` or `Introspection`, and in between the real thing. They live in the folder that
 MINIMCP_PEERS_DIR names; see `test_peer_servers`.
 """
 
@@ -48,7 +48,7 @@ class Visitor:
         for _ in range(20):
             if answer.is_redirect:
                 place = urljoin(answer.url, answer.headers["Location"])
-                if "/callback" in place:
+                if urlsplit(place).path == "/callback":
                     return place
                 answer = self._session.get(place, timeout=20, allow_redirects=False)
             else:
@@ -62,7 +62,7 @@ class Visitor:
         for field in re.findall("<input[^>]*>", page.text):
             name, value = (re.search(f' {each}="([^"]*)"', field) for each in ("name", "value"))
             if name is not None:
-                fields[name[1]] = value[1] if value else "ann"
+                fields[name[1]] = (value[1] if value else "") or "ann"
         place = re.search('<form[^>]* action="([^"]*)"', page.text)
         target = urljoin(page.url, place[1] if place else "")
         return self._session.post(target, data=fields, timeout=20, allow_redirects=False)
@@ -256,3 +256,33 @@ def test_the_client_of_another_documents_url_is_not_let_in() -> None:
     with Login(documents={DOCUMENT: wrong}) as login, served(by_jwt(login)) as url:
         with pytest.raises(Refused, match="client_id does not match"), Client(url, auth=auth) as client:
             client.list_tools()
+
+
+@pytest.fixture(scope="module")
+def canaille() -> Iterator[str]:
+    port = free_port()
+    with Process([peer_file("canaille", "bin", "python"), str(SERVERS / "canaille_login.py"), str(port)]) as process:
+        process.wait_for("^listening$", 60)
+        yield f"http://localhost:{port}"
+
+
+def test_a_server_that_does_not_know_resources_names_its_clients_as_audience(canaille: str) -> None:
+    """A token is for those clients that may ask about it; one of them is the resource."""
+    known = ("resource", "secret of the resource")
+    verifier = Introspection(canaille, *known, audience="resource", scopes=["groups"], private_addresses=True)
+    visitor, store = Visitor(), {}  # type: ignore[var-annotated]
+    options = {"client_id": "desk", "redirect_uri": "http://127.0.0.1:7000/callback", "login": visitor, "store": store}
+    with served(verifier) as url:
+        with Client(url, auth=OAuth(**options)) as client:
+            found = client.call_tool("who").data
+        assert (found["id"], found["issuer"], found["via"]) == ("ann", canaille, "desk")
+        assert "groups" in found["scopes"]
+        (place,) = (name for name in store if name.startswith("token"))
+        before = store[place]
+        store[place] = {**before, "access_token": "ended"}
+        with Client(url, auth=OAuth(**options)) as client:
+            assert client.call_tool("who").data["id"] == "ann"
+    assert len(visitor.opened) == 1 and store[place]["access_token"] not in ("ended", before["access_token"])
+    strict = Introspection(canaille, *known, audience="https://other.example/mcp", private_addresses=True)
+    with served(strict) as url, pytest.raises(AuthorizationError), Client(url, auth=OAuth(**options)) as client:
+        client.list_tools()
