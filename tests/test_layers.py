@@ -40,7 +40,8 @@ THIRD_PARTIES = {
     "urllib3": ("engines/http_client/foreign.py",),
     "jwt": ("engines/oauth/dpop.py",),
     "cryptography": ("engines/oauth/dpop.py",),
-    "flask": ("transports/frameworks.py",),
+    "flask": ("transports/frameworks.py", "auth/surrounding.py"),
+    "flask_login": ("auth/surrounding.py",),
     "django": ("transports/frameworks.py",),
     "pydantic": ("engines/schema/models.py",),
     # For type checkers alone, which bring its stubs.
