@@ -294,7 +294,7 @@ def test_verbose_shows_what_the_server_says_beside(capsys, tmp_path):
         "@s.tool\ndef t(ctx: Context) -> str:\n    ctx.log('warning', 'hot\\x1b')\n    return 'x'\n"
     )
     assert main(["call", str(path), "t"]) == 0
-    assert capsys.readouterr() == ("x\n", "")
+    assert capsys.readouterr() == ("x\n", "here\n")
     assert main(["call", str(path), "t", "-v"]) == 0
     out, err = capsys.readouterr()
     assert out == "x\n" and "warning: hot\\u001b\n" in err and "here\n" in err

@@ -144,6 +144,4 @@ def _add_options(parser: Any) -> None:
         metavar="FILE",
         help=_TRACE,
     )
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="show what the server logs, and its standard error"
-    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what the server logs")

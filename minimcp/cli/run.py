@@ -6,7 +6,11 @@ import importlib.util
 import json
 import os
 import sys
+import sysconfig
+import traceback
 from typing import Any, Optional
+
+from ..engines.addresses import is_loopback
 
 
 def run(options: Any) -> int:
@@ -19,15 +23,51 @@ def run(options: Any) -> int:
             _run_stdio(options.target, options.trace)
         else:
             _run_http(options)
-    except (OSError, ValueError, ImportError) as error:
+    except LoadFailed as failed:
+        print(failed, file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
         print(f"minimcp: {error}", file=sys.stderr)
         return 1
     return 0
 
 
+class LoadFailed(Exception):
+    """A Python file failed when it was imported; the text is where and how, and its traceback from the file on."""
+
+    def __init__(self, path: str, error: Exception) -> None:
+        told = traceback.TracebackException.from_exception(error)
+        _keep_own_frames(told)
+        last = told.stack[-1] if told.stack else None
+        where = (last.filename, last.lineno) if last else (path, None)
+        if isinstance(error, SyntaxError) and error.filename:
+            where = error.filename, error.lineno
+        name, number = where
+        name = path if os.path.abspath(name) == os.path.abspath(path) else name
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        first = f"{name}{f', line {number}' if number else ''}: {type(error).__name__}: {said}"
+        super().__init__(f"minimcp: {first}\n{''.join(told.format())}".rstrip("\n"))
+
+
+_FOREIGN = (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
+    *(path + os.sep for path in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")) if path),
+)
+
+
+def _keep_own_frames(told: Any) -> None:
+    """Drop the frames of Python's and of our own library, from the causes too."""
+    seen = told
+    while seen is not None:
+        own = [frame for frame in seen.stack if not frame.filename.startswith(("<frozen ", *_FOREIGN))]
+        seen.stack = traceback.StackSummary.from_list(own)
+        seen = seen.__cause__ or seen.__context__
+
+
 def load(target: str) -> Any:
     """Import a file and return its Server.
 
+    :raises LoadFailed: when the file raises an exception.
     :raises ValueError: when there is no file, no Server, or more than one to choose from.
     """
     from ..server.server import Server
@@ -42,7 +82,10 @@ def load(target: str) -> Any:
         raise ValueError(f"{path!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise LoadFailed(path, error) from error
     if name:
         found = getattr(module, name, None)
         if not isinstance(found, Server):
@@ -74,6 +117,8 @@ def _run_stdio(target: str, trace: Optional[str]) -> None:
 
 def _run_http(options: Any) -> None:
     server = _load(options.target, options.trace)
+    if server.engine.debug is None:
+        server.engine.debug = is_loopback(options.host) and not options.allow_host
     name = server.engine.identity["name"]
     if options.allow_host:
         # The address that is printed has to work too.

@@ -44,7 +44,8 @@ class Client(Methods):
     :param auth: credentials for HTTP: `OAuth`, a user and a password, or what `requests` takes.
     :param session: a `requests.Session` with proxies, certificates or adapters of your own.
     :param env: variables for the process, beside a few harmless ones of this one; `cwd` its folder.
-    :param stderr: takes the lines a process writes there: a callable or a file.
+    :param stderr: takes the lines a process writes there: a callable, a file, or False for nothing; by default they are
+        shown on this process's own standard error.
     :param restart: start a process again that died, or that belongs to the parent of a fork.
     :param timeout: seconds without a sign of life after which a call is given up; None waits for ever.
     :param max_timeout: seconds after which it is given up in any case.

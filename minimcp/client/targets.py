@@ -15,6 +15,7 @@ from typing import Any, Optional
 from ..engines.addresses import without_secrets
 from ..engines.fork import number_of
 from .transports.command import shown
+from .transports.process import ServerLines
 from .transports.transport import Transport
 
 Message = dict[str, Any]
@@ -54,6 +55,11 @@ class Target:
         self.key = key
         self.name = name
         self.shown = shown or key
+
+    @property
+    def is_process(self) -> bool:
+        """Whether the client starts the server."""
+        return self.key.startswith("stdio:")
 
 
 def read(target: Any, server: Optional[str], options: Message) -> Target:
@@ -243,6 +249,7 @@ def _url(url: str, kind: Any, options: Message) -> Target:
 
 def _command(command: list[str], options: Message) -> Target:
     known = _known({**options, "env": options.get("env") or None}, _PROCESS)
+    known.setdefault("stderr", ServerLines())
     limits = known.pop("limits", {})
     if "line_bytes" in limits:
         known["line_bytes"] = int(limits["line_bytes"])

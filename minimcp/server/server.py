@@ -62,7 +62,8 @@ class Server(Registration):
     :param policy: `f(ctx, entry)` decides, beside each entry's own `allow`, who sees and may use an entry.
     :param sanitize: filters what leaves: sizes, hidden characters and secrets, see `Sanitizer`.
     :param trace: True, a path, a file or a callable that takes every message; see `minimcp.engines.trace`.
-    :param debug: tell clients what exception a handler raised; never on a server that others can reach.
+    :param debug: whether clients are told what exception a handler raised; by default only those that have this process
+        to themselves: over stdio and in memory.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Server(Registration):
         policy: Policy | None = None,
         sanitize: Sanitizer | None = None,
         trace: Trace | None = None,
-        debug: bool = False,
+        debug: bool | None = None,
     ) -> None:
         identity = {"name": name, "version": version, "title": title, "description": description}
         identity.update(websiteUrl=website, icons=icons)  # type: ignore[arg-type]

@@ -1,0 +1,170 @@
+"""The mistakes of beginners: for each, the whole text that they see."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from minimcp import Client, ConnectionLost, Server
+from minimcp.__main__ import main
+from tests.embedded import embedded
+from tests.helpers import modern, post
+from tests.transports import ROOT
+
+HEAD = "from minimcp import Server\nserver = Server('s')\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path
+
+
+def said(capsys, *words: str) -> tuple[int, str]:
+    """The exit code of a command, and what it wrote to standard error, without the marks of Python 3.11 and later."""
+    code = main(list(words))
+    err = capsys.readouterr().err
+    err = re.sub(r"(?m)^ +[\^~]+\n", "", err).replace(sys.executable, "PYTHON")
+    return code, err.replace(f'File "{Path.cwd().resolve()}/', 'File "')
+
+
+def lines(*texts: str) -> str:
+    return "".join(text + "\n" for text in texts)
+
+
+GONE = "minimcp: The server PYTHON -m minimcp run f.py exited with code 1"
+ASYNC = "TypeError: add is async def: write def, and call blocking code; every call has its own thread"
+
+
+@pytest.mark.parametrize(
+    ("source", "where", "error"),
+    [
+        (HEAD + "async def add(a: int): ...\nserver.tool(add)\n", "line 4, in <module>\n    server.tool(add)", ASYNC),
+        (
+            "from minimcp import Server\nserver = Server()\n",
+            "line 2, in <module>\n    server = Server()",
+            "TypeError: {}__init__() missing 1 required positional argument: 'name'",
+        ),
+        (
+            "import nonexistent_module\n",
+            "line 1, in <module>\n    import nonexistent_module",
+            "ModuleNotFoundError: No module named 'nonexistent_module'",
+        ),
+        (
+            "PORT = int('abc')\n",
+            "line 1, in <module>\n    PORT = int('abc')",
+            "ValueError: invalid literal for int() with base 10: 'abc'",
+        ),
+        (
+            "import json\njson.loads('[')\n",
+            "line 2, in <module>\n    json.loads('[')",
+            "JSONDecodeError: Expecting value: line 1 column 2 (char 1)",
+        ),
+        ("import os\nos.environ['API_KEY']\n", "line 2, in <module>\n    os.environ['API_KEY']", "KeyError: 'API_KEY'"),
+    ],
+)
+def test_a_file_that_does_not_load_is_told_by_its_own_traceback(folder, capsys, source, where, error):
+    (folder / "f.py").write_text(source)
+    error = error.format("Server." if sys.version_info >= (3, 10) else "")
+    number = where.split(",")[0]
+    full = error.replace("JSONDecodeError", "json.decoder.JSONDecodeError")
+    traceback = f'Traceback (most recent call last):\n  File "f.py", {where}\n{full}'
+    assert said(capsys, "list", "f.py") == (1, lines(f"minimcp: f.py, {number}: {error}", traceback, GONE))
+
+
+def test_a_syntax_error_names_its_line(folder, capsys):
+    (folder / "f.py").write_text("x = 1\nif x:\nprint()\n")
+    code, err = said(capsys, "list", "f.py")
+    first, *rest, last = err.splitlines()
+    assert (code, last) == (1, GONE)
+    assert first.startswith("minimcp: f.py, line 3: IndentationError: expected an indented block")
+    assert [line.strip() for line in rest[:2]] == ['File "f.py", line 3', "print()"]
+
+
+def test_the_traceback_ends_in_the_authors_own_file(folder, capsys):
+    (folder / "f.py").write_text("import helper_of_f\n")
+    (folder / "helper_of_f.py").write_text("import json\ndef read():\n    return json.loads('')\nread()\n")
+    code, err = said(capsys, "list", "f.py")
+    helper = Path.cwd().resolve() / "helper_of_f.py"
+    assert err == lines(
+        f"minimcp: {helper}, line 3: JSONDecodeError: Expecting value: line 1 column 1 (char 0)",
+        "Traceback (most recent call last):",
+        '  File "f.py", line 1, in <module>',
+        "    import helper_of_f",
+        '  File "helper_of_f.py", line 4, in <module>',
+        "    read()",
+        '  File "helper_of_f.py", line 3, in read',
+        "    return json.loads('')",
+        "json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)",
+        GONE,
+    )
+
+
+BOOM = HEAD + "@server.tool\ndef boom(x: int) -> float:\n    print('dividing')\n    return 1 / x\n"
+
+
+def test_a_tool_that_raises_is_told_with_what_it_raised(folder, capsys):
+    (folder / "f.py").write_text(BOOM)
+    code, err = said(capsys, "call", "f.py", "boom", "x=0")
+    assert code == 3 and err.splitlines()[0] == "dividing"
+    assert err.endswith("minimcp: The tool boom failed: ZeroDivisionError: division by zero\n")
+    assert '  File "f.py", line 6, in boom\n    return 1 / x\nZeroDivisionError: division by zero\n' in err
+
+
+def test_a_client_shows_what_its_server_prints_and_its_last_lines_are_in_the_error(folder, capsys):
+    (folder / "f.py").write_text(BOOM)
+    with Client([sys.executable, "-m", "minimcp", "run", "f.py"], env={"PYTHONPATH": str(ROOT)}) as client:
+        assert client.call_tool("boom", x=1).data == 1.0
+        assert client.call_tool("boom", x=0).text == "The tool boom failed: ZeroDivisionError: division by zero"
+    assert capsys.readouterr().err.startswith("dividing\ndividing\ntool boom failed\nTraceback")
+    with pytest.raises(ConnectionLost) as caught:
+        Client([sys.executable, "-c", "import sys; sys.exit('no licence\\nno server')"], stderr=False).open()
+    assert str(caught.value).endswith(" exited with code 1. The end of its standard error:\nno licence\nno server")
+    assert capsys.readouterr().err == ""
+
+
+def crashing(**options) -> Server:
+    server = Server("s", **options)
+
+    @server.tool
+    def boom() -> str:
+        raise LookupError("no such row")
+
+    @server.tool
+    def wrong() -> int:
+        return "x"
+
+    return server
+
+
+MASKED = 'The tool boom failed; the logger "minimcp" of the server has the details'
+
+
+def test_only_who_has_the_process_to_itself_is_told_what_was_raised(caplog):
+    with Client(crashing()) as client, caplog.at_level(logging.CRITICAL, "minimcp"):
+        assert client.call_tool("boom").text == "The tool boom failed: LookupError: no such row"
+        told = "The tool's result does not fit its own output schema: "
+        assert client.call_tool("wrong").text == told + "The value must be an integer, not a string"
+    with Client(crashing(debug=False)) as client:
+        assert client.call_tool("boom").text == MASKED
+    with embedded(crashing().wsgi) as listening:
+        reply = post(listening.url + "/mcp", modern("tools/call", name="boom"))[1]
+        assert reply["result"]["content"][0]["text"] == MASKED
+    reply = crashing().handle(modern("tools/call", name="boom"))
+    assert reply["result"]["content"][0]["text"] == MASKED
+
+
+@pytest.mark.parametrize(("host", "debug"), [("127.0.0.1", True), ("0.0.0.0", False)])
+def test_run_over_http_tells_only_this_machine_what_was_raised(folder, monkeypatch, host, debug):
+    (folder / "served_here.py").write_text(BOOM)
+    served = []
+    monkeypatch.setattr(Server, "run_http", lambda server, **options: served.append(server))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert main(["run", "served_here.py", "--http", "0", "--host", host]) == 0
+    assert served[0].engine.debug is debug
