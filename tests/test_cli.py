@@ -6,10 +6,8 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from minimcp.client.answers import Question
 from minimcp.engines.schema import text
 from tests.authority import Authority, Browser, Resource
 from tests.helpers import serving
+from tests.terminal import Pty
 from tests.transcripts.server import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -495,63 +494,10 @@ def test_without_a_terminal_no_questions_can_be_asked(capsys, toys):
     assert "-32021" in capsys.readouterr().err
 
 
-class Pty:
-    """A command on a terminal of its own."""
-
-    def __init__(self, *words):
-        import pty
-
-        self.end, other = pty.openpty()
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "minimcp", *words],
-            cwd=ROOT,
-            stdin=other,
-            stdout=subprocess.PIPE,
-            stderr=other,
-            # Ctrl-C is ignored in what is started in the background, and what is ignored is inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        os.close(other)
-        self.seen = ""
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self):
-        while True:
-            try:
-                data = os.read(self.end, 4096)
-            except OSError:
-                data = b""
-            with self._changed:
-                self.seen += data.decode()
-                self._changed.notify_all()
-            if not data:
-                return
-
-    def wait_for(self, text):
-        with self._changed:
-            assert self._changed.wait_for(lambda: text in self.seen, 20), self.seen
-            self.seen = self.seen.partition(text)[2]
-
-    def type(self, text):
-        os.write(self.end, text.encode())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.child.kill()
-        self.child.wait(20)
-        self._reader.join(20)
-        os.close(self.end)
-        self.child.stdout.close()
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.parametrize("mode", ["2025-11-25", "2026-07-28"])
 def test_questions_are_asked_on_the_terminal_while_a_tool_runs(toys, mode):
-    with Pty("call", toys, "order", "--mode", mode) as terminal:
+    with Pty("-m", "minimcp", "call", toys, "order", "--mode", mode) as terminal:
         if mode == "2026-07-28":  # a legacy server asks on another thread, which may come first
             terminal.wait_for("[#######.......................]  25% asking")
         terminal.wait_for("asks: How many?")
@@ -571,7 +517,7 @@ def test_questions_are_asked_on_the_terminal_while_a_tool_runs(toys, mode):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_ctrl_c_ends_it_without_a_traceback(toys):
-    with Pty("call", toys, "order") as terminal:
+    with Pty("-m", "minimcp", "call", toys, "order") as terminal:
         terminal.wait_for("Answer? [Y]es")
         terminal.child.send_signal(2)
         assert terminal.child.wait(20) == 130

@@ -12,7 +12,8 @@ import pytest
 from minimcp import Client, ConnectionLost, Server
 from minimcp.__main__ import main
 from tests.embedded import embedded
-from tests.helpers import modern, post
+from tests.helpers import Process, modern, post
+from tests.terminal import Pty
 from tests.transports import ROOT
 
 HEAD = "from minimcp import Server\nserver = Server('s')\n"
@@ -168,3 +169,60 @@ def test_run_over_http_tells_only_this_machine_what_was_raised(folder, monkeypat
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert main(["run", "served_here.py", "--http", "0", "--host", host]) == 0
     assert served[0].engine.debug is debug
+
+
+on_a_terminal = pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+ADD = HEAD + "@server.tool\ndef add(a: int, b: int) -> int:\n    return a + b\n"
+
+
+@on_a_terminal
+@pytest.mark.parametrize("way", ["run", "file"])
+def test_a_server_on_a_terminal_says_what_it_waits_for(folder, way):
+    path = folder / "f.py"
+    path.write_text(ADD + "if __name__ == '__main__':\n    server.run()\n")
+    with Pty(*(["-m", "minimcp", "run"] if way == "run" else []), str(path)) as terminal:
+        terminal.wait_for(
+            f"s waits for MCP messages on standard input; try it from another terminal: minimcp list {path}\r\n"
+        )
+        terminal.type("\x04")
+        assert terminal.child.wait(20) == 0
+
+
+@on_a_terminal
+def test_an_http_server_says_where_it_listens_and_what_ctrl_c_waits_for(folder):
+    path = folder / "f.py"
+    path.write_text(
+        HEAD + "import sys, threading\n@server.tool\ndef wait() -> str:\n    print('begun', file=sys.stderr)\n"
+        "    threading.Event().wait(20)\n    return ''\nserver.run_http(port=0)\n"
+    )
+    with Pty(str(path)) as terminal:
+        terminal.wait_for("s is listening on http://127.0.0.1:")
+        url = "http://127.0.0.1:" + terminal.seen.split(";")[0]
+        terminal.wait_for(f"; try it: minimcp list {url}\r\n")
+        with Client(url, timeout=20) as client:
+            call = client.start_tool("wait")
+            terminal.wait_for("begun")
+            terminal.child.send_signal(2)
+            terminal.wait_for("Waiting up to 5 s for tools/call wait; Ctrl-C stops at once.\r\n")
+            terminal.child.send_signal(2)
+            assert terminal.child.wait(20) == -2
+            call.cancel()
+
+
+def test_run_verbose_shows_every_request(folder):
+    (folder / "f.py").write_text(BOOM)
+    with Process([sys.executable, "-m", "minimcp", "run", "f.py", "--http", "0", "-v"], cwd=str(folder)) as process:
+        url = process.wait_for(r"s is listening on (\S+); try it: minimcp list \1$").group(1)
+        for params in (
+            {"name": "boom", "arguments": {"x": 1}},
+            {"name": "boom", "arguments": {"x": 0}},
+            {"name": "bom"},
+        ):
+            post(url, modern("tools/call", **params))
+        for end in (
+            r"tools/call boom: done",
+            r"tools/call boom: the tool failed",
+            r"tools/call bom: error -32602: Unknown tool: bom",
+        ):
+            process.wait_for(rf"^\d\d:\d\d:\d\d {end}, \d+ ms$")
+        assert process.terminate() == 0

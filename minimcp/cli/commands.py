@@ -51,6 +51,11 @@ def _run(options: Any) -> int:
         with _client(options, bar) as client:
             try:
                 return command(client, options, bar)
+            except KeyboardInterrupt:
+                if client.target.is_process:
+                    bar.clear()
+                    print("\nminimcp: waiting for the server to end", end="", file=sys.stderr, flush=True)
+                raise
             finally:
                 bar.clear()
     except AuthorizationError as problem:

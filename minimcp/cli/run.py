@@ -8,7 +8,7 @@ import os
 import sys
 import sysconfig
 import traceback
-from typing import Any, Optional
+from typing import Any
 
 from ..engines.addresses import is_loopback
 
@@ -20,7 +20,7 @@ def run(options: Any) -> int:
     """
     try:
         if options.http is None:
-            _run_stdio(options.target, options.trace)
+            _run_stdio(options)
         else:
             _run_http(options)
     except LoadFailed as failed:
@@ -98,25 +98,32 @@ def load(target: str) -> Any:
     return next(iter(servers.values()))
 
 
-def _load(target: str, trace: Optional[str]) -> Any:
-    server = load(target)
-    if trace is not None:
+def _load(options: Any) -> Any:
+    server = load(options.target)
+    if options.trace is not None:
         from ..server.tracing import Tracing
 
-        Tracing(server.engine, True if trace == "-" else trace)
+        Tracing(server.engine, True if options.trace == "-" else options.trace)
+    if options.verbose:
+        from ..server.screen import Screen
+
+        Screen(server.engine, verbose=True)
     return server
 
 
-def _run_stdio(target: str, trace: Optional[str]) -> None:
+def _run_stdio(options: Any) -> None:
+    from ..server.screen import greet
     from ..transports import stdio
 
     # Taken away before the file runs, so that even what it prints on import cannot reach the protocol.
     pipes = stdio.take_pipes()
-    stdio.serve(_load(target, trace).engine, pipes)
+    engine = _load(options).engine
+    greet(engine, options.target, pipes[0])
+    stdio.serve(engine, pipes)
 
 
 def _run_http(options: Any) -> None:
-    server = _load(options.target, options.trace)
+    server = _load(options)
     if server.engine.debug is None:
         server.engine.debug = is_loopback(options.host) and not options.allow_host
     name = server.engine.identity["name"]
@@ -131,7 +138,7 @@ def _run_http(options: Any) -> None:
         command = [sys.executable, "-m", "minimcp", "run", os.path.abspath(options.target)]
         over_stdio = {"mcpServers": {name: {"command": command[0], "args": command[1:]}}}
         print(
-            f"{name} is listening on {url}\n\n"
+            f"{name} is listening on {url}; try it: minimcp list {url}\n\n"
             f"To connect a host, put this into its MCP configuration:\n  {json.dumps(over_http)}\n"
             f"or let the host start the same file over stdio:\n  {json.dumps(over_stdio)}\n\n"
             "Stop the server with Ctrl-C.",

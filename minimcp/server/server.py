@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -178,7 +179,9 @@ class Server(Registration):
     def run(self) -> None:
         """Serve on standard input and output until the input ends."""
         from ..transports.stdio import serve
+        from .screen import greet
 
+        greet(self.engine, sys.argv[0])
         serve(self.engine)
 
     @property
@@ -208,8 +211,9 @@ class Server(Registration):
         :param ready: called with the listening server, whose `url` and `port` are the real ones.
         """
         from ..transports.http import serve
+        from .screen import watched
 
-        serve(self.engine, host, port, path, tls, limits, ready)
+        serve(self.engine, host, port, path, tls, limits, watched(self.engine, path, ready))
 
     def flask_view(self) -> Callable[..., Any]:
         """A view function: `app.add_url_rule("/mcp", view_func=server.flask_view(), strict_slashes=False)`.
