@@ -247,8 +247,8 @@ def test_trace_goes_to_standard_error_or_a_file(capsys, toys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["list", "nowhere.py"], 2, "there is no file 'nowhere.py'"),
-        (["list", "nowhere.json"], 2, "there is no file 'nowhere.json'"),
+        (["list", "nowhere.py"], 2, "There is no file 'nowhere.py'"),
+        (["list", "nowhere.json"], 2, "There is no file 'nowhere.json'"),
         (["list", "a-program-that-is-not-there"], 1, "not found"),
         (["list", "http://127.0.0.1:1/mcp"], 1, "127.0.0.1"),
         (["list", "--"], 2, "a command must follow --"),

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from minimcp import Client, ConnectionLost, Server
+from minimcp import Client, ConnectionLost, RemoteError, Server
 from minimcp.__main__ import main
+from minimcp.client.errors import HTTPStatus
+from minimcp.transports.http import HttpApp
 from tests.embedded import embedded
 from tests.helpers import Process, modern, post
 from tests.terminal import Pty
@@ -226,3 +228,85 @@ def test_run_verbose_shows_every_request(folder):
         ):
             process.wait_for(rf"^\d\d:\d\d:\d\d {end}, \d+ ms$")
         assert process.terminate() == 0
+
+
+def refused(*target, **options) -> str:
+    """What a client says of its target, at once or when it opens."""
+    with pytest.raises((ValueError, TypeError, ConnectionLost, RemoteError, HTTPStatus)) as caught:
+        Client(*target, **{"stderr": False, **options} if "://" not in str(target) else options).open()
+    return str(caught.value)
+
+
+def test_a_python_file_means_the_same_to_a_client_and_the_command_line(folder, capsys):
+    (folder / "f.py").write_text(ADD + "other = Server('other')\n")
+    (folder / "alone.py").write_text(ADD)
+    (folder / "made.py").write_text(
+        "from minimcp import Server\ndef build():\n    return Server('made')\nif __name__ == '__main__':\n"
+        "    build().run()\n"
+    )
+    for target, name in (("f.py:server", "s"), ("f.py:other", "other"), ("alone.py", "s"), ("made.py", "made")):
+        with Client(target) as client:
+            assert client.server_info["name"] == name
+            assert repr(client) == f"<Client of {target!r}: open>"
+        assert main(["list", target]) == 0
+        assert capsys.readouterr().out.startswith(f"{name} 0 (2026-07-28)\n")
+    told = "minimcp: f.py needs one of other, server: write FILE:OBJECT"
+    assert refused("f.py").endswith(" exited with code 1. The end of its standard error:\n" + told)
+    assert said(capsys, "list", "f.py") == (1, lines(told, GONE))
+    told = "minimcp: f.py has no Server named 'nobody'"
+    assert said(capsys, "list", "f.py:nobody") == (1, lines(told, GONE.replace("f.py", "f.py:nobody")))
+
+
+LISTED = (
+    "A client needs a URL, a command, a Python file, an mcpServers entry or file, a Server or a WSGI callable, not "
+)
+
+
+def takes_three(scope, receive, send): ...
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("nofile.py", "There is no file 'nofile.py'"),
+        ("nofile.py:server", "There is no file 'nofile.py'"),
+        ("localhost:1/mcp", "There is no command 'localhost:1/mcp'; if it is a URL, write http://localhost:1/mcp"),
+        ("127.0.0.1:8000", "There is no command '127.0.0.1:8000'; if it is a URL, write http://127.0.0.1:8000/mcp"),
+        ("[::1]:8000", "There is no command '[::1]:8000'; if it is a URL, write http://[::1]:8000/mcp"),
+        ("mcp.example/mcp", "There is no command 'mcp.example/mcp'; if it is a URL, write https://mcp.example/mcp"),
+        ("ws://localhost/mcp", "The URL of a server begins with http:// or https://, not with ws://"),
+        ("pythonx", "The server did not start: the command 'pythonx' was not found on the PATH"),
+        ("python3.999", "The server did not start: the command 'python3.999' was not found on the PATH"),
+    ],
+)
+def test_a_target_that_is_none_is_told_as_such(folder, capsys, target, text):
+    assert refused(target) == text
+    assert said(capsys, "list", target)[1] == f"minimcp: {text}\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [
+        (Server, "the class Server"),
+        (takes_three, "the function takes_three"),
+        (lambda: None, "the function <lambda>"),
+        (None, "NoneType"),
+        (5, "int"),
+    ],
+)
+def test_what_cannot_be_a_target_is_told_what_can(target, named):
+    with pytest.raises(TypeError) as caught:
+        Client(target)
+    assert str(caught.value) == LISTED + named
+
+
+def test_a_url_without_its_path_or_with_the_wrong_scheme_is_told_the_right_one(capsys):
+    with embedded(HttpApp(crashing().engine, ("/mcp", "/mcp/"))) as listening:
+        url = listening.url
+        for path in ("", "/", "/mpc"):
+            text = f"There is no MCP endpoint at {url}{path} (HTTP 404); most servers have it at {url}/mcp"
+            assert refused(url + path) == text
+            assert said(capsys, "list", url + path) == (1, f"minimcp: {text}\n")
+        secure = url.replace("http:", "https:")
+        why = f"the answer is not encrypted; write {url} if it speaks http"
+        assert refused(secure + "/mcp") == f"No connection to {secure}: {why}"

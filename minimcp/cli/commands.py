@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import difflib
 import logging
-import os
 import sys
 from typing import Any, Optional
 
@@ -94,8 +93,6 @@ def _client(options: Any, bar: show.Bar) -> Client:
         print(f"{printable(str(params.get('level')), 20)}: {printable(str(params.get('data')), 2000)}", file=sys.stderr)
 
     env = dict(_pair(word, "=", "--env NAME=VALUE") for word in options.env)
-    if isinstance(target, list) and target[1:4] == ["-m", "minimcp", "run"] and "PYTHONPATH" in os.environ:
-        env.setdefault("PYTHONPATH", os.environ["PYTHONPATH"])
     return Client(
         target,
         server=options.server,
@@ -134,11 +131,6 @@ def _target(given: Any) -> tuple[Any, str]:
         if not given:
             raise ValueError("a command must follow --")
         return given, shown(given)
-    path = given.rpartition(":")[0] if ".py:" in given else given
-    if path.endswith(".py") and os.path.isfile(path):
-        return [sys.executable, "-m", "minimcp", "run", given], given
-    if path.endswith((".py", ".json")) and not os.path.isfile(path) and "://" not in path and " " not in path:
-        raise ValueError(f"there is no file {path!r}")
     return given, without_secrets(given) if "://" in given else given
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import sys
 import sysconfig
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 from ..engines.addresses import is_loopback
 
@@ -64,6 +65,15 @@ def _keep_own_frames(told: Any) -> None:
         seen = seen.__cause__ or seen.__context__
 
 
+class NoServer(ValueError):
+    """A Python file has no Server among its names."""
+
+
+_OURS = re.compile(rb"^\s*(?:from|import)\s+minimcp\b", re.MULTILINE)
+# A file with one of these is a program that may serve by itself.
+_PROGRAM = re.compile(rb"__main__|\.run\(|stdin")
+
+
 def load(target: str) -> Any:
     """Import a file and return its Server.
 
@@ -92,9 +102,10 @@ def load(target: str) -> Any:
             raise ValueError(f"{path} has no Server named {name!r}")
         return found
     servers = {key: value for key, value in vars(module).items() if isinstance(value, Server)}
+    if not servers:
+        raise NoServer(f"{path} needs a module-level minimcp.Server, such as server = Server('name')")
     if len(set(map(id, servers.values()))) != 1:
-        hint = f"one of {', '.join(sorted(servers))}" if servers else "a module-level minimcp.Server"
-        raise ValueError(f"{path} needs {hint}: write FILE:OBJECT")
+        raise ValueError(f"{path} needs one of {', '.join(sorted(servers))}: write FILE:OBJECT")
     return next(iter(servers.values()))
 
 
@@ -117,9 +128,29 @@ def _run_stdio(options: Any) -> None:
 
     # Taken away before the file runs, so that even what it prints on import cannot reach the protocol.
     pipes = stdio.take_pipes()
-    engine = _load(options).engine
+    source = b""
+    if os.path.isfile(options.target):
+        with open(options.target, "rb") as file:
+            source = file.read()
+    if _PROGRAM.search(source) and not _OURS.search(source):
+        _become(options.target, pipes)
+    try:
+        engine = _load(options).engine
+    except NoServer:
+        if not _PROGRAM.search(source):
+            raise
+        # It makes its server in a function.
+        _become(options.target, pipes)
     greet(engine, options.target, pipes[0])
     stdio.serve(engine, pipes)
+
+
+def _become(file: str, pipes: tuple[int, int]) -> NoReturn:
+    """Run a file that serves by itself in place of this program."""
+    for fd, standard in zip(pipes, (0, 1)):
+        os.dup2(fd, standard)
+        os.close(fd)
+    os.execv(sys.executable, [sys.executable, file])
 
 
 def _run_http(options: Any) -> None:

@@ -44,9 +44,8 @@ class Screen:
             self._running.pop(id(outcome), None)
             if self._verbose:
                 caller = f" by {_plain(outcome.principal.id)}" if outcome.principal is not None else ""
-                say(
-                    f"{time.strftime('%H:%M:%S')} {request}{caller}: {_end(outcome)}, {outcome.duration_s * 1000:.0f} ms"
-                )
+                took = f"{outcome.duration_s * 1000:.0f} ms"
+                say(f"{time.strftime('%H:%M:%S')} {request}{caller}: {_end(outcome)}, {took}")
 
     def stopping(self, grace_s: float) -> None:
         """Say what is waited for when the server is told to stop, if there is anything."""
