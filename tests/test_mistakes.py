@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import socket
+import struct
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -310,3 +314,27 @@ def test_a_url_without_its_path_or_with_the_wrong_scheme_is_told_the_right_one(c
         secure = url.replace("http:", "https:")
         why = f"the answer is not encrypted; write {url} if it speaks http"
         assert refused(secure + "/mcp") == f"No connection to {secure}: {why}"
+
+
+def test_http_where_https_is_spoken_is_told_so():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+
+        def break_off():
+            # A server that gets no TLS hello.
+            with contextlib.suppress(OSError):
+                while True:
+                    talk = listener.accept()[0]
+                    talk.recv(65536)
+                    talk.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    talk.close()
+
+        thread = threading.Thread(target=break_off)
+        thread.start()
+        try:
+            told = refused(f"http://{address}/mcp")
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+    assert told.startswith("The connection to the server broke: ")
+    assert told.endswith(f"; if it speaks https, write https://{address}/mcp")

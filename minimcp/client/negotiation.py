@@ -108,23 +108,20 @@ def negotiate(conn: Connection) -> Peer:
                 break
             log.info("no Streamable HTTP here: %.300r", problem)
     first, *others = reasons
-    if isinstance(first, (HTTPStatus, RemoteError)) and first.status in (404, 405):
-        first.args = (_no_endpoint(conn.settings.target.shown, first.status),)
+    url = conn.settings.target.shown
+    parts = urlsplit(url) if url.startswith("http") else None
+    unusual = parts and not parts.path.rstrip("/").endswith(("/mcp", "/sse"))
+    if parts and unusual and isinstance(first, (HTTPStatus, RemoteError)) and first.status in (404, 405):
+        better = urlunsplit((*parts[:2], "/mcp", "", ""))
+        told = f"There is no MCP endpoint at {url} (HTTP {first.status}); most servers have it at {better}"
+        first.args = (told,)
         raise first
-    if _failure(conn, first) == "hang-up" and conn.settings.target.shown.startswith("http:"):
-        first.args = (f"{first}; if the server speaks https, write https:{conn.settings.target.shown[5:]}",)
+    if parts and parts.scheme == "http" and str(first).startswith("The connection to the server broke"):
+        first.args = (f"{first}; if it speaks https, write https:{url[5:]}",)
     # A process that ends twice may say the same with another date.
     more = [str(other) for other in others if type(other) is not type(first) or not isinstance(first, ConnectionLost)]
     first.args = ("; then: ".join(dict.fromkeys([str(first), *more])),)
     raise first
-
-
-def _no_endpoint(url: str, status: int) -> str:
-    """Return the message for a URL at which there is no MCP server, with the one that is worth a try."""
-    parts = urlsplit(url)
-    path = "/sse" if parts.path.rstrip("/").endswith("/mcp") else "/mcp"
-    where = "many older servers have it" if path == "/sse" else "most servers have it"
-    return f"There is no MCP endpoint at {url} (HTTP {status}); {where} at {urlunsplit(parts[:2] + (path, '', ''))}"
 
 
 def _leads_on(problem: ClientError) -> bool:
