@@ -99,7 +99,7 @@ class Server(Registration):
         trace: Trace | None = None,
         debug: bool | None = None,
     ) -> None:
-        identity = {"name": name, "version": version, "title": title, "description": description}
+        identity = {"name": name, "version": str(version), "title": title, "description": description}
         identity.update(websiteUrl=website, icons=icons)  # type: ignore[arg-type]
         known = {key: value for key, value in identity.items() if value is not None}
         engine = Engine(known, limits=limits, secret=secret, bus=bus, ttl_ms=ttl_ms, cache_scope=cache_scope)
