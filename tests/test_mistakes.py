@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
+import datetime
+import enum
 import logging
 import re
 import socket
@@ -13,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from minimcp import Client, ConnectionLost, RemoteError, Server
+from minimcp import Client, ClientError, ConnectionLost, RemoteError, Server, audio, image
 from minimcp.__main__ import main
 from minimcp.client.errors import HTTPStatus
 from minimcp.transports.http import HttpApp
@@ -338,3 +342,266 @@ def test_http_where_https_is_spoken_is_told_so():
             thread.join(10)
     assert told.startswith("The connection to the server broke: ")
     assert told.endswith(f"; if it speaks https, write https://{address}/mcp")
+
+
+# What a registration is told
+
+
+@pytest.fixture
+def warned(caplog):
+    """The warnings that were logged."""
+    caplog.set_level(logging.WARNING, "minimcp")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_a_duplicate_name_is_told_with_both_places(warned):
+    server = Server("s")
+    here = __file__
+
+    @server.tool
+    def add(a: int) -> int:
+        return a
+
+    first = add.__code__.co_firstlineno
+
+    @server.tool(name="add")
+    def another(a: int) -> int:
+        return a
+
+    second = another.__code__.co_firstlineno
+    server.resource("a://b")(lambda: "x")
+    server.resource("a://b")(add_nothing)
+    server.prompt(add_nothing)
+    server.prompt(add_nothing)
+    place = add_nothing.__code__.co_firstlineno
+    assert warned()[0] == f"the tool 'add' at {here}, line {second} takes the place of the one at {here}, line {first}"
+    assert re.fullmatch(
+        rf"the resource 'a://b' at {re.escape(here)}, line {place} takes the place of the one at {re.escape(here)}, "
+        r"line \d+",
+        warned()[1],
+    )
+    assert len(warned()) == 2
+    # What is replaced while the server serves is replaced on purpose.
+    server.handle(modern("tools/list"))
+    server.tool(lambda: "x", "add")
+    assert len(warned()) == 2
+
+
+def add_nothing() -> str:
+    return ""
+
+
+class Foo:
+    def method(self, a: int) -> int:
+        return a
+
+
+def foo(x: Foo) -> str: ...
+
+
+def misused(server, what):
+    def bar() -> Foo: ...
+
+    def asks(ctx, a: int) -> str: ...
+
+    def unhinted(a, b=1): ...
+
+    mistakes = {
+        "hint": lambda: server.tool(foo),
+        "return": lambda: server.tool(bar),
+        "ctx": lambda: server.tool(asks),
+        "name": lambda: server.tool("adder"),
+        "lambda": lambda: server.tool(lambda: 1),
+        "option": lambda: server.tool(desc="x")(add_nothing),
+        "mime": lambda: server.resource("a://b", mime="x")(add_nothing),
+        "unknown": lambda: server.prompt(xyzzy=1)(add_nothing),
+        "bad name": lambda: server.tool(add_nothing, "my tool!"),
+        "bare resource": lambda: server.resource(add_nothing),
+        "image": lambda: image("cat.png"),
+        "image kind": lambda: image(Path("cat.txt")),
+        "no name": lambda: Server(None),
+        "port": lambda: server.run_http(port="8000"),
+    }
+    mistakes[what]()
+
+
+HINTS = (
+    "write a basic type, list, dict, Literal, Enum, TypedDict, dataclass or pydantic model, or give a raw JSON Schema"
+)
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("hint", f"foo: parameter x: the hint Foo has no JSON form: {HINTS}"),
+        ("return", f"bar: return hint: the hint Foo has no JSON form: {HINTS}"),
+        ("ctx", "asks: ctx would be an argument of the tool: write ctx: Context to receive the Context"),
+        ("name", "Write name='adder': the first argument is the function itself"),
+        ("lambda", "A lambda has no name of its own: give name="),
+        ("option", "@server.tool has no option desc; did you mean description?"),
+        ("mime", "@server.resource has no option mime; did you mean mime_type?"),
+        (
+            "unknown",
+            "@server.prompt has no option xyzzy; there are allow, description, icons, meta, roles, scopes, title",
+        ),
+        ("bad name", "The tool name 'my tool!' is not 1 to 128 of A-Z a-z 0-9 _ - ."),
+        ("bare resource", 'Write the URI: @server.resource("config://app")'),
+        ("image", "'cat.png' is no base64; give bytes, or the path of a file: Path('cat.png')"),
+        ("image kind", "The name of cat.txt does not say which image it is; give mime_type="),
+        ("no name", "The name of a server is a str, not None"),
+        ("port", "port= is a whole number, not '8000'"),
+    ],
+)
+def test_a_registration_is_told_what_to_write(what, text):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        misused(Server("s"), what)
+    assert str(caught.value) == text
+
+
+def test_parameters_without_hints_are_warned_about_once(warned):
+    server = Server("s")
+    server.tool(lambda a, b=1: a, "add")
+    server.tool(lambda a: a, "same")
+    server.tool(lambda a: a, "raw", input_schema={"type": "object"})
+    assert warned() == [
+        "add: a, b have no type hints, so that anything is accepted",
+        "same: a has no type hint, so that anything is accepted",
+    ]
+
+
+def test_an_image_is_read_from_its_path(folder):
+    (folder / "cat.jpg").write_bytes(b"\xff\xd8")
+    (folder / "cat").write_bytes(b"RIFF")
+    assert image(Path("cat.jpg")) == {"type": "image", "data": "/9g=", "mimeType": "image/jpeg"}
+    assert audio(Path("cat"), "audio/wav") == {"type": "audio", "data": "UklGRg==", "mimeType": "audio/wav"}
+    assert image(b"x") == {"type": "image", "data": "eA==", "mimeType": "image/png"}
+
+
+def test_a_version_that_is_a_number_goes_out_as_text():
+    assert Server("m", 1).engine.identity == {"name": "m", "version": "1"}
+
+
+# What a caller is told
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass
+class Place:
+    city: str
+    day: datetime.date
+
+
+def calling(client, what):
+    mistakes = {
+        "position": lambda: client.call_tool("add", 1, 2),
+        "one position": lambda: client.call_tool("add", 1),
+        "object": lambda: client.call_tool("add", a=[object()]),
+        "progress": lambda: client.call_tool("add", a=1, progress=print),
+        "option": lambda: client.call_tool("add", {"a": 1}, timeot=3),
+        "time": lambda: client.call_tool("add", {"a": 1}, timeout="3"),
+        "no time": lambda: client.call_tool("add", {"a": 1}, timeout=-1),
+        "content": lambda: client.call_tool("echo", value=1).content,
+        "other": lambda: client.call_tool("echo", value=1).contnt,
+        "timeout": lambda: Client("http://h/", timeout="5"),
+        "no timeout": lambda: Client("http://h/", timeout=0),
+        "server": lambda: Client("http://h/", server="x"),
+        "token": lambda: Client("http://h/", auth="a b c"),
+        "two tokens": lambda: Client("http://h/", auth="a", headers={"authorization": "Bearer b"}),
+        "kit": lambda: __import__("minimcp").FastMCP,
+    }
+    return mistakes[what]()
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        (
+            "position",
+            "The arguments of a tool go by name, or in one dict: call_tool('add', a=1) or call_tool('add', {'a': 1})",
+        ),
+        (
+            "one position",
+            "The arguments of a tool go by name, or in one dict: call_tool('add', a=1) or call_tool('add', {'a': 1})",
+        ),
+        ("object", "The argument a cannot be written as JSON: a object has no JSON form"),
+        (
+            "progress",
+            "progress= cannot be an argument; options follow a dict of arguments: (name, {...}, progress=...)",
+        ),
+        ("option", "There is no option 'timeot'; there are check, max_timeout, meta, progress, timeout"),
+        ("time", "timeout= is a number of seconds, not '3'"),
+        ("no time", "timeout= is a time to wait, more than 0 seconds, not -1"),
+        ("content", "A result is a dict with the specification's names: write result['content']"),
+        ("other", "'Result' object has no attribute 'contnt'"),
+        ("timeout", "timeout= is a number of seconds, not '5'"),
+        ("no timeout", "timeout= is a time to wait, more than 0 seconds, not 0"),
+        (
+            "server",
+            "server= cannot be used for this target: it is for an mcpServers file, which may have several",
+        ),
+        (
+            "token",
+            "auth= is a bearer token, which has no spaces, or a user and a password: auth=(user, password)",
+        ),
+        ("two tokens", "auth= and headers= both have credentials; give one of them"),
+        ("kit", "minimcp has no FastMCP: write `from minimcp import Server`, and server = Server('name')"),
+    ],
+)
+def test_a_caller_is_told_what_to_write(what, text):
+    with (
+        Client(echoing()) as client,
+        pytest.raises((TypeError, ValueError, AttributeError, ImportError, ClientError)) as caught,
+    ):
+        calling(client, what)
+    assert str(caught.value) == text
+
+
+def echoing() -> Server:
+    server = Server("s")
+    server.tool(lambda **arguments: arguments["value"], "echo", input_schema={"type": "object"})
+    return server
+
+
+def test_dates_enums_and_dataclasses_are_converted_in_arguments():
+    place = Place("Oslo", datetime.date(2026, 2, 28))
+    with Client(echoing()) as client:
+        assert client.call_tool("echo", value={"in": [Colour.RED, (place,)]}).data == {
+            "in": ["red", [{"city": "Oslo", "day": "2026-02-28"}]]
+        }
+
+
+def test_the_habits_of_asynchronous_kits_are_told_what_to_leave_out():
+    async def with_async():
+        async with Client(echoing()):
+            pass
+
+    async def awaited():
+        with Client(echoing()) as client:
+            await client.call_tool("echo", value=1)
+
+    for work, text in (
+        (with_async, "This client is synchronous: write `with Client(...) as client:`, without async"),
+        (awaited, "The result is there already, since this client is synchronous: leave out await"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            asyncio.run(work())
+        assert str(caught.value) == text
+
+
+def test_a_string_of_auth_is_a_bearer_token():
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ["HTTP_AUTHORIZATION"])
+        return server.wsgi(environ, start_response)
+
+    server = echoing()
+    with embedded(app) as listening:
+        for target in (listening.url + "/mcp", app):
+            for token in ("s3cret", "Bearer s3cret"):
+                with Client(target, auth=token) as client:
+                    assert client.call_tool("echo", value=1).text == "1"
+    assert set(seen) == {"Bearer s3cret"}

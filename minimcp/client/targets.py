@@ -76,6 +76,9 @@ def read(target: Any, server: Optional[str], options: Message) -> Target:
     :raises ValueError: when the target is not supported, or does not know an option.
     :raises TypeError: likewise, by type.
     """
+    config = isinstance(target, dict) or str(target).lower().endswith(".json")
+    if server is not None and not config:
+        raise ValueError("server= cannot be used for this target: it is for an mcpServers file, which may have several")
     if hasattr(target, "engine") and not callable(target):
         from .transports.memory import MemoryTransport
 
@@ -91,7 +94,7 @@ def read(target: Any, server: Optional[str], options: Message) -> Target:
     if callable(target) and not isinstance(target, type) and _takes_two(target):
         from .transports.wsgi import WsgiTransport
 
-        known = _known(options, _WSGI)
+        known = _known(_with_token(options), _WSGI)
         key = f"wsgi:{number_of(target)}"
         return Target([lambda: WsgiTransport(target, **known)], key, "the WSGI application")
     named = getattr(target, "__name__", "")
@@ -123,6 +126,24 @@ def _known(options: Message, names: tuple[str, ...]) -> Message:
         if name not in names:
             raise ValueError(f"{name}= cannot be used for this target: it {_ELSEWHERE[name]}")
     return given
+
+
+def _with_token(options: Message) -> Message:
+    """Return the options with a bearer token that was given as `auth=` among the headers.
+
+    :raises ValueError: when the headers have credentials too.
+    """
+    token, headers = options.get("auth"), options.get("headers") or {}
+    if not isinstance(token, str):
+        return options
+    if any(name.lower() == "authorization" for name in headers):
+        raise ValueError("auth= and headers= both have credentials; give one of them")
+    words = token.split()
+    if len(words) != 1 and not (len(words) == 2 and words[0].lower() == "bearer"):
+        raise ValueError(
+            "auth= is a bearer token, which has no spaces, or a user and a password: auth=(user, password)"
+        )
+    return {**options, "auth": None, "headers": {**headers, "Authorization": f"Bearer {words[-1]}"}}
 
 
 def _text(target: Any, server: Optional[str], options: Message) -> Target:
@@ -275,7 +296,7 @@ def _variable(found: re.Match[str], place: str) -> str:
 
 
 def _url(url: str, kind: Any, options: Message) -> Target:
-    known = _known(options, _HTTP)
+    known = _known(_with_token(options), _HTTP)
     if hasattr(known.get("auth"), "for_server"):
         # HTTP+SSE has two addresses, which take the same token.
         known["auth"] = known["auth"].for_server(url)
