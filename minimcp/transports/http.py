@@ -405,6 +405,8 @@ def serve(
     """
     from ..engines.http_server.wsgi_server import serve as serve_wsgi
 
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port= is a whole number, not {port!r}")
     if engine.auth is None and not engine.public and not is_loopback(host):
         raise ValueError(
             f"{host} can be reached from other machines and the server does not ask who is calling: give it "
