@@ -12,9 +12,13 @@ _MODULES = {
     "Audit": "audit",
     "AuthRequest": "verifier",
     "ClientCertificate": "certificate",
+    "DjangoUser": "surrounding",
+    "FlaskLogin": "surrounding",
     "Introspection": "introspection",
     "Jwt": "jwt",
     "Keys": "keys",
+    "RemoteUser": "surrounding",
+    "ProxyCertificate": "surrounding",
     "Rules": "policy",
     "Verifier": "verifier",
 }
@@ -28,6 +32,10 @@ if TYPE_CHECKING:
     from .jwt import Jwt as Jwt
     from .keys import Keys as Keys
     from .policy import Rules as Rules
+    from .surrounding import DjangoUser as DjangoUser
+    from .surrounding import FlaskLogin as FlaskLogin
+    from .surrounding import ProxyCertificate as ProxyCertificate
+    from .surrounding import RemoteUser as RemoteUser
     from .verifier import AuthRequest as AuthRequest
     from .verifier import Verifier as Verifier
 

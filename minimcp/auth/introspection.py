@@ -99,12 +99,8 @@ class Introspection:
     def _ask(self, token: str) -> dict[str, Any]:
         with Fetcher(self._private, _TIMEOUT_S) as fetch:
             if self._endpoint is None:
-                found = find_server(fetch, self.issuers[0]).get("introspection_endpoint")
-                if found is None:
-                    raise ClientError(
-                        f"The metadata of {self.issuers[0]} has no introspection_endpoint; pass endpoint="
-                    )
-                self._endpoint = found
+                member = "introspection_endpoint"
+                self._endpoint = str(find_server(fetch, self.issuers[0], member)[member])
             form = {"token": token, "token_type_hint": "access_token"}
             reply = fetch.post(self._endpoint, "introspection endpoint", form=form, headers=self._headers)
         if reply.status != 200 or reply.body is None:

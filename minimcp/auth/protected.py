@@ -56,6 +56,8 @@ class ProtectedServer:
         if public_url is None and any(getattr(each, "needs_public_url", False) for each in verifiers):
             # Taken from the request, it would be whatever the sender of a stolen token writes into Host.
             raise ValueError("Name the audience of the tokens: audience=... of the verifier, or Server(public_url=...)")
+        if not trusted_proxy and any(getattr(each, "needs_trusted_proxy", False) for each in verifiers):
+            raise ValueError("Name the proxy whose headers say who is calling: Server(trusted_proxy=...)")
         self._implied = dict(implied_scopes or {})
         self.address = PublicAddress(public_url, trusted_proxy)
         # Each function with the scopes that its principals need.
@@ -71,7 +73,8 @@ class ProtectedServer:
         :raises Forbidden: when the caller lacks a scope that every request needs.
         :raises Unavailable: when a verifier failed; the cause is in the log.
         """
-        request = AuthRequest(environ, self.address.endpoint(environ), self.address.public_url or "")
+        address = self.address
+        request = AuthRequest(environ, address.endpoint(environ), address.public_url or "", address.trusts(environ))
         for verify, needed in self._verifiers:
             try:
                 found = as_principal(verify(request))

@@ -88,6 +88,7 @@ def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, argp
     run.add_argument("target", metavar="FILE[:OBJECT]", help="the file, and its Server if there are several")
     run.add_argument("--http", type=int, metavar="PORT", help="serve Streamable HTTP on this port instead of stdio")
     run.add_argument("--trace", metavar="FILE", help=_TRACE)
+    run.add_argument("-v", "--verbose", action="store_true", help="show every request on standard error")
     run.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     run.add_argument(
         "--allow-host",
@@ -166,6 +167,4 @@ def _add_options(parser: Any) -> None:
         metavar="FILE",
         help=_TRACE,
     )
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="show what the server logs, and its standard error"
-    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what the server logs")

@@ -11,6 +11,7 @@ from ..engines.errors import InvalidArguments
 from ..engines.schema.hints import to_json
 from ..protocol import content, spec, wire
 from ..protocol.errors import InvalidParams, McpError, ToolError
+from . import hooks
 from .catalog import Entry, visible
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def call_tool(ctx: Context, params: Params) -> Result:
     except Exception as error:
         ctx._error = error
         log.exception("tool %s failed", name)
-        return failed(ctx._engine.describe(f"The tool {name} failed", error))
+        return failed(hooks.describe(ctx, f"The tool {name} failed", error))
 
 
 def failed(message: str) -> Result:
@@ -74,13 +75,15 @@ def tool_result(ctx: Context, entry: Entry, value: Any) -> Result:
     them become content; everything else becomes structured content with its JSON as text. With an output schema all
     but a whole result is data, and the data of both are held against it. Spec: FEAT-021 to FEAT-027
     """
-    kind = value.get("resultType") if isinstance(value, dict) else None
-    extension = ctx._engine.result_types.get(kind) if isinstance(kind, str) else None
-    whole = content.is_result(value, "content", content.is_block)
-    if isinstance(value, content.Raw) or (extension is not None and ctx.extension(extension) is not None):
-        return value  # type: ignore[no-any-return]
-    if whole and (entry.output is None or value.get("isError")):
-        return value  # type: ignore[no-any-return]
+    whole = False
+    if isinstance(value, dict):
+        kind = value.get("resultType")
+        extension = ctx._engine.result_types.get(kind) if isinstance(kind, str) else None
+        whole = content.is_result(value, "content", content.is_block)
+        if isinstance(value, content.Raw) or (extension is not None and ctx.extension(extension) is not None):
+            return value
+        if whole and (entry.output is None or value.get("isError")):
+            return value
     if entry.output is None:
         blocks = content.blocks(value)
         if blocks is not None:
@@ -95,7 +98,7 @@ def tool_result(ctx: Context, entry: Entry, value: Any) -> Result:
         entry.output.check(data)
     except InvalidArguments as error:
         log.error("the result of tool %s does not fit its outputSchema: %s", entry.definition["name"], error)
-        return failed("The tool's result does not fit its own output schema")
+        return failed(hooks.describe(ctx, "The tool's result does not fit its own output schema", error))
     blocks = value["content"] if whole else [content.text(data if isinstance(data, str) else wire.dump_text(data))]
     return {**(value if whole else {}), "content": blocks, "structuredContent": data}
 

@@ -119,7 +119,7 @@ class HttpApp(Generic[S]):
             if handler is not None:
                 if route is not own:
                     return _guarded(handler)
-                if embedded_in_page(environ):
+                if "HTTP_SEC_FETCH_SITE" in environ and embedded_in_page(environ):
                     raise Refused(403, "Pages of other origins may not call this server; allowed_origins decides")
                 if method == "GET" and is_browser(environ):
                     return functools.partial(respond_with_page, str(self.engine.identity["name"]))
@@ -405,6 +405,8 @@ def serve(
     """
     from ..engines.http_server.wsgi_server import serve as serve_wsgi
 
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port= is a whole number, not {port!r}")
     if engine.auth is None and not engine.public and not is_loopback(host):
         raise ValueError(
             f"{host} can be reached from other machines and the server does not ask who is calling: give it "
