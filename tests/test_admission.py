@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from minimcp import Server, Unauthorized
+from minimcp.auth import AuthRequest
 from minimcp.engines.http_server import admission
 from minimcp.engines.http_server.wsgi_server import LIMITS, make_server
 from tests.embedded import Wire, echo, embedded, wait_until
@@ -210,12 +211,12 @@ def test_the_cap_leaves_descriptors_to_the_application(monkeypatch: Any) -> None
 
 
 def guarded() -> Server:
-    def authenticate(environ: dict[str, Any]) -> str:
-        if environ.get("HTTP_AUTHORIZATION") != "Bearer good":
+    def authenticate(request: AuthRequest) -> str:
+        if request.token != "good":
             raise Unauthorized("This key is not known")
         return "ada"
 
-    server = Server("guarded", authenticate=authenticate)
+    server = Server("guarded", auth=authenticate)
     server.tool(lambda: "x", "plain")
     return server
 

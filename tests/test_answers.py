@@ -228,5 +228,10 @@ def test_what_a_form_can_judge_is_judged_beside_what_it_cannot():
     ],
 )
 def test_sampling_messages_of_any_form_end_in_no_raw_exception(messages):
-    reply = Answers(sample=lambda params: "ok").answer("sampling/createMessage", {"messages": messages}, "s")
-    assert reply["content"]["text"] == "ok"
+    params = {"messages": messages, "maxTokens": 5}
+    try:
+        reply = Answers(sample=lambda params: "ok").answer("sampling/createMessage", params, "2025-11-25", "s")
+    except InvalidParams as problem:
+        assert problem.code == -32602
+    else:
+        assert reply["content"]["text"] == "ok"

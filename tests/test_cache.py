@@ -207,10 +207,10 @@ def test_a_life_beyond_all_bounds_is_a_day(monkeypatch, ttl_ms):
 # What is kept for one caller never reaches another, whatever says who is calling.
 
 
-def _who(environ):
+def _who(request):
     """The caller, by any of the ways in which a server may learn it."""
     for name in ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY", "HTTP_COOKIE", "HTTP_HOST", "HTTP_USER_AGENT"):
-        found = [who for who in ("alice", "bob") if who in environ.get(name, "")]
+        found = [who for who in ("alice", "bob") if who in request.environ.get(name, "")]
         if found:
             return found[0]
     return "nobody"
@@ -218,7 +218,7 @@ def _who(environ):
 
 @pytest.fixture(scope="module")
 def mailbox():
-    server = Server("mail", ttl_ms=60_000, authenticate=_who, allowed_hosts=["alice", "bob", "127.0.0.1"])
+    server = Server("mail", ttl_ms=60_000, auth=_who, allowed_hosts=["alice", "bob", "127.0.0.1"])
 
     @server.resource("mail://inbox")
     def inbox(ctx: Context) -> str:

@@ -85,7 +85,7 @@ def test_its_result_types_go_only_to_those_who_declared_it(server):
 def test_its_result_types_are_of_the_newest_revision_alone(server):
     for version in ("2024-11-05", "2025-11-25"):
         found = Legacy(server, version, **BOTH).result("tools/call", name="send")
-        assert "resultType" not in found and found["content"] == []
+        assert "resultType" not in found and found["content"] == [{"type": "text", "text": "sent"}]
 
 
 def test_its_result_types_go_by_the_request_whatever_was_declared_before(server):

@@ -32,11 +32,7 @@ def issuer() -> Iterator[Issuer]:
 def asking(issuer: Issuer, reply: Any = None, status: int = 200, **options: Any) -> Introspection:
     """Return a verifier whose issuer gives this reply, by default for an active token."""
     known = {"active": True, "sub": "ann", "aud": AUDIENCE, "scope": "read", "client_id": "app"}
-    found = (
-        from_now({**known, **reply})
-        if isinstance(reply, dict) or reply is None and (reply := {}) is not None
-        else reply
-    )
+    found = from_now({**known, **reply}) if isinstance(reply, dict) else known if reply is None else reply
     issuer.site.pages["/introspect"] = lambda seen: (status, found, {})
     return Introspection(issuer.url, "me", "my:secret", AUDIENCE, private_addresses=True, **options)
 

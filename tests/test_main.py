@@ -70,7 +70,7 @@ def test_a_named_server_runs_over_stdio(file):
         assert identity == {"name": "two", "version": "1"}
 
 
-@given(ONE)
+@given(ONE.replace("'1')", "'1', auth='public')"))
 def test_what_is_printed_works_also_when_it_listens_to_everyone_for_a_host_of_its_own(file):
     words = [
         sys.executable,

@@ -478,7 +478,7 @@ def test_a_server_that_does_not_set_its_log_level_is_used_all_the_same(caplog):
     with serve(message(error=ERROR), others) as server, Client(server.url, log_level="debug") as client:
         assert len(client.list_tools()) == 1
         assert said(server)[3:] == ["logging/setLevel", LIST]
-    assert "does not set its log level: broken" in caplog.text
+    assert "does not set its log level: RemoteError('broken (-32603)')" in caplog.text
 
 
 def test_what_a_server_says_before_it_answers_the_probe_reaches_the_callbacks():

@@ -79,9 +79,8 @@ class RequestContext:
     __slots__ = (
         "_asked", "_deadline", "_engine", "_entry", "_era", "_error", "_finished", "_last_progress", "_log_level",
         "_denied", "_on_cancel", "_row", "_send", "_strategy", "_thread", "_unread_s", "cancelled", "capabilities",
-        "client_info",
-        "close_stream", "meta", "method", "params", "principal", "private", "request", "request_id", "session",
-        "version",
+        "client_info", "close_stream", "meta", "method", "params", "principal", "private", "request", "request_id",
+        "session", "version",
     )
     # fmt: on
 

@@ -44,10 +44,9 @@ class Server(Registration):
     :param page_size: how many items a list page has; None for all.
     :param ttl_ms: how long clients may cache lists and resources, in milliseconds.
     :param cache_scope: "private" or "public", see `ttl_ms`.
-    :param auth: finds the caller of each HTTP request before its body is read: a verifier of `minimcp.auth`, a
-        function `f(request)` that returns a `Principal`, its id, or None, or a list of these, asked in order. A request
-        that none of them knows is refused. "public" lets everybody call. Default: the application's REMOTE_USER.
-    :param public_url: the URL of the endpoint as its callers see it, such as "https://tools.example/mcp".
+    :param auth: finds the caller of each HTTP request: a verifier of `minimcp.auth`, a function `f(request)` that
+        returns a `Principal`, its id or None, or a list of these. "public" lets everybody call.
+    :param public_url: the URL of the endpoint as its callers see it.
     :param implied_scopes: `{scope: narrower scopes}`: what a broader scope includes. Spec: AUTH-097
     :param on_denied: "hide": what a caller may not use looks unknown; "challenge": scopes that are missing are named.
     :param trusted_proxy: addresses or networks of proxies whose `X-Forwarded-*` headers count.

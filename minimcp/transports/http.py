@@ -118,7 +118,7 @@ class HttpApp(Generic[S]):
             if handler is not None:
                 if route is not own:
                     return _guarded(handler)
-                if embedded_in_page(environ):
+                if "HTTP_SEC_FETCH_SITE" in environ and embedded_in_page(environ):
                     raise Refused(403, "Pages of other origins may not call this server; allowed_origins decides")
                 if method == "GET" and is_browser(environ):
                     return functools.partial(respond_with_page, str(self.engine.identity["name"]))
