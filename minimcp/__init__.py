@@ -114,8 +114,20 @@ if TYPE_CHECKING:
     from .server.uris import safe_join
 
 
+# Names of other kits, and what to write here.
+_ELSEWHERE = {
+    "FastMCP": "write `from minimcp import Server`, and server = Server('name')",
+    "MCPServer": "write `from minimcp import Server`, and server = Server('name')",
+    "ClientSession": "write `from minimcp import Client`, and client = Client(target)",
+    "Image": "write `from minimcp import image`, and image(Path('cat.png'))",
+    "Audio": "write `from minimcp import audio`, and audio(Path('cat.wav'))",
+}
+
+
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
+    if name in _ELSEWHERE:
+        raise ImportError(f"minimcp has no {name}: {_ELSEWHERE[name]}")
     if home is None:
         raise AttributeError(f"module 'minimcp' has no attribute {name!r}")
     from importlib import import_module

@@ -6,10 +6,8 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from minimcp.client.answers import Question
 from minimcp.engines.schema import text
 from tests.authority import Authority, Browser, Resource
 from tests.helpers import serving
+from tests.terminal import Pty
 from tests.transcripts.server import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -248,8 +247,8 @@ def test_trace_goes_to_standard_error_or_a_file(capsys, toys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["list", "nowhere.py"], 2, "there is no file 'nowhere.py'"),
-        (["list", "nowhere.json"], 2, "there is no file 'nowhere.json'"),
+        (["list", "nowhere.py"], 2, "There is no file 'nowhere.py'"),
+        (["list", "nowhere.json"], 2, "There is no file 'nowhere.json'"),
         (["list", "a-program-that-is-not-there"], 1, "not found"),
         (["list", "http://127.0.0.1:1/mcp"], 1, "127.0.0.1"),
         (["list", "--"], 2, "a command must follow --"),
@@ -294,7 +293,7 @@ def test_verbose_shows_what_the_server_says_beside(capsys, tmp_path):
         "@s.tool\ndef t(ctx: Context) -> str:\n    ctx.log('warning', 'hot\\x1b')\n    return 'x'\n"
     )
     assert main(["call", str(path), "t"]) == 0
-    assert capsys.readouterr() == ("x\n", "")
+    assert capsys.readouterr() == ("x\n", "here\n")
     assert main(["call", str(path), "t", "-v"]) == 0
     out, err = capsys.readouterr()
     assert out == "x\n" and "warning: hot\\u001b\n" in err and "here\n" in err
@@ -495,63 +494,10 @@ def test_without_a_terminal_no_questions_can_be_asked(capsys, toys):
     assert "-32021" in capsys.readouterr().err
 
 
-class Pty:
-    """A command on a terminal of its own."""
-
-    def __init__(self, *words):
-        import pty
-
-        self.end, other = pty.openpty()
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "minimcp", *words],
-            cwd=ROOT,
-            stdin=other,
-            stdout=subprocess.PIPE,
-            stderr=other,
-            # Ctrl-C is ignored in what is started in the background, and what is ignored is inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        os.close(other)
-        self.seen = ""
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self):
-        while True:
-            try:
-                data = os.read(self.end, 4096)
-            except OSError:
-                data = b""
-            with self._changed:
-                self.seen += data.decode()
-                self._changed.notify_all()
-            if not data:
-                return
-
-    def wait_for(self, text):
-        with self._changed:
-            assert self._changed.wait_for(lambda: text in self.seen, 20), self.seen
-            self.seen = self.seen.partition(text)[2]
-
-    def type(self, text):
-        os.write(self.end, text.encode())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.child.kill()
-        self.child.wait(20)
-        self._reader.join(20)
-        os.close(self.end)
-        self.child.stdout.close()
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.parametrize("mode", ["2025-11-25", "2026-07-28"])
 def test_questions_are_asked_on_the_terminal_while_a_tool_runs(toys, mode):
-    with Pty("call", toys, "order", "--mode", mode) as terminal:
+    with Pty("-m", "minimcp", "call", toys, "order", "--mode", mode) as terminal:
         if mode == "2026-07-28":  # a legacy server asks on another thread, which may come first
             terminal.wait_for("[#######.......................]  25% asking")
         terminal.wait_for("asks: How many?")
@@ -571,7 +517,7 @@ def test_questions_are_asked_on_the_terminal_while_a_tool_runs(toys, mode):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_ctrl_c_ends_it_without_a_traceback(toys):
-    with Pty("call", toys, "order") as terminal:
+    with Pty("-m", "minimcp", "call", toys, "order") as terminal:
         terminal.wait_for("Answer? [Y]es")
         terminal.child.send_signal(2)
         assert terminal.child.wait(20) == 130

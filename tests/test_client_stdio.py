@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import queue
 import random
@@ -297,22 +296,21 @@ def test_the_directory_and_the_environment_are_given(file: str, tmp_path: Path) 
         assert about["env"]["HOME"] == "/elsewhere"
 
 
-@pytest.mark.parametrize("kind", ["function", "file", "log"])
-def test_standard_error_goes_where_it_is_told_TRN_015(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", ["function", "file", "shown", "nothing"])
+def test_standard_error_goes_where_it_is_told_TRN_015(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     lines: list[str] = []
     text = io.StringIO()
     code = (
         "import sys; sys.stderr.write('one\\r\\n\\xe9\\n'); sys.stderr.buffer.write(b'\\xff\\nlast'); sys.stdin.read()"
     )
-    sink: Any = {"function": lines.append, "file": text, "log": None}[kind]
-    with caplog.at_level(logging.INFO, "minimcp.stderr"):
-        link = StdioTransport([sys.executable, "-c", code], {"PYTHONIOENCODING": "utf-8"}, stderr=sink)
-        link.open(5)
-        child = link._connection._child  # type: ignore[union-attr]
-        link.close()
-        child._drainer.join(WAIT_S)
-    found = {"function": lines, "file": text.getvalue().splitlines(), "log": caplog.messages}[kind]
-    assert found == ["one", "é", "\ufffd", "last"]
+    sink: Any = {"function": lines.append, "file": text, "shown": None, "nothing": False}[kind]
+    link = StdioTransport([sys.executable, "-c", code], {"PYTHONIOENCODING": "utf-8"}, stderr=sink)
+    link.open(5)
+    child = link._connection._child  # type: ignore[union-attr]
+    link.close()
+    child._drainer.join(WAIT_S)
+    found = {"function": lines, "file": text.getvalue().splitlines()}.get(kind, capsys.readouterr().err.splitlines())
+    assert found == ([] if kind == "nothing" else ["one", "é", "\ufffd", "last"])
 
 
 def test_a_wait_that_is_interrupted_leaves_the_link_usable(file: str) -> None:

@@ -221,7 +221,7 @@ def test_a_hook_that_fails_is_an_internal_error(caplog):
     server = Server("s", around_request=broken)
     assert problem(server, "tools/list") == {
         "code": -32603,
-        "message": "Internal error; the server's log has the details",
+        "message": 'Internal error; the logger "minimcp" of the server has the details',
     }
     assert problem(server, "subscriptions/listen", notifications={})["code"] == -32603
     assert server.handle({"id": 1})["error"]["code"] == -32603

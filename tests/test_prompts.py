@@ -190,7 +190,7 @@ def test_a_crash_is_an_internal_error_without_its_cause(server, caplog):
     server.prompt(lambda: 1 / 0, "bad")
     assert problem(server, "prompts/get", name="bad") == {
         "code": -32603,
-        "message": "The prompt bad failed; the server's log has the details",
+        "message": 'The prompt bad failed; the logger "minimcp" of the server has the details',
     }
     assert "ZeroDivisionError" in caplog.text
 

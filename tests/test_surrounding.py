@@ -11,7 +11,7 @@ import pytest
 from werkzeug.test import Client
 
 from minimcp import Context, Principal, Server, Unauthorized
-from minimcp.auth import AuthRequest, ClientCertificate, DjangoUser, FlaskLogin, Keys, RemoteUser
+from minimcp.auth import AuthRequest, DjangoUser, FlaskLogin, Keys, ProxyCertificate, RemoteUser
 from tests.helpers import http_headers, modern
 
 WHO = modern("tools/call", name="who")
@@ -208,7 +208,7 @@ def test_a_trusted_proxy_names_the_user(peer: Any) -> None:
 
 @pytest.mark.parametrize("peer", [STRANGER, {"REMOTE_ADDR": ""}, {"REMOTE_ADDR": "unix:"}])
 def test_what_a_stranger_says_about_the_user_means_nothing(peer: Any) -> None:
-    client = behind_proxy(RemoteUser("X-Remote-User"), ClientCertificate(), Keys({"robot": "key-of-robot-012345"}))
+    client = behind_proxy(RemoteUser("X-Remote-User"), ProxyCertificate(), Keys({"robot": "key-of-robot-012345"}))
     said = {"X_Remote_User": "ann", "X_Client_Subject": "CN=ann", "X_Client_Verify": "SUCCESS"}
     assert named(client, peer, X_Forwarded_For="10.1.2.3", **said).status_code == 401
     assert found(named(client, peer, X_API_Key="key-of-robot-012345", **said))["key"] == ["", "robot"]
@@ -221,7 +221,7 @@ def test_a_header_that_the_proxy_did_not_overwrite_is_refused(value: str) -> Non
 
 
 def test_a_client_certificate_counts_once_the_proxy_has_verified_it() -> None:
-    client = behind_proxy(ClientCertificate(roles=lambda subject: ["robot"] if "OU=robots" in subject else []))
+    client = behind_proxy(ProxyCertificate(roles=lambda subject: ["robot"] if "OU=robots" in subject else []))
     subject = "CN=backup,OU=robots,O=Example"
     answer = named(client, PROXY, X_Client_Subject=subject, X_Client_Verify="SUCCESS")
     assert found(answer) == {"key": ["certificate", subject], "roles": ["robot"], "scopes": []}
@@ -232,7 +232,7 @@ def test_a_client_certificate_counts_once_the_proxy_has_verified_it() -> None:
     assert named(client, PROXY, X_Client_Verify="SUCCESS").status_code == 401
 
 
-@pytest.mark.parametrize("verifier", [RemoteUser("X-Remote-User"), ClientCertificate()])
+@pytest.mark.parametrize("verifier", [RemoteUser("X-Remote-User"), ProxyCertificate()])
 def test_without_a_proxy_to_trust_these_protect_nothing(verifier: Any) -> None:
     with pytest.raises(ValueError, match="trusted_proxy="):
         Server("s", auth=verifier)
@@ -245,7 +245,7 @@ def test_one_name_of_two_issuers_is_two_callers() -> None:
         keys.verify(AuthRequest({"HTTP_X_API_KEY": "key-of-ann-01234567"}, "", "")),
         DjangoUser().verify(django_request(django_user())),
         RemoteUser("X-User").verify(AuthRequest({"HTTP_X_USER": "ann"}, "", "", True)),
-        ClientCertificate().verify(
+        ProxyCertificate().verify(
             AuthRequest({"HTTP_X_CLIENT_SUBJECT": "ann", "HTTP_X_CLIENT_VERIFY": "SUCCESS"}, "", "", True)
         ),
     )

@@ -71,12 +71,6 @@ class Issuer:
         return jwt.encode(self.claims(**claims), key, algorithm, {"kid": kid, "typ": "at+jwt", **(header or {})})
 
 
-def from_now(claims: dict[str, Any]) -> dict[str, Any]:
-    """Return claims in which each timedelta is the time that it is from now."""
-    now = time.time()
-    return {k: now + v.total_seconds() if isinstance(v, timedelta) else v for k, v in claims.items()}
-
-
 def forged(header: dict[str, Any], claims: Any, signature: bytes = b"x") -> str:
     """Return a token with any header and claims, which nobody signed."""
     parts = [json.dumps(header).encode(), json.dumps(claims).encode(), signature]

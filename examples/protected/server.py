@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 from minimcp import Context, Server
-from minimcp.auth import ClientCertificate, Jwt, Keys
+from minimcp.auth import Jwt, Keys, ProxyCertificate
 
 ISSUER = os.environ["PROTECTED_ISSUER"]
 
@@ -22,7 +22,7 @@ server = Server(
     "1.0",
     auth=[
         Keys(os.environ.get("PROTECTED_KEYS", "keys.json")),
-        ClientCertificate(roles=lambda subject: ["operator"] if subject.startswith("CN=operator,") else []),
+        ProxyCertificate(roles=lambda subject: ["operator"] if subject.startswith("CN=operator,") else []),
         # The issuer may be on a private network: you have written its address yourself.
         Jwt(ISSUER, roles="realm_access.roles", private_addresses=True),
     ],

@@ -94,10 +94,10 @@ class Introspection:
         kind = answer.get("token_type", "Bearer")
         if not isinstance(kind, str) or kind.lower() not in ("bearer", "dpop", "access_token"):
             raise Unauthorized("The token is of another kind than an access token")
-        check_times(answer, self._leeway_s, required=False)
+        until = check_times(answer, self._leeway_s, required=False)
         check_audience(answer, self._audiences or {request.resource})
         check_possession(request, answer.get("cnf"), digest, self._proofs, "Bearer" in self.schemes)
-        return principal_of(answer, self.issuers[0], self._roles, self._id)
+        return principal_of(answer, self.issuers[0], self._roles, self._id, until)
 
     def _ask(self, token: str) -> dict[str, Any]:
         with Fetcher(self._private, _TIMEOUT_S) as fetch:

@@ -86,6 +86,8 @@ class ProtectedServer:
                 log.exception("the caller could not be verified")
                 raise Unavailable("The caller could not be verified; try again later") from None
             if found is not None:
+                if found.lasts_s() <= 0:
+                    raise self._refused(environ, Unauthorized("The credential has expired"))
                 found = self._with_implied(found) if self._implied else found
                 if not needed <= set(found.scopes):
                     raise self.insufficient(environ, sorted(needed))
@@ -104,9 +106,8 @@ class ProtectedServer:
             scopes.update(dict.fromkeys(more))
         if len(scopes) == len(principal.scopes):
             return principal
-        return Principal(
-            principal.id, principal.issuer, tuple(scopes), principal.roles, principal.claims, principal.via
-        )
+        values = (principal.issuer, tuple(scopes), principal.roles, principal.claims, principal.via)
+        return Principal(principal.id, *values, expires=principal.expires)
 
     def insufficient(self, environ: Environ, scopes: Collection[str]) -> Forbidden:
         """Make the refusal of a caller that lacks a scope; it names all that the operation needs. Spec: AUTH-091"""

@@ -113,7 +113,7 @@ class RemoteUser:
         return Principal(name, self._issuer, self._granted, roles, via="proxy")
 
 
-class ClientCertificate:
+class ProxyCertificate:
     """Verifies the client certificate that a trusted proxy has checked.
 
     For nginx: `proxy_set_header X-Client-Subject $ssl_client_s_dn` and `proxy_set_header X-Client-Verify

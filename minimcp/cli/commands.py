@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import difflib
 import logging
-import os
 import sys
 from typing import Any, Optional
 
+from ..client import targets
 from ..client.client import Client
 from ..client.consent import printable
 from ..client.results import Result
+from ..client.sandbox import Sandbox
 from ..client.transports.command import shown
+from ..client.transports.process import SAID, ServerLines
 from ..engines.addresses import without_secrets
 from ..engines.errors import AuthorizationError, ClientError, ProtocolError
 from . import arguments, questions, show
@@ -20,6 +22,8 @@ from . import arguments, questions, show
 log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
+
+_MOST_SHOWN = 4000
 
 
 def run_command(options: Any) -> int:
@@ -47,6 +51,11 @@ def _run(options: Any) -> int:
         with _client(options, bar) as client:
             try:
                 return command(client, options, bar)
+            except KeyboardInterrupt:
+                if client.target.is_process:
+                    bar.clear()
+                    print("\nminimcp: waiting for the server to end", end="", file=sys.stderr, flush=True)
+                raise
             finally:
                 bar.clear()
     except AuthorizationError as problem:
@@ -62,7 +71,12 @@ def _run(options: Any) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    print(f"minimcp: {printable(text, 2000)}", file=sys.stderr)
+    """Show what went wrong, line by line; of a very long text the middle is left out."""
+    # The end of a server's standard error has been shown as it came.
+    text = text.partition(SAID)[0]
+    if len(text) > _MOST_SHOWN:
+        text = f"{text[:1000]}\n[... {len(text) - _MOST_SHOWN} characters left out ...]\n{text[1000 - _MOST_SHOWN :]}"
+    print("minimcp: " + "\n".join(map(printable, text.split("\n"))), file=sys.stderr)
     return code
 
 
@@ -79,13 +93,7 @@ def _client(options: Any, bar: show.Bar) -> Client:
         bar.clear()
         print(f"{printable(str(params.get('level')), 20)}: {printable(str(params.get('data')), 2000)}", file=sys.stderr)
 
-    def say(line: str) -> None:
-        bar.clear()
-        print(printable(line), file=sys.stderr)
-
     env = dict(_pair(word, "=", "--env NAME=VALUE") for word in options.env)
-    if isinstance(target, list) and target[1:4] == ["-m", "minimcp", "run"] and "PYTHONPATH" in os.environ:
-        env.setdefault("PYTHONPATH", os.environ["PYTHONPATH"])
     return Client(
         target,
         server=options.server,
@@ -93,7 +101,8 @@ def _client(options: Any, bar: show.Bar) -> Client:
         auth=_login(options.login) if options.login else None,
         headers=dict(_pair(word, ":", "--header 'NAME: VALUE'") for word in options.header) or None,
         env=env or None,
-        stderr=say if options.verbose else None,
+        sandbox=Sandbox.parse(options.sandbox) if options.sandbox is not None else None,
+        stderr=ServerLines(bar.clear) if targets.read(target, options.server, {}).is_process else None,
         elicit=elicit if person is not None else None,
         on_log=on_log if options.verbose else None,
         log_level="info" if options.verbose else None,
@@ -124,11 +133,6 @@ def _target(given: Any) -> tuple[Any, str]:
         if not given:
             raise ValueError("a command must follow --")
         return given, shown(given)
-    path = given.rpartition(":")[0] if ".py:" in given else given
-    if path.endswith(".py") and os.path.isfile(path):
-        return [sys.executable, "-m", "minimcp", "run", given], given
-    if path.endswith((".py", ".json")) and not os.path.isfile(path) and "://" not in path and " " not in path:
-        raise ValueError(f"there is no file {path!r}")
     return given, without_secrets(given) if "://" in given else given
 
 
@@ -173,7 +177,9 @@ def _call(client: Client, options: Any, bar: show.Bar) -> int:
     elif not result.is_error and text:
         show.out(show.safe(text) + "\n")
     if result.is_error:
-        return _complain(f"the tool {options.tool} failed: {text or 'it does not say why'}", 3)
+        begins = f"the tool {options.tool} failed"
+        said = text if text.lower().startswith(begins.lower()) else f"{begins}: {text or 'it does not say why'}"
+        return _complain(said, 3)
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from .. import __version__
 from ..engines.fork import PerProcess
@@ -18,7 +18,10 @@ from .connection import Connection
 from .errors import UsedAfterFork
 from .methods import Methods
 from .negotiation import MODES, negotiate
-from .options import OnMessage, Settings
+from .options import OnMessage, Settings, check_seconds
+
+if TYPE_CHECKING:
+    from .sandbox import Sandbox
 
 Message = dict[str, Any]
 
@@ -28,8 +31,8 @@ class Client(Methods):
 
     It opens on first use, or with `open()` or `with`; `close()` ends it. Both may be called from any thread.
 
-    :param target: the URL of an HTTP server; a command as a list or string; a Python file; an entry, a dict or a .json
-        file of the `mcpServers` form; a `Server`; or a WSGI callable.
+    :param target: the URL of an HTTP server; a command as a list or string; a Python file, or "FILE.py:NAME" where it
+        has several Servers; an entry, a dict or a .json file of the `mcpServers` form; a `Server`; or a WSGI callable.
     :param server: the name of the entry, when the form has several.
     :param mode: "auto" finds out; "legacy", "modern" or one revision allows nothing else.
     :param discovery: `discovery` of an earlier client, to save the probe.
@@ -41,10 +44,12 @@ class Client(Methods):
     :param on_notification: takes every other notification; it runs on a thread of its own.
     :param approve: `f(proposal)` is asked before every tool call; see `consent`.
     :param trusted: whether to believe the server's annotations of its tools. Spec: FEAT-012
-    :param auth: credentials for HTTP: `OAuth`, a user and a password, or what `requests` takes.
+    :param auth: credentials for HTTP: a bearer token, `OAuth`, a user and a password, or what `requests` takes.
     :param session: a `requests.Session` with proxies, certificates or adapters of your own.
     :param env: variables for the process, beside a few harmless ones of this one; `cwd` its folder.
-    :param stderr: takes the lines a process writes there: a callable or a file.
+    :param stderr: takes the lines a process writes there: a callable, a file, or False for nothing; by default they are
+        shown on this process's own standard error.
+    :param sandbox: bounds what the process may use and see.
     :param restart: start a process again that died, or that belongs to the parent of a fork.
     :param timeout: seconds without a sign of life after which a call is given up; None waits for ever.
     :param max_timeout: seconds after which it is given up in any case.
@@ -81,6 +86,7 @@ class Client(Methods):
         env: dict[str, str] | None = None,
         cwd: str | None = None,
         stderr: Any = None,
+        sandbox: Sandbox | None = None,
         restart: bool = False,
         timeout: float | None = 60.0,
         max_timeout: float | None = 600.0,
@@ -97,8 +103,10 @@ class Client(Methods):
             raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
         if log_level is not None and log_level not in spec.LOG_LEVELS:
             raise ValueError(f"log_level must be one of {', '.join(spec.LOG_LEVELS)}")
+        for name, limit in (("timeout", timeout), ("max_timeout", max_timeout), ("probe_timeout", probe_timeout)):
+            check_seconds(name, limit)
         options = {"headers": headers, "auth": auth, "session": session, "env": env, "cwd": cwd}
-        options.update(stderr=stderr, limits=limits)
+        options.update(stderr=stderr, sandbox=sandbox, limits=limits)
         declared = {**(getattr(auth, "extensions", None) or {}), **(extensions or {})}
         if tasks:
             declared.setdefault(spec.TASKS, {})
@@ -159,6 +167,11 @@ class Client(Methods):
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+    def __aenter__(self) -> NoReturn:
+        raise TypeError("This client is synchronous: write `with Client(...) as client:`, without async")
+
+    __aexit__ = __aenter__
 
     def __repr__(self) -> str:
         return f"<Client of {self.target.name!r}: {self.state}>"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Optional, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Optional, cast
 
 from ..engines.bounds import weight
 from ..engines.errors import ClientError, ProtocolError, Timeout
@@ -15,7 +15,7 @@ from .call import ClientCall, RunningCall
 from .connection import Connection, Reply
 from .eras import Peer
 from .errors import RemoteError, ToolFailed
-from .options import Settings, split
+from .options import Settings, split, to_arguments
 from .relay import RawCall
 from .results import Result
 from .transports.waiting import Deadline
@@ -82,7 +82,7 @@ class Methods:
     def _call(self, method: str, params: Message, **options: Any) -> ClientCall:
         return ClientCall(self._connect, self.settings, method, params, **options)
 
-    def call_tool(self, name: str, arguments: Message | None = None, /, **more: Any) -> Result:
+    def call_tool(self, name: str, arguments: Message | None = None, /, *others: NoReturn, **more: Any) -> Result:
         """Call a tool and return its result.
 
         Keywords are the tool's arguments; with a dict of arguments they are options: `timeout`, `max_timeout` (s),
@@ -91,7 +91,7 @@ class Methods:
         :raises ToolFailed: when the result has `isError` and `check` is set.
         :raises ClientError: when there is no answer, or a wrong one.
         """
-        arguments, options = split(arguments, more)
+        arguments, options = split(arguments, more, others)
         progress = options.pop("progress", None)
         call = self._tool_call(name, arguments, {**options, "progress": progress is not None})
         return call.run(progress)  # type: ignore[no-any-return]
@@ -107,6 +107,7 @@ class Methods:
 
     def _tool_call(self, name: str, arguments: Message, options: Message) -> ClientCall:
         settings = self.settings
+        arguments = to_arguments(arguments)
         check = options.pop("check", settings.check)
         if settings.approve is not None:
             from .consent import ask

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
+from urllib.parse import urlsplit, urlunsplit
 
 from ..engines.errors import AuthorizationError, ClientError, ConnectionLost, ProtocolError, Timeout
 from ..engines.fork import PerProcess
@@ -107,6 +108,16 @@ def negotiate(conn: Connection) -> Peer:
                 break
             log.info("no Streamable HTTP here: %.300r", problem)
     first, *others = reasons
+    url = conn.settings.target.shown
+    parts = urlsplit(url) if url.startswith("http") else None
+    unusual = parts and not parts.path.rstrip("/").endswith(("/mcp", "/sse"))
+    if parts and unusual and isinstance(first, (HTTPStatus, RemoteError)) and first.status in (404, 405):
+        better = urlunsplit((*parts[:2], "/mcp", "", ""))
+        told = f"There is no MCP endpoint at {url} (HTTP {first.status}); most servers have it at {better}"
+        first.args = (told,)
+        raise first
+    if parts and parts.scheme == "http" and str(first).startswith("The connection to the server broke"):
+        first.args = (f"{first}; if it speaks https, write https:{url[5:]}",)
     # A process that ends twice may say the same with another date.
     more = [str(other) for other in others if type(other) is not type(first) or not isinstance(first, ConnectionLost)]
     first.args = ("; then: ".join(dict.fromkeys([str(first), *more])),)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
+from ..engines.errors import ProtocolError
+from ..engines.schema.values import to_json
 from .answers import Answers
 from .cache import Cache
 from .targets import Target
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 OnMessage = Callable[[Message], Any]
 
+_PLAIN = (str, int, float, bool, type(None))
 OF_A_CALL = {"check", "max_timeout", "meta", "progress", "timeout"}
 
 
@@ -51,7 +54,53 @@ class Settings(NamedTuple):
         return self.timeout_s or 60.0
 
 
-def split(arguments: Message | None, more: Message) -> tuple[Message, Message]:
+def check_seconds(name: str, value: object) -> None:
+    """Check an option that is a time.
+
+    :raises TypeError: when it is no number.
+    :raises ValueError: when no answer could come in it.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}= is a number of seconds, not {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name}= is a time to wait, more than 0 seconds, not {value!r}")
+
+
+def to_arguments(given: Message) -> Message:
+    """Return arguments as JSON has them: dates, enums, dataclasses and models are converted.
+
+    :raises ProtocolError: naming the argument that has no such form.
+    """
+    if all(type(value) in _PLAIN for value in given.values()):
+        return given
+    found = {}
+    for name, value in given.items():
+        try:
+            found[name] = _json(value)
+        except (TypeError, ValueError, RecursionError) as problem:
+            raise ProtocolError(f"The argument {name} cannot be written as JSON: {problem}") from None
+    return found
+
+
+def _json(value: Any) -> Any:
+    """Return a value with what it holds converted; bytes and sets, which may be meant in several ways, are refused."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, dict):
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(item) for item in value]
+    if isinstance(value, (bytes, bytearray, memoryview, set, frozenset)):
+        raise TypeError(f"a {type(value).__name__} has no JSON form")
+    try:
+        return to_json(value)
+    except TypeError:
+        raise TypeError(f"a {type(value).__name__} has no JSON form") from None
+
+
+def split(arguments: Message | None, more: Message, others: Sequence[object] = ()) -> tuple[Message, Message]:
     """Split the keywords of a call into arguments and options.
 
     They are arguments, unless there is a dict of arguments; then they are options.
@@ -59,9 +108,16 @@ def split(arguments: Message | None, more: Message) -> tuple[Message, Message]:
     :raises TypeError: for an unknown option, and for an argument that can only be meant as an option.
     """
     if arguments is not None:
+        if not isinstance(arguments, dict) or others:
+            raise TypeError(
+                "The arguments of a tool go by name, or in one dict: "
+                "call_tool('add', a=1) or call_tool('add', {'a': 1})"
+            )
         unknown = more.keys() - OF_A_CALL
         if unknown:
             raise TypeError(f"There is no option {sorted(unknown)[0]!r}; there are {', '.join(sorted(OF_A_CALL))}")
+        for name in ("timeout", "max_timeout"):
+            check_seconds(name, more.get(name))
         return arguments, dict(more)
     for name, value in more.items():
         if callable(value):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 from ..protocol import revisions
 
@@ -46,6 +46,15 @@ class Result(dict):  # type: ignore[type-arg]
         """True when the tool reports that it failed."""
         return self.get("isError") is True
 
+    def __getattr__(self, name: str) -> Any:
+        """Say where the members of a result are, which is a dict."""
+        if name in _MEMBERS:
+            raise AttributeError(f"A result is a dict with the specification's names: write result[{name!r}]")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __await__(self) -> NoReturn:
+        raise TypeError("The result is there already, since this client is synchronous: leave out await")
+
     def _blocks(self) -> list[dict[str, Any]]:
         blocks = self.get("content", self.get("contents"))
         if blocks is None:
@@ -55,6 +64,9 @@ class Result(dict):  # type: ignore[type-arg]
         dicts = [block for block in flat if isinstance(block, dict)]
         # An embedded resource has its text one level down.
         return [block["resource"] if isinstance(block.get("resource"), dict) else block for block in dicts]
+
+
+_MEMBERS = ("content", "structuredContent", "isError", "contents", "messages", "description", "_meta")
 
 
 def _as_list(value: Any) -> list[Any]:

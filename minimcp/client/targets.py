@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -10,12 +12,18 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
+from urllib.parse import urlsplit
 
-from ..engines.addresses import without_secrets
+from ..engines.addresses import is_local, is_loopback, without_secrets
+from ..engines.errors import ConnectionLost
 from ..engines.fork import number_of
-from .transports.command import shown
+from .transports.command import environment, find, shown
+from .transports.process import ServerLines
 from .transports.transport import Transport
+
+if TYPE_CHECKING:
+    from .sandbox import Sandbox
 
 Message = dict[str, Any]
 Make = Callable[[], Transport]
@@ -24,12 +32,17 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
 # A string of JSON, which stays, or what hosts allow beside it: a comment, and a comma before the end.
 _COMMENT = r"//[^\n]*(?=\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/"
 _BESIDE = re.compile(rf'("(?:[^"\\]|\\.)*")|{_COMMENT}|,(?=(?:\s|{_COMMENT})*[\]}}])', re.DOTALL)
-_ENTRY = "an entry has a command (with args, env, cwd) or a url (with headers)"
+# A file and the name of a Server in it; a host, as it is often written without a scheme, and the path.
+_FILE = re.compile(r"(?<=\.py):\w+\Z", re.IGNORECASE)
+_NO_SCHEME = re.compile(
+    r"(?:(?:localhost|[\d.]{7,15}|\[[0-9a-fA-F:]+\])(?::\d+)?|[\w.-]+:\d+|[\w-]+(?:\.[\w-]+)+(?=/))(/.*)?\Z"
+)
+_ENTRY = "an entry has a command (with args, env, cwd, sandbox) or a url (with headers)"
 
 # The options of a client that depend on the kind of its target.
 _HTTP = ("headers", "auth", "session", "limits")
 _WSGI = ("headers", "auth", "limits")
-_PROCESS = ("env", "cwd", "stderr", "limits")
+_PROCESS = ("env", "cwd", "stderr", "sandbox", "limits")
 _ELSEWHERE = {
     "headers": "is for HTTP; a process gets its credentials by env=",
     "auth": "is for HTTP; a process gets its credentials by env=",
@@ -37,6 +50,7 @@ _ELSEWHERE = {
     "env": "is for a process that the client starts",
     "cwd": "is for a process that the client starts",
     "stderr": "is for a process that the client starts",
+    "sandbox": "is for a process that the client starts",
     "limits": "is for servers outside this process",
 }
 
@@ -47,23 +61,43 @@ class Target:
     :ivar transports: functions that make the transport to try first, and those to fall back to.
     :ivar key: names the server among all others; it may hold secrets.
     :ivar name: the server's name in messages to people; `shown` is where it is, without secrets.
+    :param lasting: returns what `identity` is.
     """
 
-    def __init__(self, transports: list[Make], key: str, name: str, shown: str = "") -> None:
+    def __init__(
+        self, transports: list[Make], key: str, name: str, shown: str = "", lasting: Optional[Callable[[], str]] = None
+    ) -> None:
         self.transports = transports
         self.key = key
         self.name = name
         self.shown = shown or key
+        self._lasting = lasting
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Names the server for other processes, too, such as later ones; "" where nothing surely does.
+
+        A server of this process has but a number, and over plain HTTP anybody on the way can be the server.
+        """
+        return self._lasting() if self._lasting is not None else ""
+
+    @property
+    def is_process(self) -> bool:
+        """Whether the client starts the server."""
+        return self.key.startswith("stdio:")
 
 
 def read(target: Any, server: Optional[str], options: Message) -> Target:
     """Resolve a target.
 
     :param server: the name of the entry in a file with several.
-    :param options: `headers auth session env cwd stderr limits`, for the transports that know them.
+    :param options: `headers auth session env cwd stderr sandbox limits`, for the transports that know them.
     :raises ValueError: when the target is not supported, or does not know an option.
     :raises TypeError: likewise, by type.
     """
+    config = isinstance(target, dict) or str(target).lower().endswith(".json")
+    if server is not None and not config:
+        raise ValueError("server= cannot be used for this target: it is for an mcpServers file, which may have several")
     if hasattr(target, "engine") and not callable(target):
         from .transports.memory import MemoryTransport
 
@@ -76,16 +110,29 @@ def read(target: Any, server: Optional[str], options: Message) -> Target:
         return _command([os.fspath(part) for part in target], options)
     if isinstance(target, (str, os.PathLike)):
         return _text(target, server, options)
-    if callable(target):
+    if callable(target) and not isinstance(target, type) and _takes_two(target):
         from .transports.wsgi import WsgiTransport
 
-        known = _known(options, _WSGI)
+        known = _known(_with_token(options), _WSGI)
         key = f"wsgi:{number_of(target)}"
         return Target([lambda: WsgiTransport(target, **known)], key, "the WSGI application")
+    named = getattr(target, "__name__", "")
+    kind = "class" if isinstance(target, type) else "function" if inspect.isroutine(target) else type(target).__name__
     raise TypeError(
-        "A client needs a URL, a command, an mcpServers entry or file, a Server or a WSGI callable, "
-        f"not {type(target).__name__}"
+        "A client needs a URL, a command, a Python file, an mcpServers entry or file, a Server or a WSGI callable, "
+        f"not {f'the {kind} {named}' if named else kind}"
     )
+
+
+def _takes_two(function: Callable[..., Any]) -> bool:
+    """Say whether a callable may be a WSGI application, which takes an environ and start_response."""
+    try:
+        inspect.signature(function).bind({}, print)
+    except TypeError:
+        return False
+    except ValueError:
+        pass  # It does not say.
+    return True
 
 
 def _known(options: Message, names: tuple[str, ...]) -> Message:
@@ -100,6 +147,24 @@ def _known(options: Message, names: tuple[str, ...]) -> Message:
     return given
 
 
+def _with_token(options: Message) -> Message:
+    """Return the options with a bearer token that was given as `auth=` among the headers.
+
+    :raises ValueError: when the headers have credentials too.
+    """
+    token, headers = options.get("auth"), options.get("headers") or {}
+    if not isinstance(token, str):
+        return options
+    if any(name.lower() == "authorization" for name in headers):
+        raise ValueError("auth= and headers= both have credentials; give one of them")
+    words = token.split()
+    if len(words) != 1 and not (len(words) == 2 and words[0].lower() == "bearer"):
+        raise ValueError(
+            "auth= is a bearer token, which has no spaces, or a user and a password: auth=(user, password)"
+        )
+    return {**options, "auth": None, "headers": {**headers, "Authorization": f"Bearer {words[-1]}"}}
+
+
 def _text(target: Any, server: Optional[str], options: Message) -> Target:
     text = os.fspath(target)
     if text.lower().startswith(("http://", "https://")):
@@ -108,16 +173,45 @@ def _text(target: Any, server: Optional[str], options: Message) -> Target:
     parts = [text] if isinstance(target, os.PathLike) else shlex.split(text, posix=os.name == "posix")
     if not parts:
         raise ValueError("The target is empty; give a URL, a command or a file")
-    suffix = os.path.splitext(text)[1].lower()
-    if suffix in (".json", ".py"):
-        if not os.path.isfile(text):
-            if len(parts) == 1 or shutil.which(parts[0]) is None:
-                raise ValueError(f"There is no file {text!r}")
-        elif suffix == ".py":
-            return _command([sys.executable, text], options)
-        else:
+    path = _FILE.sub("", text)
+    if path.lower().endswith((".json", ".py")):
+        if os.path.isfile(path) and path.lower().endswith(".py"):
+            return _python(path, text[len(path) :], options)
+        if os.path.isfile(text):
             return _entry(*pick(_load(text), server, f"{text}: "), options, f"{text}: ")
+        if len(parts) == 1 or shutil.which(parts[0]) is None:
+            raise ValueError(f"There is no file {path!r}")
+    if len(parts) == 1 and shutil.which(text) is None and not os.path.exists(text):
+        _check_no_url(text)
     return _command(parts, options)
+
+
+def _check_no_url(text: str) -> None:
+    """Refuse a URL that is not written in full, which would be run as a command.
+
+    :raises ValueError: with what to write.
+    """
+    if "://" in text:
+        raise ValueError(f"The URL of a server begins with http:// or https://, not with {text.partition('://')[0]}://")
+    found = _NO_SCHEME.match(text)
+    if found:
+        url = f"{'http' if is_local(f'http://{text}') else 'https'}://{text}{'' if found[1] else '/mcp'}"
+        raise ValueError(f"There is no command {text!r}; if it is a URL, write {url}")
+
+
+def _python(path: str, name: str, options: Message) -> Target:
+    """Return the target for a Python file, which `minimcp run` serves.
+
+    :param name: a colon and the name of a Server in the file, or "".
+    """
+    # The process uses the same minimcp as this one.
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    folders = dict.fromkeys([home, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+    env = {"PYTHONPATH": os.pathsep.join(folders), **(options.get("env") or {})}
+    place = os.path.abspath(path) if options.get("cwd") else path
+    made = _command([sys.executable, "-m", "minimcp", "run", place + name], {**options, "env": env})
+    made.name = path + name
+    return made
 
 
 def _load(path: Any) -> Any:
@@ -169,6 +263,8 @@ def fitting(entry: Message, options: Message) -> Message:
 def _entry(entry: Message, name: str, options: Message, where: str = "") -> Target:
     try:
         if isinstance(entry.get("url"), str):
+            if entry.get("sandbox") is not None:
+                raise ValueError("a sandbox is for a process that the client starts")
             kind = entry.get("type", entry.get("transport"))
             given = {**_texts(entry, "headers"), **(options.get("headers") or {})}
             return _url(_expand(entry["url"], "url"), kind, {**options, "headers": given or None})
@@ -179,10 +275,31 @@ def _entry(entry: Message, name: str, options: Message, where: str = "") -> Targ
             words = [_expand(word, f"args[{place}]") for place, word in enumerate(arguments)]
             env = {**_texts(entry, "env"), **(options.get("env") or {})}
             cwd = options.get("cwd") or (_expand(entry["cwd"], "cwd") if entry.get("cwd") else None)
-            return _command([_expand(entry["command"], "command"), *words], {**options, "env": env, "cwd": cwd})
+            given = {**options, "env": env, "cwd": cwd, "sandbox": _sandbox(entry, options.get("sandbox"))}
+            return _command([_expand(entry["command"], "command"), *words], given)
         raise ValueError(f"This is not a server entry: {_ENTRY}")
     except ValueError as problem:
         raise ValueError(where + (f"The server {name!r}: " if name else "") + str(problem)) from None
+
+
+def _sandbox(entry: Message, given: Optional[Sandbox]) -> Optional[Sandbox]:
+    """Return the sandbox of an entry, or the one that the client was given."""
+    settings = entry.get("sandbox")
+    if settings is None:
+        return given
+    if given is not None:
+        raise ValueError("it has a sandbox of its own, so sandbox= cannot be given too")
+    if not isinstance(settings, dict):
+        raise ValueError("sandbox must be an object of options")
+    from .sandbox import Sandbox
+
+    expanded: Message = {}
+    for name, value in settings.items():
+        if isinstance(value, list):
+            expanded[name] = [_expand(each, f"sandbox.{name}[{place}]") for place, each in enumerate(value)]
+        else:
+            expanded[name] = _expand(value, f"sandbox.{name}") if isinstance(value, str) else value
+    return Sandbox.of(expanded)
 
 
 def _texts(entry: Message, key: str) -> dict[str, str]:
@@ -221,7 +338,7 @@ def _variable(found: re.Match[str], place: str) -> str:
 
 
 def _url(url: str, kind: Any, options: Message) -> Target:
-    known = _known(options, _HTTP)
+    known = _known(_with_token(options), _HTTP)
     if hasattr(known.get("auth"), "for_server"):
         # HTTP+SSE has two addresses, which take the same token.
         known["auth"] = known["auth"].for_server(url)
@@ -238,11 +355,16 @@ def _url(url: str, kind: Any, options: Message) -> Target:
 
     transports: list[Make] = [two_endpoints] if kind == "sse" else [streamable, two_endpoints]
     bare = without_secrets(url)
-    return Target(transports, url, bare, bare)
+    parts = urlsplit(url)
+    sure = parts.scheme.lower() == "https" or is_loopback(parts.hostname or "")
+    return Target(transports, url, bare, bare, lambda: url if sure else "")
 
 
 def _command(command: list[str], options: Message) -> Target:
     known = _known({**options, "env": options.get("env") or None}, _PROCESS)
+    if "sandbox" in known and not hasattr(known["sandbox"], "wrap"):
+        raise TypeError(f"sandbox= is a Sandbox, such as Sandbox(memory='512M'), not {known['sandbox']!r}")
+    known.setdefault("stderr", ServerLines())
     limits = known.pop("limits", {})
     if "line_bytes" in limits:
         known["line_bytes"] = int(limits["line_bytes"])
@@ -252,7 +374,18 @@ def _command(command: list[str], options: Message) -> Target:
 
         return StdioTransport(command, **known)
 
-    # With another environment or folder it is another server, and may be another user's.
-    place = json.dumps([known.get("env"), str(known.get("cwd") or "")], sort_keys=True, default=repr)
+    # With another environment, folder or sandbox it is another server, and may be another user's.
+    bounds = [repr(known["sandbox"])] if "sandbox" in known else []
+    place = json.dumps([known.get("env"), str(known.get("cwd") or ""), *bounds], sort_keys=True, default=repr)
     key = f"stdio:{shlex.join(command)} {hashlib.sha256(place.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
-    return Target([process], key, command[0], f"stdio:{shown(command)}")
+
+    def lasting() -> str:
+        cwd = known.get("cwd")
+        try:
+            program = find(command, environment(known.get("env")), cwd)[0]
+        except ConnectionLost:
+            return ""
+        # A program or an argument may be a path below the folder.
+        return json.dumps([os.path.abspath(program), command[1:], os.path.abspath(cwd or os.curdir), place])
+
+    return Target([process], key, command[0], f"stdio:{shown(command)}", lasting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import typing
 from collections.abc import Callable
@@ -31,12 +32,31 @@ def _with(block: B, annotations: types.Annotations | None, meta: dict[str, Any] 
     return block
 
 
-def _base64(data: bytes | str) -> str:
+def _base64(data: bytes | str | os.PathLike[str]) -> str:
+    if isinstance(data, os.PathLike):
+        with open(data, "rb") as file:
+            data = file.read()
     if not isinstance(data, str):
         return base64.b64encode(data).decode("ascii")
     if not is_base64(data):
-        raise ValueError("Binary data that is given as text is base64; give bytes to have it encoded")
+        # A text may be anybody's, so that no file is opened for it.
+        raise ValueError(f"{data[:100]!r} is no base64; give bytes, or the path of a file: Path({data[:100]!r})")
     return data
+
+
+def _media_type(data: bytes | str | os.PathLike[str], default: str) -> str:
+    """Return the media type of a path, or the default.
+
+    :raises ValueError: for a path whose name has another kind of type.
+    """
+    if not isinstance(data, os.PathLike):
+        return default
+    import mimetypes
+
+    kind, found = default.partition("/")[0], mimetypes.guess_type(data)[0]
+    if found is None or not found.startswith(f"{kind}/"):
+        raise ValueError(f"The name of {os.fspath(data)} does not say which {kind} it is; give mime_type=")
+    return found
 
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
@@ -56,25 +76,33 @@ def text(
 
 
 def image(
-    data: bytes | str,
-    mime_type: str = "image/png",
+    data: bytes | str | os.PathLike[str],
+    mime_type: str | None = None,
     *,
     annotations: types.Annotations | None = None,
     meta: dict[str, Any] | None = None,
 ) -> types.ImageContent:
-    """Build an image block from bytes, or from text that is base64 already."""
+    """Build an image block from bytes, from the path of a file, or from text that is base64 already.
+
+    :param mime_type: by default that of the path, or image/png.
+    """
+    mime_type = mime_type or _media_type(data, "image/png")
     block: types.ImageContent = {"type": "image", "data": _base64(data), "mimeType": mime_type}
     return _with(block, annotations, meta)
 
 
 def audio(
-    data: bytes | str,
-    mime_type: str = "audio/wav",
+    data: bytes | str | os.PathLike[str],
+    mime_type: str | None = None,
     *,
     annotations: types.Annotations | None = None,
     meta: dict[str, Any] | None = None,
 ) -> types.AudioContent:
-    """Build an audio block from bytes, or from text that is base64 already."""
+    """Build an audio block from bytes, from the path of a file, or from text that is base64 already.
+
+    :param mime_type: by default that of the path, or audio/wav.
+    """
+    mime_type = mime_type or _media_type(data, "audio/wav")
     block: types.AudioContent = {"type": "audio", "data": _base64(data), "mimeType": mime_type}
     return _with(block, annotations, meta)
 

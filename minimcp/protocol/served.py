@@ -78,6 +78,7 @@ class ServedSession(Protocol):
 
     :ivar peer: the address that opened it, where that is known.
     :ivar transport: "stdio", "http", "sse" or "memory", for the trace.
+    :ivar local: whether its client has this process to itself, so that it may see what a handler raised.
     :ivar send: takes messages that belong to no request, or None while they cannot be delivered.
     :ivar note: takes an encoded message under a key, where one that was not read yet is replaced by a newer one.
     :ivar calls: the calls in flight, by request id.
@@ -88,6 +89,7 @@ class ServedSession(Protocol):
     id: str
     peer: str
     transport: str
+    local: bool
     version: Optional[str]
     send: Optional[Send]
     note: Optional[Callable[[object, bytes], None]]

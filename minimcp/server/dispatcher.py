@@ -269,7 +269,7 @@ class Call:
             return wire.error(self.id, self.ctx._era.write_error(self.ctx, error))
         # SystemExit and its like from a handler must not take the server down.
         log.error("%s failed", self.ctx.method, exc_info=error)
-        return wire.error(self.id, InternalError(self.ctx._engine.describe("Internal error", error)))
+        return wire.error(self.id, InternalError(hooks.describe(self.ctx, "Internal error", error)))
 
     def cancel(self, reason: Any = None) -> None:
         """Cancel the call: no reply is sent for it, and the next progress, log or ask of its handler raises."""

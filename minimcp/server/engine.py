@@ -68,7 +68,7 @@ class Engine:
         self.strategy: Choose | None = None
         self.allowed_hosts: frozenset[str] | None = None
         self.allowed_origins: frozenset[str] = frozenset()
-        self.debug = False
+        self.debug: bool | None = None
         self.serving = False
         self.methods = {era.name: dict(era.methods) for era in (modern.ERA, legacy.ERA)}
         self.notifications = {era.name: dict(era.notifications) for era in (modern.ERA, legacy.ERA)}
@@ -186,9 +186,3 @@ class Engine:
         """Return the way in which a call asks the client: the server's choice, or else its era's."""
         chosen = self.strategy(ctx, ctx._entry) if self.strategy is not None else None
         return chosen or ctx._era.strategy(ctx)
-
-    def describe(self, failure: str, error: BaseException) -> str:
-        """Return the text that a client gets of an exception: only that it happened, unless debugging."""
-        if self.debug:
-            return f"{failure}: {type(error).__name__}: {error}"
-        return f"{failure}; the server's log has the details"

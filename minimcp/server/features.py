@@ -9,7 +9,7 @@ from ..engines.errors import InvalidArguments, MinimcpError
 from ..engines.schema.hints import to_json
 from ..protocol import content, wire
 from ..protocol.errors import InternalError, InvalidParams, McpError, ResourceNotFound
-from . import methods
+from . import hooks, methods
 from .catalog import Entry, visible
 from .methods import Params, Result, read_text, shorten
 
@@ -98,7 +98,7 @@ def _run(ctx: Context, entry: Entry, arguments: Params, what: str) -> Any:
         raise InternalError(str(error)) from None
     except Exception as error:
         log.exception("%s failed", what)
-        raise InternalError(ctx._engine.describe(f"{what} failed", error)) from None
+        raise InternalError(hooks.describe(ctx, f"{what} failed", error)) from None
 
 
 def complete(ctx: Context, params: Params) -> Result:

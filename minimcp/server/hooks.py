@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack, closing
 from typing import TYPE_CHECKING, Any, Optional
 
+from ..engines.errors import MinimcpError
 from ..protocol import wire
 from ..protocol.errors import HttpAnswer, InternalError, McpError
 
@@ -40,6 +41,18 @@ def around_call(hooks: Iterable[Any], ctx: Context, handler: Callable[..., Any])
         if error is not ctx._error:
             raise
     return result
+
+
+def describe(ctx: Context, failure: str, error: BaseException) -> str:
+    """Return the text that a client gets of an exception: with what was raised, or with the place that has it.
+
+    By default only a client that has this process to itself is told, over stdio or in memory; see `Server(debug=...)`.
+    """
+    debug, session = ctx._engine.debug, ctx.session
+    if debug or (debug is None and session is not None and session.local):
+        kind = "" if isinstance(error, MinimcpError) else type(error).__name__
+        return ": ".join(part for part in (failure, kind, str(error)) if part)
+    return f'{failure}; the logger "minimcp" of the server has the details'
 
 
 def notify(callback: Callable[..., object], *arguments: object) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,8 @@ from .uris import Template, check_uri, is_template
 
 if TYPE_CHECKING:
     from ..protocol import types
+
+log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 Handler = Callable[..., Any]
@@ -42,10 +46,17 @@ def make_tool(
         validator.check_input_schema(input_schema)
         signature = hints.raw_signature(function, Context, input_schema)
     name = name or _name(function)
+    if name == "<lambda>":
+        raise ValueError("A lambda has no name of its own: give name=")
     check_name(name)
+    if input_schema is None:
+        _check_hints(function, name)
     output = output_schema
     if output is None:
-        output = hints.output_schema(signature.returns, content.is_content_hint)
+        try:
+            output = hints.output_schema(signature.returns, content.is_content_hint)
+        except TypeError as problem:
+            raise TypeError(f"{name}: {problem}") from None
         if output is not None and output.get("properties", {}).keys() == {"result"}:
             output[revisions.WRAPPED] = False  # it is an object, and stays one
     definition = _define(
@@ -67,6 +78,20 @@ def make_tool(
         if output_schema is None:
             entry.dump = hints.dumper(signature.returns)
     return entry
+
+
+def _check_hints(function: Handler, name: str) -> None:
+    """Log a warning about parameters without a type hint.
+
+    :raises TypeError: for `ctx` among them, which is meant to be the Context.
+    """
+    parameters = inspect.signature(function).parameters
+    bare = [each for each in parameters if parameters[each].annotation is inspect.Parameter.empty]
+    if "ctx" in bare:
+        raise TypeError(f"{name}: ctx would be an argument of the tool: write ctx: Context to receive the Context")
+    if bare:
+        what = f"{', '.join(bare)} {'has no type hint' if len(bare) == 1 else 'have no type hints'}"
+        log.warning("%s: %s, so that anything is accepted", name, what)
 
 
 def make_resource(

@@ -11,6 +11,7 @@ from ..engines.errors import InvalidArguments
 from ..engines.schema.hints import to_json
 from ..protocol import content, spec, wire
 from ..protocol.errors import InvalidParams, McpError, ToolError
+from . import hooks
 from .catalog import Entry, visible
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def call_tool(ctx: Context, params: Params) -> Result:
     except Exception as error:
         ctx._error = error
         log.exception("tool %s failed", name)
-        return failed(ctx._engine.describe(f"The tool {name} failed", error))
+        return failed(hooks.describe(ctx, f"The tool {name} failed", error))
 
 
 def failed(message: str) -> Result:
@@ -97,7 +98,7 @@ def tool_result(ctx: Context, entry: Entry, value: Any) -> Result:
         entry.output.check(data)
     except InvalidArguments as error:
         log.error("the result of tool %s does not fit its outputSchema: %s", entry.definition["name"], error)
-        return failed("The tool's result does not fit its own output schema")
+        return failed(hooks.describe(ctx, "The tool's result does not fit its own output schema", error))
     blocks = value["content"] if whole else [content.text(data if isinstance(data, str) else wire.dump_text(data))]
     return {**(value if whole else {}), "content": blocks, "structuredContent": data}
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import logging
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..protocol import spec
 from ..protocol.principal import Authenticated, as_principal
 from . import makers
-from .catalog import Completer
+from .catalog import Completer, Entry
 from .needs import explain, take_needs
+from .uris import normal
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .entry_options import PromptOptions, ResourceOptions, ToolOptions
     from .hooks import Route
+
+log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,6 +41,19 @@ class Registration:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        if not isinstance(engine.identity.get("name"), str):
+            raise TypeError(f"The name of a server is a str, not {engine.identity.get('name')!r}")
+
+    def _add(self, kind: str, key: str, entry: Entry) -> None:
+        """Register an entry; log a warning when it takes the place of another function's before the server serves."""
+        known = getattr(self.engine.registry, kind).get(normal(key) if kind.startswith("resource") else key)
+        if known is not None and not self.engine.serving:
+            old, new = _place(known.function), _place(entry.function)
+            # A cell of a notebook is run again, and a module loaded again, to replace what it had.
+            if old != new and not (_CELL.search(old) and _CELL.search(new)):
+                what = {"resourceTemplates": "resource template"}.get(kind, kind[:-1])
+                log.warning("the %s %r at %s takes the place of the one at %s", what, key, new, old)
+        self.engine.registry.add(kind, key, entry)
 
     @overload
     def tool(self, function: F, name: str | None = None, **options: Unpack[ToolOptions]) -> F: ...
@@ -47,8 +66,8 @@ class Registration:
         """
         if function is None:
             return lambda later: self.tool(later, name, **options)
-        entry = makers.make_tool(_callable(function), name, **take_needs({**options}))
-        self.engine.registry.add("tools", entry.definition["name"], entry)
+        entry = makers.make_tool(_callable(function), name, **_options("tool", makers.make_tool, options))
+        self._add("tools", entry.definition["name"], entry)
         return function
 
     def remove_tool(self, name: str) -> bool:
@@ -65,8 +84,8 @@ class Registration:
             raise TypeError('Write the URI: @server.resource("config://app")')
 
         def register(function: F) -> F:
-            entry = makers.make_resource(function, uri, **take_needs({**options}))
-            self.engine.registry.add("resourceTemplates" if entry.template else "resources", uri, entry)
+            entry = makers.make_resource(function, uri, **_options("resource", makers.make_resource, options))
+            self._add("resourceTemplates" if entry.template else "resources", uri, entry)
             return function
 
         return register
@@ -86,8 +105,8 @@ class Registration:
         """
         if function is None:
             return lambda later: self.prompt(later, name, **options)
-        entry = makers.make_prompt(_callable(function), name, **take_needs({**options}))
-        self.engine.registry.add("prompts", entry.definition["name"], entry)
+        entry = makers.make_prompt(_callable(function), name, **_options("prompt", makers.make_prompt, options))
+        self._add("prompts", entry.definition["name"], entry)
         return function
 
     def remove_prompt(self, name: str) -> bool:
@@ -141,6 +160,29 @@ class Registration:
     def updated(self, uri: str) -> None:
         """Tell clients that subscribed to a resource that it changed."""
         self.engine.bus.publish("resource", uri)
+
+
+_CELL = re.compile(r"ipykernel|<ipython-input|<stdin>")
+
+
+def _place(function: Any) -> str:
+    """Return the file and line of a function, for a message."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}, line {code.co_firstlineno}" if code is not None else repr(function)
+
+
+def _options(kind: str, maker: Callable[..., Any], given: Any) -> Message:
+    """Return the options of a decorator as its maker takes them.
+
+    :raises TypeError: for one that there is not.
+    """
+    known = [*inspect.getfullargspec(maker).kwonlyargs, "scopes", "roles"]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+            raise TypeError(f"@server.{kind} has no option {name}; {hint}")
+    return take_needs({**given})
 
 
 def _callable(function: Any) -> Callable[..., Any]:

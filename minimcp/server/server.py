@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -62,7 +63,8 @@ class Server(Registration):
     :param policy: `f(ctx, entry)` decides, beside each entry's own `allow`, who sees and may use an entry.
     :param sanitize: filters what leaves: sizes, hidden characters and secrets, see `Sanitizer`.
     :param trace: True, a path, a file or a callable that takes every message; see `minimcp.engines.trace`.
-    :param debug: tell clients what exception a handler raised; never on a server that others can reach.
+    :param debug: whether clients are told what exception a handler raised; by default only those that have this process
+        to themselves: over stdio and in memory.
     """
 
     def __init__(
@@ -95,15 +97,14 @@ class Server(Registration):
         policy: Policy | None = None,
         sanitize: Sanitizer | None = None,
         trace: Trace | None = None,
-        debug: bool = False,
+        debug: bool | None = None,
     ) -> None:
-        identity = {"name": name, "version": version, "title": title, "description": description}
+        identity = {"name": name, "version": str(version), "title": title, "description": description}
         identity.update(websiteUrl=website, icons=icons)  # type: ignore[arg-type]
         known = {key: value for key, value in identity.items() if value is not None}
         engine = Engine(known, limits=limits, secret=secret, bus=bus, ttl_ms=ttl_ms, cache_scope=cache_scope)
         super().__init__(engine)
-        engine.instructions = instructions
-        engine.page_size = page_size
+        engine.instructions, engine.page_size = instructions, page_size
         if auth == "public":
             engine.public = True
         elif auth is not None:
@@ -113,9 +114,7 @@ class Server(Registration):
         if on_denied not in ("hide", "challenge"):
             raise ValueError(f'on_denied= is "hide" or "challenge", not {on_denied!r}')
         engine.on_denied = on_denied
-        engine.around_call = around_call
-        engine.around_request = around_request
-        engine.strategy = strategy
+        engine.around_call, engine.around_request, engine.strategy = around_call, around_request, strategy
         if allowed_hosts is None and public_url is not None:
             allowed_hosts = [urlsplit(public_url).netloc, "localhost", "127.0.0.1", "[::1]"]
         engine.allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
@@ -177,7 +176,9 @@ class Server(Registration):
     def run(self) -> None:
         """Serve on standard input and output until the input ends."""
         from ..transports.stdio import serve
+        from .screen import greet
 
+        greet(self.engine, sys.argv[0])
         serve(self.engine)
 
     @property
@@ -197,18 +198,20 @@ class Server(Registration):
         path: str = "/mcp",
         *,
         tls: tuple[str, str] | None = None,
+        ca: str | None = None,
         limits: dict[str, float] | None = None,
         ready: Callable[[WsgiServer], object] | None = None,
     ) -> None:
         """Serve Streamable HTTP, and HTTP+SSE for 2024-11-05 clients, on the embedded server until SIGTERM or Ctrl-C.
 
-        :param tls: the paths of a certificate chain and its key.
+        :param tls: the paths of a certificate chain and its key; `ca` that of authorities: each client needs theirs.
         :param limits: overrides of `minimcp.engines.http_server.wsgi_server.LIMITS`.
         :param ready: called with the listening server, whose `url` and `port` are the real ones.
         """
         from ..transports.http import serve
+        from .screen import watched
 
-        serve(self.engine, host, port, path, tls, limits, ready)
+        serve(self.engine, host, port, path, tls, ca, limits, watched(self.engine, path, ready))
 
     def flask_view(self) -> Callable[..., Any]:
         """A view function: `app.add_url_rule("/mcp", view_func=server.flask_view(), strict_slashes=False)`.

@@ -37,6 +37,7 @@ class Session:
     :ivar peer: the address that opened it, where that is known.
     :ivar uri_bytes: the bytes of `uris`, which were taken from the budget `subscribed`.
     :ivar transport: "stdio", "http", "sse" or "memory", for the trace.
+    :ivar local: whether its client has this process to itself, so that it may see what a handler raised.
     :ivar note: takes an encoded message under a key, where one that was not read yet is replaced by a newer one.
     :ivar record: takes `(direction, message)` of what `send` sends, for the trace, or None.
     :ivar calls: the calls in flight by request id, for `notifications/cancelled`.
@@ -49,6 +50,7 @@ class Session:
         self.principal = principal
         self.send = send
         self.transport = "http" if send is None else "memory"
+        self.local = False
         self.record: Callable[..., None] | None = None
         self.version: str | None = None
         self.capabilities: Message = {}

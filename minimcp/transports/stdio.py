@@ -121,7 +121,7 @@ class StdioLoop(Generic[S]):
         self._fd_out = fd_out
         self._write_lock = threading.Lock()  # held while one line is written
         self._session = engine.open_session(self._send)
-        self._session.transport = "stdio"
+        self._session.transport, self._session.local = "stdio", True
         streams = int(self._limits["streams"])
         self._workers = Workers(int(self._limits["calls"]), _WAITING, _WAITING_BYTES)
         self._listeners = Workers(streams, streams, _WAITING_BYTES)

@@ -58,7 +58,7 @@ class Gate:
 
 def attacked(gate: Gate, secret: Any = SECRET, **options: Any) -> Server:
     """A server with one tool for every case."""
-    server = Server("attacked", "1.0", secret=secret, **options)
+    server = Server("attacked", "1.0", secret=secret, debug=False, **options)
 
     @server.tool
     def add(a: int, b: int) -> int:

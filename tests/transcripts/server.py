@@ -19,6 +19,7 @@ def build() -> Server:
         instructions="Look a book up before you lend it.",
         icons=[{"src": "https://library.example/icon.png"}],
         secret=SECRET,
+        debug=False,
         page_size=3,
         limits={"keepalive_s": 0.1},
     )

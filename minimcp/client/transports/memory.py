@@ -30,6 +30,7 @@ class MemoryTransport(Transport, Generic[S]):
         if self._session is None:
             self._pending = Pending()
             self._session = self._engine.open_session(self._receive)
+            self._session.local = True
 
     def start(self, message: Message, headers: dict[str, str], timeout_s: float | None) -> Exchange:
         """Run a request."""

@@ -21,16 +21,19 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Union
 
 from ...engines.errors import ConnectionLost, Timeout
+from ..consent import printable
 from .command import environment, find, shown
 
 if TYPE_CHECKING:
     from ..sandbox import Sandbox
 
 log = logging.getLogger("minimcp")
-stderr_log = logging.getLogger("minimcp.stderr")
 
-# Takes each line that a server writes to standard error: a function, or an object with `write`.
+# Takes each line that a server writes to standard error: a function, or an object with `write`. None stands for this
+# process's own standard error, False for nothing.
 Sink = Union[Callable[[str], Any], Any, None]
+# What stands before these lines in the message of an error.
+SAID = ". The end of its standard error:\n"
 
 PATIENCE_S = 2.0
 _CHUNK = 64 * 1024
@@ -38,7 +41,52 @@ _STEP_S = 0.1
 _TAIL = 16 * 1024
 _SHOWN_TAIL = 2000
 _LAST_WORDS_S = 0.2
+# The time within which a process follows one that failed, and how many lines are compared.
+_REPEATED_S = 10.0
+_MOST_KEPT = 500
 _SIGKILL = getattr(signal, "SIGKILL", 9)
+
+
+class ServerLines:
+    """Writes the lines of servers to this process's standard error; they can play no tricks on a terminal.
+
+    What a process repeats of one that ended just before it, which is how a legacy server may meet the first message of
+    a modern client, is shown once.
+
+    :param clear: called before each line.
+    """
+
+    def __init__(self, clear: Callable[[], None] = lambda: None) -> None:
+        self._clear = clear
+        self._begun = 0.0
+        # Lines of this process and of the one before; only the thread of a process's standard error uses them.
+        self._lines: list[str] = []
+        self._before: list[str] = []
+
+    def begin(self) -> None:
+        """Begin with the lines of another process."""
+        now = time.monotonic()
+        self._before, self._lines = self._lines if now - self._begun < _REPEATED_S else [], []
+        self._begun = now
+
+    def __call__(self, line: str) -> None:
+        """Show a line."""
+        place = len(self._lines)
+        if place < _MOST_KEPT:
+            self._lines.append(line)
+        if place < len(self._before):
+            if line == self._before[place]:
+                return
+            self._before = []
+        stream = sys.stderr
+        if stream is None:
+            return
+        self._clear()
+        line = "\t".join(map(printable, line.split("\t")))
+        try:
+            stream.write(line + "\n")
+        except UnicodeEncodeError:
+            stream.write(ascii(line)[1:-1] + "\n")
 
 
 class Child:
@@ -66,7 +114,9 @@ class Child:
         self.patience_s = patience_s
         self.exited = threading.Event()
         self._owner = os.getpid()
-        self._sink = stderr
+        self._sink = ServerLines() if stderr is None else stderr
+        if isinstance(self._sink, ServerLines):
+            self._sink.begin()
         self._tail = b""
         self._sweeping = threading.Lock()  # taken once, by the thread that ends what is left of the group
         self._swept = threading.Event()
@@ -209,15 +259,15 @@ class Child:
     def _tell(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip("\r")
         try:
-            if self._sink is None:
-                stderr_log.info("%s", text)
-            elif callable(self._sink):
+            if self._sink is False:
+                return
+            if callable(self._sink):
                 self._sink(text)
             else:
                 self._sink.write(text + "\n")
         except Exception:
             log.exception("the function or file for standard error failed; it gets no more lines")
-            self._sink = None
+            self._sink = False
 
     def _wait(self, on_exit: Callable[[], None]) -> None:
         self._process.wait()
@@ -277,10 +327,14 @@ class Child:
             return False
         return True
 
+    def hear_out(self) -> None:
+        """Wait for the end of standard error, but not for ever: a grandchild may keep the pipe open."""
+        if self._drainer.ident is not None and self._drainer is not threading.current_thread():
+            self._drainer.join(_LAST_WORDS_S)
+
     def fate(self) -> str:
         """Return what became of the process, and the last it wrote to standard error, for an error message."""
-        # A grandchild may keep the pipe open, so not for ever.
-        self._drainer.join(_LAST_WORDS_S)
+        self.hear_out()
         code = self._process.returncode
         if not self.exited.is_set():
             text = "closed its standard output but is still running"
@@ -296,7 +350,7 @@ class Child:
             # From the beginning of a line, if there is one.
             tail = tail[-_SHOWN_TAIL:]
             tail = tail[tail.find("\n") + 1 :]
-        said = f". The end of its standard error:\n{tail}" if tail else " and wrote nothing to standard error"
+        said = SAID + tail if tail else " and wrote nothing to standard error"
         return f"The server {self.command} {text}{said}"
 
 
@@ -322,6 +376,9 @@ def end(children: Iterable[Child]) -> None:
     _all_exited(children)
     for child in children:
         child.sweep()
+    for child in children:
+        # What a server says last is shown before its client is closed.
+        child.hear_out()
 
 
 def _all_exited(children: list[Child]) -> bool:

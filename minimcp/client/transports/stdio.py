@@ -48,8 +48,8 @@ class StdioTransport(Transport):
 
     :param command: the program and its arguments; no shell sees them.
     :param env: variables the server gets beside a few harmless ones of this process.
-    :param stderr: takes the lines of the server's standard error: a function, an object with `write`, or None for the
-        logger "minimcp.stderr". It is called on a thread of its own.
+    :param stderr: takes the lines of the server's standard error: a function, an object with `write`, None for this
+        process's own standard error, or False for nothing. It is called on a thread of its own.
     :param line_bytes: the longest line a server may send.
     :param sandbox: bounds what the process may use and see.
     :param patience_s: how long `close` waits after closing the input, and again after asking the process to end.

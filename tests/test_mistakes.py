@@ -1,0 +1,607 @@
+"""The mistakes of beginners: for each, the whole text that they see."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime
+import enum
+import logging
+import re
+import socket
+import struct
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from minimcp import Client, ClientError, ConnectionLost, RemoteError, Server, audio, image
+from minimcp.__main__ import main
+from minimcp.client.errors import HTTPStatus
+from minimcp.transports.http import HttpApp
+from tests.embedded import embedded
+from tests.helpers import Process, modern, post
+from tests.terminal import Pty
+from tests.transports import ROOT
+
+HEAD = "from minimcp import Server\nserver = Server('s')\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path
+
+
+def said(capsys, *words: str) -> tuple[int, str]:
+    """The exit code of a command, and what it wrote to standard error, without the marks of Python 3.11 and later."""
+    code = main(list(words))
+    err = capsys.readouterr().err
+    err = re.sub(r"(?m)^ +[\^~]+\n", "", err).replace(sys.executable, "PYTHON")
+    return code, err.replace(f'File "{Path.cwd().resolve()}/', 'File "')
+
+
+def lines(*texts: str) -> str:
+    return "".join(text + "\n" for text in texts)
+
+
+GONE = "minimcp: The server PYTHON -m minimcp run f.py exited with code 1"
+ASYNC = "TypeError: add is async def: write def, and call blocking code; every call has its own thread"
+
+
+@pytest.mark.parametrize(
+    ("source", "where", "error"),
+    [
+        (HEAD + "async def add(a: int): ...\nserver.tool(add)\n", "line 4, in <module>\n    server.tool(add)", ASYNC),
+        (
+            "from minimcp import Server\nserver = Server()\n",
+            "line 2, in <module>\n    server = Server()",
+            "TypeError: {}__init__() missing 1 required positional argument: 'name'",
+        ),
+        (
+            "import nonexistent_module\n",
+            "line 1, in <module>\n    import nonexistent_module",
+            "ModuleNotFoundError: No module named 'nonexistent_module'",
+        ),
+        (
+            "PORT = int('abc')\n",
+            "line 1, in <module>\n    PORT = int('abc')",
+            "ValueError: invalid literal for int() with base 10: 'abc'",
+        ),
+        (
+            "import json\njson.loads('[')\n",
+            "line 2, in <module>\n    json.loads('[')",
+            "JSONDecodeError: Expecting value: line 1 column 2 (char 1)",
+        ),
+        ("import os\nos.environ['API_KEY']\n", "line 2, in <module>\n    os.environ['API_KEY']", "KeyError: 'API_KEY'"),
+    ],
+)
+def test_a_file_that_does_not_load_is_told_by_its_own_traceback(folder, capsys, source, where, error):
+    (folder / "f.py").write_text(source)
+    error = error.format("Server." if sys.version_info >= (3, 10) else "")
+    number = where.split(",")[0]
+    full = error.replace("JSONDecodeError", "json.decoder.JSONDecodeError")
+    traceback = f'Traceback (most recent call last):\n  File "f.py", {where}\n{full}'
+    assert said(capsys, "list", "f.py") == (1, lines(f"minimcp: f.py, {number}: {error}", traceback, GONE))
+
+
+def test_a_syntax_error_names_its_line(folder, capsys):
+    (folder / "f.py").write_text("x = 1\nif x:\nprint()\n")
+    code, err = said(capsys, "list", "f.py")
+    first, *rest, last = err.splitlines()
+    assert (code, last) == (1, GONE)
+    assert first.startswith("minimcp: f.py, line 3: IndentationError: expected an indented block")
+    assert [line.strip() for line in rest[:2]] == ['File "f.py", line 3', "print()"]
+
+
+def test_the_traceback_ends_in_the_authors_own_file(folder, capsys):
+    (folder / "f.py").write_text("import helper_of_f\n")
+    (folder / "helper_of_f.py").write_text("import json\ndef read():\n    return json.loads('')\nread()\n")
+    code, err = said(capsys, "list", "f.py")
+    helper = Path.cwd().resolve() / "helper_of_f.py"
+    assert err == lines(
+        f"minimcp: {helper}, line 3: JSONDecodeError: Expecting value: line 1 column 1 (char 0)",
+        "Traceback (most recent call last):",
+        '  File "f.py", line 1, in <module>',
+        "    import helper_of_f",
+        '  File "helper_of_f.py", line 4, in <module>',
+        "    read()",
+        '  File "helper_of_f.py", line 3, in read',
+        "    return json.loads('')",
+        "json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)",
+        GONE,
+    )
+
+
+BOOM = HEAD + "@server.tool\ndef boom(x: int) -> float:\n    print('dividing')\n    return 1 / x\n"
+
+
+def test_a_tool_that_raises_is_told_with_what_it_raised(folder, capsys):
+    (folder / "f.py").write_text(BOOM)
+    code, err = said(capsys, "call", "f.py", "boom", "x=0")
+    assert code == 3 and err.splitlines()[0] == "dividing"
+    assert err.endswith("minimcp: The tool boom failed: ZeroDivisionError: division by zero\n")
+    assert '  File "f.py", line 6, in boom\n    return 1 / x\nZeroDivisionError: division by zero\n' in err
+
+
+def test_a_client_shows_what_its_server_prints_and_its_last_lines_are_in_the_error(folder, capsys):
+    (folder / "f.py").write_text(BOOM)
+    with Client([sys.executable, "-m", "minimcp", "run", "f.py"], env={"PYTHONPATH": str(ROOT)}) as client:
+        assert client.call_tool("boom", x=1).data == 1.0
+        assert client.call_tool("boom", x=0).text == "The tool boom failed: ZeroDivisionError: division by zero"
+    assert capsys.readouterr().err.startswith("dividing\ndividing\ntool boom failed\nTraceback")
+    with pytest.raises(ConnectionLost) as caught:
+        Client([sys.executable, "-c", "import sys; sys.exit('no licence\\nno server')"], stderr=False).open()
+    assert str(caught.value).endswith(" exited with code 1. The end of its standard error:\nno licence\nno server")
+    assert capsys.readouterr().err == ""
+
+
+def crashing(**options) -> Server:
+    server = Server("s", **options)
+
+    @server.tool
+    def boom() -> str:
+        raise LookupError("no such row")
+
+    @server.tool
+    def wrong() -> int:
+        return "x"
+
+    return server
+
+
+MASKED = 'The tool boom failed; the logger "minimcp" of the server has the details'
+
+
+def test_only_who_has_the_process_to_itself_is_told_what_was_raised(caplog):
+    with Client(crashing()) as client, caplog.at_level(logging.CRITICAL, "minimcp"):
+        assert client.call_tool("boom").text == "The tool boom failed: LookupError: no such row"
+        told = "The tool's result does not fit its own output schema: "
+        assert client.call_tool("wrong").text == told + "The value must be an integer, not a string"
+    with Client(crashing(debug=False)) as client:
+        assert client.call_tool("boom").text == MASKED
+    with embedded(crashing().wsgi) as listening:
+        reply = post(listening.url + "/mcp", modern("tools/call", name="boom"))[1]
+        assert reply["result"]["content"][0]["text"] == MASKED
+    reply = crashing().handle(modern("tools/call", name="boom"))
+    assert reply["result"]["content"][0]["text"] == MASKED
+
+
+@pytest.mark.parametrize(("host", "debug"), [("127.0.0.1", True), ("0.0.0.0", False)])
+def test_run_over_http_tells_only_this_machine_what_was_raised(folder, monkeypatch, host, debug):
+    (folder / "served_here.py").write_text(BOOM)
+    served = []
+    monkeypatch.setattr(Server, "run_http", lambda server, **options: served.append(server))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert main(["run", "served_here.py", "--http", "0", "--host", host]) == 0
+    assert served[0].engine.debug is debug
+
+
+on_a_terminal = pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+ADD = HEAD + "@server.tool\ndef add(a: int, b: int) -> int:\n    return a + b\n"
+
+
+@on_a_terminal
+@pytest.mark.parametrize("way", ["run", "file"])
+def test_a_server_on_a_terminal_says_what_it_waits_for(folder, way):
+    path = folder / "f.py"
+    path.write_text(ADD + "if __name__ == '__main__':\n    server.run()\n")
+    with Pty(*(["-m", "minimcp", "run"] if way == "run" else []), str(path)) as terminal:
+        terminal.wait_for(
+            f"s waits for MCP messages on standard input; try it from another terminal: minimcp list {path}\r\n"
+        )
+        terminal.type("\x04")
+        assert terminal.child.wait(20) == 0
+
+
+@on_a_terminal
+def test_an_http_server_says_where_it_listens_and_what_ctrl_c_waits_for(folder):
+    path = folder / "f.py"
+    path.write_text(
+        HEAD + "import sys, threading\n@server.tool\ndef wait() -> str:\n    print('begun', file=sys.stderr)\n"
+        "    threading.Event().wait(20)\n    return ''\nserver.run_http(port=0)\n"
+    )
+    with Pty(str(path)) as terminal:
+        terminal.wait_for("s is listening on http://127.0.0.1:")
+        url = "http://127.0.0.1:" + terminal.seen.split(";")[0]
+        terminal.wait_for(f"; try it: minimcp list {url}\r\n")
+        with Client(url, timeout=20) as client:
+            call = client.start_tool("wait")
+            terminal.wait_for("begun")
+            terminal.child.send_signal(2)
+            terminal.wait_for("Waiting up to 5 s for tools/call wait; Ctrl-C stops at once.\r\n")
+            terminal.child.send_signal(2)
+            assert terminal.child.wait(20) == -2
+            call.cancel()
+
+
+def test_run_verbose_shows_every_request(folder):
+    (folder / "f.py").write_text(BOOM)
+    with Process([sys.executable, "-m", "minimcp", "run", "f.py", "--http", "0", "-v"], cwd=str(folder)) as process:
+        url = process.wait_for(r"s is listening on (\S+); try it: minimcp list \1$").group(1)
+        for params in (
+            {"name": "boom", "arguments": {"x": 1}},
+            {"name": "boom", "arguments": {"x": 0}},
+            {"name": "bom"},
+        ):
+            post(url, modern("tools/call", **params))
+        for end in (
+            r"tools/call boom: done",
+            r"tools/call boom: the tool failed",
+            r"tools/call bom: error -32602: Unknown tool: bom",
+        ):
+            process.wait_for(rf"^\d\d:\d\d:\d\d {end}, \d+ ms$")
+        assert process.terminate() == 0
+
+
+def refused(*target, **options) -> str:
+    """What a client says of its target, at once or when it opens."""
+    with pytest.raises((ValueError, TypeError, ConnectionLost, RemoteError, HTTPStatus)) as caught:
+        Client(*target, **{"stderr": False, **options} if "://" not in str(target) else options).open()
+    return str(caught.value)
+
+
+def test_a_python_file_means_the_same_to_a_client_and_the_command_line(folder, capsys):
+    (folder / "f.py").write_text(ADD + "other = Server('other')\n")
+    (folder / "alone.py").write_text(ADD)
+    (folder / "made.py").write_text(
+        "from minimcp import Server\ndef build():\n    return Server('made')\nif __name__ == '__main__':\n"
+        "    build().run()\n"
+    )
+    for target, name in (("f.py:server", "s"), ("f.py:other", "other"), ("alone.py", "s"), ("made.py", "made")):
+        with Client(target) as client:
+            assert client.server_info["name"] == name
+            assert repr(client) == f"<Client of {target!r}: open>"
+        assert main(["list", target]) == 0
+        assert capsys.readouterr().out.startswith(f"{name} 0 (2026-07-28)\n")
+    told = "minimcp: f.py needs one of other, server: write FILE:OBJECT"
+    assert refused("f.py").endswith(" exited with code 1. The end of its standard error:\n" + told)
+    assert said(capsys, "list", "f.py") == (1, lines(told, GONE))
+    told = "minimcp: f.py has no Server named 'nobody'"
+    assert said(capsys, "list", "f.py:nobody") == (1, lines(told, GONE.replace("f.py", "f.py:nobody")))
+
+
+LISTED = (
+    "A client needs a URL, a command, a Python file, an mcpServers entry or file, a Server or a WSGI callable, not "
+)
+
+
+def takes_three(scope, receive, send): ...
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("nofile.py", "There is no file 'nofile.py'"),
+        ("nofile.py:server", "There is no file 'nofile.py'"),
+        ("localhost:1/mcp", "There is no command 'localhost:1/mcp'; if it is a URL, write http://localhost:1/mcp"),
+        ("127.0.0.1:8000", "There is no command '127.0.0.1:8000'; if it is a URL, write http://127.0.0.1:8000/mcp"),
+        ("[::1]:8000", "There is no command '[::1]:8000'; if it is a URL, write http://[::1]:8000/mcp"),
+        ("mcp.example/mcp", "There is no command 'mcp.example/mcp'; if it is a URL, write https://mcp.example/mcp"),
+        ("ws://localhost/mcp", "The URL of a server begins with http:// or https://, not with ws://"),
+        ("pythonx", "The server did not start: the command 'pythonx' was not found on the PATH"),
+        ("python3.999", "The server did not start: the command 'python3.999' was not found on the PATH"),
+    ],
+)
+def test_a_target_that_is_none_is_told_as_such(folder, capsys, target, text):
+    assert refused(target) == text
+    assert said(capsys, "list", target)[1] == f"minimcp: {text}\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [
+        (Server, "the class Server"),
+        (takes_three, "the function takes_three"),
+        (lambda: None, "the function <lambda>"),
+        (None, "NoneType"),
+        (5, "int"),
+    ],
+)
+def test_what_cannot_be_a_target_is_told_what_can(target, named):
+    with pytest.raises(TypeError) as caught:
+        Client(target)
+    assert str(caught.value) == LISTED + named
+
+
+def test_a_url_without_its_path_or_with_the_wrong_scheme_is_told_the_right_one(capsys):
+    with embedded(HttpApp(crashing().engine, ("/mcp", "/mcp/"))) as listening:
+        url = listening.url
+        for path in ("", "/", "/mpc"):
+            text = f"There is no MCP endpoint at {url}{path} (HTTP 404); most servers have it at {url}/mcp"
+            assert refused(url + path) == text
+            assert said(capsys, "list", url + path) == (1, f"minimcp: {text}\n")
+        secure = url.replace("http:", "https:")
+        why = f"the answer is not encrypted; write {url} if it speaks http"
+        assert refused(secure + "/mcp") == f"No connection to {secure}: {why}"
+
+
+def test_http_where_https_is_spoken_is_told_so():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+
+        def break_off():
+            # A server that gets no TLS hello.
+            with contextlib.suppress(OSError):
+                while True:
+                    talk = listener.accept()[0]
+                    talk.recv(65536)
+                    talk.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    talk.close()
+
+        thread = threading.Thread(target=break_off)
+        thread.start()
+        try:
+            told = refused(f"http://{address}/mcp")
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+    assert told.startswith("The connection to the server broke: ")
+    assert told.endswith(f"; if it speaks https, write https://{address}/mcp")
+
+
+# What a registration is told
+
+
+@pytest.fixture
+def warned(caplog):
+    """The warnings that were logged."""
+    caplog.set_level(logging.WARNING, "minimcp")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_a_duplicate_name_is_told_with_both_places(warned):
+    server = Server("s")
+    here = __file__
+
+    @server.tool
+    def add(a: int) -> int:
+        return a
+
+    first = add.__code__.co_firstlineno
+
+    @server.tool(name="add")
+    def another(a: int) -> int:
+        return a
+
+    second = another.__code__.co_firstlineno
+    server.resource("a://b")(lambda: "x")
+    server.resource("a://b")(add_nothing)
+    server.prompt(add_nothing)
+    server.prompt(add_nothing)
+    place = add_nothing.__code__.co_firstlineno
+    assert warned()[0] == f"the tool 'add' at {here}, line {second} takes the place of the one at {here}, line {first}"
+    assert re.fullmatch(
+        rf"the resource 'a://b' at {re.escape(here)}, line {place} takes the place of the one at {re.escape(here)}, "
+        r"line \d+",
+        warned()[1],
+    )
+    assert len(warned()) == 2
+    # What is replaced while the server serves is replaced on purpose.
+    server.handle(modern("tools/list"))
+    server.tool(lambda: "x", "add")
+    assert len(warned()) == 2
+
+
+def add_nothing() -> str:
+    return ""
+
+
+class Foo:
+    def method(self, a: int) -> int:
+        return a
+
+
+def foo(x: Foo) -> str: ...
+
+
+def misused(server, what):
+    def bar() -> Foo: ...
+
+    def asks(ctx, a: int) -> str: ...
+
+    def unhinted(a, b=1): ...
+
+    mistakes = {
+        "hint": lambda: server.tool(foo),
+        "return": lambda: server.tool(bar),
+        "ctx": lambda: server.tool(asks),
+        "name": lambda: server.tool("adder"),
+        "lambda": lambda: server.tool(lambda: 1),
+        "option": lambda: server.tool(desc="x")(add_nothing),
+        "mime": lambda: server.resource("a://b", mime="x")(add_nothing),
+        "unknown": lambda: server.prompt(xyzzy=1)(add_nothing),
+        "bad name": lambda: server.tool(add_nothing, "my tool!"),
+        "bare resource": lambda: server.resource(add_nothing),
+        "image": lambda: image("cat.png"),
+        "image kind": lambda: image(Path("cat.txt")),
+        "no name": lambda: Server(None),
+        "port": lambda: server.run_http(port="8000"),
+    }
+    mistakes[what]()
+
+
+HINTS = (
+    "write a basic type, list, dict, Literal, Enum, TypedDict, dataclass or pydantic model, or give a raw JSON Schema"
+)
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("hint", f"foo: parameter x: the hint Foo has no JSON form: {HINTS}"),
+        ("return", f"bar: return hint: the hint Foo has no JSON form: {HINTS}"),
+        ("ctx", "asks: ctx would be an argument of the tool: write ctx: Context to receive the Context"),
+        ("name", "Write name='adder': the first argument is the function itself"),
+        ("lambda", "A lambda has no name of its own: give name="),
+        ("option", "@server.tool has no option desc; did you mean description?"),
+        ("mime", "@server.resource has no option mime; did you mean mime_type?"),
+        (
+            "unknown",
+            "@server.prompt has no option xyzzy; there are allow, description, icons, meta, roles, scopes, title",
+        ),
+        ("bad name", "The tool name 'my tool!' is not 1 to 128 of A-Z a-z 0-9 _ - ."),
+        ("bare resource", 'Write the URI: @server.resource("config://app")'),
+        ("image", "'cat.png' is no base64; give bytes, or the path of a file: Path('cat.png')"),
+        ("image kind", "The name of cat.txt does not say which image it is; give mime_type="),
+        ("no name", "The name of a server is a str, not None"),
+        ("port", "port= is a whole number, not '8000'"),
+    ],
+)
+def test_a_registration_is_told_what_to_write(what, text):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        misused(Server("s"), what)
+    assert str(caught.value) == text
+
+
+def test_parameters_without_hints_are_warned_about_once(warned):
+    server = Server("s")
+    server.tool(lambda a, b=1: a, "add")
+    server.tool(lambda a: a, "same")
+    server.tool(lambda a: a, "raw", input_schema={"type": "object"})
+    assert warned() == [
+        "add: a, b have no type hints, so that anything is accepted",
+        "same: a has no type hint, so that anything is accepted",
+    ]
+
+
+def test_an_image_is_read_from_its_path(folder):
+    (folder / "cat.jpg").write_bytes(b"\xff\xd8")
+    (folder / "cat").write_bytes(b"RIFF")
+    assert image(Path("cat.jpg")) == {"type": "image", "data": "/9g=", "mimeType": "image/jpeg"}
+    assert audio(Path("cat"), "audio/wav") == {"type": "audio", "data": "UklGRg==", "mimeType": "audio/wav"}
+    assert image(b"x") == {"type": "image", "data": "eA==", "mimeType": "image/png"}
+
+
+def test_a_version_that_is_a_number_goes_out_as_text():
+    assert Server("m", 1).engine.identity == {"name": "m", "version": "1"}
+
+
+# What a caller is told
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass
+class Place:
+    city: str
+    day: datetime.date
+
+
+def calling(client, what):
+    mistakes = {
+        "position": lambda: client.call_tool("add", 1, 2),
+        "one position": lambda: client.call_tool("add", 1),
+        "object": lambda: client.call_tool("add", a=[object()]),
+        "progress": lambda: client.call_tool("add", a=1, progress=print),
+        "option": lambda: client.call_tool("add", {"a": 1}, timeot=3),
+        "time": lambda: client.call_tool("add", {"a": 1}, timeout="3"),
+        "no time": lambda: client.call_tool("add", {"a": 1}, timeout=-1),
+        "content": lambda: client.call_tool("echo", value=1).content,
+        "other": lambda: client.call_tool("echo", value=1).contnt,
+        "timeout": lambda: Client("http://h/", timeout="5"),
+        "no timeout": lambda: Client("http://h/", timeout=0),
+        "server": lambda: Client("http://h/", server="x"),
+        "token": lambda: Client("http://h/", auth="a b c"),
+        "two tokens": lambda: Client("http://h/", auth="a", headers={"authorization": "Bearer b"}),
+        "kit": lambda: __import__("minimcp").FastMCP,
+    }
+    return mistakes[what]()
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        (
+            "position",
+            "The arguments of a tool go by name, or in one dict: call_tool('add', a=1) or call_tool('add', {'a': 1})",
+        ),
+        (
+            "one position",
+            "The arguments of a tool go by name, or in one dict: call_tool('add', a=1) or call_tool('add', {'a': 1})",
+        ),
+        ("object", "The argument a cannot be written as JSON: a object has no JSON form"),
+        (
+            "progress",
+            "progress= cannot be an argument; options follow a dict of arguments: (name, {...}, progress=...)",
+        ),
+        ("option", "There is no option 'timeot'; there are check, max_timeout, meta, progress, timeout"),
+        ("time", "timeout= is a number of seconds, not '3'"),
+        ("no time", "timeout= is a time to wait, more than 0 seconds, not -1"),
+        ("content", "A result is a dict with the specification's names: write result['content']"),
+        ("other", "'Result' object has no attribute 'contnt'"),
+        ("timeout", "timeout= is a number of seconds, not '5'"),
+        ("no timeout", "timeout= is a time to wait, more than 0 seconds, not 0"),
+        (
+            "server",
+            "server= cannot be used for this target: it is for an mcpServers file, which may have several",
+        ),
+        (
+            "token",
+            "auth= is a bearer token, which has no spaces, or a user and a password: auth=(user, password)",
+        ),
+        ("two tokens", "auth= and headers= both have credentials; give one of them"),
+        ("kit", "minimcp has no FastMCP: write `from minimcp import Server`, and server = Server('name')"),
+    ],
+)
+def test_a_caller_is_told_what_to_write(what, text):
+    with (
+        Client(echoing()) as client,
+        pytest.raises((TypeError, ValueError, AttributeError, ImportError, ClientError)) as caught,
+    ):
+        calling(client, what)
+    assert str(caught.value) == text
+
+
+def echoing() -> Server:
+    server = Server("s")
+    server.tool(lambda **arguments: arguments["value"], "echo", input_schema={"type": "object"})
+    return server
+
+
+def test_dates_enums_and_dataclasses_are_converted_in_arguments():
+    place = Place("Oslo", datetime.date(2026, 2, 28))
+    with Client(echoing()) as client:
+        assert client.call_tool("echo", value={"in": [Colour.RED, (place,)]}).data == {
+            "in": ["red", [{"city": "Oslo", "day": "2026-02-28"}]]
+        }
+
+
+def test_the_habits_of_asynchronous_kits_are_told_what_to_leave_out():
+    async def with_async():
+        async with Client(echoing()):
+            pass
+
+    async def awaited():
+        with Client(echoing()) as client:
+            await client.call_tool("echo", value=1)
+
+    for work, text in (
+        (with_async, "This client is synchronous: write `with Client(...) as client:`, without async"),
+        (awaited, "The result is there already, since this client is synchronous: leave out await"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            asyncio.run(work())
+        assert str(caught.value) == text
+
+
+def test_a_string_of_auth_is_a_bearer_token():
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ["HTTP_AUTHORIZATION"])
+        return server.wsgi(environ, start_response)
+
+    server = echoing()
+    with embedded(app) as listening:
+        for target in (listening.url + "/mcp", app):
+            for token in ("s3cret", "Bearer s3cret"):
+                with Client(target, auth=token) as client:
+                    assert client.call_tool("echo", value=1).text == "1"
+    assert set(seen) == {"Bearer s3cret"}
