@@ -13,6 +13,14 @@ from tests.authority import Site
 AUDIENCE = "https://tools.example/mcp"
 
 
+def from_now(claims: dict[str, Any]) -> dict[str, Any]:
+    """Turn each time difference into the time at which that is over, in seconds since 1970."""
+    now = time.time()
+    return {
+        name: now + value.total_seconds() if isinstance(value, timedelta) else value for name, value in claims.items()
+    }
+
+
 def new_key(kind: str = "EC") -> Any:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
