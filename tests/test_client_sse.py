@@ -36,7 +36,8 @@ class Door:
 
     def __call__(self, request, peer):
         if request.method == "GET":
-            self.stream = peer.stream().event(self.endpoint, "event: endpoint")
+            self.stream = peer.stream()
+            self.stream.event(self.endpoint, "event: endpoint")
             self.over.wait(20)
             peer.hang_up()
             return
