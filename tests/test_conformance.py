@@ -85,10 +85,15 @@ def problems_in(checks: dict[str, list[dict[str, Any]]]) -> list[str]:
     return problems
 
 
-@pytest.mark.parametrize("revision", REQUIRED)
-def test_every_scenario_that_a_revision_requires_passes_without_a_warning(revision: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "revision, options",
+    [*((revision, []) for revision in REQUIRED), ("2026-07-28", ["--key", "key-of-the-suite-0123456789"])],
+)
+def test_every_scenario_that_a_revision_requires_passes_without_a_warning(
+    revision: str, options: list[str], tmp_path: Path
+) -> None:
     command = suite()
-    server = [sys.executable, "-m", "tests.conformance.everything_server", "--port", "0"]
+    server = [sys.executable, "-m", "tests.conformance.everything_server", "--port", "0", *options]
     with Process(server, cwd=str(ROOT)) as process:
         url = process.wait_for(r"listening on (\S+)")[1]
         command += ["server", "--url", url, "--requirements", revision, "--output-dir", str(tmp_path)]

@@ -387,16 +387,36 @@ def complete_arg1(value: str, arguments: dict[str, str]) -> list[str]:
     return [city for city in CITIES if city.lower().startswith(value.lower())]
 
 
+def run_protected(key: str, port: int, ready: Any) -> None:
+    """Serve with a verifier in front, to which each request comes with a key: the suite itself has none to send."""
+    from minimcp.auth import Keys
+    from minimcp.auth.protected import ProtectedServer
+    from minimcp.engines.http_server.wsgi_server import serve
+
+    server.engine.auth = ProtectedServer(Keys({"suite": key}))
+    app = server.wsgi
+
+    def with_key(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["HTTP_X_API_KEY"] = key
+        return app(environ, start_response)
+
+    serve(with_key, port=port, ready=ready)
+
+
 def main() -> None:
     """Serve over HTTP until SIGTERM or Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--port", type=int, default=8000, help="0 for any free port")
+    parser.add_argument("--key", help="protect the server by this API key, which is added to each request")
     options = parser.parse_args()
 
     def ready(listening: Any) -> None:
         print(f"listening on {listening.url}/mcp", flush=True)
 
-    server.run_http(port=options.port, ready=ready)
+    if options.key is None:
+        server.run_http(port=options.port, ready=ready)
+    else:
+        run_protected(options.key, options.port, ready)
 
 
 if __name__ == "__main__":
