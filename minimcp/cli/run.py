@@ -29,7 +29,7 @@ def run(options: Any) -> int:
         return 1
     except (OSError, ValueError) as error:
         print(f"minimcp: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ValueError) else 1
     return 0
 
 
@@ -84,7 +84,7 @@ def load(target: str) -> Any:
 
     path, _, name = target.partition(":") if not os.path.exists(target) else (target, "", "")
     if not os.path.isfile(path):
-        raise ValueError(f"there is no file {path!r}")
+        raise ValueError(f"There is no file {path!r}")
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
     module_name = os.path.splitext(os.path.basename(path))[0]
     spec = importlib.util.spec_from_file_location(module_name, path)
