@@ -747,7 +747,8 @@ def test_without_a_command_it_shows_what_people_do(capsys):
         (
             ["call", "f.py", "paint", "colour=blue"],
             3,
-            'the tool paint failed: Invalid arguments for paint: "colour" must be one of "red", "pale green", not "blue"',
+            "the tool paint failed: Invalid arguments for paint: "
+            '"colour" must be one of "red", "pale green", not "blue"',
         ),
         (
             ["call", "f.py", "days", "-o", "x", "start=2026-01-01", "end=2026-01-01"],
@@ -822,3 +823,52 @@ def test_a_question_that_nobody_can_answer_is_told_with_the_option_that_would():
         "The client did not declare a capability this call needs (-32021); it asks the client: "
         "give Client(..., elicit=...)"
     )
+
+
+def test_the_end_of_a_server_is_told_with_what_may_help(folder, monkeypatch):
+    (folder / "f.py").write_text(ADD)
+    python = str(folder / "python")
+    (folder / "python").symlink_to(sys.executable)
+    path = {"PYTHONPATH": str(ROOT)}
+    assert refused([sys.executable, "f.py"], env=path) == (
+        f"The server {sys.executable} f.py exited with code 0 (does f.py call server.run()? Client('f.py') serves it "
+        "without) and wrote nothing to standard error"
+    )
+    told = refused([python, "-c", "raise ImportError(\"No module named 'minimcp'\")"])
+    assert f" ({python} is {python}, while this program runs {sys.executable}). The end of its standard error:" in told
+    monkeypatch.setenv("API_KEY", "1")
+    (folder / "f.py").write_text("import os\n" + ADD + "os.environ['API_KEY']\n")
+    assert refused("f.py").startswith(
+        f"The server {sys.executable} -m minimcp run f.py exited with code 1 (API_KEY is set here, but a server gets "
+        "few variables: env={'API_KEY': ...} gives it). The end of its standard error:\nminimcp: f.py, line 7: KeyError"
+    )
+    with Client("f.py", env={"API_KEY": "2"}) as client:
+        assert client.call_tool("add", a=1, b=2).data == 3
+
+
+def test_a_tool_of_a_similar_name_is_named(warned):
+    server = Server("s")
+
+    @server.tool
+    def search(text: str) -> str:
+        return text
+
+    with Client(server) as client:
+        with pytest.raises(RemoteError) as caught:
+            client.call_tool("serach", text="x")
+        assert str(caught.value) == "Unknown tool: serach (-32602); did you mean search?"
+        assert client.call_tool("search", text="x", timeout=5).is_error
+    assert warned() == [
+        "timeout= went to the tool as an argument; an option follows a dict of arguments: "
+        "call_tool('search', {...}, timeout=...)"
+    ]
+
+
+def test_what_is_printed_on_the_wire_is_told_where_it_belongs(folder, warned):
+    (folder / "f.py").write_text("print('starting', flush=True)\n" + ADD + "server.run()\n")
+    with Client([sys.executable, "f.py"], env={"PYTHONPATH": str(ROOT)}) as client:
+        assert client.call_tool("add", a=1, b=2).data == 3
+    assert warned() == [
+        "the server wrote a line that is no message (Parse error: Expecting value), where print() belongs on standard "
+        "error: b'starting'"
+    ]
