@@ -25,7 +25,8 @@ def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 @contextlib.contextmanager
 def embedded(app: Any, **options: Any) -> Iterator[WsgiServer]:
     """Serve an application on a free port, with `limits` as further arguments; nothing of it is left afterwards."""
-    server = make_server(app, "127.0.0.1", 0, tls=options.pop("tls", None), limits=options)
+    tls, ca = options.pop("tls", None), options.pop("ca", None)
+    server = make_server(app, "127.0.0.1", 0, tls=tls, ca=ca, limits=options)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

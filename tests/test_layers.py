@@ -32,12 +32,16 @@ ENGINES = {"schema": set(), "http_server": set(), "http_client": set(), "oauth":
 OPENED_BY = {("server/server.py", "transports"), ("server/server.py", "auth")}
 STRANGERS = {("modern", "legacy"), ("legacy", "modern")}
 THIRD_PARTIES = {
+    "jsonschema": ("engines/schema/judge.py", "engines/schema/keywords.py"),
+    "jsonschema_specifications": ("engines/schema/judge.py",),
+    "referencing": ("engines/schema/judge.py",),
     "werkzeug": ("transports/", "engines/http_server/", "client/transports/wsgi.py", "auth/", "inspector/"),
     "requests": ("client/transports/wsgi.py", "engines/http_client/", "engines/oauth/"),
     "urllib3": ("engines/http_client/foreign.py",),
     "jwt": ("engines/oauth/dpop.py",),
     "cryptography": ("engines/oauth/dpop.py",),
-    "flask": ("transports/frameworks.py",),
+    "flask": ("transports/frameworks.py", "auth/surrounding.py"),
+    "flask_login": ("auth/surrounding.py",),
     "django": ("transports/frameworks.py",),
     "pydantic": ("engines/schema/models.py",),
     # For type checkers alone, which bring its stubs.
@@ -46,6 +50,8 @@ THIRD_PARTIES = {
 }
 # These stand on a third party from their first line, so they themselves load on first use.
 ON_FIRST_USE = {
+    "engines/schema/judge.py",
+    "engines/schema/keywords.py",
     "engines/http_server/wsgi_server.py",
     "engines/http_server/handler.py",
     "engines/http_client/foreign.py",

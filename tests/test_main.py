@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import ssl
 import subprocess
 import sys
 
@@ -84,6 +86,7 @@ def test_what_is_printed_works_also_when_it_listens_to_everyone_for_a_host_of_it
         "0.0.0.0",
         "--allow-host",
         "MCP.example",
+        "--public",
     ]
     with Process(words, cwd=str(ROOT)) as process:
         url = process.wait_for(r"one is listening on (http://127\.0\.0\.1:\d+/mcp)").group(1)
@@ -102,3 +105,74 @@ def test_over_http_it_prints_where_it_listens_and_ends_on_a_signal(file):
         assert status == 200 and reply["result"]["content"][0]["text"] == "x"
         assert process.terminate() == 0
         assert not any("Traceback" in line for line in process.lines)
+
+
+@given(ONE)
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_a_server_that_does_not_ask_who_is_calling_stays_on_this_machine(file, host, capsys):
+    assert main(["run", file, "--http", "0", "--host", host]) == 1
+    assert capsys.readouterr().err == (
+        f"minimcp: {host} can be reached from other machines and the server does not ask who is calling: give it "
+        'Server(auth=...), or write auth="public" if everybody may call\n'
+    )
+
+
+@given(ONE.replace("'1')", "'1', auth=lambda request: request.token or None)"))
+@pytest.mark.parametrize("more", [[], ["--public"]])
+def test_a_server_that_asks_who_is_calling_is_served_to_everyone_and_goes_on_asking(file, more):
+    words = [sys.executable, "-m", "minimcp", "run", file, "--http", "0", "--host", "0.0.0.0", *more]
+    with Process(words, cwd=str(ROOT)) as process:
+        url = process.wait_for(r"one is listening on (http://127\.0\.0\.1:\d+/mcp)").group(1)
+        assert post(url, modern("tools/call", name="t"))[0] == 401
+        assert post(url, modern("tools/call", name="t"), Authorization="Bearer ann")[0] == 200
+        assert process.terminate() == 0
+        assert not any("Everyone who can reach" in line for line in process.lines)
+
+
+@given(ONE)
+def test_it_is_served_over_tls_with_certificates_of_clients(file, tmp_path):
+    pytest.importorskip("cryptography")
+    from tests.certificates import Authority
+
+    authority = Authority(tmp_path)
+    cert, key = authority.server()
+    words = [sys.executable, "-m", "minimcp", "run", file, "--http", "0"]
+    words += ["--tls-cert", cert, "--tls-key", key, "--tls-ca", authority.ca]
+    with Process(words, cwd=str(ROOT)) as process:
+        port = process.wait_for(r"one is listening on https://127\.0\.0\.1:(\d+)/mcp").group(1)
+        context = ssl.create_default_context(cafile=authority.ca)
+        connection = http.client.HTTPSConnection("localhost", int(port), timeout=10, context=context)
+        with pytest.raises((OSError, http.client.HTTPException)):
+            connection.request("GET", "/mcp")
+            connection.getresponse()
+        connection.close()
+        context.load_cert_chain(*authority.issue("ann", {"CN": "ann"}))
+        connection = http.client.HTTPSConnection("localhost", int(port), timeout=10, context=context)
+        connection.request("GET", "/mcp")
+        assert connection.getresponse().status == 405
+        connection.close()
+        assert process.terminate() == 0
+
+
+@pytest.mark.parametrize(
+    "words, problem",
+    [
+        (["--tls-cert", "c", "--tls-key", "k"], "go with --http PORT"),
+        (["--public"], "go with --http PORT"),
+        (["--http", "0", "--tls-cert", "c"], "TLS needs --tls-cert FILE and --tls-key FILE"),
+        (["--http", "0", "--tls-key", "k"], "TLS needs --tls-cert FILE and --tls-key FILE"),
+        (["--http", "0", "--tls-ca", "a"], "TLS needs --tls-cert FILE and --tls-key FILE"),
+    ],
+)
+def test_options_that_would_protect_or_open_nothing_are_wrong_usage(words, problem, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "server.py", *words])
+    assert caught.value.code == 2 and problem in capsys.readouterr().err
+
+
+@given(ONE)
+def test_a_certificate_that_cannot_be_used_is_one_line(file, tmp_path, capsys):
+    gone = str(tmp_path / "gone.pem")
+    assert main(["run", file, "--http", "0", "--tls-cert", gone, "--tls-key", gone]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("minimcp: TLS cannot be served with") and said.count("\n") == 1 and "No such file" in said

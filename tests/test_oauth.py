@@ -276,6 +276,23 @@ def test_a_client_registers_for_all_scopes_the_server_knows(authority, resource,
     assert authority.asked("/register")[0].form["scope"] == "a b" and browser.query()["scope"] == "a"
 
 
+@pytest.mark.parametrize("error, tries", [("invalid_client_metadata", 2), ("invalid_redirect_uri", 1), ("", 1)])
+def test_a_server_that_does_not_know_the_scopes_registers_without_them(authority, resource, browser, error, tries):
+    resource.needs, resource.names_scope = ("a",), True
+    register = authority.pages["/register"]
+
+    def page(seen):
+        return (400, {"error": error}, {}) if "scope" in seen.form or not error else register(seen)
+
+    authority.pages["/register"] = page
+    if tries == 2:
+        assert get(resource, OAuth(login=browser)).ok and browser.query()["scope"] == "a"
+    else:
+        with pytest.raises(AuthorizationError, match="registration endpoint refused"):
+            get(resource, OAuth(login=browser))
+    assert len(authority.asked("/register")) == tries
+
+
 # Registration
 
 

@@ -144,6 +144,12 @@ def test_without_a_common_method_nothing_is_sent():
         authenticate({"token_endpoint_auth_methods_supported": ["tls_client_auth"]}, Credentials("me", "s"))
 
 
+@pytest.mark.parametrize("methods", [["client_secret_post", "client_secret_basic"], ["private_key_jwt"], []])
+def test_a_public_client_names_itself_whichever_methods_a_server_lists(methods):
+    server = {"token_endpoint_auth_methods_supported": methods}
+    assert authenticate(server, Credentials("me")) == ({}, {"client_id": "me"})
+
+
 def test_an_enterprise_vouches_for_the_user(authority, resource):
     with Authority() as idp:
         jag = {"access_token": "the-jag", "issued_token_type": "urn:ietf:params:oauth:token-type:id-jag"}

@@ -66,7 +66,7 @@ def test_python_blocks_run_in_order_and_the_server_answers() -> None:
 
 
 def test_the_module_map_names_every_module_and_no_other() -> None:
-    table = README[README.index("## The map") : README.index("## Rough edges")]
+    table = README[README.index("## The map") : README.index("## Budgets")]
     rows = [line.split("|") for line in table.splitlines() if line.startswith("|")]
     folder, named = "", set()
     for row in rows:

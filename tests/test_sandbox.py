@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from minimcp import Client, Server, clients
+from minimcp.cli.main import main
 from minimcp.client.sandbox import Sandbox
 from minimcp.client.transports.stdio import StdioTransport
 from tests.helpers import modern
@@ -188,3 +191,123 @@ def test_text_and_entries_name_the_same_options() -> None:
         Sandbox.of({"memroy": 5})
     with pytest.raises(ValueError, match="is not an option"):
         Sandbox.parse("512M")
+
+
+# Where users ask for one
+
+FILES = "__import__('resource').getrlimit(__import__('resource').RLIMIT_NOFILE)[0]"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "server.py"
+    path.write_text(SERVER)
+    return str(path)
+
+
+def entry(file: str, **more: Any) -> dict[str, Any]:
+    words = ["-m", "minimcp", "run", file]
+    return {"command": sys.executable, "args": words, "env": {"PYTHONPATH": str(ROOT)}, **more}
+
+
+def test_a_client_starts_its_server_in_a_sandbox_and_starts_it_again_there(file: str) -> None:
+    command = [sys.executable, "-m", "minimcp", "run", file]
+    env = {"PYTHONPATH": str(ROOT)}
+    with Client(command, env=env, sandbox=Sandbox(open_files=41), restart=True) as client:
+        assert client.call_tool("run", code=FILES).text == "41"
+        with pytest.raises(Exception, match="ended|exited|closed|lost"):
+            client.call_tool("run", code="os._exit(3)")
+        assert client.call_tool("run", code=FILES).text == "41"
+
+
+def test_the_entry_of_a_server_names_its_sandbox(file: str, tmp_path: Path) -> None:
+    config = tmp_path / "servers.json"
+    config.write_text(json.dumps({"mcpServers": {"s": entry(file, sandbox={"open_files": 42, "memory": "800M"})}}))
+    for target in (config, entry(file, sandbox={"open_files": 42})):
+        with Client(target) as client:
+            assert client.call_tool("run", code=FILES).text == "42"
+    with Client(entry(file, sandbox=None), sandbox=Sandbox(open_files=43)) as client:
+        assert client.call_tool("run", code=FILES).text == "43"
+
+
+@bubblewrap
+def test_paths_of_an_entry_are_expanded_and_relative_ones_work(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEEN", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    sandbox = {"read_only": ["${SEEN}", str(ROOT)], "network": "none"}
+    with Client(entry("server.py", sandbox=sandbox)) as client:
+        assert client.call_tool("run", code="os.getcwd()").text == str(tmp_path)
+        assert client.call_tool("run", code="open('new', 'w')").text == "OSError"
+
+
+@pytest.mark.parametrize(
+    "more, problem",
+    [
+        ({"sandbox": []}, "sandbox must be an object"),
+        ({"sandbox": "memory=1M"}, "sandbox must be an object"),
+        ({"sandbox": True}, "sandbox must be an object"),
+        ({"sandbox": {"memroy": "1M"}}, "cannot be understood.*memroy"),
+        ({"sandbox": {"memory": "lots"}}, "number of bytes"),
+        ({"sandbox": {"memory": [1]}}, "above zero"),
+        ({"sandbox": {"read_only": 5}}, "cannot be understood"),
+        ({"sandbox": {"read_only": ["${NOT_SET_ANYWHERE}"]}}, r"sandbox.read_only\[0\] needs .*NOT_SET_ANYWHERE"),
+        ({"url": "https://a.example/mcp", "sandbox": {}}, "a sandbox is for a process"),
+    ],
+)
+def test_a_sandbox_of_an_entry_that_cannot_be_understood_is_refused(file: str, more: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"The server 's': .*{problem}"):
+        Client({"mcpServers": {"s": entry(file, **more)}})
+
+
+def test_two_sandboxes_for_one_server_are_refused(file: str) -> None:
+    with pytest.raises(ValueError, match="a sandbox of its own"):
+        Client(entry(file, sandbox={"memory": "1G"}), sandbox=Sandbox(memory="2G"))
+
+
+def test_only_a_process_has_a_sandbox(file: str) -> None:
+    for target in (Server("s"), Server("s").wsgi, "https://a.example/mcp", {"url": "https://a.example/mcp"}):
+        with pytest.raises(ValueError, match="sandbox= cannot be used for this target: it is for a process"):
+            Client(target, sandbox=Sandbox(memory="1G"))
+    with pytest.raises(TypeError, match="sandbox= is a Sandbox"):
+        Client([sys.executable], sandbox="memory=1G")  # type: ignore[arg-type]
+    both = {"mcpServers": {"far": {"url": "https://a.example/mcp"}, "near": entry(file)}}
+    found = clients(both, sandbox=Sandbox(memory="1G"))
+    assert found["near"].target.key != clients(both)["near"].target.key
+    assert found["far"].target.key == "https://a.example/mcp"
+
+
+def test_servers_in_different_sandboxes_are_different_servers(file: str) -> None:
+    keys = {
+        Client(entry(file), sandbox=sandbox).target.key
+        for sandbox in (None, Sandbox(memory="1G"), Sandbox(memory="2G"), Sandbox(memory="1G"))
+    }
+    assert len(keys) == 3
+
+
+def test_the_command_line_has_sandboxes(file: str, tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert main(["call", file, "run", f"code={FILES}", "--sandbox", "open_files=44,memory=800M"]) == 0
+    assert capfd.readouterr().out.strip() == "44"
+    command = [sys.executable, "-m", "minimcp", "run", file]
+    words = ["call", "run", f"code={FILES}", "--sandbox", "open_files=45", "--env", f"PYTHONPATH={ROOT}", "--"]
+    assert main([*words, *command]) == 0
+    assert capfd.readouterr().out.strip() == "45"
+    for words, problem in (
+        ([file, "--sandbox", "512M"], "'512M' is not an option of a sandbox such as memory=512M"),
+        ([file, "--sandbox", "memroy=1"], "The sandbox cannot be understood"),
+        (["https://a.example/mcp", "--sandbox", "memory=1G"], "sandbox= cannot be used for this target"),
+    ):
+        assert main(["list", *words]) == 2
+        assert problem in capfd.readouterr().err
+
+
+@bubblewrap
+def test_the_command_line_runs_a_file_without_a_network(file: str, monkeypatch: Any, capfd: Any) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(Path(file).parent)
+    code = "code=socket.create_connection(('192.0.2.1', 80), 2)"
+    bounds = f"network=none,read_only=.{os.pathsep}{ROOT}"
+    assert main(["call", "server.py", "run", code, "--sandbox", bounds]) == 0
+    assert capfd.readouterr().out.strip() in ("OSError", "ConnectionRefusedError")

@@ -285,12 +285,34 @@ def at_depth(frames, call):
     return call() if frames == 0 else at_depth(frames - 1, call)
 
 
-def test_a_schema_without_end_is_the_same_error_at_any_depth_of_the_stack():
+def test_a_schema_without_end_is_the_same_error_at_any_depth_of_the_stack(capfd):
     texts = set()
     limit = sys.getrecursionlimit()
     for frames in range(0, limit - 150, 10):
         texts.add(at_depth(frames, lambda: complaint({"not": {"$ref": "#"}}, {"a": 1})))
     assert texts == {"The value is nested too deeply, or its schema refers to itself without end"}
+    assert capfd.readouterr().err == ""  # of the Rust in jsonschema, which panics at the end of the stack
+
+
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+
+
+@pytest.mark.parametrize("dialect", ["https://json-schema.org/draft/2020-12/schema", DRAFT_7])
+@pytest.mark.parametrize(
+    ("wrap", "times"),
+    [
+        (lambda inner: {"not": inner}, 63),
+        (lambda inner: {"items": inner}, 63),
+        (lambda inner: {"anyOf": [inner]}, 31),
+        (lambda inner: {"dependencies": {"a": inner}}, 31),
+        (lambda inner: {"properties": {"a": inner}}, 31),
+    ],
+)
+def test_a_schema_may_be_as_deep_as_is_told(dialect, wrap, times):
+    schema: dict = {"minLength": 1}
+    for _ in range(times):
+        schema = wrap(schema)
+    check_schema({"$schema": dialect, **schema})
 
 
 @pytest.mark.parametrize(
@@ -355,6 +377,23 @@ def test_a_large_schema_is_checked_in_time():
         ({"items": {"uniqueItems": True}}, [list(range(5000))] * 2000),
         ({"items": {"unevaluatedProperties": False, "allOf": [{"required": []}] * 2000}}, [{}] * 9000),
         ({"items": {"dependentRequired": {f"p{n}": ["a"] for n in range(4000)}}}, [{}] * 9000),
+        ({"anyOf": [False] * 9000}, [list(range(100_000))]),
+        ({"anyOf": [{"type": "string"}] * 4000}, [list(range(100_000))]),
+        ({"anyOf": [{"type": "integer"}] * 4000}, "\u3042" * 2_000_000),
+        ({"unevaluatedItems": False, "oneOf": [False] * 9000}, [list(range(100_000))]),
+        ({"contains": False}, [1] * 1_000_000),
+        ({"items": {}}, [1] * 1_000_000),
+        ({"propertyNames": {"title": "x"}}, dict.fromkeys(map(str, range(300_000)))),
+        ({"unevaluatedItems": False, "prefixItems": [True] * 9000}, [1] * 100_000),
+        ({"unevaluatedItems": {"type": "string"}, "contains": {"type": "string"}}, [1] * 100_000),
+        (
+            {"unevaluatedProperties": False, "patternProperties": {f"^{n}": True for n in range(2000)}},
+            dict.fromkeys(map(str, range(9000))),
+        ),
+        (
+            {"items": {"$ref": "#/$defs/b"}, "$defs": {"b": {"$id": "b", "$dynamicRef": "#z", "$dynamicAnchor": "z"}}},
+            [1] * 100_000,
+        ),
     ],
 )
 def test_what_a_keyword_compares_is_counted(schema, value):

@@ -13,6 +13,14 @@ from tests.authority import Site
 AUDIENCE = "https://tools.example/mcp"
 
 
+def from_now(claims: dict[str, Any]) -> dict[str, Any]:
+    """Turn each time difference into the time at which that is over, in seconds since 1970."""
+    now = time.time()
+    return {
+        name: now + value.total_seconds() if isinstance(value, timedelta) else value for name, value in claims.items()
+    }
+
+
 def new_key(kind: str = "EC") -> Any:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -34,9 +42,9 @@ def public_jwk(key: Any, **more: Any) -> dict[str, Any]:
 class Issuer:
     """An issuer whose site answers on 127.0.0.1; `keys` maps each kid to a private key and its algorithm."""
 
-    def __init__(self) -> None:
+    def __init__(self, site: Site | None = None) -> None:
         self.keys: dict[str, tuple[Any, str]] = {"first": (new_key(), "ES256")}
-        self.site = Site()
+        self.site = site or Site()
         self.url = self.site.url
         self.site.pages["/.well-known/oauth-authorization-server"] = self.metadata
         self.site.pages["/keys"] = self.jwks
@@ -69,12 +77,6 @@ class Issuer:
 
         key, algorithm = self.keys[kid]
         return jwt.encode(self.claims(**claims), key, algorithm, {"kid": kid, "typ": "at+jwt", **(header or {})})
-
-
-def from_now(claims: dict[str, Any]) -> dict[str, Any]:
-    """Return claims in which each timedelta is the time that it is from now."""
-    now = time.time()
-    return {k: now + v.total_seconds() if isinstance(v, timedelta) else v for k, v in claims.items()}
 
 
 def forged(header: dict[str, Any], claims: Any, signature: bytes = b"x") -> str:

@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any
 _MODULES = {
     "Audit": "audit",
     "AuthRequest": "verifier",
+    "ClientCertificate": "certificate",
+    "DjangoUser": "surrounding",
+    "FlaskLogin": "surrounding",
     "Introspection": "introspection",
     "Jwt": "jwt",
     "Keys": "keys",
+    "RemoteUser": "surrounding",
+    "ProxyCertificate": "surrounding",
     "Rules": "policy",
     "Verifier": "verifier",
 }
@@ -22,10 +27,15 @@ __all__ = list(_MODULES)
 
 if TYPE_CHECKING:
     from .audit import Audit as Audit
+    from .certificate import ClientCertificate as ClientCertificate
     from .introspection import Introspection as Introspection
     from .jwt import Jwt as Jwt
     from .keys import Keys as Keys
     from .policy import Rules as Rules
+    from .surrounding import DjangoUser as DjangoUser
+    from .surrounding import FlaskLogin as FlaskLogin
+    from .surrounding import ProxyCertificate as ProxyCertificate
+    from .surrounding import RemoteUser as RemoteUser
     from .verifier import AuthRequest as AuthRequest
     from .verifier import Verifier as Verifier
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Union
@@ -82,18 +83,22 @@ def _at(claims: Any, path: str) -> Any:
     return claims
 
 
-def principal_of(claims: Claims, issuer: str, roles: Roles, id_claim: str = "sub") -> Principal:
+def principal_of(
+    claims: Claims, issuer: str, roles: Roles, id_claim: str = "sub", until: float = math.inf
+) -> Principal:
     """Make the principal of a token whose claims were verified.
 
     A token that a program got for itself may have no `sub`; then its client is the principal.
 
+    :param until: the time at which the token ends.
     :raises Unauthorized: when nobody is named.
     """
     client = next((claims[name] for name in ("client_id", "azp", "cid", "appid") if claims.get(name)), "")
     id = claims.get(id_claim) or (client if id_claim == "sub" else None)
     if not isinstance(id, str) or not id:
         raise Unauthorized(f"The token's {id_claim} names nobody")
-    return Principal(id, issuer, scopes_of(claims), roles_of(claims, roles), claims, str(client))
+    expires = None if until == math.inf else until
+    return Principal(id, issuer, scopes_of(claims), roles_of(claims, roles), claims, str(client), expires=expires)
 
 
 class Verified:

@@ -94,20 +94,16 @@ class Introspection:
         kind = answer.get("token_type", "Bearer")
         if not isinstance(kind, str) or kind.lower() not in ("bearer", "dpop", "access_token"):
             raise Unauthorized("The token is of another kind than an access token")
-        check_times(answer, self._leeway_s, required=False)
+        until = check_times(answer, self._leeway_s, required=False)
         check_audience(answer, self._audiences or {request.resource})
         check_possession(request, answer.get("cnf"), digest, self._proofs, "Bearer" in self.schemes)
-        return principal_of(answer, self.issuers[0], self._roles, self._id)
+        return principal_of(answer, self.issuers[0], self._roles, self._id, until)
 
     def _ask(self, token: str) -> dict[str, Any]:
         with Fetcher(self._private, _TIMEOUT_S) as fetch:
             if self._endpoint is None:
-                found = find_server(fetch, self.issuers[0]).get("introspection_endpoint")
-                if found is None:
-                    raise ClientError(
-                        f"The metadata of {self.issuers[0]} has no introspection_endpoint; pass endpoint="
-                    )
-                self._endpoint = found
+                member = "introspection_endpoint"
+                self._endpoint = str(find_server(fetch, self.issuers[0], member)[member])
             form = {"token": token, "token_type_hint": "access_token"}
             reply = fetch.post(self._endpoint, "introspection endpoint", form=form, headers=self._headers)
         if reply.status != 200 or reply.body is None:

@@ -91,10 +91,7 @@ class KeySet:
             try:
                 with self._fetcher as fetch:
                     if self._url is None:
-                        url = find_server(fetch, self._issuer).get("jwks_uri")
-                        if url is None:
-                            raise ClientError(f"The metadata of {self._issuer} has no jwks_uri; pass jwks=")
-                        self._url = url
+                        self._url = str(find_server(fetch, self._issuer, "jwks_uri")["jwks_uri"])
                     document = fetch.get(self._url, "key set")
                 if document is None:
                     raise ClientError(f"There is no key set at {self._url}")

@@ -120,7 +120,7 @@ class Jwt:
         claims = self._signed(token, algorithm, keys.find(kid, algorithm))
         until = check_times(claims, self._leeway_s)
         check_audience(claims, self._audiences or {resource})
-        principal = principal_of(claims, str(issuer), self._roles, self._id)
+        principal = principal_of(claims, str(issuer), self._roles, self._id, until)
         confirmation = claims.get("cnf")
         # Looked at again from time to time, so that a key which its issuer withdrew ends.
         self._verified.put(digest, min(until, time.time() + _KEPT_S), (principal, confirmation))

@@ -94,7 +94,9 @@ class Keys:
             raise Unauthorized("The key has expired")
         name = found["name"]
         self.last_used[name] = time.time()
-        return Principal(name, self._issuer, found.get("scopes", ()), found.get("roles", ()), via="key")
+        return Principal(
+            name, self._issuer, found.get("scopes", ()), found.get("roles", ()), via="key", expires=expires
+        )
 
 
 def hash_key(key: str) -> str:

@@ -56,6 +56,8 @@ class ProtectedServer:
         if public_url is None and any(getattr(each, "needs_public_url", False) for each in verifiers):
             # Taken from the request, it would be whatever the sender of a stolen token writes into Host.
             raise ValueError("Name the audience of the tokens: audience=... of the verifier, or Server(public_url=...)")
+        if not trusted_proxy and any(getattr(each, "needs_trusted_proxy", False) for each in verifiers):
+            raise ValueError("Name the proxy whose headers say who is calling: Server(trusted_proxy=...)")
         self._implied = dict(implied_scopes or {})
         self.address = PublicAddress(public_url, trusted_proxy)
         # Each function with the scopes that its principals need.
@@ -71,7 +73,8 @@ class ProtectedServer:
         :raises Forbidden: when the caller lacks a scope that every request needs.
         :raises Unavailable: when a verifier failed; the cause is in the log.
         """
-        request = AuthRequest(environ, self.address.endpoint(environ), self.address.public_url or "")
+        address = self.address
+        request = AuthRequest(environ, address.endpoint(environ), address.public_url or "", address.trusts(environ))
         for verify, needed in self._verifiers:
             try:
                 found = as_principal(verify(request))
@@ -83,6 +86,8 @@ class ProtectedServer:
                 log.exception("the caller could not be verified")
                 raise Unavailable("The caller could not be verified; try again later") from None
             if found is not None:
+                if found.lasts_s() <= 0:
+                    raise self._refused(environ, Unauthorized("The credential has expired"))
                 found = self._with_implied(found) if self._implied else found
                 if not needed <= set(found.scopes):
                     raise self.insufficient(environ, sorted(needed))
@@ -101,9 +106,8 @@ class ProtectedServer:
             scopes.update(dict.fromkeys(more))
         if len(scopes) == len(principal.scopes):
             return principal
-        return Principal(
-            principal.id, principal.issuer, tuple(scopes), principal.roles, principal.claims, principal.via
-        )
+        values = (principal.issuer, tuple(scopes), principal.roles, principal.claims, principal.via)
+        return Principal(principal.id, *values, expires=principal.expires)
 
     def insufficient(self, environ: Environ, scopes: Collection[str]) -> Forbidden:
         """Make the refusal of a caller that lacks a scope; it names all that the operation needs. Spec: AUTH-091"""

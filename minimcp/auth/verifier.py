@@ -26,14 +26,16 @@ class AuthRequest:
     :ivar token: the credential after the scheme; "" without one, or where the header is malformed.
     :ivar url: the address of the request as its caller wrote it, without query; behind a trusted proxy, the public one.
     :ivar resource: the server's `public_url`, by which tokens name it; "" where it has none.
+    :ivar trusted: whether a proxy of `trusted_proxy=` sent it, whose headers may say who is calling.
     """
 
-    __slots__ = ("environ", "resource", "scheme", "token", "url")
+    __slots__ = ("environ", "resource", "scheme", "token", "trusted", "url")
 
-    def __init__(self, environ: Environ, url: str, resource: str) -> None:
+    def __init__(self, environ: Environ, url: str, resource: str, trusted: bool = False) -> None:
         self.environ = environ
         self.url = url
         self.resource = resource
+        self.trusted = trusted
         found = _CREDENTIAL.match(environ.get("HTTP_AUTHORIZATION", ""))
         self.scheme = found[1].lower() if found else ""
         self.token = found[2] if found else ""
@@ -49,12 +51,21 @@ class AuthRequest:
         value: str | None = self.environ.get("HTTP_" + name.upper().replace("-", "_"))
         return value
 
+    @property
+    def foreign_page(self) -> bool:
+        """Whether a browser sent it for a page of another origin: then a cookie in it says nothing about its sender."""
+        site, origin = (self.header("Sec-Fetch-Site") or "").lower(), self.header("Origin") or ""
+        if site:
+            return site not in ("same-origin", "none")
+        return bool(origin) and origin.partition("://")[2].lower() != urlsplit(self.url).netloc.lower()
+
 
 class Verifier(Protocol):
     """An object that finds the caller of a request.
 
     Optional attributes say more to clients: `schemes`, the schemes of its challenge (by default ("Bearer",)), `scopes`,
     those that every request needs, and `issuers`, the URLs of the authorization servers whose tokens it takes.
+    `needs_public_url` and `needs_trusted_proxy` name settings of the server without which it protects nothing.
     """
 
     def verify(self, request: AuthRequest) -> Authenticated:
@@ -93,6 +104,8 @@ class PublicAddress:
             peer = ipaddress.ip_address(environ.get("REMOTE_ADDR", ""))
         except ValueError:
             return False
+        # A socket that takes IPv6 and IPv4 writes IPv4 addresses so.
+        peer = getattr(peer, "ipv4_mapped", None) or peer
         return any(peer in network for network in self._networks)
 
     def origin(self, environ: Environ) -> str:

@@ -14,6 +14,7 @@ from ..client import targets
 from ..client.client import Client
 from ..client.consent import printable
 from ..client.results import Result
+from ..client.sandbox import Sandbox
 from ..client.transports.command import shown
 from ..client.transports.process import SAID, ServerLines
 from ..engines.addresses import without_secrets
@@ -143,6 +144,7 @@ def _client(options: Any, bar: show.Bar) -> Client:
         auth=_login(options.login) if options.login else None,
         headers=dict(_pair(word, ":", "--header 'NAME: VALUE'") for word in options.header) or None,
         env=env or None,
+        sandbox=Sandbox.parse(options.sandbox) if options.sandbox is not None else None,
         stderr=ServerLines(bar.clear) if targets.read(target, options.server, {}).is_process else None,
         elicit=elicit,
         on_log=on_log if options.verbose else None,

@@ -62,6 +62,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     else:
         options = parser.parse_args(words)
     if options.command == "run":
+        _check_run(parser, options)
         from .run import run
 
         return run(options)
@@ -82,6 +83,15 @@ def main(arguments: Optional[list[str]] = None) -> int:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
+
+
+def _check_run(parser: argparse.ArgumentParser, options: Any) -> None:
+    """Refuse options of `run` that would protect nothing, or open nothing."""
+    secured = options.tls_cert or options.tls_key or options.tls_ca
+    if options.http is None and (secured or options.public):
+        parser.error("--tls-cert, --tls-key, --tls-ca and --public go with --http PORT")
+    if secured and not (options.tls_cert and options.tls_key):
+        parser.error("TLS needs --tls-cert FILE and --tls-key FILE; --tls-ca FILE goes with them")
 
 
 def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, Any]]:
@@ -107,6 +117,12 @@ def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, Any]
         default=[],
         metavar="NAME",
         help="serve requests for this host name, such as a proxy's, beside localhost; may be repeated",
+    )
+    run.add_argument("--tls-cert", metavar="FILE", help="serve https with this certificate chain, and --tls-key")
+    run.add_argument("--tls-key", metavar="FILE", help="the key of the certificate, in a PEM file")
+    run.add_argument("--tls-ca", metavar="FILE", help="clients need a certificate of one of these authorities")
+    run.add_argument(
+        "--public", action="store_true", help="everybody may call a server without auth=, also from other machines"
     )
 
     text = "make an API key in a file for minimcp.auth.Keys, and show it once"
@@ -182,6 +198,12 @@ def _add_options(parser: Any) -> None:
     )
     parser.add_argument(
         "--env", action="append", default=[], metavar="NAME=VALUE", help="a variable for a process; may be repeated"
+    )
+    parser.add_argument(
+        "--sandbox",
+        metavar="OPTIONS",
+        help="bounds of a process, such as memory=512M,cpu_s=60 or network=none,read_only=FOLDER: with network, "
+        "read_only or writable it sees programs and the named paths alone",
     )
     # These two are written with an equals sign, so that they never take the target for the file.
     parser.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from .. import __version__
 from ..engines.fork import PerProcess
@@ -19,6 +19,9 @@ from .errors import UsedAfterFork
 from .methods import Methods
 from .negotiation import MODES, negotiate
 from .options import OnMessage, Settings, check_seconds
+
+if TYPE_CHECKING:
+    from .sandbox import Sandbox
 
 Message = dict[str, Any]
 
@@ -46,6 +49,7 @@ class Client(Methods):
     :param env: variables for the process, beside a few harmless ones of this one; `cwd` its folder.
     :param stderr: takes the lines a process writes there: a callable, a file, or False for nothing; by default they are
         shown on this process's own standard error.
+    :param sandbox: bounds what the process may use and see.
     :param restart: start a process again that died, or that belongs to the parent of a fork.
     :param timeout: seconds without a sign of life after which a call is given up; None waits for ever.
     :param max_timeout: seconds after which it is given up in any case.
@@ -82,6 +86,7 @@ class Client(Methods):
         env: dict[str, str] | None = None,
         cwd: str | None = None,
         stderr: Any = None,
+        sandbox: Sandbox | None = None,
         restart: bool = False,
         timeout: float | None = 60.0,
         max_timeout: float | None = 600.0,
@@ -101,7 +106,7 @@ class Client(Methods):
         for name, limit in (("timeout", timeout), ("max_timeout", max_timeout), ("probe_timeout", probe_timeout)):
             check_seconds(name, limit)
         options = {"headers": headers, "auth": auth, "session": session, "env": env, "cwd": cwd}
-        options.update(stderr=stderr, limits=limits)
+        options.update(stderr=stderr, sandbox=sandbox, limits=limits)
         declared = {**(getattr(auth, "extensions", None) or {}), **(extensions or {})}
         if tasks:
             declared.setdefault(spec.TASKS, {})

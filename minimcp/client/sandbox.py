@@ -44,7 +44,7 @@ class Sandbox:
 
     The limits hold for each process of the server; no program that it starts gets more privileges than it has. With
     `read_only`, `writable` or `network` the server sees a file system of its own: the folders of programs, an empty
-    /tmp, and these paths alone, which needs bubblewrap (`bwrap`) on Linux.
+    /tmp, and these paths alone, so that its own file has to be among them; this needs bubblewrap (`bwrap`) on Linux.
 
     :param cpu_s: seconds of processor time.
     :param memory: bytes of address space, such as 536870912 or "512M".
@@ -90,6 +90,9 @@ class Sandbox:
         self._writable = [os.path.abspath(path) for path in writable or ()]
         self._network = network
         self.check()
+
+    def __repr__(self) -> str:
+        return f"Sandbox({self._limits}, {self._read_only}, {self._writable}, {self._network!r}, {self._own_files})"
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Sandbox:
@@ -154,7 +157,9 @@ class Sandbox:
             words += ["--ro-bind", path, path]
         for path in self._writable:
             words += ["--bind", path, path]
-        return [*words, "--chdir", os.path.abspath(cwd) if cwd else "/", "--"]
+        folder = os.path.abspath(cwd or os.curdir)
+        seen = cwd or any(os.path.commonpath([folder, path]) == path for path in self._read_only + self._writable)
+        return [*words, "--chdir", folder if seen else "/", "--"]
 
 
 def _bytes(name: str, value: int | str | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -11,13 +12,18 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
+from urllib.parse import urlsplit
 
-from ..engines.addresses import is_local, without_secrets
+from ..engines.addresses import is_local, is_loopback, without_secrets
+from ..engines.errors import ConnectionLost
 from ..engines.fork import number_of
-from .transports.command import shown
+from .transports.command import environment, find, shown
 from .transports.process import ServerLines
 from .transports.transport import Transport
+
+if TYPE_CHECKING:
+    from .sandbox import Sandbox
 
 Message = dict[str, Any]
 Make = Callable[[], Transport]
@@ -31,12 +37,12 @@ _FILE = re.compile(r"(?<=\.py):\w+\Z", re.IGNORECASE)
 _NO_SCHEME = re.compile(
     r"(?:(?:localhost|[\d.]{7,15}|\[[0-9a-fA-F:]+\])(?::\d+)?|[\w.-]+:\d+|[\w-]+(?:\.[\w-]+)+(?=/))(/.*)?\Z"
 )
-_ENTRY = "an entry has a command (with args, env, cwd) or a url (with headers)"
+_ENTRY = "an entry has a command (with args, env, cwd, sandbox) or a url (with headers)"
 
 # The options of a client that depend on the kind of its target.
 _HTTP = ("headers", "auth", "session", "limits")
 _WSGI = ("headers", "auth", "limits")
-_PROCESS = ("env", "cwd", "stderr", "limits")
+_PROCESS = ("env", "cwd", "stderr", "sandbox", "limits")
 _ELSEWHERE = {
     "headers": "is for HTTP; a process gets its credentials by env=",
     "auth": "is for HTTP; a process gets its credentials by env=",
@@ -44,6 +50,7 @@ _ELSEWHERE = {
     "env": "is for a process that the client starts",
     "cwd": "is for a process that the client starts",
     "stderr": "is for a process that the client starts",
+    "sandbox": "is for a process that the client starts",
     "limits": "is for servers outside this process",
 }
 
@@ -54,13 +61,25 @@ class Target:
     :ivar transports: functions that make the transport to try first, and those to fall back to.
     :ivar key: names the server among all others; it may hold secrets.
     :ivar name: the server's name in messages to people; `shown` is where it is, without secrets.
+    :param lasting: returns what `identity` is.
     """
 
-    def __init__(self, transports: list[Make], key: str, name: str, shown: str = "") -> None:
+    def __init__(
+        self, transports: list[Make], key: str, name: str, shown: str = "", lasting: Optional[Callable[[], str]] = None
+    ) -> None:
         self.transports = transports
         self.key = key
         self.name = name
         self.shown = shown or key
+        self._lasting = lasting
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Names the server for other processes, too, such as later ones; "" where nothing surely does.
+
+        A server of this process has but a number, and over plain HTTP anybody on the way can be the server.
+        """
+        return self._lasting() if self._lasting is not None else ""
 
     @property
     def is_process(self) -> bool:
@@ -72,7 +91,7 @@ def read(target: Any, server: Optional[str], options: Message) -> Target:
     """Resolve a target.
 
     :param server: the name of the entry in a file with several.
-    :param options: `headers auth session env cwd stderr limits`, for the transports that know them.
+    :param options: `headers auth session env cwd stderr sandbox limits`, for the transports that know them.
     :raises ValueError: when the target is not supported, or does not know an option.
     :raises TypeError: likewise, by type.
     """
@@ -244,6 +263,8 @@ def fitting(entry: Message, options: Message) -> Message:
 def _entry(entry: Message, name: str, options: Message, where: str = "") -> Target:
     try:
         if isinstance(entry.get("url"), str):
+            if entry.get("sandbox") is not None:
+                raise ValueError("a sandbox is for a process that the client starts")
             kind = entry.get("type", entry.get("transport"))
             given = {**_texts(entry, "headers"), **(options.get("headers") or {})}
             return _url(_expand(entry["url"], "url"), kind, {**options, "headers": given or None})
@@ -254,10 +275,31 @@ def _entry(entry: Message, name: str, options: Message, where: str = "") -> Targ
             words = [_expand(word, f"args[{place}]") for place, word in enumerate(arguments)]
             env = {**_texts(entry, "env"), **(options.get("env") or {})}
             cwd = options.get("cwd") or (_expand(entry["cwd"], "cwd") if entry.get("cwd") else None)
-            return _command([_expand(entry["command"], "command"), *words], {**options, "env": env, "cwd": cwd})
+            given = {**options, "env": env, "cwd": cwd, "sandbox": _sandbox(entry, options.get("sandbox"))}
+            return _command([_expand(entry["command"], "command"), *words], given)
         raise ValueError(f"This is not a server entry: {_ENTRY}")
     except ValueError as problem:
         raise ValueError(where + (f"The server {name!r}: " if name else "") + str(problem)) from None
+
+
+def _sandbox(entry: Message, given: Optional[Sandbox]) -> Optional[Sandbox]:
+    """Return the sandbox of an entry, or the one that the client was given."""
+    settings = entry.get("sandbox")
+    if settings is None:
+        return given
+    if given is not None:
+        raise ValueError("it has a sandbox of its own, so sandbox= cannot be given too")
+    if not isinstance(settings, dict):
+        raise ValueError("sandbox must be an object of options")
+    from .sandbox import Sandbox
+
+    expanded: Message = {}
+    for name, value in settings.items():
+        if isinstance(value, list):
+            expanded[name] = [_expand(each, f"sandbox.{name}[{place}]") for place, each in enumerate(value)]
+        else:
+            expanded[name] = _expand(value, f"sandbox.{name}") if isinstance(value, str) else value
+    return Sandbox.of(expanded)
 
 
 def _texts(entry: Message, key: str) -> dict[str, str]:
@@ -313,11 +355,15 @@ def _url(url: str, kind: Any, options: Message) -> Target:
 
     transports: list[Make] = [two_endpoints] if kind == "sse" else [streamable, two_endpoints]
     bare = without_secrets(url)
-    return Target(transports, url, bare, bare)
+    parts = urlsplit(url)
+    sure = parts.scheme.lower() == "https" or is_loopback(parts.hostname or "")
+    return Target(transports, url, bare, bare, lambda: url if sure else "")
 
 
 def _command(command: list[str], options: Message) -> Target:
     known = _known({**options, "env": options.get("env") or None}, _PROCESS)
+    if "sandbox" in known and not hasattr(known["sandbox"], "wrap"):
+        raise TypeError(f"sandbox= is a Sandbox, such as Sandbox(memory='512M'), not {known['sandbox']!r}")
     known.setdefault("stderr", ServerLines())
     limits = known.pop("limits", {})
     if "line_bytes" in limits:
@@ -328,7 +374,18 @@ def _command(command: list[str], options: Message) -> Target:
 
         return StdioTransport(command, **known)
 
-    # With another environment or folder it is another server, and may be another user's.
-    place = json.dumps([known.get("env"), str(known.get("cwd") or "")], sort_keys=True, default=repr)
+    # With another environment, folder or sandbox it is another server, and may be another user's.
+    bounds = [repr(known["sandbox"])] if "sandbox" in known else []
+    place = json.dumps([known.get("env"), str(known.get("cwd") or ""), *bounds], sort_keys=True, default=repr)
     key = f"stdio:{shlex.join(command)} {hashlib.sha256(place.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
-    return Target([process], key, command[0], f"stdio:{shown(command)}")
+
+    def lasting() -> str:
+        cwd = known.get("cwd")
+        try:
+            program = find(command, environment(known.get("env")), cwd)[0]
+        except ConnectionLost:
+            return ""
+        # A program or an argument may be a path below the folder.
+        return json.dumps([os.path.abspath(program), command[1:], os.path.abspath(cwd or os.curdir), place])
+
+    return Target([process], key, command[0], f"stdio:{shown(command)}", lasting)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Optional, Union
@@ -19,10 +22,11 @@ class Principal:
     :param roles: the caller's roles.
     :param claims: further statements of the issuer, such as the claims of a token.
     :param via: the program that acts for the caller, such as the client id of a token.
-    :raises ValueError: without an id, since all such callers would be one.
+    :param expires: the time at which the credential ends, in seconds since 1970; None for never. Streams end then.
+    :raises ValueError: without an id, since all such callers would be one; for an expiry that is no number.
     """
 
-    __slots__ = ("claims", "id", "issuer", "roles", "scopes", "via")
+    __slots__ = ("claims", "expires", "id", "issuer", "roles", "scopes", "via")
 
     id: str
     issuer: str
@@ -30,6 +34,7 @@ class Principal:
     roles: tuple[str, ...]
     claims: Mapping[str, Any]
     via: str
+    expires: Optional[float]
 
     def __init__(
         self,
@@ -39,10 +44,14 @@ class Principal:
         roles: Sequence[str] = (),
         claims: Optional[Mapping[str, Any]] = None,
         via: str = "",
+        *,
+        expires: Optional[float] = None,
     ) -> None:
         if not isinstance(id, str) or not id:
             raise ValueError(f"A principal has an id, a string that is not empty, unlike {id!r}")
-        values = (MappingProxyType(dict(claims or {})), id, issuer, tuple(roles), tuple(scopes), via)
+        if expires is not None and (isinstance(expires, bool) or not isinstance(expires, (int, float))):
+            raise ValueError(f"expires= is a number of seconds since 1970, unlike {expires!r}")
+        values = (MappingProxyType(dict(claims or {})), expires, id, issuer, tuple(roles), tuple(scopes), via)
         for name, value in zip(self.__slots__, values):
             object.__setattr__(self, name, value)
 
@@ -67,7 +76,12 @@ class Principal:
         return f"Principal({self.id!r}, {self.issuer!r})" if self.issuer else f"Principal({self.id!r})"
 
     def __reduce__(self) -> Any:
-        return type(self), (self.id, self.issuer, self.scopes, self.roles, dict(self.claims), self.via)
+        values = (self.id, self.issuer, self.scopes, self.roles, dict(self.claims), self.via)
+        return functools.partial(type(self), expires=self.expires), values
+
+    def lasts_s(self) -> float:
+        """Return for how many seconds the credential still holds; infinity for ever."""
+        return math.inf if self.expires is None else max(0.0, self.expires - time.time())
 
 
 def as_principal(found: Authenticated) -> Principal | None:

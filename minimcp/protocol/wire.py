@@ -42,7 +42,7 @@ def loads(raw: bytes, max_depth: int = MAX_DEPTH, max_elements: int = MAX_ELEMEN
     :raises ParseError: when the bytes are not JSON. Spec: BASE-063
     :raises InvalidRequest: when the value is too deep or has too many elements.
     """
-    if has_more_values(raw, max_elements):
+    if len(raw) > max_elements and has_more_values(raw, max_elements):
         # Decoded, they could take thirty times the memory.
         raise InvalidRequest(f"The message has more than {max_elements} elements")
     try:

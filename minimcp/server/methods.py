@@ -75,13 +75,15 @@ def tool_result(ctx: Context, entry: Entry, value: Any) -> Result:
     them become content; everything else becomes structured content with its JSON as text. With an output schema all
     but a whole result is data, and the data of both are held against it. Spec: FEAT-021 to FEAT-027
     """
-    kind = value.get("resultType") if isinstance(value, dict) else None
-    extension = ctx._engine.result_types.get(kind) if isinstance(kind, str) else None
-    whole = content.is_result(value, "content", content.is_block)
-    if isinstance(value, content.Raw) or (extension is not None and ctx.extension(extension) is not None):
-        return value  # type: ignore[no-any-return]
-    if whole and (entry.output is None or value.get("isError")):
-        return value  # type: ignore[no-any-return]
+    whole = False
+    if isinstance(value, dict):
+        kind = value.get("resultType")
+        extension = ctx._engine.result_types.get(kind) if isinstance(kind, str) else None
+        whole = content.is_result(value, "content", content.is_block)
+        if isinstance(value, content.Raw) or (extension is not None and ctx.extension(extension) is not None):
+            return value
+        if whole and (entry.output is None or value.get("isError")):
+            return value
     if entry.output is None:
         blocks = content.blocks(value)
         if blocks is not None:

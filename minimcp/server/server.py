@@ -104,8 +104,7 @@ class Server(Registration):
         known = {key: value for key, value in identity.items() if value is not None}
         engine = Engine(known, limits=limits, secret=secret, bus=bus, ttl_ms=ttl_ms, cache_scope=cache_scope)
         super().__init__(engine)
-        engine.instructions = instructions
-        engine.page_size = page_size
+        engine.instructions, engine.page_size = instructions, page_size
         if auth == "public":
             engine.public = True
         elif auth is not None:
@@ -115,9 +114,7 @@ class Server(Registration):
         if on_denied not in ("hide", "challenge"):
             raise ValueError(f'on_denied= is "hide" or "challenge", not {on_denied!r}')
         engine.on_denied = on_denied
-        engine.around_call = around_call
-        engine.around_request = around_request
-        engine.strategy = strategy
+        engine.around_call, engine.around_request, engine.strategy = around_call, around_request, strategy
         if allowed_hosts is None and public_url is not None:
             allowed_hosts = [urlsplit(public_url).netloc, "localhost", "127.0.0.1", "[::1]"]
         engine.allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
@@ -201,19 +198,20 @@ class Server(Registration):
         path: str = "/mcp",
         *,
         tls: tuple[str, str] | None = None,
+        ca: str | None = None,
         limits: dict[str, float] | None = None,
         ready: Callable[[WsgiServer], object] | None = None,
     ) -> None:
         """Serve Streamable HTTP, and HTTP+SSE for 2024-11-05 clients, on the embedded server until SIGTERM or Ctrl-C.
 
-        :param tls: the paths of a certificate chain and its key.
+        :param tls: the paths of a certificate chain and its key; `ca` that of authorities: each client needs theirs.
         :param limits: overrides of `minimcp.engines.http_server.wsgi_server.LIMITS`.
         :param ready: called with the listening server, whose `url` and `port` are the real ones.
         """
         from ..transports.http import serve
         from .screen import watched
 
-        serve(self.engine, host, port, path, tls, limits, watched(self.engine, path, ready))
+        serve(self.engine, host, port, path, tls, ca, limits, watched(self.engine, path, ready))
 
     def flask_view(self) -> Callable[..., Any]:
         """A view function: `app.add_url_rule("/mcp", view_func=server.flask_view(), strict_slashes=False)`.

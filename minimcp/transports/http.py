@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic
@@ -118,7 +119,7 @@ class HttpApp(Generic[S]):
             if handler is not None:
                 if route is not own:
                     return _guarded(handler)
-                if embedded_in_page(environ):
+                if "HTTP_SEC_FETCH_SITE" in environ and embedded_in_page(environ):
                     raise Refused(403, "Pages of other origins may not call this server; allowed_origins decides")
                 if method == "GET" and is_browser(environ):
                     return functools.partial(respond_with_page, str(self.engine.identity["name"]))
@@ -157,11 +158,11 @@ class HttpApp(Generic[S]):
             if work is not None:
                 work.name(_kind_of(message))
             if session is not None:
-                return self._legacy.answer(environ, call, session, accept)
+                return self._legacy.answer(environ, call, session, accept, principal)
             if call.streams:
-                return self._listen(environ, call, accept)
+                return self._listen(environ, call, accept, principal)
             if call.interactive:
-                return self._answer_from_worker(environ, call, accept)
+                return self._answer_from_worker(environ, call, accept, principal)
             return respond_with_reply(call.run(), call.http)
         except McpError as problem:
             return self.refuse(environ, message, problem, principal)
@@ -169,18 +170,27 @@ class HttpApp(Generic[S]):
             # The status tells a legacy client to start over. Spec: TRN-149
             return self.refuse(environ, message, Refused(404, str(problem)), principal)
 
-    def _answer_from_worker(self, environ: Environ, call: ServedCall, accept: Collection[str]) -> Response:
-        """Run a modern call in a worker; a message before its reply, or a long silence, makes its response a stream."""
+    def _answer_from_worker(
+        self, environ: Environ, call: ServedCall, accept: Collection[str], principal: Principal | None
+    ) -> Response:
+        """Run a modern call in a worker; a message before its reply, or a long silence, makes its response a stream.
+
+        Such a stream, and its call, end with the caller's credential.
+        """
         outbox = Outbox()
         may_stream = "stream" in accept
         self.run_in_worker(environ, call, outbox.send if may_stream else None, outbox.finish)
 
         def on_close(ended: bool) -> None:
-            if not ended:
-                call.cancel("the client has gone")
+            if not ended or (late is not None and outbox.reply is late):
+                call.cancel("the credential has expired" if ended else "the client has gone")
                 # A handler may wait for room.
                 outbox.finish()
 
+        late = None
+        if principal is not None and principal.expires is not None:
+            late = wire.error(call.id, Unauthorized("The credential of this call has expired"))
+        until = self.until(principal, math.inf)
         began, keepalive_s, silence_s = time.monotonic(), self.limits["keepalive_s"], self.limits["silence_s"]
         if not outbox.wait(min(BRIEF_S, keepalive_s, silence_s)):
             with watched(environ, outbox.nudge):
@@ -192,14 +202,16 @@ class HttpApp(Generic[S]):
                         break
         if outbox.only_reply():
             return respond_with_reply(outbox.reply, call.http)
-        return respond_with_events(environ, outbox.batches(0, keepalive_s), on_close, outbox.nudge)
+        return respond_with_events(environ, outbox.batches(0, keepalive_s, until, late=late), on_close, outbox.nudge)
 
-    def _listen(self, environ: Environ, call: ServedCall, accept: Collection[str]) -> Response:
+    def _listen(
+        self, environ: Environ, call: ServedCall, accept: Collection[str], principal: Principal | None
+    ) -> Response:
         """Run a long-lived handler on this thread, for as long as its stream may live."""
         if "stream" not in accept:
             raise Refused(406, "Accept must allow text/event-stream for this method")
         leave = self.enter_stream(environ)
-        call.deadline = time.monotonic() + (self.limits["stream_s"] if leave else 0.0)
+        call.deadline = self.until(principal) if leave else time.monotonic()
         messages = call.messages()
         first = next(messages, _NOTHING)
         if first is not None and "method" not in first:
@@ -243,6 +255,14 @@ class HttpApp(Generic[S]):
         # The author's hook around every request may have put another error in this one's place.
         status, extra = problem.http
         return respond(status, wire.encode(reply), extra)
+
+    def until(self, principal: Principal | None, longest_s: float | None = None) -> float:
+        """Return the time on the monotonic clock at which a stream that begins now ends.
+
+        :param longest_s: how long it may live, by default `stream_s`; never longer than the caller's credential.
+        """
+        longest_s = self.limits["stream_s"] if longest_s is None else longest_s
+        return time.monotonic() + (longest_s if principal is None else min(longest_s, principal.lasts_s()))
 
     def run_in_worker(
         self,
@@ -375,6 +395,7 @@ def serve(
     port: int,
     path: str,
     tls: tuple[str, str] | None,
+    ca: str | None,
     limits: dict[str, float] | None,
     ready: Callable[[WsgiServer], object] | None,
 ) -> None:
@@ -402,7 +423,8 @@ def serve(
         host,
         port,
         tls=tls,
+        ca=ca,
         limits={"body_bytes": engine.limits["body_bytes"], **(limits or {})},
         ready=on_ready,
-        warn_open=engine.public,
+        warn_open=engine.auth is None,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Generic
 from urllib.parse import parse_qs
 
@@ -60,9 +59,7 @@ class HttpSse(Generic[S]):
 
         endpoint = f"{environ.get('SCRIPT_NAME', '')}/messages?session_id={id}".encode("latin-1")
         first = sse.encode(endpoint, event="endpoint")
-        limits = self._app.limits
-        until = time.monotonic() + limits["stream_s"]
-        batches = outbox.batches(0, limits["keepalive_s"], until, first)
+        batches = outbox.batches(0, self._app.limits["keepalive_s"], self._app.until(principal), first)
         return respond_with_events(environ, batches, on_close, outbox.nudge)
 
     def post(self, environ: Environ) -> Response:

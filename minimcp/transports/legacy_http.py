@@ -184,11 +184,18 @@ class LegacyHttp(Generic[S]):
     def _streams_of(self, session: S) -> LegacyStreams:
         return session_streams().of(session, self._limits)
 
-    def answer(self, environ: Environ, call: ServedCall, session: S, accept: Collection[str]) -> Response:
+    def answer(
+        self,
+        environ: Environ,
+        call: ServedCall,
+        session: S,
+        accept: Collection[str],
+        principal: Principal | None,
+    ) -> Response:
         """Run a call and build its response: a stream when a message precedes the reply, else JSON."""
         session.add_call(call, self._limits["calls"])
         if call.interactive and "stream" in accept:
-            return self._answer_from_worker(environ, call, session)
+            return self._answer_from_worker(environ, call, session, principal)
         try:
             reply = call.run()
         finally:
@@ -205,7 +212,9 @@ class LegacyHttp(Generic[S]):
         except InvalidParams as problem:
             raise Refused(400, str(problem)) from None
 
-    def _answer_from_worker(self, environ: Environ, call: ServedCall, session: S) -> Response:
+    def _answer_from_worker(
+        self, environ: Environ, call: ServedCall, session: S, principal: Principal | None
+    ) -> Response:
         """Run a call in a worker; its events are kept, so that the client may leave and come back for them."""
         streams = self._streams_of(session)
         stream = streams.add()
@@ -233,7 +242,7 @@ class LegacyHttp(Generic[S]):
             reply = stream.reply
             streams.remove(stream)
             return respond_with_reply(reply, call.http, 200)
-        return self._follow(environ, session, stream, reader, 0)
+        return self._follow(environ, session, stream, reader, 0, principal)
 
     def _follow(
         self,
@@ -242,6 +251,7 @@ class LegacyHttp(Generic[S]):
         stream: Outbox,
         reader: int,
         after: int,
+        principal: Principal | None,
         leave: Callable[[], None] | None = None,
     ) -> Response:
         """Send a stream's events from number `after` on; only clients that poll are primed. Spec: TRN-134, TRN-140
@@ -260,7 +270,8 @@ class LegacyHttp(Generic[S]):
 
         # At least a comment, so that the head arrives at once.
         primed = sse.encode(b"", id=f"{stream.number}-{after}", retry_ms=RETRY_MS) if _polls(session) else sse.COMMENT
-        until = time.monotonic() + self._limits["stream_s"]
+        # A call goes on when its caller's credential ends; a stream is read with another one.
+        until = self._app.until(principal)
         batches = stream.batches(after, self._limits["keepalive_s"], until, primed, reader)
         return respond_with_events(environ, batches, on_close, stream.nudge)
 
@@ -284,7 +295,8 @@ class LegacyHttp(Generic[S]):
             session.listening = True
         # The newest reader takes over: a client comes back before its server knows that it had left. Spec: TRN-122
         reader = stream.attach()
-        return self._follow(environ, session, stream, reader, stream.delivered if after is None else after, leave)
+        after = stream.delivered if after is None else after
+        return self._follow(environ, session, stream, reader, after, principal, leave)
 
     def delete(self, environ: Environ) -> Response:
         """End a session. Spec: TRN-150"""

@@ -292,12 +292,20 @@ class Outbox:
         return self.done or reader != self._reader
 
     def batches(
-        self, after: int, keepalive_s: float, until: float = math.inf, first: bytes = b"", reader: int = 0
+        self,
+        after: int,
+        keepalive_s: float,
+        until: float = math.inf,
+        first: bytes = b"",
+        reader: int = 0,
+        late: Reply | None = None,
     ) -> Iterator[bytes]:
         """Yield the bytes from event `after` on, until the stream ends, another reader comes or it is `until`.
 
         Several events that come fast are one piece; an empty piece stands for `keepalive_s` seconds of silence, the
         first one for a moment of it.
+
+        :param late: the reply with which the stream ends at `until`, where it has none by then.
         """
         if first:
             yield first
@@ -311,8 +319,11 @@ class Outbox:
                 idle_s = keepalive_s
             if events or not over:
                 yield b"".join(data for _, data in events)
-            if over or left_s <= 0:
+            if over or (left_s <= 0 and late is None):
                 break
+            if left_s <= 0:
+                # Unless the reply has come meanwhile; the next turn sends either.
+                self.finish(late)
         if self.number is None and self.reply is not None:
             yield sse.encode(encode(self.reply), self._event)
 

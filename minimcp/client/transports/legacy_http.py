@@ -29,7 +29,7 @@ log = logging.getLogger("minimcp")
 
 # How long to wait before coming back to a stream, unless the server says something else.
 RETRY_S = 1.0
-_LEAST_RETRY_S = 0.1
+_LEAST_RETRY_S = 0.02  # so that a server which wishes for no wait is asked 50 times a second at most
 _MOST_RETRIES = 5
 _MOST_RETRY_S = 30.0
 _STREAM = {"Accept": "text/event-stream"}

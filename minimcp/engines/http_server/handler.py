@@ -15,6 +15,7 @@ from typing import Any, Optional
 from werkzeug.serving import WSGIRequestHandler
 
 from . import framing
+from .certificates import client_environ
 from .framing import BadRequest, Head
 from .gate import Ticket
 from .responses import Gone, ResponseWriter, refusal
@@ -152,23 +153,27 @@ class ConnectionHandler(WSGIRequestHandler):
             self.server.gate.leave(self._ticket)
 
     def _open(self) -> None:
-        limits, context = self.server.limits, self.server.ssl_context
+        limits, certificates = self.server.limits, self.server.certificates
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         exposed: Any = self.request
-        if context is not None:
+        secured: dict[str, Any] = {}
+        if certificates is not None:
             self.request.settimeout(limits["head_s"])
-            self.request = context.wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
+            self.request = certificates.context.wrap_socket(
+                self.request, server_side=True, do_handshake_on_connect=False
+            )
             self._tls = True
             if self.given_up:
                 # Through the socket that was the connection's before.
                 raise Gone
             self.request.do_handshake()
-            exposed = RawPeek(self.request)
+            exposed, secured = RawPeek(self.request), client_environ(self.request)
         elif _KERNEL_TIMEOUTS:
             self._set_timeout(socket.SO_SNDTIMEO, limits["send_s"])
         self._set_timeout(socket.SO_RCVTIMEO, limits["idle_s"])
         self._base = {
             **self.server.base_environ,
+            **secured,
             "REMOTE_ADDR": self.client_address[0],
             "REMOTE_PORT": str(self.client_address[1]),
             "werkzeug.socket": exposed,
@@ -368,7 +373,7 @@ class ConnectionHandler(WSGIRequestHandler):
     def _turn_away(self) -> None:
         """Refuse a connection for which there is no place, and keep few such until the client has read why."""
         try:
-            if self.server.ssl_context is None:
+            if self.server.certificates is None:
                 self.request.sendall(refusal(503, "There are too many connections; try again later"))
                 if self.server.refusals.acquire(blocking=False):
                     try:

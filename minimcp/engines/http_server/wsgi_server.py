@@ -12,7 +12,6 @@ import os
 import selectors
 import signal
 import socket
-import ssl
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from werkzeug.serving import ThreadedWSGIServer, get_sockaddr, select_address_fa
 
 from . import framing
 from .admission import Admission, descriptors, raise_descriptor_limit
+from .certificates import Certificates
 from .framing import Head
 from .gate import Gate
 from .handler import ConnectionHandler
@@ -69,7 +69,7 @@ class WsgiServer(ThreadedWSGIServer):
     block_on_close = False
 
     def __init__(
-        self, app: Application, listener: socket.socket, context: ssl.SSLContext | None, limits: Mapping[str, float]
+        self, app: Application, listener: socket.socket, certificates: Certificates | None, limits: Mapping[str, float]
     ) -> None:
         host, port = listener.getsockname()[:2]
         with listener:
@@ -78,13 +78,13 @@ class WsgiServer(ThreadedWSGIServer):
         self.socket.setblocking(False)
         # An application that says so needs no length of a chunked body, and so gets the request before its body.
         self.judges_heads = bool(getattr(app, "judges_heads", False))
-        self.ssl_context = context
+        self.certificates = certificates
         found = descriptors()
         most = int(limits["connections"] if found is None else min(limits["connections"], found))
         self.limits = {**limits, "connections": most}
         self.admission = Admission(most, int(limits["bodies_bytes"]))
         self.refusals = threading.BoundedSemaphore(_REFUSALS)
-        scheme = "https" if context else "http"
+        scheme = "https" if certificates else "http"
         # A socket that listens to everyone has an address to which nobody can connect.
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         self.url = f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"
@@ -220,24 +220,25 @@ def make_server(
     port: int = 8000,
     *,
     tls: tuple[str, str] | None = None,
+    ca: str | None = None,
     limits: Mapping[str, float] | None = None,
 ) -> WsgiServer:
     """Listen, and return the server, which serves once `serve_forever` is called.
 
     :param port: 0 for any free one.
-    :param tls: the paths of a certificate chain and its key.
+    :param tls: the paths of a certificate chain and its key, which are read again when they have changed.
+    :param ca: the path of the authorities by which every client needs a certificate.
     :param limits: overrides of `LIMITS`.
     :raises CannotListen: when the address is in use, not ours, or not allowed.
+    :raises ValueError: for files that cannot be used.
     """
     unknown = set(limits or ()) - set(LIMITS)
     if unknown:
         raise ValueError(f"Unknown limits {sorted(unknown)}; there are {sorted(LIMITS)}")
-    context = None
-    if tls is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(*tls)
-    return WsgiServer(app, _listen(host, port), context, {**LIMITS, **(limits or {})})
+    if ca is not None and tls is None:
+        raise ValueError("ca= goes with tls=: certificates of clients are sent over TLS")
+    certificates = Certificates(*tls, ca) if tls is not None else None
+    return WsgiServer(app, _listen(host, port), certificates, {**LIMITS, **(limits or {})})
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -267,6 +268,7 @@ def serve(
     port: int = 8000,
     *,
     tls: tuple[str, str] | None = None,
+    ca: str | None = None,
     limits: Mapping[str, float] | None = None,
     ready: Callable[[WsgiServer], Any] | None = None,
     handle_signals: bool = True,
@@ -274,13 +276,14 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, finish what runs, and return; a second signal ends the process at once.
 
+    :param tls: see `make_server`, also for `ca`.
     :param ready: called once with the server when it listens; its `url` and `port` are the real ones.
     :param handle_signals: False leaves signals alone; in other threads than the main one they always are.
     :param warn_open: log a warning if others than this machine can connect.
     :raises CannotListen: when the address is in use, not ours, or not allowed.
     """
     raise_descriptor_limit(int({**LIMITS, **(limits or {})}["connections"]))
-    server = make_server(app, host, port, tls=tls, limits=limits)
+    server = make_server(app, host, port, tls=tls, ca=ca, limits=limits)
     address = str(server.server_address[0])
     if warn_open and not (address.startswith("127.") or address == "::1"):
         log.warning("Everyone who can reach %s can use this server: it does not ask who is calling", address)

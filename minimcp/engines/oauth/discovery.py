@@ -133,9 +133,10 @@ def find_target(fetch: Fetcher, url: str, challenge: Challenge) -> ProtectedReso
     return ProtectedResource(canonical(url), [], None)
 
 
-def find_server(fetch: Fetcher, issuer: str) -> dict[str, Any]:
-    """Read the metadata of an authorization server.
+def find_server(fetch: Fetcher, issuer: str, needed: str = "token_endpoint") -> dict[str, Any]:
+    """Read the metadata of an authorization server, or of another issuer of tokens.
 
+    :param needed: the endpoint that the caller wants of it.
     :raises AuthorizationError: when there is none, or it names another issuer. Spec: AUTH-029 to AUTH-033
     """
     if urlsplit(issuer).query:
@@ -153,7 +154,7 @@ def find_server(fetch: Fetcher, issuer: str) -> dict[str, Any]:
         if document is None:
             continue
         if same_issuer(document.get("issuer"), issuer):
-            return _checked(document)
+            return _checked(document, needed)
         mismatch = document.get("issuer")
     if mismatch is not None:
         raise AuthorizationError(f"The metadata of {show(issuer)} names another issuer, {show(mismatch)}")
@@ -183,7 +184,7 @@ def legacy_server(fetch: Fetcher, url: str) -> dict[str, Any]:
     return _checked(document)
 
 
-def _checked(document: dict[str, Any]) -> dict[str, Any]:
+def _checked(document: dict[str, Any], needed: str = "token_endpoint") -> dict[str, Any]:
     """Return the members of metadata that have their types, and the endpoints that may be used."""
     found = {"issuer": document["issuer"]}
     endpoints = (
@@ -206,6 +207,6 @@ def _checked(document: dict[str, Any]) -> dict[str, Any]:
             found[name] = [item for item in value if isinstance(item, str)]
         elif name.endswith("_supported") and not name.endswith("s_supported") and isinstance(value, bool):
             found[name] = value
-    if "token_endpoint" not in found:
-        raise AuthorizationError(f"The metadata of {show(document['issuer'])} has no token endpoint")
+    if needed not in found:
+        raise AuthorizationError(f"The metadata of {show(document['issuer'])} has no {needed.replace('_', ' ')}")
     return found

@@ -143,7 +143,8 @@ def _method(server: dict[str, Any], credentials: Credentials) -> str:
     if credentials.private_key is not None:
         able.insert(0, "private_key_jwt")
     supported = server.get("token_endpoint_auth_methods_supported")
-    if supported is None:
+    # Many servers list only the methods of clients with a secret, and take those that are public nevertheless.
+    if supported is None or able == ["none"]:
         return able[0]
     for method in able:
         if method in supported:

@@ -217,6 +217,10 @@ class Code(Grant):
             asked["scope"] = flow.all_scopes
         reply = flow.fetch.post(server["registration_endpoint"], "registration endpoint", json=asked)
         body = reply.body or {}
+        if asked.pop("scope", None) and body.get("error") == "invalid_client_metadata":
+            # The scopes of a resource need not be scopes of the server that issues tokens for it.
+            reply = flow.fetch.post(server["registration_endpoint"], "registration endpoint", json=asked)
+            body = reply.body or {}
         if reply.status in (404, 405) and server.get("defaults"):
             raise AuthorizationError(
                 f"The server wants a token but does not say where to get one: {show(server['issuer'])} has neither "

@@ -81,11 +81,13 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
     """A token store in one JSON file that only its owner can read; safe for several threads and processes.
 
     :param path: the file; it and its folder are made when something is first stored.
+    :param holds: names the content in messages.
     :raises AuthorizationError: on use, when there is a file that holds something else; it is left as it is.
     """
 
-    def __init__(self, path: Union[str, os.PathLike[str]]) -> None:
+    def __init__(self, path: Union[str, os.PathLike[str]], holds: str = "tokens") -> None:
         self._path = Path(path).expanduser()
+        self._holds = holds
         self._hold = PerProcess(_Hold)
 
     def __repr__(self) -> str:
@@ -136,7 +138,7 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict) or not all(map(_is_kept, found.items())):
-            raise AuthorizationError(f"{self._path} is not a file of tokens; name another file, or remove it")
+            raise AuthorizationError(f"{self._path} is not a file of {self._holds}; name another file, or remove it")
         return found
 
     def _write(self, content: dict[str, dict[str, Any]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .evaluation import Problem
 from .values import KINDS
 
 _RULES = {
@@ -29,22 +28,23 @@ _RULES = {
 }
 
 
-def sentence(problem: Problem) -> str:
-    """Return a sentence that says where a value does not fit, and what was due there."""
-    keyword, rule, value = problem.keyword, problem.rule, problem.value
-    steps, parent = [], problem.place
-    while parent is not None:
-        parent, step = parent
-        steps.append(step)
+def sentence(error: Any, where: str = "") -> str:
+    """Return a sentence that says where a value does not fit, and what was due there.
+
+    :param error: one of jsonschema.
+    :param where: its subject, if not the place of the value.
+    """
+    error = nearest(error)
+    keyword, rule, value = error.validator or "false", error.validator_value, error.instance
     place = ""
-    for step in reversed(steps):
+    for step in error.absolute_path:
         place += f"[{step}]" if isinstance(step, int) else f".{step[:120]}" if place else step[:120]
-    where = f'"{place[:120]}"' if place else "The value"
+    where = where or f'"{place[:120]}"' if place else "The value"
     if keyword == "required":
         missing = ", ".join(_show(name) for name in rule if name not in value)[:300]
         return f"{where} lacks {missing}" if place else f"{missing} missing"
-    if keyword == "additionalProperties" and rule is False and "patternProperties" not in problem.schema:
-        known = problem.schema.get("properties") or {}
+    if keyword == "additionalProperties" and rule is False and "patternProperties" not in error.schema:
+        known = error.schema.get("properties") or {}
         extra = ", ".join(_show(name) for name in value if name not in known)[:150]
         allowed = f"; known are {', '.join(map(_show, known))}"[:300] if known else ""
         return f"{where} has the unknown member {extra}{allowed}"
@@ -56,6 +56,34 @@ def sentence(problem: Problem) -> str:
         "kind": _show(value) if isinstance(value, bool) else _kind(value),
     }
     return f"{where} {_RULES.get(keyword, f'does not satisfy {_show(keyword)} of the schema').format(**words)}"[:500]
+
+
+def nearest(error: Any) -> Any:
+    """Return the problem of the branch of a union that a value belongs to, or the error itself where there is none.
+
+    A value belongs to the branches of its own type, then to those whose `const` or `enum` it has, then to the one with
+    the fewest problems.
+    """
+    while error.validator in ("anyOf", "oneOf") and error.context:
+        branches: dict[int, list[Any]] = {}
+        for each in error.context:
+            branches.setdefault(each.relative_schema_path[0], []).append(each)
+        left = [each for each in branches.values() if not any(_is_of_another(problem) for problem in each)]
+        if not left:
+            return error
+        chosen = min(left, key=lambda each: (sum(map(_marks_another, each)), len(each)))
+        error = min(chosen, key=lambda problem: (-_marks_another(problem), problem.validator == "additionalProperties"))
+    return error
+
+
+def _is_of_another(problem: Any) -> bool:
+    """Say whether a problem of a branch is that the value itself is of another type."""
+    return problem.validator in ("type", "enum", "const") and not problem.relative_path
+
+
+def _marks_another(problem: Any) -> bool:
+    """Say whether a problem of a branch is that a member has not the value that marks the branch."""
+    return problem.validator in ("enum", "const") and len(problem.relative_path) == 1
 
 
 def _expected(schema: Any) -> str:

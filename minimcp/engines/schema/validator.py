@@ -6,19 +6,18 @@ Spec: FEAT-017, FEAT-048 to FEAT-056, FEAT-227
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import bounds
 from ..errors import InvalidArguments
 from . import fast_check
-from .dialects import DRAFT_4, CheckedSchema, dialect_of
+from .dialects import DRAFT_4, dialect_of
 from .dialects import NotSupported as NotSupported
 from .effort import Effort, TooMuch
-from .evaluation import UNSURE, Evaluation
-from .keywords import KEYWORDS
-from .sentences import sentence
+
+if TYPE_CHECKING:
+    from .judge import Judge
 
 MAX_DEPTH = 64
 MAX_NODES = 10_000
@@ -69,7 +68,7 @@ class Validator:
     :raises ValueError: when its dialect is unknown, or a foreign one is no JSON object or too large.
     """
 
-    __slots__ = ("schema", "_what", "_foreign", "_dialect", "_accepts", "_checked")
+    __slots__ = ("schema", "_what", "_foreign", "_dialect", "_accepts", "_judged")
 
     def __init__(self, schema: dict[str, Any], what: str = "the schema", foreign: bool = False) -> None:
         if foreign:
@@ -79,7 +78,7 @@ class Validator:
         self._foreign = foreign
         self._dialect = dialect_of(schema, what, foreign)
         self._accepts = _fast_check(schema, self._dialect)
-        self._checked: CheckedSchema | None = None
+        self._judged: Judge | None = None
 
     def prepare(self) -> None:
         """Check the schema now, so that its author learns of it.
@@ -87,7 +86,10 @@ class Validator:
         :raises ValueError: when it is not valid.
         """
         if self._accepts is None:
-            self._check(self._effort())
+            try:
+                self._judge(Effort(self._foreign))
+            except RecursionError:
+                raise NotSupported(f"{self._what} is nested too deeply to be checked here") from None
 
     def check(self, value: Any) -> None:
         """Return when the value is valid.
@@ -98,19 +100,18 @@ class Validator:
         try:
             if self._accepts is not None and self._accepts(value):
                 return
-            effort = self._effort()
-            found = Evaluation(self._check(effort), KEYWORDS[self._dialect], effort).run(value)
-        except (TooMuch, RecursionError) as reason:
+            effort = Effort(self._foreign)
+            problems = self._judge(effort).problems(value, effort)
+        except TooMuch as reason:
+            raise InvalidArguments(str(reason)) from None
+        except RecursionError:
             deep = "The value is nested too deeply, or its schema refers to itself without end"
-            raise InvalidArguments(str(reason) if isinstance(reason, TooMuch) else deep) from None
+            raise InvalidArguments(deep) from None
         except ValueError as error:
             kind = Undecided if isinstance(error, NotSupported) else InvalidArguments
             raise kind(f"The schema cannot be used: {error}"[:900]) from None
-        problems = dict.fromkeys(sentence(problem) for problem in found if problem is not UNSURE)
         if problems:
             raise InvalidArguments("; ".join(problems)[:900])
-        if found:
-            raise Undecided("A text cannot be held against a pattern that Python does not have, or that takes long")
 
     def is_valid(self, value: Any) -> bool:
         """Return whether a value is valid."""
@@ -120,17 +121,16 @@ class Validator:
             return False
         return True
 
-    def _effort(self) -> Effort:
-        return Effort(time.monotonic) if self._foreign else Effort()
+    def _judge(self, effort: Effort) -> Judge:
+        """Return the judge by the schema; threads that come here at once make the same."""
+        if self._judged is None:
+            from .judge import Judge
 
-    def _check(self, effort: Effort) -> CheckedSchema:
-        """Return the checked schema; threads that come here at once make the same."""
-        if self._checked is None:
             try:
-                self._checked = CheckedSchema(self.schema, self._dialect, self._what, self._foreign, effort)
+                self._judged = Judge(self.schema, self._dialect, self._what, self._foreign, effort)
             except TooMuch:
                 raise NotSupported(f"{self._what} takes too long to check: simplify it") from None
-        return self._checked
+        return self._judged
 
 
 def _check_size(schema: Any, what: str) -> None:
