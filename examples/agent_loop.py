@@ -76,7 +76,11 @@ def run_tool(client: Client, tools: dict[str, Any], function: dict[str, Any]) ->
     try:
         arguments = json.loads(function["arguments"] or "{}") or {}
         result = client.call_tool(tool["name"], arguments, progress=show)
-    except (ValueError, ClientError) as error:  # no JSON; not approved, timed out, refused by the server, ...
+    except (
+        TypeError,
+        ValueError,
+        ClientError,
+    ) as error:  # no JSON, no object; not approved, timed out, refused by the server, ...
         return f"Error: {error}"
     return f"Error: {result.text}" if result.is_error else result.text or json.dumps(result)
 

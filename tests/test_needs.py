@@ -128,7 +128,6 @@ def test_a_broad_scope_includes_narrower_ones() -> None:
 def test_a_question_is_asked_again_of_somebody_who_may_still_answer() -> None:
     server = protected()
     granted = {"staff"}
-    server.tool(lambda ctx: ctx.elicit("Sure?", {"sure": bool}), "asks", allow=lambda ctx: "staff" in granted)
     from minimcp import Context
 
     def asks(ctx: Context) -> dict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from ..protocol import revisions
 
@@ -46,11 +46,13 @@ class Result(dict):  # type: ignore[type-arg]
         """True when the tool reports that it failed."""
         return self.get("isError") is True
 
-    def __getattr__(self, name: str) -> Any:
-        """Say where the members of a result are, which is a dict."""
-        if name in _MEMBERS:
-            raise AttributeError(f"A result is a dict with the specification's names: write result[{name!r}]")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    if not TYPE_CHECKING:  # a type checker knows the attributes
+
+        def __getattr__(self, name: str) -> Any:
+            """Say where the members of a result are, which is a dict."""
+            if name in _MEMBERS:
+                raise AttributeError(f"A result is a dict with the specification's names: write result[{name!r}]")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __await__(self) -> NoReturn:
         raise TypeError("The result is there already, since this client is synchronous: leave out await")
