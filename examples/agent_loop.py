@@ -77,10 +77,10 @@ def run_tool(client: Client, tools: dict[str, Any], function: dict[str, Any]) ->
         arguments = json.loads(function["arguments"] or "{}") or {}
         result = client.call_tool(tool["name"], arguments, progress=show)
     except (
-        TypeError,
         ValueError,
+        TypeError,
         ClientError,
-    ) as error:  # no JSON, no object; not approved, timed out, refused by the server, ...
+    ) as error:  # no JSON object; not approved, timed out, refused by the server, ...
         return f"Error: {error}"
     return f"Error: {result.text}" if result.is_error else result.text or json.dumps(result)
 

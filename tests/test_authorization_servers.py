@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ from tests.embedded import embedded
 from tests.helpers import Process, free_port, http_headers, modern
 from tests.test_peers import node, peer_file
 
-SERVERS = Path(__file__).resolve().parent / "peers" / "servers"
+PEERS = Path(__file__).resolve().parent / "peers"
+SERVERS = PEERS / "servers"
 DOCUMENT = "https://desk.example/client.json"
 
 
@@ -78,7 +81,7 @@ class Login:
     def __init__(self, **settings: Any) -> None:
         port = free_port()
         self.issuer = f"http://127.0.0.1:{port}"
-        known = {"format": "jwt", "lifetime": 600, "nonce": False, "documents": {}, **settings}
+        known = {"format": "jwt", "lifetime": 600, "nonce": False, "scopes": [], "documents": {}, **settings}
         peer_file("oidc", "node_modules", "oidc-provider")
         command = [*node(), str(SERVERS / "oidc_provider.mjs"), peer_file("oidc"), str(port), json.dumps(known)]
         self._process = Process(command)
@@ -256,6 +259,41 @@ def test_the_client_of_another_documents_url_is_not_let_in() -> None:
     with Login(documents={DOCUMENT: wrong}) as login, served(by_jwt(login)) as url:
         with pytest.raises(Refused, match="client_id does not match"), Client(url, auth=auth) as client:
             client.list_tools()
+
+
+def official(client: str) -> list[str]:
+    """The command of an official client that signs in, without its target."""
+    kind, _, version = client.partition(" ")
+    if kind == "python":
+        return [peer_file(f"sdk{version}", "bin", "python"), str(PEERS / "python_sign_in.py")]
+    peer_file("node", "node_modules", "@modelcontextprotocol", {"1": "sdk", "2": "client"}[version])
+    return [*node(), str(PEERS / "typescript_sign_in.mjs"), peer_file("node"), version]
+
+
+@pytest.mark.parametrize("client", ["python 1", "python 2", "typescript 1", "typescript 2"])
+def test_an_official_client_signs_in(client: str) -> None:
+    """These register for the scopes of the challenge, which this authorization server has to know then."""
+    visitor, found, said = Visitor(), [], []  # type: ignore[var-annotated]
+    with Login(scopes=["notes:read"]) as login, served(by_jwt(login)) as url:
+        with subprocess.Popen(
+            [*official(client), url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as child:
+            bound = threading.Timer(60, child.kill)
+            bound.start()
+            assert child.stdin is not None and child.stdout is not None
+            for line in child.stdout:
+                kind, _, rest = line.rstrip("\n").partition(" ")
+                if kind == "open":
+                    child.stdin.write(visitor(rest) + "\n")
+                    child.stdin.flush()
+                elif kind == "result":
+                    found.append(json.loads(rest))
+                else:
+                    said.append(line)
+            bound.cancel()
+            bound.join()
+        assert [each["id"] for each in found] == ["ann"], "".join(said)
+        assert found[0]["issuer"] == login.issuer and visitor.asked()["resource"] == url
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from tests.test_layers import THIRD_PARTIES
 
 ROOT = Path(__file__).resolve().parent.parent
-OPTIONAL = {"jwt", "cryptography", "flask", "django", "pydantic", "typing_extensions", "pytest"}
+OPTIONAL = {"jwt", "cryptography", "flask", "flask_login", "django", "pydantic", "typing_extensions", "pytest"}
 # Older ones lack what is used here, or have faults that are known.
 FLOORS = {"jsonschema": "4.18", "requests": "2.32.4", "werkzeug": "3.1.6"}
 BROUGHT_BY = {

@@ -76,6 +76,8 @@ def test_the_caller_of_a_token(issuer: Issuer) -> None:
         ({"exp": "never"}, "exp is not a number"),
         ({"exp": True}, "exp is not a number"),
         ({"exp": float("nan")}, "has expired"),
+        ({"exp": -(10**400)}, "has expired"),
+        ({"nbf": 10**400}, "not valid yet"),
         ({"nbf": timedelta(seconds=120)}, "not valid yet"),
         ({"iat": timedelta(seconds=120)}, "not valid yet"),
         ({"nbf": "soon"}, "nbf is not a number"),
@@ -98,6 +100,7 @@ def test_claims_that_are_refused(issuer: Issuer, claims: dict[str, Any], problem
         {"nbf": timedelta(seconds=20)},
         {"aud": ["https://a.example", AUDIENCE]},
         {"exp": float("inf")},
+        {"exp": 10**400},
     ],
 )
 def test_claims_that_are_accepted(issuer: Issuer, claims: dict[str, Any]) -> None:

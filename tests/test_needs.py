@@ -9,7 +9,7 @@ import pytest
 from werkzeug.test import Client
 
 from minimcp import Client as McpClient
-from minimcp import Principal, RemoteError, Server
+from minimcp import Context, Principal, RemoteError, Server
 from minimcp.auth import Keys
 from tests.helpers import http_headers, modern
 
@@ -128,7 +128,6 @@ def test_a_broad_scope_includes_narrower_ones() -> None:
 def test_a_question_is_asked_again_of_somebody_who_may_still_answer() -> None:
     server = protected()
     granted = {"staff"}
-    from minimcp import Context
 
     def asks(ctx: Context) -> dict:
         return ctx.elicit("Sure?", {"sure": bool})

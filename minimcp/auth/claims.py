@@ -23,10 +23,9 @@ def check_times(claims: Claims, leeway_s: float, required: bool = True) -> float
     now = time.time()
     times: dict[str, Any] = {}
     for name in ("exp", "nbf", "iat"):
-        value = claims.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        times[name] = seconds(claims.get(name))
+        if times[name] is None and claims.get(name) is not None:
             raise Unauthorized(f"The token's {name} is not a number")
-        times[name] = value
     if times["exp"] is None and required:
         raise Unauthorized("The token has no exp")
     if times["exp"] is not None and not now < times["exp"] + leeway_s:
@@ -34,7 +33,17 @@ def check_times(claims: Claims, leeway_s: float, required: bool = True) -> float
     for name in ("nbf", "iat"):
         if times[name] is not None and times[name] > now + leeway_s:
             raise Unauthorized("The token is not valid yet")
-    return float("inf") if times["exp"] is None else min(float(times["exp"]) + leeway_s, now + 1e9)
+    return float("inf") if times["exp"] is None else min(times["exp"] + leeway_s, now + 1e9)
+
+
+def seconds(value: Any) -> float | None:
+    """Return a time of a token, which may be infinite or NaN; None for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def check_audience(claims: Claims, audiences: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from ..engines.oauth.discovery import find_server
 from ..engines.oauth.fetching import Fetcher
 from ..protocol.errors import Unauthorized
 from ..protocol.principal import Principal
-from .claims import Roles, Verified, check_audience, check_times, principal_of
+from .claims import Roles, Verified, check_audience, check_times, principal_of, seconds
 from .jwt import check_possession
 from .proof import ProofCheck
 from .verifier import AuthRequest
@@ -82,11 +82,8 @@ class Introspection:
         answer = self._answers.get(digest)
         if answer is None:
             answer = self._ask(token)
-            ends = answer.get("exp")
-            until = time.time() + self._keep_s
-            if isinstance(ends, (int, float)) and not isinstance(ends, bool):
-                until = min(until, ends)
-            self._answers.put(digest, until, answer)
+            ends, until = seconds(answer.get("exp")), time.time() + self._keep_s
+            self._answers.put(digest, until if ends is None else min(until, ends), answer)
         if answer.get("active") is not True:
             return None
         if answer.get("iss", self.issuers[0]) != self.issuers[0]:

@@ -21,6 +21,7 @@ from typing import Any, Optional, Protocol, Union
 from ..engines.fork import PerProcess
 from ..protocol.errors import Unauthorized
 from ..protocol.principal import Principal
+from .claims import seconds
 from .verifier import AuthRequest
 
 log = logging.getLogger("minimcp")
@@ -89,7 +90,7 @@ class Keys:
         found = self._source.find(hash_key(key))
         if found is None:
             return None
-        expires = _seconds(found.get("expires"))
+        expires = _expiry(found.get("expires"))
         if expires is not None and time.time() >= expires:
             raise Unauthorized("The key has expired")
         name = found["name"]
@@ -122,7 +123,7 @@ class _DictSource:
             for member in ("roles", "scopes"):
                 if isinstance(entry.get(member, ()), str):
                     raise ValueError(f"The {member} of the key {name!r} are a list")
-            _seconds(entry.get("expires"))
+            _expiry(entry.get("expires"))
             found = self._entries.setdefault(digest or hash_key(key), {**entry, "name": name})
             if found["name"] != name:
                 raise ValueError(f"The keys {found['name']!r} and {name!r} are the same")
@@ -226,15 +227,16 @@ def revoke_key(path: Path, name: str) -> None:
     write_file(path, entries)
 
 
-def _seconds(value: Any) -> float | None:
+def _expiry(value: Any) -> float | None:
     """Return an expiry in seconds since 1970, None for never.
 
     :raises ValueError: when it is neither a number nor an ISO 8601 time.
     """
     if value is None:
         return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+    found = seconds(value)
+    if found is not None:
+        return found
     try:
         moment = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
     except ValueError:

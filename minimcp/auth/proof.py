@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from ..engines.fork import PerProcess
 from ..engines.oauth.dpop import base64url, jwt_library
 from ..protocol.errors import Unauthorized
+from .claims import seconds
 from .jwks import FAMILIES
 from .verifier import AuthRequest
 
@@ -64,8 +65,8 @@ class ProofCheck:
             raise _refusal("The proof is for another address")
         if claims.get("ath") != base64url(token_digest):
             raise _refusal("The proof is for another token")
-        made = claims.get("iat")
-        if isinstance(made, bool) or not isinstance(made, (int, float)) or not abs(time.time() - made) <= WINDOW_S:
+        made = seconds(claims.get("iat"))
+        if made is None or not abs(time.time() - made) <= WINDOW_S:
             raise _refusal("The proof is too old, or from the future")
         if self._nonce and claims.get("nonce") not in self._nonces():
             raise _refusal("The proof needs this server's nonce", "use_dpop_nonce", self._nonces()[0])

@@ -7,11 +7,8 @@ import json
 import os
 import re
 import sys
-import sysconfig
 import traceback
 from typing import Any, NoReturn
-
-from ..engines.addresses import is_loopback
 
 
 def run(options: Any) -> int:
@@ -51,17 +48,16 @@ class LoadFailed(Exception):
         super().__init__(f"minimcp: {first}\n{''.join(told.format())}".rstrip("\n"))
 
 
-_FOREIGN = (
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
-    *(path + os.sep for path in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")) if path),
-)
-
-
 def _keep_own_frames(told: Any) -> None:
     """Drop the frames of Python's and of our own library, from the causes too."""
+    import sysconfig
+
+    libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    foreign = tuple(path + os.sep for path in (ours, *libraries) if path)
     seen = told
     while seen is not None:
-        own = [frame for frame in seen.stack if not frame.filename.startswith(("<frozen ", *_FOREIGN))]
+        own = [frame for frame in seen.stack if not frame.filename.startswith(("<frozen ", *foreign))]
         seen.stack = traceback.StackSummary.from_list(own)
         seen = seen.__cause__ or seen.__context__
 
@@ -161,6 +157,8 @@ def _become(file: str, pipes: tuple[int, int]) -> NoReturn:
 def _run_http(options: Any) -> None:
     server = _load(options)
     if server.engine.debug is None:
+        from ..engines.addresses import is_loopback
+
         server.engine.debug = is_loopback(options.host) and not (options.allow_host or options.public)
     name = server.engine.identity["name"]
     if options.allow_host:

@@ -46,7 +46,7 @@ class Result(dict):  # type: ignore[type-arg]
         """True when the tool reports that it failed."""
         return self.get("isError") is True
 
-    if not TYPE_CHECKING:  # a type checker knows the attributes
+    if not TYPE_CHECKING:  # A type checker would take every name for one of these.
 
         def __getattr__(self, name: str) -> Any:
             """Say where the members of a result are, which is a dict."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 import re
@@ -179,6 +178,8 @@ def _options(kind: str, maker: Callable[..., Any], given: Any) -> Message:
     known = [*inspect.getfullargspec(maker).kwonlyargs, "scopes", "roles"]
     for name in given:
         if name not in known:
+            import difflib
+
             near = difflib.get_close_matches(name, known, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
             raise TypeError(f"@server.{kind} has no option {name}; {hint}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -68,6 +67,8 @@ def greet(engine: Engine, file: str, fd: int = 0) -> None:
     :param fd: the descriptor that messages come from.
     """
     if os.isatty(fd):
+        import shlex
+
         advice = f"; try it from another terminal: minimcp list {shlex.quote(file)}" if ".py" in file else ""
         say(f"{_plain(str(engine.identity['name']))} waits for MCP messages on standard input{advice}")
 

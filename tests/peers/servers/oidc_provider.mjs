@@ -1,8 +1,8 @@
 // The authorization server `oidc-provider`: FOLDER PORT SETTINGS.
 //
 // FOLDER is an npm prefix. SETTINGS is JSON: `format`, "jwt" or "opaque", of access tokens; `lifetime` of these in
-// seconds; `nonce`, whether DPoP proofs need one; `documents`, client ID metadata documents by URL, which stand for the
-// web. Each grant and each registration is printed as a line.
+// seconds; `nonce`, whether DPoP proofs need one; `scopes`, those of resources for which clients may register; `documents`,
+// client ID metadata documents by URL, which stand for the web. Each grant and each registration is printed as a line.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
@@ -22,7 +22,7 @@ const provider = new Provider(issuer, {
       redirect_uris: [],
     },
   ],
-  scopes: ["openid", "offline_access"],
+  scopes: ["openid", "offline_access", ...settings.scopes],
   cookies: { keys: ["only for tests"] },
   pkce: { required: () => true },
   rotateRefreshToken: () => true,
