@@ -71,7 +71,10 @@ def main() -> None:
         elif sys.argv[2] not in [tool["name"] for tool in tools]:
             raise SystemExit(f"No server has the tool {sys.argv[2]!r}")
         else:
-            print(servers.call(sys.argv[2], json.loads("".join(sys.argv[3:]) or "{}")).text)
+            result = servers.call(sys.argv[2], json.loads("".join(sys.argv[3:]) or "{}"))
+            if result.is_error:
+                sys.exit(f"{sys.argv[2]} failed: {result.text}")
+            print(result.text)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def test_list_shows_what_a_server_offers(capsys, library):
     assert err == ""
     lines = out.splitlines()
     assert lines[:2] == ["City library 1.0 (2026-07-28)", "Look a book up before you lend it."]
-    assert "  lookup(title: string, shelf: integer = 1)  - Look up" in lines
+    assert "  lookup(title: string, shelf: integer 1.. = 1)  - Look up" in lines
     assert "      Say how many copies stand on a shelf." in lines
     assert "  library://rules  text/plain" in lines
     assert "  library://books/{isbn}  application/json" in lines
@@ -161,7 +161,7 @@ def test_prompt_shows_its_messages(capsys, library):
 
 def test_what_is_no_text_is_named(capsys, toys):
     assert main(["call", toys, "picture"]) == 0
-    assert capsys.readouterr().out == "[image image/png, about 9 bytes; --json has them]\n"
+    assert capsys.readouterr().out == "[image image/png, about 9 bytes; -o FILE writes them]\n"
 
 
 def test_a_command_follows_two_hyphens(capsys, toys):
@@ -184,8 +184,11 @@ def test_a_server_is_picked_from_a_file(capsys, toys, tmp_path):
     config.write_text(json.dumps({"mcpServers": {"one": entry, "two": {"url": "http://127.0.0.1:1/mcp"}}}))
     assert main(["call", str(config), "echo", "--server", "one"]) == 0
     assert capsys.readouterr().out == "None False\n"
-    assert main(["list", str(config)]) == 2
-    assert capsys.readouterr().err == "minimcp: Say which server: server= one of 'one', 'two'\n"
+    assert main(["read", str(config), "toys://text"]) == 2
+    assert capsys.readouterr().err == "minimcp: Say which server: --server one of 'one', 'two'\n"
+    assert main(["list", str(config)]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("== one\nToy") and out.endswith("\n\n== two\n") and "127.0.0.1:1" in err
 
 
 def test_over_http_with_headers(capsys):
@@ -270,7 +273,7 @@ def test_what_goes_wrong_is_one_line_and_a_code(capsys, library, words, code, sa
     assert out == "" and err.count("\n") == 1 and err.startswith("minimcp: ") and said in err
 
 
-@pytest.mark.parametrize("words", [[], ["lisst"], ["call", "x"], ["list", "x", "--mode", "never"], ["list", "x", "y"]])
+@pytest.mark.parametrize("words", [["lisst"], ["list", "x", "--mode", "never"], ["list", "x", "y"]])
 def test_what_makes_no_sense_is_exit_code_2(capsys, words):
     with pytest.raises(SystemExit) as caught:
         main(words)
@@ -491,7 +494,13 @@ def test_where_there_is_no_browser_it_says_so(monkeypatch):
 
 def test_without_a_terminal_no_questions_can_be_asked(capsys, toys):
     assert main(["call", toys, "order"]) == 1
-    assert "-32021" in capsys.readouterr().err
+    told = "minimcp: the server asks: How many?; answer with --answer n=integer from 1 --answer wrap=yes|no\n"
+    assert capsys.readouterr().err == told
+    assert main(["call", toys, "order", "--answer", "n=2", "--answer", "wrap=yes"]) == 0
+    assert capsys.readouterr().out == "{'n': 2, 'wrap': True}\n"
+    assert main(["call", toys, "order", "--answer", "n=0", "--answer", "wrap=yes"]) == 1
+    told = 'minimcp: the server asks: How many?; --answer n=0 does not fit: "n" must be at least 1, not 0\n'
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")

@@ -55,13 +55,13 @@ def test_a_file_without_a_server_is_told_what_is_missing(file, capsys):
         capture_output=True,
         timeout=20,
     )
-    assert before.returncode == 1 and before.stdout == b""
+    assert before.returncode == 2 and before.stdout == b""
     assert b"a module-level minimcp.Server" in before.stderr and b"Traceback" not in before.stderr
 
 
 def test_a_file_that_is_not_there_is_one_line(capsys):
-    assert main(["run", "nowhere.py", "--http", "0"]) == 1
-    assert capsys.readouterr().err == "minimcp: there is no file 'nowhere.py'\n"
+    assert main(["run", "nowhere.py", "--http", "0"]) == 2
+    assert capsys.readouterr().err == "minimcp: There is no file 'nowhere.py'\n"
 
 
 @given(TWO)

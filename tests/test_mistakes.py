@@ -9,6 +9,7 @@ import datetime
 import enum
 import logging
 import re
+import shlex
 import socket
 import struct
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from minimcp import Client, ClientError, ConnectionLost, RemoteError, Server, audio, image
+from minimcp import Client, ClientError, ConnectionLost, Context, RemoteError, Server, audio, image
 from minimcp.__main__ import main
 from minimcp.client.errors import HTTPStatus
 from minimcp.transports.http import HttpApp
@@ -259,10 +260,11 @@ def test_a_python_file_means_the_same_to_a_client_and_the_command_line(folder, c
         assert main(["list", target]) == 0
         assert capsys.readouterr().out.startswith(f"{name} 0 (2026-07-28)\n")
     told = "minimcp: f.py needs one of other, server: write FILE:OBJECT"
-    assert refused("f.py").endswith(" exited with code 1. The end of its standard error:\n" + told)
-    assert said(capsys, "list", "f.py") == (1, lines(told, GONE))
+    assert refused("f.py").endswith(" exited with code 2. The end of its standard error:\n" + told)
+    gone = GONE.replace("code 1", "code 2")
+    assert said(capsys, "list", "f.py") == (1, lines(told, gone))
     told = "minimcp: f.py has no Server named 'nobody'"
-    assert said(capsys, "list", "f.py:nobody") == (1, lines(told, GONE.replace("f.py", "f.py:nobody")))
+    assert said(capsys, "list", "f.py:nobody") == (1, lines(told, gone.replace("f.py", "f.py:nobody")))
 
 
 LISTED = (
@@ -605,3 +607,268 @@ def test_a_string_of_auth_is_a_bearer_token():
                 with Client(target, auth=token) as client:
                     assert client.call_tool("echo", value=1).text == "1"
     assert set(seen) == {"Bearer s3cret"}
+
+
+# The command line
+
+OFFER = (
+    "from __future__ import annotations\nimport dataclasses, datetime, enum\nfrom typing import Annotated, Optional\n"
+    + HEAD
+    + '''
+class Colour(enum.Enum):
+    RED = "red"
+    PALE = "pale green"
+
+@dataclasses.dataclass
+class Address:
+    street: str
+    zip: Optional[str] = None
+
+@dataclasses.dataclass
+class Person:
+    name: str
+    address: Optional[Address] = None
+
+@server.tool
+def paint(colour: Colour, prio: int = 1) -> str:
+    """Paint a wall.
+
+    :param colour: of the paint
+    """
+    return colour.value
+
+@server.tool
+def greet(person: Person, tags: list[int]) -> str:
+    return person.name
+
+@server.tool(annotations={"readOnlyHint": True})
+def days(start: datetime.date, end: datetime.date) -> int:
+    return (end - start).days
+
+@server.tool
+def picture() -> list:
+    return [{"type": "image", "data": "eA==", "mimeType": "image/png"}, "one letter"]
+'''
+)
+
+
+@pytest.fixture
+def offer(folder):
+    (folder / "f.py").write_text(OFFER)
+
+
+def shown(capsys, *words: str, code: int = 0) -> str:
+    assert main(list(words)) == code
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def test_a_call_can_be_typed_from_a_list(offer, capsys):
+    assert shown(capsys, "list", "f.py") == lines(
+        "s 0 (2026-07-28)",
+        "",
+        "Tools",
+        '  paint(colour: red|"pale green", prio: integer = 1)',
+        "      Paint a wall.",
+        "  greet(person: {name: string, address: {street: string, zip: string or null = null} or null = null}, "
+        "tags: [integer])",
+        "  days(start: date, end: date)",
+        "  picture()",
+    )
+
+
+def test_a_tool_is_described_with_a_call_to_copy(offer, capsys):
+    assert shown(capsys, "describe", "f.py", "paint") == lines(
+        'paint(colour: red|"pale green", prio: integer = 1)',
+        "  Paint a wall.",
+        "",
+        "Arguments",
+        '  colour: red|"pale green"  (required)',
+        "      of the paint",
+        "  prio: integer = 1",
+        "",
+        "To call it",
+        "  minimcp call f.py paint colour=red",
+    )
+    assert shown(capsys, "describe", "f.py", "days") == lines(
+        "days(start: date, end: date)",
+        "",
+        "Arguments",
+        "  start: date  (required)",
+        "  end: date  (required)",
+        "",
+        "Result",
+        "  integer",
+        "",
+        "Hints of the server",
+        "  readOnlyHint: True",
+        "",
+        "To call it",
+        "  minimcp call f.py days start=2026-01-31 end=2026-01-31",
+    )
+    for name in ("paint", "greet", "days", "picture"):
+        last = shown(capsys, "describe", "f.py", name).splitlines()[-1]
+        shown(capsys, *shlex.split(last)[1:])
+
+
+def test_bytes_of_a_result_go_to_a_file(offer, folder, capsys):
+    assert shown(capsys, "call", "f.py", "picture", "-o", "cat.png") == "one letter\n"
+    assert (folder / "cat.png").read_bytes() == b"x"
+
+
+def test_without_a_command_it_shows_what_people_do(capsys):
+    out = shown(capsys)
+    for command in ("list", "describe", "call", "read", "run", "run server.py --http 8000"):
+        assert f"\n  minimcp {command} " in out
+    assert shown(capsys, "help") == out
+    assert shown(capsys, "help", "describe").startswith("usage: minimcp describe")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["call", "f.py"], 2, "say which tool: paint, greet, days, picture"),
+        (["call", "f.py", "pant"], 2, "the server lists no tool 'pant'; there is paint"),
+        (["call", "f.py", "paint", '{"a": 1}'], 2, "a JSON object of arguments follows an option: --arguments '{...}'"),
+        (["run", "nofile.py", "--http", "0"], 2, "There is no file 'nofile.py'"),
+        (["run", "notes", "--http", "0"], 2, "There is no file 'notes'"),
+        (["list", "f.py", "--timeout", "-1"], 2, "--timeout is a time to wait, more than 0 seconds, not -1.0"),
+        (
+            ["list", "f.py", "--server", "x"],
+            2,
+            "--server cannot be used for this target: it is for an mcpServers file, which may have several",
+        ),
+        (
+            ["list", "f.py", "--header", "A: b"],
+            2,
+            "--header cannot be used for this target: it is for HTTP; a process gets its credentials by --env",
+        ),
+        (
+            ["call", "f.py", "paint", "colour=blue"],
+            3,
+            "the tool paint failed: Invalid arguments for paint: "
+            '"colour" must be one of "red", "pale green", not "blue"',
+        ),
+        (
+            ["call", "f.py", "days", "-o", "x", "start=2026-01-01", "end=2026-01-01"],
+            1,
+            "The result has no image, sound or other bytes",
+        ),
+    ],
+)
+def test_a_command_is_told_what_to_write(offer, capsys, words, code, text):
+    assert said(capsys, *words) == (code, f"minimcp: {text}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (
+            ["call", "f.py", "paint", "--colour", "red"],
+            "minimcp call: error: unrecognized arguments: --colour red; "
+            "an argument of a tool or prompt is written colour=VALUE",
+        ),
+        (
+            ["run", "f.py", "--http", "abc"],
+            "minimcp run: error: argument --http: 'abc' is not a port, a number up to 65535",
+        ),
+        (
+            ["run", "f.py", "--http", "99999999"],
+            "minimcp run: error: argument --http: '99999999' is not a port, a number up to 65535",
+        ),
+    ],
+)
+def test_an_option_that_is_none_is_told_what_to_write(offer, capsys, words, text):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2 and capsys.readouterr().err.splitlines()[-1] == text
+
+
+@on_a_terminal
+def test_one_yes_or_no_is_one_prompt_and_a_date_is_checked(folder):
+    path = folder / "f.py"
+    path.write_text(
+        "import datetime\nfrom minimcp import Context, Server\nserver = Server('s')\n@server.tool\n"
+        "def wipe(ctx: Context) -> str:\n    return str(ctx.elicit('Wipe it?', {'sure': bool}))\n@server.tool\n"
+        "def plan(ctx: Context) -> str:\n    return str(ctx.elicit('When?', {'day': datetime.date}))\n"
+    )
+    with Pty("-m", "minimcp", "call", str(path), "wipe") as terminal:
+        terminal.wait_for("asks: Wipe it?\r\n  sure? [y]es, [n]o, [d]ecline, [c]ancel: ")
+        terminal.type("y\n")
+        assert terminal.child.stdout.read() == b"{'sure': True}\n"
+        assert terminal.child.wait(20) == 0
+    with Pty("-m", "minimcp", "call", str(path), "plan") as terminal:
+        terminal.wait_for("Answer? [Y]es")
+        terminal.type("\n")
+        terminal.wait_for("date: ")
+        terminal.type("2026-02-30\n")
+        terminal.wait_for("a date is written like 2026-01-31\r\n")
+        terminal.type("2026-02-28\n")
+        terminal.wait_for("Send it? ")
+        terminal.type("y\n")
+        assert terminal.child.wait(20) == 0
+
+
+def test_a_question_that_nobody_can_answer_is_told_with_the_option_that_would():
+    server = Server("s")
+
+    @server.tool
+    def wipe(ctx: Context) -> str:
+        return str(ctx.elicit("Wipe it?", {"sure": bool}))
+
+    with Client(server) as client, pytest.raises(RemoteError) as caught:
+        client.call_tool("wipe")
+    assert str(caught.value) == (
+        "The client did not declare a capability this call needs (-32021); it asks the client: "
+        "give Client(..., elicit=...)"
+    )
+
+
+def test_the_end_of_a_server_is_told_with_what_may_help(folder, monkeypatch):
+    (folder / "f.py").write_text(ADD)
+    python = str(folder / "python")
+    (folder / "python").symlink_to(sys.executable)
+    path = {"PYTHONPATH": str(ROOT)}
+    assert refused([sys.executable, "f.py"], env=path) == (
+        f"The server {sys.executable} f.py exited with code 0 (does f.py call server.run()? Client('f.py') serves it "
+        "without) and wrote nothing to standard error"
+    )
+    told = refused([python, "-c", "raise ImportError(\"No module named 'minimcp'\")"])
+    assert f" ({python} is {python}, while this program runs {sys.executable}). The end of its standard error:" in told
+    monkeypatch.setenv("API_KEY", "1")
+    (folder / "f.py").write_text("import os\n" + ADD + "os.environ['API_KEY']\n")
+    assert refused("f.py").startswith(
+        f"The server {sys.executable} -m minimcp run f.py exited with code 1 (API_KEY is set here, but a server gets "
+        "few variables: env={'API_KEY': ...} gives it). The end of its standard error:\nminimcp: f.py, line 7: KeyError"
+    )
+    with Client("f.py", env={"API_KEY": "2"}) as client:
+        assert client.call_tool("add", a=1, b=2).data == 3
+
+
+def test_a_tool_of_a_similar_name_is_named(warned):
+    server = Server("s")
+
+    @server.tool
+    def search(text: str) -> str:
+        return text
+
+    with Client(server) as client:
+        with pytest.raises(RemoteError) as caught:
+            client.call_tool("serach", text="x")
+        assert str(caught.value) == "Unknown tool: serach (-32602); did you mean search?"
+        assert client.call_tool("search", text="x", timeout=5).is_error
+    assert warned() == [
+        "timeout= went to the tool as an argument; an option follows a dict of arguments: "
+        "call_tool('search', {...}, timeout=...)"
+    ]
+
+
+def test_what_is_printed_on_the_wire_is_told_where_it_belongs(folder, warned):
+    (folder / "f.py").write_text("print('starting', flush=True)\n" + ADD + "server.run()\n")
+    with Client([sys.executable, "f.py"], env={"PYTHONPATH": str(ROOT)}) as client:
+        assert client.call_tool("add", a=1, b=2).data == 3
+    assert warned() == [
+        "the server wrote a line that is no message (Parse error: Expecting value), where print() belongs on standard "
+        "error: b'starting'"
+    ]

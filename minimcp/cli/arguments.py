@@ -48,6 +48,8 @@ def split(word: str) -> tuple[str, bool, str]:
     name, equals, value = word.partition("=")
     raw = name.endswith(":")
     name = name[:-1] if raw else name
+    if word.startswith("{"):
+        raise ValueError("a JSON object of arguments follows an option: --arguments '{...}'")
     if not equals or not name:
         raise ValueError(f"an argument is KEY=VALUE or KEY:=JSON, not {word!r}")
     return name, raw, value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import difflib
 import logging
+import os
+import re
 import sys
 from typing import Any, Optional
 
@@ -44,13 +46,29 @@ class _Printable(logging.Formatter):
         return "\n".join(map(printable, super().format(record).split("\n")))
 
 
+class _Failed(Exception):
+    """The end of a command by a failure that is shown after everything the server says."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 def _run(options: Any) -> int:
-    command = {"list": _list, "call": _call, "read": _read, "prompt": _prompt}[options.command]
+    commands = {"list": _list, "describe": _describe, "call": _call, "read": _read, "prompt": _prompt}
+    command = commands[options.command]
     try:
+        if options.command == "list" and options.server is None and str(options.target).lower().endswith(".json"):
+            names = list(targets.entries(options.target)) if os.path.isfile(options.target) else []
+            if len(names) > 1:
+                return _list_all(options, names)
         bar = show.Bar(sys.stderr)
         with _client(options, bar) as client:
             try:
-                return command(client, options, bar)
+                code = command(client, options, bar)
+                if options.unanswered:
+                    raise _Failed(options.unanswered[0], 1)
+                return code
             except KeyboardInterrupt:
                 if client.target.is_process:
                     bar.clear()
@@ -58,16 +76,34 @@ def _run(options: Any) -> int:
                 raise
             finally:
                 bar.clear()
+    except _Failed as problem:
+        return _complain(str(problem), problem.code)
     except AuthorizationError as problem:
         return _complain(f"{problem}; here: --login, or --header 'Authorization: Bearer TOKEN'", 1)
     except ClientError as problem:
         return _complain(str(problem), 1)
     except ValueError as problem:
-        return _complain(str(problem), 2)
+        return _complain(_OPTION.sub(lambda found: _OPTIONS[found[1]], str(problem)), 2)
     except BrokenPipeError:
         raise
     except OSError as problem:
         return _complain(str(problem), 1)
+
+
+# The options of a client as they are written here.
+_OPTIONS = {"server": "--server", "headers": "--header", "env": "--env", "auth": "--login", "timeout": "--timeout"}
+_OPTION = re.compile(rf"\b({'|'.join(_OPTIONS)})=")
+
+
+def _list_all(options: Any, names: list[str]) -> int:
+    """List each server of a file; one that fails does not hide the others."""
+    codes = []
+    for number, name in enumerate(names):
+        show.out(("\n" if number else "") + f"== {printable(name, 100)}\n")
+        sys.stdout.flush()
+        options.server = name
+        codes.append(_run(options))
+    return max(codes)
 
 
 def _complain(text: str, code: int) -> int:
@@ -83,9 +119,16 @@ def _complain(text: str, code: int) -> int:
 def _client(options: Any, bar: show.Bar) -> Client:
     target, where = _target(options.target)
     person = questions.make(where)
+    answers = dict(_pair(word, "=", "--answer KEY=VALUE") for word in getattr(options, "answer", ()))
+    options.unanswered = []
 
     def elicit(question: Any) -> Any:
-        assert person is not None
+        answer = questions.from_words(question, answers)
+        if isinstance(answer, dict):
+            return answer
+        if person is None:
+            options.unanswered.append(answer)
+            return "cancel"
         with bar.hidden():
             return person(question)
 
@@ -103,7 +146,7 @@ def _client(options: Any, bar: show.Bar) -> Client:
         env=env or None,
         sandbox=Sandbox.parse(options.sandbox) if options.sandbox is not None else None,
         stderr=ServerLines(bar.clear) if targets.read(target, options.server, {}).is_process else None,
-        elicit=elicit if person is not None else None,
+        elicit=elicit,
         on_log=on_log if options.verbose else None,
         log_level="info" if options.verbose else None,
         timeout=options.timeout,
@@ -158,20 +201,46 @@ def _list(client: Client, options: Any, bar: show.Bar) -> int:
     return 0
 
 
+def _describe(client: Client, options: Any, bar: show.Bar) -> int:
+    tool = _tool(client, options.tool)
+    if options.json:
+        show.as_json(tool)
+    else:
+        show.tool(tool, options.target if isinstance(options.target, str) else shown(options.target))
+    return 0
+
+
+def _tool(client: Client, name: Optional[str]) -> Any:
+    """Return the definition of a tool.
+
+    :raises ValueError: naming those that there are.
+    """
+    tools = {tool["name"]: tool for tool in client.list_tools()}
+    if name is None:
+        raise ValueError(f"say which tool: {', '.join(tools) or 'the server has none'}")
+    if name not in tools:
+        raise ValueError(_missing("tool", name, list(tools)))
+    return tools[name]
+
+
 def _call(client: Client, options: Any, bar: show.Bar) -> int:
     given: Message = {}
     words = [word for word in options.words if word != "-"]
     for text in (options.arguments, sys.stdin.read() if "-" in options.words else None):
         if text is not None:
             given.update(_object(text))
-    tools = {tool["name"]: tool for tool in client.list_tools()}
-    if options.tool not in tools:
-        raise ValueError(_missing("tool", options.tool, list(tools)))
-    given.update(arguments.arguments(words, tools[options.tool]["inputSchema"]))
+    given.update(arguments.arguments(words, _tool(client, options.tool)["inputSchema"]))
     progress = bar if sys.stderr is not None and sys.stderr.isatty() else None
     result = client.call_tool(options.tool, given, progress=progress)
     bar.clear()
     text = show.content(result.get("content"), result.data)
+    if options.output and not result.is_error:
+        data = result.bytes
+        if data is None:
+            raise ProtocolError("The result has no image, sound or other bytes")
+        with open(options.output, "wb") as file:
+            file.write(data)
+        text = "\n".join(line for line in text.split("\n") if "; -o FILE writes them]" not in line)
     if options.json:
         show.as_json(result)
     elif not result.is_error and text:
@@ -179,7 +248,7 @@ def _call(client: Client, options: Any, bar: show.Bar) -> int:
     if result.is_error:
         begins = f"the tool {options.tool} failed"
         said = text if text.lower().startswith(begins.lower()) else f"{begins}: {text or 'it does not say why'}"
-        return _complain(said, 3)
+        raise _Failed(said, 3)
     return 0
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 from .. import __version__
 from ..protocol import spec
@@ -22,17 +23,33 @@ _TARGET = (
     "mcpServers form, or a command in quotes; a command without quotes comes last, after --, in place of TARGET"
 )
 _TRACE = "--trace shows all messages on standard error, --trace=FILE appends them to a file"
+_USES = """\
+what people do:
+  minimcp list server.py                  see what a server offers
+  minimcp describe server.py add          see one tool in full, with a call to copy
+  minimcp call server.py add a=1 b=2      call a tool
+  minimcp read server.py weather://Oslo   read a resource
+  minimcp run server.py                   serve it over stdio, as hosts start it
+  minimcp run server.py --http 8000       serve it over HTTP
+A server is a Python file, a URL (http://localhost:8000/mcp) or a command (minimcp list -- npx some-server).
+
+"""
 _CODES = "exit codes: 0 done, 1 no connection or an error of the server, 2 wrong usage, 3 the tool failed"
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
     """Run a command and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     command: Optional[list[str]] = None
     if "--" in words and words[0] != "run":
         command = words[words.index("--") + 1 :]
         words = words[: words.index("--")]
     parser, commands = _parsers(command is None)
+    if words[:1] in ([], ["help"]):
+        commands.get(words[1] if len(words) > 1 else "", parser).print_help()
+        return 0
     if words and words[0] in commands:
         # Options may stand anywhere between the other words.
         parser = commands[words[0]]
@@ -77,16 +94,20 @@ def _check_run(parser: argparse.ArgumentParser, options: Any) -> None:
         parser.error("TLS needs --tls-cert FILE and --tls-key FILE; --tls-ca FILE goes with them")
 
 
-def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    parser = argparse.ArgumentParser(
-        prog="minimcp", description="Serve a Model Context Protocol server, or use one.", epilog=_CODES
+def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, Any]]:
+    parser = _Parser(
+        prog="minimcp",
+        description="Serve a Model Context Protocol server, or use one.",
+        epilog=_USES + _CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"minimcp {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="serve a server from a Python file, over stdio or HTTP")
+    text = "serve a server from a Python file, over stdio or HTTP"
+    run = commands.add_parser("run", help=text, description=text[0].upper() + text[1:] + ".")
     run.add_argument("target", metavar="FILE[:OBJECT]", help="the file, and its Server if there are several")
-    run.add_argument("--http", type=int, metavar="PORT", help="serve Streamable HTTP on this port instead of stdio")
+    run.add_argument("--http", type=_port, metavar="PORT", help="serve Streamable HTTP on this port instead of stdio")
     run.add_argument("--trace", metavar="FILE", help=_TRACE)
     run.add_argument("-v", "--verbose", action="store_true", help="show every request on standard error")
     run.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
@@ -123,11 +144,22 @@ def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, argp
 
     add("list", "show what a server offers: tools, resources, prompts")
 
+    describe = add("describe", "show one tool in full: its arguments, its result, and a call to copy")
+    describe.add_argument("tool", metavar="NAME", nargs="?", help="the name of the tool")
+
     call = add("call", "call a tool and show its result")
-    call.add_argument("tool", metavar="TOOL")
+    call.add_argument("tool", metavar="TOOL", nargs="?", help="the name of the tool; without it they are named")
     text = "an argument, by the tool's schema; KEY:=JSON for JSON as it is; - for a JSON object on standard input"
     call.add_argument("words", metavar="KEY=VALUE", nargs="*", help=text)
     call.add_argument("--arguments", metavar="JSON", help="a JSON object with arguments")
+    call.add_argument(
+        "--answer",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="the answer to a field of the questions that the tool asks; may be repeated",
+    )
+    call.add_argument("-o", "--output", metavar="FILE", help="write the first image, sound or other bytes to a file")
 
     read = add("read", "write a resource, text or bytes, to standard output")
     read.add_argument("uri", metavar="URI")
@@ -136,6 +168,23 @@ def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, argp
     prompt.add_argument("name", metavar="NAME")
     prompt.add_argument("words", metavar="KEY=VALUE", nargs="*", help="an argument, which is always text")
     return parser, commands.choices
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says how arguments of a tool are written when one was written as an option."""
+
+    def error(self, message: str) -> NoReturn:
+        """Show what is wrong, and exit."""
+        found = re.search(r"unrecognized arguments: --([A-Za-z_]\w*)", message)
+        if found and self.prog.endswith((" call", " prompt")):
+            message += f"; an argument of a tool or prompt is written {found[1]}=VALUE"
+        super().error(message)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number up to 65535")
+    return int(text)
 
 
 def _add_options(parser: Any) -> None:

@@ -5,8 +5,9 @@ Spec: FEAT-192, FEAT-200, FEAT-205, FEAT-211 to FEAT-215
 
 from __future__ import annotations
 
+import datetime
 import sys
-from typing import Any, Optional
+from typing import Any, Optional, Union
 from urllib.parse import urlsplit
 
 from ..client.answers import Question
@@ -44,6 +45,9 @@ class Terminal:
             return {"action": "cancel"}
 
     def _form(self, question: Question) -> Message:
+        fields = list(question.fields.items())
+        if len(fields) == 1 and fields[0][1].get("type") == "boolean":
+            return self._yes_or_no(question, *fields[0])
         answer = self._choose("Answer? [Y]es, [d]ecline, [c]ancel: ", "ydc", "y")
         if answer != "y":
             return {"action": "decline" if answer == "d" else "cancel"}
@@ -68,6 +72,17 @@ class Terminal:
                 return {"action": "accept", "content": content}
             if answer != "e":
                 return {"action": "decline" if answer == "d" else "cancel"}
+
+    def _yes_or_no(self, question: Question, name: str, field: Message) -> Message:
+        """Ask a form that is one yes or no."""
+        title = field.get("title") if isinstance(field.get("title"), str) else name
+        default = question.defaults.get(name)
+        marks = "[Y]es, [n]o" if default is True else "[y]es, [N]o" if default is False else "[y]es, [n]o"
+        letter = {True: "y", False: "n"}.get(default, "") if isinstance(default, bool) else ""
+        answer = self._choose(f"  {printable(str(title), 200)}? {marks}, [d]ecline, [c]ancel: ", "yndc", letter)
+        if answer in "dc":
+            return {"action": "decline" if answer == "d" else "cancel"}
+        return {"action": "accept", "content": {name: answer == "y"}}
 
     def _field(self, question: Question, name: str, current: Any, required: bool) -> Any:
         """Ask for one field and return its value, or None to leave it out."""
@@ -138,6 +153,34 @@ class Terminal:
         output.flush()
 
 
+def from_words(question: Question, words: dict[str, str]) -> Union[Message, str]:
+    """Return the answer to a form that was given beforehand, or the text that says what is missing.
+
+    :param words: the values of fields, as they are typed.
+    """
+    asked = f"the server asks: {printable(question.message, 500)}"
+    if question.url is not None:
+        return f"{asked}; open {printable(question.url, 1000)} in a browser, or run this on a terminal"
+    required = question["requestedSchema"].get("required")
+    content: Message = dict(question.defaults)
+    missing = []
+    for name, field in question.fields.items():
+        choices, several = _choices(field)
+        if name in words:
+            try:
+                content[name] = _value(name, words[name], field, choices, several)
+                question.check({name: content[name]}, name)
+            except (InvalidArguments, ValueError) as problem:
+                given = f"{printable(name, 100)}={printable(words[name], 100)}"
+                return f"{asked}; --answer {given} does not fit: {printable(str(problem), 300)}"
+        elif name not in content and isinstance(required, list) and name in required:
+            likely = "|".join(value for value, _ in choices[:10]) or _kind(field).replace("y or n", "yes|no")
+            missing.append(f"--answer {printable(name, 100)}={printable(likely, 200)}")
+    if missing or not (words.keys() & question.fields.keys()):
+        return f"{asked}; answer with {' '.join(missing) or '--answer KEY=VALUE'}"
+    return {"action": "accept", "content": content}
+
+
 def _choices(field: Message) -> tuple[list[tuple[str, str]], bool]:
     """The choices of a field as pairs of value and label, and whether several may be chosen.
 
@@ -170,10 +213,25 @@ def _value(name: str, text: str, field: Message, choices: list[tuple[str, str]],
         if text.lower() not in known:
             raise ValueError("y or n")
         return known[text.lower()]
+    _check_date(text, str(field.get("format")))
     try:
         return texts.convert(text, field, field)
     except ConversionError as problem:
         raise ValueError(f"{name} {problem}") from None
+
+
+def _check_date(text: str, form: str) -> None:
+    """Check a date or a time, for which a server may have no patience.
+
+    :raises ValueError: with how it is written.
+    """
+    example = {"date": "2026-01-31", "date-time": "2026-01-31T12:00:00Z"}.get(form)
+    if example is not None:
+        read = datetime.date.fromisoformat if form == "date" else datetime.datetime.fromisoformat
+        try:
+            read(text.replace("Z", "+00:00"))
+        except ValueError:
+            raise ValueError(f"a {form} is written like {example}") from None
 
 
 def _chosen(text: str, choices: list[tuple[str, str]]) -> str:

@@ -27,7 +27,7 @@ def run(options: Any) -> int:
         return 1
     except (OSError, ValueError) as error:
         print(f"minimcp: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, WrongTarget) else 1
     return 0
 
 
@@ -62,7 +62,11 @@ def _keep_own_frames(told: Any) -> None:
         seen = seen.__cause__ or seen.__context__
 
 
-class NoServer(ValueError):
+class WrongTarget(ValueError):
+    """The target is no file, or the Server in it is not clear."""
+
+
+class NoServer(WrongTarget):
     """A Python file has no Server among its names."""
 
 
@@ -75,18 +79,18 @@ def load(target: str) -> Any:
     """Import a file and return its Server.
 
     :raises LoadFailed: when the file raises an exception.
-    :raises ValueError: when there is no file, no Server, or more than one to choose from.
+    :raises WrongTarget: when there is no file, no Server, or more than one to choose from.
     """
     from ..server.server import Server
 
     path, _, name = target.partition(":") if not os.path.exists(target) else (target, "", "")
     if not os.path.isfile(path):
-        raise ValueError(f"there is no file {path!r}")
+        raise WrongTarget(f"There is no file {path!r}")
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
     module_name = os.path.splitext(os.path.basename(path))[0]
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"{path!r} is not a Python file")
+        raise WrongTarget(f"{path!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
@@ -96,13 +100,13 @@ def load(target: str) -> Any:
     if name:
         found = getattr(module, name, None)
         if not isinstance(found, Server):
-            raise ValueError(f"{path} has no Server named {name!r}")
+            raise WrongTarget(f"{path} has no Server named {name!r}")
         return found
     servers = {key: value for key, value in vars(module).items() if isinstance(value, Server)}
     if not servers:
         raise NoServer(f"{path} needs a module-level minimcp.Server, such as server = Server('name')")
     if len(set(map(id, servers.values()))) != 1:
-        raise ValueError(f"{path} needs one of {', '.join(sorted(servers))}: write FILE:OBJECT")
+        raise WrongTarget(f"{path} needs one of {', '.join(sorted(servers))}: write FILE:OBJECT")
     return next(iter(servers.values()))
 
 
@@ -155,7 +159,7 @@ def _run_http(options: Any) -> None:
     if server.engine.debug is None:
         from ..engines.addresses import is_loopback
 
-        server.engine.debug = is_loopback(options.host) and not options.allow_host
+        server.engine.debug = is_loopback(options.host) and not (options.allow_host or options.public)
     name = server.engine.identity["name"]
     if options.allow_host:
         # The address that is printed has to work too.

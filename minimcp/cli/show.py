@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..client.consent import printable
-from ..engines.schema import text as texts
+from . import schemas
 
 Message = dict[str, Any]
 
@@ -73,15 +74,37 @@ def _paragraph(text: Any, indent: str) -> None:
 
 def _tool(tool: Message) -> str:
     schema = tool["inputSchema"]
-    properties = schema.get("properties")
-    required = schema.get("required")
-    parts = []
-    for name, field in properties.items() if isinstance(properties, dict) else ():
-        kind = " or ".join(sorted(texts.allowed(field, schema))) or "any"
-        needed = isinstance(required, list) and name in required
-        default = f" = {_short(json.dumps(field['default']))}" if isinstance(field, dict) and "default" in field else ""
-        parts.append(f"{_short(name)}{'' if needed or default else '?'}: {_short(kind)}{default}")
-    return f"{_short(tool['name'])}({', '.join(parts)}){_titled(tool)}"
+    return f"{_short(tool['name'])}({', '.join(schemas.parts(schema, schema))}){_titled(tool)}"
+
+
+def tool(tool: Message, target: str) -> None:
+    """Show one tool in full, with a call to copy.
+
+    :param target: the server as the user typed it.
+    """
+    out(_tool(tool) + "\n")
+    _paragraph(tool.get("description"), "  ")
+    schema = tool["inputSchema"]
+    members, required = schema.get("properties"), schema.get("required")
+    wanted = required if isinstance(required, list) else []
+    if isinstance(members, dict) and members:
+        out("\nArguments\n")
+    for line, (name, member) in zip(
+        schemas.parts(schema, schema), members.items() if isinstance(members, dict) else ()
+    ):
+        out(f"  {line}{'  (required)' if name in wanted else ''}\n")
+        _paragraph(member.get("description") if isinstance(member, dict) else None, "      ")
+    if isinstance(tool.get("outputSchema"), dict):
+        out(f"\nResult\n  {schemas.shape(tool['outputSchema'], tool['outputSchema'])}\n")
+    hints = tool.get("annotations")
+    if isinstance(hints, dict) and hints:
+        out("\nHints of the server\n  " + ", ".join(f"{_short(key)}: {_short(hints[key])}" for key in hints) + "\n")
+    words = ["minimcp", "call", target, str(tool["name"])]
+    if isinstance(members, dict):
+        for name in wanted:
+            value = schemas.example(members.get(name), schema)
+            words.append(f"{name}={value}" if isinstance(value, str) else f"{name}={json.dumps(value)}")
+    out(f"\nTo call it\n  {printable(shlex.join(words), 2000)}\n")
 
 
 def _resource(item: Message) -> str:
@@ -125,7 +148,7 @@ def _block(block: Message) -> str:
     if kind == "resource_link":
         return f"[link to {block.get('uri')}]"
     size = len(block["data"]) * 3 // 4 if isinstance(block.get("data"), str) else 0
-    return f"[{kind} {block.get('mimeType', '')}, about {size} bytes; --json has them]"
+    return f"[{kind} {block.get('mimeType', '')}, about {size} bytes; -o FILE writes them]"
 
 
 class Bar:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..engines.errors import ClientError
+from ..protocol import spec
 
 
 class UsedAfterFork(ClientError):
@@ -37,10 +38,18 @@ class RemoteError(ClientError):
     status: int | None = None
 
     def __init__(self, code: int, message: str, data: Any = None) -> None:
-        super().__init__(f"{message} ({code})")
+        super().__init__(f"{message} ({code}){_advice(code, data)}")
         self.code = code
         self.message = message
         self.data = data
+
+
+def _advice(code: int, data: Any) -> str:
+    """Return the options of a client that declare what a call needs."""
+    needed = data.get("requiredCapabilities") if code == spec.MISSING_CAPABILITY and isinstance(data, dict) else None
+    options = {"elicitation": "elicit", "sampling": "sample", "roots": "roots"}
+    found = [f"{options[name]}=" for name in needed if name in options] if isinstance(needed, dict) else []
+    return f"; it asks the client: give Client(..., {', '.join(found)}...)" if found else ""
 
 
 class ToolFailed(ClientError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn, Optional, cast
@@ -15,7 +16,7 @@ from .call import ClientCall, RunningCall
 from .connection import Connection, Reply
 from .eras import Peer
 from .errors import RemoteError, ToolFailed
-from .options import Settings, split, to_arguments
+from .options import OF_A_CALL, Settings, split, to_arguments
 from .relay import RawCall
 from .results import Result
 from .transports.waiting import Deadline
@@ -85,6 +86,9 @@ class Methods:
     def call_tool(self, name: str, arguments: Message | None = None, /, *others: NoReturn, **more: Any) -> Result:
         """Call a tool and return its result.
 
+        A tool that failed is a result too, whose text a model may read: look at `.is_error`, or say `check=True`, here
+        or of the client, to have `ToolFailed` raised.
+
         Keywords are the tool's arguments; with a dict of arguments they are options: `timeout`, `max_timeout` (s),
         `progress` (called with each), `check`, `meta`.
 
@@ -94,7 +98,17 @@ class Methods:
         arguments, options = split(arguments, more, others)
         progress = options.pop("progress", None)
         call = self._tool_call(name, arguments, {**options, "progress": progress is not None})
-        return call.run(progress)  # type: ignore[no-any-return]
+        try:
+            result: Result = call.run(progress)
+        except RemoteError as problem:
+            if problem.code == spec.INVALID_PARAMS and problem.message.startswith("Unknown tool"):
+                problem.args = (f"{problem}{self._near(name)}",)
+            raise
+        meant = sorted(OF_A_CALL & arguments.keys()) if result.is_error and arguments is more else ()
+        for option in meant:
+            advice = f"an option follows a dict of arguments: call_tool({name!r}, {{...}}, {option}=...)"
+            log.warning("%s= went to the tool as an argument; %s", option, advice)
+        return result
 
     def start_tool(self, name: str, arguments: Message | None = None, /, **more: Any) -> RunningCall:
         """Start a call of a tool and return it at once: iterate over it for its progress, then take its `result()`.
@@ -104,6 +118,14 @@ class Methods:
         """
         arguments, options = split(arguments, more)
         return RunningCall(self._tool_call(name, arguments, {**options, "progress": True}))
+
+    def _near(self, name: str) -> str:
+        """Return the question whether a tool of a similar name was meant, or "" without one."""
+        try:
+            near = difflib.get_close_matches(name, [tool["name"] for tool in self.list_tools()], 1)
+        except ClientError:
+            near = []
+        return f"; did you mean {near[0]}?" if near else ""
 
     def _tool_call(self, name: str, arguments: Message, options: Message) -> ClientCall:
         settings = self.settings

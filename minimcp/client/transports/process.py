@@ -10,7 +10,9 @@ import atexit
 import io
 import logging
 import os
+import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,6 +43,7 @@ _STEP_S = 0.1
 _TAIL = 16 * 1024
 _SHOWN_TAIL = 2000
 _LAST_WORDS_S = 0.2
+_MISSING = re.compile(r"^KeyError: '(\w+)'$", re.MULTILINE)
 # The time within which a process follows one that failed, and how many lines are compared.
 _REPEATED_S = 10.0
 _MOST_KEPT = 500
@@ -121,7 +124,8 @@ class Child:
         self._sweeping = threading.Lock()  # taken once, by the thread that ends what is left of the group
         self._swept = threading.Event()
         self._killed = False
-        self._process = _spawn(command, environment(env), cwd, sandbox)
+        self._words, self._env = list(command), environment(env)
+        self._process = _spawn(command, self._env, cwd, sandbox)
         # Guards _unsent and the input pipe, its closing too; nobody waits for room while holding it.
         self._input_lock = threading.Lock()
         # Held by the one caller that polls a full pipe, so that room does not wake them all. It guards nothing: the
@@ -351,7 +355,20 @@ class Child:
             tail = tail[-_SHOWN_TAIL:]
             tail = tail[tail.find("\n") + 1 :]
         said = SAID + tail if tail else " and wrote nothing to standard error"
-        return f"The server {self.command} {text}{said}"
+        return f"The server {self.command} {text}{self._advice(tail)}{said}"
+
+    def _advice(self, tail: str) -> str:
+        """Return what may help, by the end of standard error."""
+        file = next((word for word in self._words if word.endswith(".py")), None)
+        missing = _MISSING.search(tail)
+        if self._process.returncode == 0 and not tail and file is not None:
+            return f" (does {file} call server.run()? Client({file!r}) serves it without)"
+        if "No module named 'minimcp'" in tail and os.path.abspath(self._words[0]) != sys.executable:
+            found = shutil.which(self._words[0], path=self._env.get("PATH")) or self._words[0]
+            return f" ({self._words[0]} is {found}, while this program runs {sys.executable})"
+        if missing and missing[1] in os.environ and missing[1] not in self._env:
+            return f" ({missing[1]} is set here, but a server gets few variables: env={{{missing[1]!r}: ...}} gives it)"
+        return ""
 
 
 def _read(pipe: Any) -> bytes:

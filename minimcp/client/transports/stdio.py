@@ -322,7 +322,12 @@ class StdioConnection:
         self._logged += 1
         if self._logged <= _MOST_LOGGED:
             more = "; further such lines are not logged" if self._logged == _MOST_LOGGED else ""
-            log.warning("the server wrote a line that is no message (%s): %r%s", error, line[:200], more)
+            log.warning(
+                "the server wrote a line that is no message (%s), where print() belongs on standard error: %r%s",
+                error,
+                line[:200],
+                more,
+            )
 
 
 def _names_no_request(message: Any) -> bool:
