@@ -182,8 +182,11 @@ class ClientCall:
                 more["inputResponses"] = self.answers(conn, peer, questions)
             else:
                 self._pause(_BACKOFF_S * 2**number)
-            if "requestState" in result:
-                more["requestState"] = result["requestState"]
+            state = result.get("requestState")
+            if state is not None:
+                if not isinstance(state, str):
+                    raise ProtocolError("The server's requestState is not text, and cannot be sent back")
+                more["requestState"] = state
         raise ProtocolError(f"The server asked for input more than {MAX_ROUNDS} times in one call")
 
     def _round(self, conn: Connection, peer: Peer, params: Message) -> Message:

@@ -41,6 +41,14 @@ def test_t126_a_server_that_asks_for_ever_is_left_after_ten_rounds():
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.parametrize("state", [[], {}, 5, True, ["s"]])
+def test_t126_a_state_that_is_no_text_is_never_sent_back(state):
+    server = modern(tools_call=lambda params, say: {"resultType": "input_required", "requestState": state})
+    with Client(server) as client, pytest.raises(minimcp.ProtocolError, match="requestState is not text"):
+        client.call_tool("x")
+    assert len(server.all("tools/call")) == 1
+
+
 def test_t126_a_state_without_questions_is_sent_back_at_once_and_none_is_made_up():
     replies = [
         {"resultType": "input_required", "requestState": "s"},
