@@ -81,6 +81,8 @@ def block(version: str, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     kind = str(value.get("type"))
+    if kind == "text" and len(value) == 2:
+        return value
     if version < BLOCKS_SINCE.get(kind, version):
         return content.text(_in_words(value))
     return part(version, value)

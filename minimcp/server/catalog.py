@@ -46,6 +46,7 @@ class Entry:
         self.order = 0
         self.validate = validator.Validator(signature.checked).check
         self.output: validator.Validator | None = None
+        self.wraps: bool | None = None  # whether legacy clients get its data in an object; None until one has called
         self.dump: Callable[[Any], Any] = hints.to_json
         self.template: Template | None = None
         self.headers: list[headers.Annotation] = []

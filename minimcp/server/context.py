@@ -45,7 +45,8 @@ class Context(RequestContext):
             params["total"] = total
         if message is not None:
             params["message"] = message
-        self._emit("notifications/progress", revisions.known(self.version, params, revisions.PROGRESS_FIELDS_SINCE))
+            params = revisions.known(self.version, params, revisions.PROGRESS_FIELDS_SINCE)
+        self._emit("notifications/progress", params)
 
     def log(self, level: str, data: Any, logger: str | None = None) -> None:
         """Send a log message, if the client wants this level. Spec: FEAT-101 to FEAT-112

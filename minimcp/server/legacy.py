@@ -15,7 +15,7 @@ from ..protocol import content, revisions, spec, wire
 from ..protocol.errors import InvalidParams, InvalidRequest, McpError, ResourceNotFound
 from . import features, methods
 from .asking import Block
-from .catalog import visible
+from .catalog import Entry, visible
 from .dispatcher import Era
 
 if TYPE_CHECKING:
@@ -178,6 +178,14 @@ def _of_objects(schema: Message) -> Message | None:
     return {**root, **wrapped}
 
 
+def _wraps(entry: Entry) -> bool:
+    """Say whether these revisions get a tool's data in an object."""
+    if entry.wraps is None:
+        schema = entry.definition.get("outputSchema")
+        entry.wraps = schema is not None and schema.get("type") != "object" and _of_objects(schema) is not None
+    return entry.wraps
+
+
 _ROOT = ("$schema", "$id", "$defs", "definitions")
 _REFERENCE = re.compile(r'"\$(?:ref|dynamicRef|recursiveRef)": "([^"]*)"')
 
@@ -190,9 +198,8 @@ def _tool_result(ctx: Context, result: Message) -> Message:
     if "structuredContent" not in result:
         return result
     structured = result.pop("structuredContent")
-    schema = ctx._entry.definition.get("outputSchema") if ctx._entry is not None else None
     if ctx.version >= revisions.STRUCTURED_SINCE:
-        if schema is not None and schema.get("type") != "object" and _of_objects(schema) is not None:
+        if ctx._entry is not None and _wraps(ctx._entry):
             return {**result, "structuredContent": {"result": structured}}
         if isinstance(structured, dict):
             return {**result, "structuredContent": structured}

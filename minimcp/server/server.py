@@ -119,8 +119,7 @@ class Server(Registration):
             allowed_hosts = [urlsplit(public_url).netloc, "localhost", "127.0.0.1", "[::1]"]
         engine.allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
         engine.allowed_origins = frozenset(allowed_origins or ())
-        engine.debug = debug
-        engine.policy = policy
+        engine.debug, engine.policy = debug, policy
         if catalog is not None:
             engine.catalog = catalog
         self._lock = threading.Lock()  # guards _wsgi

@@ -166,7 +166,10 @@ class Outbox:
         else:
             event = sse.encode(data, self._event, f"{self.number}-{self.newest}")
         self._events.append((self.newest, event))
-        self._hold(len(event))
+        if self._kept is None:
+            self.held += len(event)
+        else:
+            self._hold(len(event))
         if self.number is not None:
             while len(self._events) > 1 and (
                 len(self._events) > self._limit
@@ -240,15 +243,13 @@ class Outbox:
     def nudge(self) -> None:
         """Make the reader look whether its client is still there, as it does after a silence."""
         self._nudged = True
-        self._release(self._signal)
+        self._wake(begun=False)
 
-    def _wake(self, signal: threading.Lock | None = None) -> None:
+    def _wake(self, signal: threading.Lock | None = None, begun: bool = True) -> None:
         # Not under the lock, which the reader takes as soon as it wakes.
-        self._begun = True
-        self._release(signal or self._signal)
-
-    @staticmethod
-    def _release(signal: threading.Lock) -> None:
+        if begun:
+            self._begun = True
+        signal = signal or self._signal
         if signal.locked():
             try:
                 signal.release()
