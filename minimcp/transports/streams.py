@@ -318,15 +318,17 @@ class Outbox:
                 after = events[-1][0]
             else:
                 idle_s = keepalive_s
-            if events or not over:
-                yield b"".join(data for _, data in events)
+            parts = [data for _, data in events]
+            if over and self.number is None and self.reply is not None:
+                # With what came just before, since each piece is a packet of its own.
+                parts.append(sse.encode(encode(self.reply), self._event))
+            if parts or not over:
+                yield b"".join(parts)
             if over or (left_s <= 0 and late is None):
                 break
             if left_s <= 0:
                 # Unless the reply has come meanwhile; the next turn sends either.
                 self.finish(late)
-        if self.number is None and self.reply is not None:
-            yield sse.encode(encode(self.reply), self._event)
 
 
 # The long-lived streams of all HTTP applications in a process, each of which keeps a thread, and the calls of sessions
