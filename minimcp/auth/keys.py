@@ -68,6 +68,8 @@ class Keys:
         self.scopes = scopes
         self.last_used: dict[str, float] = {}
         self._issuer = issuer
+        # The principals of known keys, each with the entry that it was made of; no more than there are keys.
+        self._made: dict[str, tuple[Mapping[str, Any], Principal]] = {}
         self._source: KeySource
         if isinstance(source, (str, os.PathLike)):
             self._source = _FileSource(Path(source).expanduser(), self.last_used)
@@ -81,23 +83,26 @@ class Keys:
 
         :raises Unauthorized: for a key that has expired, or two different ones.
         """
-        key = request.header("X-API-Key") or ""
+        key = request.environ.get("HTTP_X_API_KEY", "")
         if key and request.token and not hmac.compare_digest(key.encode(), request.token.encode()):
             raise Unauthorized("The request has two different credentials")
         key = key or (request.token if request.scheme == "bearer" else "")
         if not key or len(key) > _LONGEST:
             return None
-        found = self._source.find(hash_key(key))
+        digest = hash_key(key)
+        found = self._source.find(digest)
         if found is None:
             return None
-        expires = _expiry(found.get("expires"))
-        if expires is not None and time.time() >= expires:
+        entry, principal = self._made.get(digest, (None, None))
+        if principal is None or entry is not found:
+            granted, ends = (found.get("scopes", ()), found.get("roles", ())), _expiry(found.get("expires"))
+            principal = Principal(found["name"], self._issuer, *granted, via="key", expires=ends)
+            self._made[digest] = found, principal
+        now = time.time()
+        if principal.expires is not None and now >= principal.expires:
             raise Unauthorized("The key has expired")
-        name = found["name"]
-        self.last_used[name] = time.time()
-        return Principal(
-            name, self._issuer, found.get("scopes", ()), found.get("roles", ()), via="key", expires=expires
-        )
+        self.last_used[principal.id] = now
+        return principal
 
 
 def hash_key(key: str) -> str:

@@ -74,7 +74,7 @@ class ProtectedServer:
         :raises Unavailable: when a verifier failed; the cause is in the log.
         """
         address = self.address
-        request = AuthRequest(environ, address.endpoint(environ), address.public_url or "", address.trusts(environ))
+        request = AuthRequest(environ, address.endpoint, address.public_url or "", address.trusts(environ))
         for verify, needed in self._verifiers:
             try:
                 found = as_principal(verify(request))
@@ -86,10 +86,10 @@ class ProtectedServer:
                 log.exception("the caller could not be verified")
                 raise Unavailable("The caller could not be verified; try again later") from None
             if found is not None:
-                if found.lasts_s() <= 0:
+                if found.expires is not None and found.lasts_s() <= 0:
                     raise self._refused(environ, Unauthorized("The credential has expired"))
                 found = self._with_implied(found) if self._implied else found
-                if not needed <= set(found.scopes):
+                if needed and not needed <= set(found.scopes):
                     raise self.insufficient(environ, sorted(needed))
                 return found
         if "HTTP_AUTHORIZATION" in environ or "HTTP_X_API_KEY" in environ:

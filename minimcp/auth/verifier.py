@@ -24,21 +24,28 @@ class AuthRequest:
     :ivar environ: the WSGI environ.
     :ivar scheme: the scheme of the `Authorization` header in lower case, such as "bearer"; "" without one.
     :ivar token: the credential after the scheme; "" without one, or where the header is malformed.
-    :ivar url: the address of the request as its caller wrote it, without query; behind a trusted proxy, the public one.
     :ivar resource: the server's `public_url`, by which tokens name it; "" where it has none.
     :ivar trusted: whether a proxy of `trusted_proxy=` sent it, whose headers may say who is calling.
     """
 
-    __slots__ = ("environ", "resource", "scheme", "token", "trusted", "url")
+    __slots__ = ("_url", "environ", "resource", "scheme", "token", "trusted")
 
-    def __init__(self, environ: Environ, url: str, resource: str, trusted: bool = False) -> None:
+    def __init__(
+        self, environ: Environ, url: str | Callable[[Environ], str], resource: str, trusted: bool = False
+    ) -> None:
         self.environ = environ
-        self.url = url
+        self._url = url
         self.resource = resource
         self.trusted = trusted
-        found = _CREDENTIAL.match(environ.get("HTTP_AUTHORIZATION", ""))
+        value = environ.get("HTTP_AUTHORIZATION")
+        found = _CREDENTIAL.match(value) if value else None
         self.scheme = found[1].lower() if found else ""
         self.token = found[2] if found else ""
+
+    @property
+    def url(self) -> str:
+        """The address of the request as its caller wrote it, without query; behind a trusted proxy, the public one."""
+        return self._url if isinstance(self._url, str) else self._url(self.environ)
 
     @property
     def method(self) -> str:
