@@ -134,6 +134,16 @@ def test_the_metadata_is_where_rfc_9728_has_it(public: Any, base: str, path: str
         }
 
 
+def test_an_authors_own_well_known_route_is_served_beside_the_metadata() -> None:
+    server = Server("s", auth=Tokens())
+    server.route("/.well-known/own", lambda environ: (200, [("Content-Type", "text/plain")], [b"own"]))
+    client = Client(server.wsgi)
+    assert client.get("/.well-known/own").data == b"own"
+    assert client.get("/.well-known/oauth-protected-resource/mcp").status_code == 200
+    assert client.get("/.well-known/other").status_code == 404
+    assert client.post("/.well-known/oauth-protected-resource/mcp").status_code == 404
+
+
 def test_forwarded_headers_count_from_a_trusted_proxy_alone() -> None:
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example, tools.example"}
     forwarded["X-Forwarded-Prefix"] = "/a"

@@ -104,9 +104,6 @@ class HttpApp(Generic[S]):
         :raises Refused: when there is none at its path, or none for its HTTP method.
         """
         path, mount, method = environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ["REQUEST_METHOD"]
-        auth = self.engine.auth
-        if auth is not None and "/.well-known/" in mount + path and method == "GET":
-            return auth.metadata
         further = self.engine.routes
         own = self.routes.get(path, _NO_ROUTE)
         # A second mount for further paths, which a framework may leave open to everybody, must not open these too.
@@ -128,6 +125,9 @@ class HttpApp(Generic[S]):
                 return _without_body(_guarded(route["GET"]))
         taken = dict.fromkeys(each for route in routes for each in route)
         if not taken:
+            auth = self.engine.auth
+            if auth is not None and method == "GET" and "/.well-known/oauth-protected-resource" in mount + path:
+                return auth.metadata
             raise Refused(404, "There is no MCP endpoint at this path")
         if method == "OPTIONS":
             return functools.partial(options, taken)
