@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import operator
+import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -42,6 +43,8 @@ def annotated(hint: Any, extras: Iterable[Any]) -> Any:
 
 def is_theirs(thing: Any) -> bool:
     """Say whether a class, a default or an item of `Annotated` is pydantic's, or made for it."""
+    if _PACKAGES.isdisjoint(sys.modules):
+        return False  # Whatever comes from it has loaded it.
     cls = thing if isinstance(thing, type) else type(thing)
     named = any(base.__module__.partition(".")[0] in _PACKAGES for base in cls.__mro__)
     return named or any(hasattr(thing, hook) for hook in _HOOKS) or "__pydantic_config__" in cls.__dict__
@@ -49,7 +52,7 @@ def is_theirs(thing: Any) -> bool:
 
 def comes_from_pydantic(hint: Any, members: Members) -> bool:
     """Say whether anything in a hint is pydantic's; then the whole hint is."""
-    return any(map(is_theirs, _parts(hint, members, {})))
+    return not _PACKAGES.isdisjoint(sys.modules) and any(map(is_theirs, _parts(hint, members, {})))
 
 
 def _parts(hint: Any, members: Members, seen: dict[int, Any]) -> Iterator[Any]:
