@@ -45,7 +45,7 @@ class Admission:
                 while len(self._open) >= self.most:
                     leaving = sum(1 for each in self._open if each.given_up and each.waiting_since)
                     # One that came later, while this one waited, is not turned out for it.
-                    older = [each for each in self._open if each.waiting_since <= connection.waiting_since]
+                    older = [each for each in self._open if each.arrived <= connection.arrived]
                     if leaving < self._arriving and not self._give_up_oldest(older) and not leaving:
                         return False
                     if not self._changed.wait(until - time.monotonic()):

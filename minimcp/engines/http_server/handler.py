@@ -112,6 +112,7 @@ class ConnectionHandler(WSGIRequestHandler):
     """Serves the requests of one connection, on a thread of its own.
 
     :ivar server: the `WsgiServer`.
+    :ivar arrived: when the connection came.
     :ivar waiting_since: when the wait for the client began, 0 while the application runs.
     :ivar busy: whether a request has begun that is not answered yet.
     :ivar requests: how many have been answered.
@@ -139,7 +140,7 @@ class ConnectionHandler(WSGIRequestHandler):
         self._response: Optional[ResponseWriter] = None
         self.requests = self.held = 0
         self.busy = self.given_up = False
-        self.waiting_since = time.monotonic()
+        self.arrived = self.waiting_since = time.monotonic()
         if not self.server.admission.add(self):
             self._turn_away()
             return
