@@ -88,7 +88,10 @@ class Admission:
             self._bytes += size
             connection.held += size
             while self._bytes > self.most_bytes:
-                oldest = self._give_up_oldest(each for each in self._open if each.held and each is not connection)
+                # One whose answer has just begun is not slow.
+                fresh = time.monotonic() - _FRESH_S
+                held = [each for each in self._open if each.held and each.sending_since <= fresh]
+                oldest = self._give_up_oldest(each for each in held if each is not connection)
                 if oldest is not None:
                     self._release(oldest)
                     self._changed.notify_all()

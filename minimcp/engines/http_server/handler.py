@@ -113,6 +113,7 @@ class ConnectionHandler(WSGIRequestHandler):
 
     :ivar server: the `WsgiServer`.
     :ivar arrived: when the connection came.
+    :ivar sending_since: when the sending of a part of an answer began, 0 while none is sent.
     :ivar waiting_since: when the wait for the client began, 0 while the application runs.
     :ivar busy: whether a request has begun that is not answered yet.
     :ivar requests: how many have been answered.
@@ -140,6 +141,7 @@ class ConnectionHandler(WSGIRequestHandler):
         self._response: Optional[ResponseWriter] = None
         self.requests = self.held = 0
         self.busy = self.given_up = False
+        self.sending_since = 0.0
         self.arrived = self.waiting_since = time.monotonic()
         if not self.server.admission.add(self):
             self._turn_away()
@@ -352,7 +354,7 @@ class ConnectionHandler(WSGIRequestHandler):
 
         :raises OSError: when the client has gone, or reads too slowly.
         """
-        self.waiting_since = began = time.monotonic()
+        self.sending_since = self.waiting_since = began = time.monotonic()
         sent = self.request.send(data)
         if sent < len(data):
             limits, rest = self.server.limits, memoryview(data)[sent:]
@@ -361,7 +363,7 @@ class ConnectionHandler(WSGIRequestHandler):
                 if time.monotonic() > until:
                     raise TimeoutError("The client reads too slowly")
                 rest = rest[self.request.send(rest[:_PIECE]) :]
-        self.waiting_since = 0.0
+        self.sending_since = self.waiting_since = 0.0
 
     def _refuse(self, problem: BadRequest) -> None:
         """Send an error response for a request that cannot be served."""
