@@ -17,8 +17,8 @@ _MODULES = {
     "Introspection": "introspection",
     "Jwt": "jwt",
     "Keys": "keys",
-    "RemoteUser": "surrounding",
     "ProxyCertificate": "surrounding",
+    "RemoteUser": "surrounding",
     "Rules": "policy",
     "Verifier": "verifier",
 }

@@ -15,6 +15,21 @@ Claims = Mapping[str, Any]
 Roles = Union[str, Iterable[str], Callable[[Claims], Iterable[str]], None]
 
 
+# The schemes of the challenge, by the `dpop` option of a verifier of tokens.
+SCHEMES = {False: ("Bearer",), True: ("Bearer", "DPoP"), "required": ("DPoP",)}
+
+
+def audiences_of(audience: Union[str, Iterable[str], None]) -> frozenset[str]:
+    """Return the audiences that a verifier is told of, none where it leaves them to the server's public URL.
+
+    :raises ValueError: for an empty list, by which everything would be for somebody else.
+    """
+    found = frozenset([audience] if isinstance(audience, str) else audience or ())
+    if audience is not None and not found:
+        raise ValueError("audience= is empty: name whom tokens are issued for")
+    return found
+
+
 def check_times(claims: Claims, leeway_s: float, required: bool = True) -> float:
     """Check `exp`, `nbf` and `iat`, and return the time at which the token ends; infinity for never.
 

@@ -14,7 +14,7 @@ from ..engines.oauth.discovery import find_server
 from ..engines.oauth.fetching import Fetcher
 from ..protocol.errors import Unauthorized
 from ..protocol.principal import Principal
-from .claims import Roles, Verified, check_audience, check_times, principal_of, seconds
+from .claims import SCHEMES, Roles, Verified, audiences_of, check_audience, check_times, principal_of, seconds
 from .jwt import check_possession
 from .proof import ProofCheck
 from .verifier import AuthRequest
@@ -54,10 +54,8 @@ class Introspection:
         self.issuers = (issuer,)
         self.scopes = tuple(scopes)
         self.needs_public_url = audience is None
-        self.schemes = {False: ("Bearer",), True: ("Bearer", "DPoP"), "required": ("DPoP",)}[dpop]
-        self._audiences = frozenset([audience] if isinstance(audience, str) else audience or ())
-        if audience is not None and not self._audiences:
-            raise ValueError("audience= is empty: name whom tokens are issued for")
+        self.schemes = SCHEMES[dpop]
+        self._audiences = audiences_of(audience)
         pair = f"{quote(client_id, safe='')}:{quote(client_secret, safe='')}"
         self._headers = {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
         self._endpoint = endpoint

@@ -15,7 +15,7 @@ from typing import Any, Union
 from ..engines.oauth.dpop import jwt_library
 from ..protocol.errors import Unauthorized
 from ..protocol.principal import Principal
-from .claims import Roles, Verified, check_audience, check_times, principal_of
+from .claims import SCHEMES, Roles, Verified, audiences_of, check_audience, check_times, principal_of
 from .jwks import FAMILIES, KeySet
 from .proof import ProofCheck
 from .verifier import AuthRequest
@@ -70,10 +70,8 @@ class Jwt:
             raise ValueError(f"leeway_s is between 0 and {_LONGEST_LEEWAY_S} seconds")
         self.scopes = tuple(scopes)
         self.needs_public_url = audience is None
-        self.schemes = {False: ("Bearer",), True: ("Bearer", "DPoP"), "required": ("DPoP",)}[dpop]
-        self._audiences = frozenset([audience] if isinstance(audience, str) else audience or ())
-        if audience is not None and not self._audiences:
-            raise ValueError("audience= is empty: name whom tokens are issued for")
+        self.schemes = SCHEMES[dpop]
+        self._audiences = audiences_of(audience)
         self._roles = roles
         self._id = id
         self._leeway_s = leeway_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import json
@@ -10,7 +9,6 @@ import logging
 import os
 import secrets
 import stat
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any, Optional, Protocol, Union
 
 from ..engines.fork import PerProcess
+from ..engines.oauth.tokens import write_private
 from ..protocol.errors import Unauthorized
 from ..protocol.principal import Principal
 from .claims import seconds
@@ -167,7 +166,7 @@ class _FileSource:
         with self._lock():
             self._noted = time.monotonic()
             try:
-                write_file(Path(f"{self._path}.used"), dict(self._used))
+                write_private(Path(f"{self._path}.used"), dict(self._used))
             except OSError as problem:
                 log.warning("the last use of keys was not noted: %s", problem)
 
@@ -189,19 +188,6 @@ def read_file(path: Path) -> dict[str, Entry]:
     return found
 
 
-def write_file(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a file by one that only its owner can read."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
 def make_key(
     path: Path, name: str, roles: list[str] | None = None, scopes: list[str] | None = None, days: float | None = None
 ) -> str:
@@ -217,7 +203,7 @@ def make_key(
     if days is not None:
         moment = datetime.fromtimestamp(time.time() + days * 86400, timezone.utc)
         entry["expires"] = moment.isoformat(timespec="seconds")
-    write_file(path, {**entries, name: entry})
+    write_private(path, {**entries, name: entry})
     return key
 
 
@@ -229,7 +215,7 @@ def revoke_key(path: Path, name: str) -> None:
     entries = read_file(path)
     if entries.pop(name, None) is None:
         raise ValueError(f"{path} has no key named {name!r}")
-    write_file(path, entries)
+    write_private(path, entries)
 
 
 def _expiry(value: Any) -> float | None:

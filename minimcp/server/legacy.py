@@ -170,9 +170,7 @@ def _of_objects(schema: Message) -> Message | None:
     references = _REFERENCE.findall(json.dumps(schema))
     if not all(reference.startswith(("#/$defs/", "#/definitions/")) for reference in references):
         return None  # it would lead somewhere else
-    root: Message = {
-        keyword: schema[keyword] for keyword in ("$schema", "$id", "$defs", "definitions") if keyword in schema
-    }
+    root: Message = {keyword: schema[keyword] for keyword in _ROOT if keyword in schema}
     value = {keyword: part for keyword, part in schema.items() if keyword not in root}
     wrapped = {"type": "object", "properties": {"result": value}, "required": ["result"], revisions.WRAPPED: True}
     return {**root, **wrapped}

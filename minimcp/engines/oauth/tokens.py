@@ -14,7 +14,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Union
 
@@ -75,6 +75,22 @@ def has_expired(token: Token) -> bool:
     """Say whether a token has expired, or is about to."""
     expires_at = token.get("expires_at")
     return expires_at is not None and time.time() >= expires_at
+
+
+def write_private(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a file by JSON that only its owner can read."""
+    # mkstemp makes a file of mode 0600, and replacing leaves no moment at which the file is half written.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
 
 
 class FileStore(MutableMapping[str, dict[str, Any]]):
@@ -143,18 +159,7 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
 
     def _write(self, content: dict[str, dict[str, Any]]) -> None:
         self._make_folder()
-        # mkstemp makes a file of mode 0600, and replacing leaves no moment at which the file is half written.
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self._path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+        write_private(self._path, content)
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         return self._read()[key]
