@@ -49,6 +49,8 @@ class ClientCall:
     :ivar on_progress: takes the params of each progress notification, on the thread that runs the call.
     """
 
+    headers: Optional[dict[str, str]] = None  # see `OpenCall`
+
     def __init__(
         self,
         connect: Callable[[], Connection],

@@ -60,6 +60,8 @@ class Client(Methods):
     :param cache: keep results as the server allows: True, False, or a `Cache` shared with other clients.
     :param tasks: whether a server may answer a call with a task, which is then followed to its end.
     :param extensions: further extensions to declare, `{identifier: settings}`.
+    :param capabilities: the capabilities to declare in place of those that the callbacks mean: a relay answers itself
+        what a server asks, see `exchange`.
     :param trace: True, a file, a path or a callable that takes every message; see `minimcp.engines.trace`.
     """
 
@@ -96,6 +98,7 @@ class Client(Methods):
         cache: bool | Cache = True,
         tasks: bool = False,
         extensions: Message | None = None,
+        capabilities: Message | None = None,
         trace: Any = None,
         limits: dict[str, float] | None = None,
     ) -> None:
@@ -138,6 +141,7 @@ class Client(Methods):
             cache=Cache() if cache is True else cache or None,
             extensions=declared,
             record=record,
+            capabilities=capabilities,
         )
         self._own = PerProcess(_Own)
         self._newest: Connection | None = None  # in a forked child at first the parent's

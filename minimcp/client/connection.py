@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Optional, Protocol
 
 from ..engines.errors import AuthorizationError, ClientError, ConnectionLost, Timeout
-from ..protocol import spec, wire
+from ..protocol import revisions, spec, wire
 from ..protocol.errors import InternalError, McpError
 from .eras import Peer, result_of
 from .errors import HTTPStatus
@@ -30,7 +30,12 @@ HANG_UP_S = 2.0  # for a last message to a server that may not be listening
 
 
 class OpenCall(Protocol):
-    """A call while one of its requests is open: a `ClientCall` or a `RawCall`."""
+    """A call while one of its requests is open: a `ClientCall` or a `RawCall`.
+
+    :ivar headers: headers for HTTP beside those of the era, or None.
+    """
+
+    headers: Optional[dict[str, str]]
 
     def started(self, exchange: Exchange) -> None:
         """Take the exchange, once the request is sent."""
@@ -148,7 +153,10 @@ class Connection:
         """Return the capabilities that this client declares in a revision."""
         found = self._capabilities.get(version)
         if found is None:
+            declared = self.settings.capabilities
             found = self.settings.answers.capabilities(version)
+            if declared is not None:
+                found = revisions.declaration(version, declared)
             # Tasks are not for the legacy era. Spec: EXT-013
             extensions = dict(self.settings.extensions)
             if version in spec.LEGACY_VERSIONS:
@@ -177,6 +185,8 @@ class Connection:
         exchange = None
         if call is not None:
             self._calls.add(call)
+            if call.headers:
+                headers = {**call.headers, **headers}
         try:
             exchange = self.transport.start(message, headers, deadline.left())
             if call is not None:

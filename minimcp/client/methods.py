@@ -62,6 +62,8 @@ class Methods:
         meta: Message | None = None,
         on_message: Optional[Callable[[Message, Optional[Reply]], Any]] = None,
         timeout: Any = ...,
+        headers: Optional[dict[str, str]] = None,
+        on_start: Optional[Callable[[Callable[[], None]], Any]] = None,
     ) -> Message:
         """Send one request and return the result exactly as it came, for a relay; nothing in it is interpreted.
 
@@ -72,12 +74,16 @@ class Methods:
             notification reply is None. A request of the server is answered by `reply({"result": {...}})` or
             `reply({"error": {...}})` before the function returns; it runs on a thread of its own, and its time does not
             count. By default the client's callbacks get these messages.
+        :param headers: headers of this one request, where it goes over HTTP.
+        :param on_start: `f(cancel)` is called first, with a function that ends the call from any thread.
         :raises RemoteError: when the answer is an error.
         :raises ClientError: when there is no answer.
         """
         settings = self.settings
         timeout_s = settings.timeout_s if timeout is ... else timeout
-        call = RawCall(method, params or {}, meta, on_message, timeout_s, settings.max_timeout_s)
+        call = RawCall(method, params or {}, meta, on_message, timeout_s, settings.max_timeout_s, headers)
+        if on_start is not None:
+            on_start(call.cancel)
         return call.run(self._connect())
 
     def _call(self, method: str, params: Message, **options: Any) -> ClientCall:

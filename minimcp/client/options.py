@@ -25,6 +25,7 @@ class Settings(NamedTuple):
     """The options of a `Client`, under the names of its parameters; times are in seconds.
 
     :ivar info: the client's own name and version, or None to send none.
+    :ivar capabilities: the capabilities to declare in place of those of the callbacks, or None.
     :ivar record: takes every message for the trace, or None.
     """
 
@@ -47,6 +48,7 @@ class Settings(NamedTuple):
     cache: Optional[Cache]
     extensions: Message
     record: Optional[Recorder]
+    capabilities: Optional[Message] = None
 
     @property
     def own_timeout_s(self) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..protocol import spec, wire
+from .errors import CallCancelled
 from .transports.transport import Exchange, SessionExpired
 from .transports.waiting import Deadline
 
@@ -17,10 +18,11 @@ Message = dict[str, Any]
 
 
 class RawCall:
-    """One request of `Client.exchange`; `run` blocks until its result is there.
+    """One request of `Client.exchange`; `run` blocks until its result is there, and `cancel` ends it from any thread.
 
     :param meta: the request's `_meta`, None for that in the params.
     :param on_message: `f(message, reply or None)`; see `Client.exchange`.
+    :ivar headers: headers for HTTP beside those of the client.
     """
 
     def __init__(
@@ -31,12 +33,16 @@ class RawCall:
         on_message: Optional[Callable[[Message, Optional[Reply]], Any]],
         timeout_s: float | None,
         max_timeout_s: float | None,
+        headers: dict[str, str] | None = None,
     ) -> None:
+        self.headers = headers
         self._method = method
         self._params = params
         self._meta: Message = (params.get("_meta") or {}) if meta is None else meta
         self._on_message = on_message
         self._deadline = Deadline(timeout_s, max_timeout_s)
+        self._cancelled = False
+        self._exchange: Optional[Exchange] = None
 
     def run(self, conn: Connection) -> Message:
         """Send the request on this thread and return its result.
@@ -50,7 +56,19 @@ class RawCall:
             # It was not run. Spec: TRN-149
             return self._send(conn, conn.renew(peer))
 
+    def cancel(self) -> None:
+        """End the call from any thread: `run` raises CallCancelled, and the server is told."""
+        self._cancelled = True
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.abort(self._cancellation())
+
+    def _cancellation(self) -> CallCancelled:
+        return CallCancelled(f"{self._method} was cancelled")
+
     def _send(self, conn: Connection, peer: Peer) -> Message:
+        if self._cancelled:
+            raise self._cancellation()
         params = {name: value for name, value in self._params.items() if name != "_meta"}
         message = wire.request(conn.next_id(), self._method, params or None)
         peer.era.write_meta(conn, message, peer.version, None, "progressToken" in self._meta)
@@ -62,7 +80,10 @@ class RawCall:
         return conn.exchange(peer, message, self._deadline, self)
 
     def started(self, exchange: Exchange) -> None:
-        """See `OpenCall`."""
+        """Take note of the exchange, for `cancel`."""
+        self._exchange = exchange
+        if self._cancelled:
+            exchange.abort(self._cancellation())
 
     def take(self, conn: Connection, id: int, incoming: Message) -> None:
         """Hand on a message that came before the answer to the request with this id."""
