@@ -164,8 +164,9 @@ class Pending:
     """The open exchanges of a transport with one channel, by request id and by progress token."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _open
+        self._lock = threading.Lock()  # guards _open and _streams
         self._open: dict[Any, Queued] = {}
+        self._streams: set[Any] = set()  # the keys of listen streams among them
         self._gone: ClientError | None = None
 
     def add(self, message: Message) -> Queued:
@@ -179,12 +180,15 @@ class Pending:
             if self._gone is not None:
                 raise self._gone
             self._open[key] = exchange
+            if message["method"] == "subscriptions/listen":
+                self._streams.add(key)
         return exchange
 
     def drop(self, key: Any) -> None:
         """Forget an exchange."""
         with self._lock:
             self._open.pop(key, None)
+            self._streams.discard(key)
 
     def take(self, message: Message, request_id: Any = None) -> bool:
         """Give a message to the exchange it belongs to; False when it belongs to none.
@@ -192,7 +196,8 @@ class Pending:
         :param request_id: that of the request on whose stream it came, where the transport knows it.
 
         A response goes by its id with its JSON type, or by the text of a number where no request has a text for its id;
-        progress by its token; what a listen stream says by the subscription. Spec: BASE-006, TRN-019
+        progress by its token; what a listen stream says by the subscription. A log message, which names nothing,
+        belongs to the only call, and so it comes before that one's response. Spec: BASE-006, TRN-019
         """
         if "method" not in message:
             key = _key(message.get("id"))
@@ -202,6 +207,9 @@ class Pending:
             if key not in self._open and "method" not in message and all(kind is int for kind, _ in self._open):
                 key = _number(key)
             exchange = self._open.get(key) if key is not None else None
+            if exchange is None and message.get("method") == "notifications/message":
+                calls = self._open.keys() - self._streams
+                exchange = self._open[calls.pop()] if len(calls) == 1 else None
             if exchange is None:
                 # A response that nobody waits for is late or made up: dropped, never given to another.
                 return "method" not in message
