@@ -130,13 +130,16 @@ class Registration:
         """Serve a further path beside the endpoint over HTTP, to every caller that Host and Origin let in.
 
         :param path: the whole path, such as "/.well-known/oauth-protected-resource/mcp", or the path below the place
-            where the server is mounted.
+            where the server is mounted. Its last segment may be a variable, `{name}`, or `{+name}` for several
+            segments, whose text is `environ["minimcp.route"]["name"]`.
         :param handler: `f(environ) -> (status, headers, body)`, where the body is an iterable of bytes; it may raise
             `Unauthorized` or another McpError with `http`.
-        :raises ValueError: for a path without a leading slash.
+        :raises ValueError: for a path without a leading slash, or a variable that is not its last segment.
         """
         if not path.startswith("/"):
             raise ValueError(f"A path begins with a slash, unlike {path!r}")
+        if not _ROUTE.fullmatch(path):
+            raise ValueError(f"A variable is the last segment of a path, as in /tools/{{name}}, unlike {path!r}")
         # As in PATH_INFO.
         path = path.encode("utf-8").decode("latin-1")
         self.engine.routes.setdefault(path, {})[method] = handler
@@ -161,6 +164,7 @@ class Registration:
         self.engine.bus.publish("resource", uri)
 
 
+_ROUTE = re.compile(r"[^{}]*(?:/\{\+?[A-Za-z_][A-Za-z0-9_]*\})?")
 _CELL = re.compile(r"ipykernel|<ipython-input|<stdin>")
 
 

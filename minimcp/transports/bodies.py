@@ -126,12 +126,17 @@ def respond_with_events(
     return 200, list(_STREAM_HEADERS), EventStream(batches, environ, on_close, nudge)
 
 
+def asks_for_events(environ: Environ) -> bool:
+    """Say whether a client asks for a stream of events in so many words."""
+    return "text/event-stream" in environ.get("HTTP_ACCEPT", "")
+
+
 def is_browser(environ: Environ) -> bool:
     """Say whether a person's browser asks, and no client of MCP."""
     accept = environ.get("HTTP_ACCEPT", "")
     return (
         "text/html" in accept
-        and "text/event-stream" not in accept
+        and not asks_for_events(environ)
         and "HTTP_AUTHORIZATION" not in environ
         and "HTTP_MCP_SESSION_ID" not in environ
     )

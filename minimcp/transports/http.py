@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from ..engines.addresses import is_loopback
 from ..protocol import headers, sse, wire
-from ..protocol.errors import InternalError, McpError, SessionNotFound, TooManySessions, Unauthorized
+from ..protocol.errors import McpError, SessionNotFound, TooManySessions, Unauthorized
 from ..protocol.principal import Principal, as_principal
 from ..protocol.served import Environ, Handler, Headers, Message, Reply, Response, S, Send, Served, ServedCall
 from .bodies import (
     accepts,
+    asks_for_events,
     is_browser,
     read_message,
     reason,
@@ -31,6 +32,7 @@ from .hangups import watched
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
 from .origin import OriginCheck, Refused, embedded_in_page, options
+from .routes import guarded, is_mounted, tailed, without_body
 from .streams import BRIEF_S, Outbox, gone, open_calls, open_streams
 from .workers import http_workers
 
@@ -43,9 +45,6 @@ StartResponse = Callable[[str, Headers], object]
 
 # The values of PATH_INFO at which a mounted callable is the MCP endpoint.
 MOUNTED = ("", "/", "/mcp", "/mcp/")
-
-# The same of HTTP+SSE, which lie below the endpoint in a framework.
-_BELOW = ("/sse", "/messages")
 _NO_ROUTE: Mapping[str, Handler] = {}
 # Comes from a long-lived handler that emits nothing at all, since its call was cancelled.
 _NOTHING: Message = {}
@@ -104,25 +103,33 @@ class HttpApp(Generic[S]):
         :raises Refused: when there is none at its path, or none for its HTTP method.
         """
         path, mount, method = environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ["REQUEST_METHOD"]
-        further = self.engine.routes
+        further, whole = self.engine.routes, mount + path
         own = self.routes.get(path, _NO_ROUTE)
         # A second mount for further paths, which a framework may leave open to everybody, must not open these too.
-        if own and mount and not _is_mounted(environ, mount, path):
+        if own and mount and not is_mounted(environ, mount, path):
             own = _NO_ROUTE
-        # The author's route at the whole path, or ours below the mount, or the author's below the mount.
-        routes = (further.get(mount + path, _NO_ROUTE), own, further.get(path, _NO_ROUTE)) if further else (own,)
+        routes: tuple[Mapping[str, Handler], ...] = (own,)
+        if further:
+            # The author's route at the whole path, or ours below the mount, or the author's below the mount.
+            exact = further if "{" not in whole else {}
+            routes = (exact.get(whole, _NO_ROUTE), own, exact.get(path, _NO_ROUTE))
+            if method not in own and method not in routes[0] and method not in routes[2]:
+                routes += tailed(further, whole, path)
         for route in routes:
             handler = route.get(method)
             if handler is not None:
                 if route is not own:
-                    return _guarded(handler)
+                    if method == "GET" and "POST" in own and asks_for_events(environ):
+                        # A page of the author's at the endpoint leaves a client its stream.
+                        continue
+                    return guarded(handler)
                 if "HTTP_SEC_FETCH_SITE" in environ and embedded_in_page(environ):
                     raise Refused(403, "Pages of other origins may not call this server; allowed_origins decides")
                 if method == "GET" and is_browser(environ):
                     return functools.partial(respond_with_page, str(self.engine.identity["name"]))
                 return handler
             if method == "HEAD" and route is not own and "GET" in route:
-                return _without_body(_guarded(route["GET"]))
+                return without_body(guarded(route["GET"]))
         taken = dict.fromkeys(each for route in routes for each in route)
         if not taken:
             auth = self.engine.auth
@@ -338,55 +345,6 @@ def _kind_of(message: Any) -> tuple[Any, ...] | None:
         return None
     name = (message.get("params") or {}).get("name")
     return message["method"], name if isinstance(name, str) else None
-
-
-def _guarded(handler: Handler) -> Handler:
-    """Wrap the handler of an author's route, so that its failure is answered."""
-
-    def run(environ: Environ) -> Response:
-        try:
-            status, fields, body = handler(environ)
-            return status, list(fields), body
-        except McpError:
-            raise
-        except Exception:
-            raise _failed(f"the route {environ.get('PATH_INFO')}") from None
-
-    return run
-
-
-def _failed(function: str) -> McpError:
-    """Log the exception of an author's function and return the error to answer with."""
-    log.exception("%s failed", function)
-    problem = InternalError("Internal error")
-    problem.http = (500, [])
-    return problem
-
-
-def _without_body(handler: Handler) -> Handler:
-    """Wrap the handler of GET for HEAD."""
-
-    def run(environ: Environ) -> Response:
-        status, fields, body = handler(environ)
-        if isinstance(body, list) and not any(name.lower() == "content-length" for name, _ in fields):
-            fields = [*fields, ("Content-Length", str(sum(map(len, body))))]
-        close = getattr(body, "close", None)
-        if close is not None:
-            close()
-        return status, fields, []
-
-    return run
-
-
-def _is_mounted(environ: Environ, mount: str, path: str) -> bool:
-    """Say whether our own paths are served where the application is mounted.
-
-    A framework's view that has a rest of a path asks its framework, and HTTP+SSE alone lies below the endpoint.
-    """
-    is_endpoint = environ.get("minimcp.is_endpoint")
-    if is_endpoint is not None:
-        return path in _BELOW and bool(is_endpoint())
-    return "/.well-known" not in mount
 
 
 def serve(
