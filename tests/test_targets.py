@@ -12,7 +12,7 @@ import pytest
 
 import minimcp
 from minimcp import Client, Server, clients, consent
-from minimcp.client import targets
+from minimcp.client import targets, variables
 from tests.helpers import serving
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,6 +85,53 @@ def test_variables_in_an_entry_come_from_the_environment(monkeypatch, file):
     assert name(entry) == "from-a-file"
     with pytest.raises(ValueError, match="NOT_SET_ANYWHERE, which is not set"):
         Client({"url": "https://example.com/${NOT_SET_ANYWHERE}"})
+
+
+def test_a_variable_may_be_the_contents_of_a_file(monkeypatch, file, tmp_path):
+    (tmp_path / "python").write_text(f"  {sys.executable}\n\n", encoding="utf-8")
+    entry = {"command": f"${{file:{tmp_path}/python}}", "args": [str(file)]}
+    assert name(entry) == "from-a-file"
+    monkeypatch.setenv("PLACE", "env ${file:never.twice}")
+    for text, value in (
+        ("${env:PLACE}", "env ${file:never.twice}"),
+        ("${env:NOT_SET_ANYWHERE:-here}${NOT_SET_ANYWHERE:-}", "here"),
+        ("$${PLACE} $$${PLACE} $${file:a} $PLACE $$ ${", "${PLACE} $${PLACE} ${file:a} $PLACE $$ ${"),
+    ):
+        assert variables.expand(text) == value
+        assert variables.expand(variables.verbatim(text)) == text
+
+
+def test_a_file_that_a_configuration_refers_to_is_found_beside_it(monkeypatch, file, tmp_path):
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "key").write_text("s3cret", encoding="utf-8")
+    entry = {"command": sys.executable, "args": [str(file)], "env": {"KEY": "-${file:secrets/key}-", "A": "$${file:x}"}}
+    path = tmp_path / "mcp.json"
+    path.write_text(json.dumps({"mcpServers": {"one": entry}}))
+    (made,) = clients(path).values()
+    for client in (made, Client(path)):
+        assert client.target.transports[0]()._child_args[1] == {"KEY": "-s3cret-", "A": "${file:x}"}
+    monkeypatch.chdir(tmp_path / "secrets")
+    assert Client({"command": "x", "env": {"KEY": "${file:key}"}}).target.transports[0]()._child_args[1] == {
+        "KEY": "s3cret"
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_file_that_cannot_be_a_secret_is_refused_and_never_shown(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"s3cret" * 20_000)
+    (tmp_path / "binary").write_bytes(b"s3cret\xff")
+    for file, said in (
+        ("pipe", "it is no file"),
+        (".", "it is no file"),
+        ("large", "more than 65536 bytes"),
+        ("binary", "not UTF-8"),
+        ("none", "No such file"),
+        ("nul\0", "cannot be read"),
+    ):
+        with pytest.raises(ValueError, match=f"^headers.Key needs the file .*{said}") as caught:
+            Client({"url": "https://example.com/", "headers": {"Key": f"${{file:{tmp_path}/{file}}}"}})
+        assert "s3cret" not in str(caught.value)
 
 
 def test_urls_try_streamable_http_first_and_entries_may_say_which():
@@ -234,6 +281,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         (b"{nonsense", "is not JSON"),
         (b"\xff\xfe\x00", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
+        (b'{"mcpServers": {}} /* open', "is not JSON"),
+        (b'{"' + b'\\"' * 1_000_000, "is not JSON"),
+        (b"{" + b"/*" * 1_000_000, "is not JSON"),
+        (b"{," + b"/**/ " * 500_000, "is not JSON"),
+        (b" " * (4 * 1024 * 1024) + b"{}", "it has more than 4194304 bytes"),
+        (b'{"mcpServers": {"one": {}, "two": {}, "one": {}}}', "The key 'one' stands twice in one object"),
         (b"[]", "has the form"),
         (b'{"mcpServers": 5}', "has the form"),
     ):

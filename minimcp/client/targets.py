@@ -18,9 +18,11 @@ from urllib.parse import urlsplit
 from ..engines.addresses import is_local, is_loopback, without_secrets
 from ..engines.errors import ConnectionLost
 from ..engines.fork import number_of
+from .host_files import load
 from .transports.command import environment, find, shown
 from .transports.process import ServerLines
 from .transports.transport import Transport
+from .variables import expand
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -28,10 +30,6 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 Make = Callable[[], Transport]
 
-_VARIABLE = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
-# A string of JSON, which stays, or what hosts allow beside it: a comment, and a comma before the end.
-_COMMENT = r"//[^\n]*(?=\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/"
-_BESIDE = re.compile(rf'("(?:[^"\\]|\\.)*")|{_COMMENT}|,(?=(?:\s|{_COMMENT})*[\]}}])', re.DOTALL)
 # A file and the name of a Server in it; a host, as it is often written without a scheme, and the path.
 _FILE = re.compile(r"(?<=\.py):\w+\Z", re.IGNORECASE)
 _NO_SCHEME = re.compile(
@@ -178,7 +176,7 @@ def _text(target: Any, server: Optional[str], options: Message) -> Target:
         if os.path.isfile(path) and path.lower().endswith(".py"):
             return _python(path, text[len(path) :], options)
         if os.path.isfile(text):
-            return _entry(*pick(_load(text), server, f"{text}: "), options, f"{text}: ")
+            return _entry(*pick(load(text), server, f"{text}: "), options, f"{text}: ")
         if len(parts) == 1 or shutil.which(parts[0]) is None:
             raise ValueError(f"There is no file {path!r}")
     if len(parts) == 1 and shutil.which(text) is None and not os.path.exists(text):
@@ -214,19 +212,6 @@ def _python(path: str, name: str, options: Message) -> Target:
     return made
 
 
-def _load(path: Any) -> Any:
-    """Read a file of JSON as hosts read it: with comments, a comma before the end, a byte order mark.
-
-    :raises ValueError: when it is not JSON all the same.
-    """
-    with open(path, "rb") as file:
-        raw = file.read()
-    try:
-        return json.loads(_BESIDE.sub(lambda found: found[1] or " ", raw.decode(json.detect_encoding(raw))))
-    except (ValueError, RecursionError) as problem:
-        raise ValueError(f"{os.fspath(path)}: This is not JSON: {problem}") from None
-
-
 def entries(config: Any, where: str = "") -> dict[str, Message]:
     """Return the entries of a dict or file of the `mcpServers` form, by name.
 
@@ -234,7 +219,7 @@ def entries(config: Any, where: str = "") -> dict[str, Message]:
     :raises ValueError: when it has another form.
     """
     if isinstance(config, (str, os.PathLike)):
-        return entries(_load(config), f"{os.fspath(config)}: ")
+        return entries(load(config), f"{os.fspath(config)}: ")
     found = config.get("mcpServers", config.get("servers")) if isinstance(config, dict) else None
     if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
         raise ValueError(where + 'A configuration has the form {"mcpServers": {NAME: {...}}}; ' + _ENTRY)
@@ -262,21 +247,24 @@ def fitting(entry: Message, options: Message) -> Message:
 
 def _entry(entry: Message, name: str, options: Message, where: str = "") -> Target:
     try:
-        if isinstance(entry.get("url"), str):
+        is_url = isinstance(entry.get("url"), str)
+        known = ("url", "headers", "sandbox") if is_url else ("command", "args", "env", "cwd", "sandbox")
+        entry = {**entry, **{key: expand(entry[key], key) for key in known if key in entry}}
+        if is_url:
             if entry.get("sandbox") is not None:
                 raise ValueError("a sandbox is for a process that the client starts")
             kind = entry.get("type", entry.get("transport"))
             given = {**_texts(entry, "headers"), **(options.get("headers") or {})}
-            return _url(_expand(entry["url"], "url"), kind, {**options, "headers": given or None})
+            return _url(entry["url"], kind, {**options, "headers": given or None})
         if isinstance(entry.get("command"), str):
             arguments = entry.get("args") or []
             if not isinstance(arguments, list):
                 raise ValueError("args must be a list of strings")
-            words = [_expand(word, f"args[{place}]") for place, word in enumerate(arguments)]
+            words = [_as_text(word, f"args[{place}]") for place, word in enumerate(arguments)]
             env = {**_texts(entry, "env"), **(options.get("env") or {})}
-            cwd = options.get("cwd") or (_expand(entry["cwd"], "cwd") if entry.get("cwd") else None)
+            cwd = options.get("cwd") or (_as_text(entry["cwd"], "cwd") if entry.get("cwd") else None)
             given = {**options, "env": env, "cwd": cwd, "sandbox": _sandbox(entry, options.get("sandbox"))}
-            return _command([_expand(entry["command"], "command"), *words], given)
+            return _command([entry["command"], *words], given)
         raise ValueError(f"This is not a server entry: {_ENTRY}")
     except ValueError as problem:
         raise ValueError(where + (f"The server {name!r}: " if name else "") + str(problem)) from None
@@ -293,13 +281,7 @@ def _sandbox(entry: Message, given: Optional[Sandbox]) -> Optional[Sandbox]:
         raise ValueError("sandbox must be an object of options")
     from .sandbox import Sandbox
 
-    expanded: Message = {}
-    for name, value in settings.items():
-        if isinstance(value, list):
-            expanded[name] = [_expand(each, f"sandbox.{name}[{place}]") for place, each in enumerate(value)]
-        else:
-            expanded[name] = _expand(value, f"sandbox.{name}") if isinstance(value, str) else value
-    return Sandbox.of(expanded)
+    return Sandbox.of(settings)
 
 
 def _texts(entry: Message, key: str) -> dict[str, str]:
@@ -307,33 +289,18 @@ def _texts(entry: Message, key: str) -> dict[str, str]:
     found = entry.get(key) or {}
     if not isinstance(found, dict):
         raise ValueError(f"{key} must be an object of strings")
-    return {name: _expand(value, f"{key}.{name}") for name, value in found.items() if value is not None}
+    return {name: _as_text(value, f"{key}.{name}") for name, value in found.items() if value is not None}
 
 
-def _expand(value: Any, place: str) -> str:
-    """Return a value as text, with `${NAME}`, `${NAME:-default}` and `${env:NAME}` from the environment, as hosts do.
+def _as_text(value: Any, place: str) -> str:
+    """Return a text, or a number or boolean as text.
 
-    :param place: names it in messages.
-    :raises ValueError: for what is no text or number, and for a variable that is not known.
+    :raises ValueError: for anything else.
     """
     if isinstance(value, (bool, int, float)):
         return json.dumps(value)
     if not isinstance(value, str):
         raise ValueError(f"{place} must be a string, not {type(value).__name__}")
-    return _VARIABLE.sub(lambda found: _variable(found, place), value)
-
-
-def _variable(found: re.Match[str], place: str) -> str:
-    name, default = found[1], None
-    if found[2] is not None and found[2].startswith("-"):
-        default = found[2][1:]
-    elif found[2] is not None and name == "env":
-        name = found[2]
-    elif found[2] is not None:
-        raise ValueError(f"{place} has {found[0]}, which is not known; ${{NAME}} and ${{env:NAME}} are")
-    value = os.environ.get(name, default)
-    if value is None:
-        raise ValueError(f"{place} needs the environment variable {name}, which is not set")
     return value
 
 
