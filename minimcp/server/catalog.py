@@ -33,7 +33,12 @@ class Entry:
     :ivar template: the URI template of a resource template.
     :ivar headers: the arguments that `Mcp-Param-*` headers mirror.
     :ivar hints: `ttlMs` and `cacheScope` of what is read here, where they differ from the server's.
+    :ivar origin: the name of the server that it comes from, "" for this one.
+    :ivar completer: `f(ctx, reference, argument)` returns its Completer in place of those registered, or None.
     """
+
+    origin: str = ""
+    completer: Callable[[Context, Definition, str], Completer | None] | None = None
 
     def __init__(
         self, function: Callable[..., Any], definition: Definition, signature: hints.Signature, allow: Allow | None
@@ -101,7 +106,10 @@ class Catalog(Protocol):
     """
 
     def find(self, ctx: Context) -> Entry | None:
-        """Return the entry that the request `ctx.method` with `ctx.params`, not yet checked, is for, or None."""
+        """Return the entry that the request `ctx.method` with `ctx.params`, not yet checked, is for, or None.
+
+        It may put other params into `ctx.params`, those of the entry: from there on they are those of the request.
+        """
 
     def page(self, ctx: Context, kind: str, cursor: Any, size: int | None) -> Page:
         """Return one page of definitions that this caller may see, and the next cursor, None on the last page.
@@ -122,5 +130,8 @@ class Catalog(Protocol):
         """
 
     def offers(self, ctx: Context) -> frozenset[str]:
-        """Return the capabilities: of "tools", "resources", "prompts", "completions" and "logging" those offered."""
+        """Return what is offered of "tools", "resources", "subscribe", "prompts", "completions" and "logging".
+
+        "subscribe" stands for subscriptions to resources.
+        """
         ...

@@ -150,9 +150,10 @@ class Call:
             return
         try:
             ctx._row = row = engine.methods[era.name].get(method, _NO_METHOD)
+            params = ctx.params  # the catalog may replace them, and headers mirror what was sent
             ctx._entry = entry = engine.catalog.find(ctx)
             if get_header is not None:
-                message = {"method": method, "params": ctx.params}
+                message = {"method": method, "params": params}
                 headers.check(get_header, message, row.name_param, entry.headers if entry else [])
             era.read_envelope(ctx)
             handler, capability = row.handler, row.capability

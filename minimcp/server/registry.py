@@ -1,83 +1,22 @@
-"""The catalog that decorators fill: plain dicts of tools, resources, templates, prompts and completions.
-
-A dict is never changed in place. Registration makes a new one under `_lock` and puts it in the old one's place,
-so a reader takes a snapshot by reading the attribute and needs no lock.
-"""
+"""The catalog that decorators fill, as the handlers read it: tools, resources, templates, prompts and completions."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.errors import InvalidParams
 from .catalog import Completer, Entry, Page, visible
+from .cursors import read_cursor, write_cursor
 from .methods import shorten
+from .registered import Registered
 from .uris import check_uri, normal
 
 if TYPE_CHECKING:
     from .context import Context
 
-# The list a kind of entry is shown in, and the topic its changes are published under.
-LISTS = {"tools": "tools", "resources": "resources", "resourceTemplates": "resources", "prompts": "prompts"}
 
-
-class Registry:
-    """The catalog of plain dicts, which the decorators fill.
-
-    :param announce: called with "tools", "resources" or "prompts" after that list has changed.
-    """
-
-    def __init__(self, announce: Callable[[str], None] = lambda topic: None) -> None:
-        self._announce = announce
-        self._lock = threading.Lock()  # guards every replacement below and _registered
-        self._registered = 0
-        self.tools: dict[str, Entry] = {}
-        self.resources: dict[str, Entry] = {}
-        self.resourceTemplates: dict[str, Entry] = {}
-        self.prompts: dict[str, Entry] = {}
-        self.completions: dict[tuple[str, str], Completer] = {}
-        # What was ever registered stays advertised, so that removing the last tool does not change the capabilities.
-        self._offers: frozenset[str] = frozenset()
-        # For each kind its entries in order, and whether one of them has a rule.
-        self._lists: dict[str, tuple[list[Entry], bool]] = {}
-
-    def add(self, kind: str, key: str, entry: Entry) -> None:
-        """Register or replace an entry; a replacement keeps its place in the list. Equivalent URIs are one key."""
-        key = normal(key) if kind.startswith("resource") else key
-        with self._lock:
-            entries = dict(getattr(self, kind))
-            old = entries.get(key)
-            self._registered += 1
-            entry.order = old.order if old else self._registered
-            entries[key] = entry
-            self._replace(kind, entries)
-            self._offers |= {LISTS[kind], "logging"} if entry.context else {LISTS[kind]}
-        self._announce(LISTS[kind])
-
-    def remove(self, kind: str, key: str) -> bool:
-        """Remove an entry and say whether it was there."""
-        key = normal(key) if kind.startswith("resource") else key
-        with self._lock:
-            entries = dict(getattr(self, kind))
-            found = entries.pop(key, None) is not None
-            self._replace(kind, entries)
-        if found:
-            self._announce(LISTS[kind])
-        return found
-
-    def _replace(self, kind: str, entries: dict[str, Entry]) -> None:
-        setattr(self, kind, entries)
-        self._lists = {}
-
-    def add_completion(self, reference: str, argument: str, function: Completer) -> None:
-        """Register the function that completes one argument of a prompt (its name) or of a template (its text)."""
-        with self._lock:
-            self.completions = {**self.completions, (normal(reference), argument): function}
-            self._offers |= {"completions"}
+class Registry(Registered):
+    """The catalog of plain dicts, which the decorators fill by the functions of `Registered`."""
 
     def offers(self, ctx: Context) -> frozenset[str]:
         """Return what was ever registered. Spec: BASE-080"""
@@ -115,8 +54,10 @@ class Registry:
         else:
             key = normal(reference["uri"])
             entry = self.resourceTemplates.get(key) or self.resource(ctx, key)
-        if not visible(ctx, entry):
+        if entry is None or not visible(ctx, entry):
             raise InvalidParams(f"Unknown reference: {shorten(key)}")
+        if entry.completer is not None:
+            return entry.completer(ctx, reference, argument)
         return self.completions.get((normal(key), argument))
 
     def page(self, ctx: Context, kind: str, cursor: Any, size: int | None) -> Page:
@@ -131,7 +72,7 @@ class Registry:
             listed = lists[kind] = ordered, any(entry.allow for entry in ordered)
         entries, ruled = listed
         if cursor is not None:
-            after = _read_cursor(kind, cursor)
+            after = read_cursor(kind, cursor)
             entries = [entry for entry in entries if entry.order > after]
         if ruled or ctx._engine.policy is not None:
             # Also when the rule is about an entry of another page: what it hides there moves the items of this one.
@@ -140,19 +81,4 @@ class Registry:
         if size is None or len(entries) <= size:
             return [entry.definition for entry in entries], None
         page = entries[:size]
-        return [entry.definition for entry in page], _write_cursor(kind, page[-1].order)
-
-
-def _write_cursor(kind: str, order: int) -> str:
-    return base64.urlsafe_b64encode(json.dumps([kind, order]).encode("ascii")).decode("ascii")
-
-
-def _read_cursor(kind: str, cursor: Any) -> int:
-    try:
-        if isinstance(cursor, str) and len(cursor) < 100:
-            found, order = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
-            if found == kind and type(order) is int:
-                return order
-    except (binascii.Error, ValueError, TypeError):
-        pass
-    raise InvalidParams("This cursor was not given out by this server; start again without one")
+        return [entry.definition for entry in page], write_cursor(kind, page[-1].order)
