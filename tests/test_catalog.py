@@ -206,3 +206,61 @@ def test_a_catalog_or_a_strategy_that_fails_is_an_internal_error(caplog):
 
     assert ask(other, None, "tools/call", name="talks") == -32603
     assert caplog.text.count("\nConnectionError: secret.example is away") == 5
+
+
+class Still(Registry):
+    """A catalog whose resources never change."""
+
+    def offers(self, ctx):
+        return super().offers(ctx) - {"subscribe"}
+
+
+@pytest.mark.parametrize("catalog, offered", [(Registry(), True), (Still(), False)])
+def test_subscriptions_are_offered_where_the_catalog_offers_them(catalog, offered):
+    catalog.add("resources", "a://1", make_resource(lambda: "x", "a://1", name="one"))
+    server, heard = Server("s", catalog=catalog), []
+    expected = {"listChanged": True, "subscribe": True} if offered else {"listChanged": True}
+    assert ask(server, None, "server/discover")["capabilities"]["resources"] == expected
+    client = Legacy(server)
+    assert client.hello["capabilities"]["resources"] == expected
+    for method in ("resources/subscribe", "resources/unsubscribe"):
+        reply = client.reply(method, uri="a://1")
+        assert ("result" in reply) == offered
+        assert offered or reply["error"]["code"] == -32601
+
+    def hear(message):
+        heard.append(message["params"])
+        server.close()
+
+    wanted = {"resourcesListChanged": True, "resourceSubscriptions": ["a://1"]}
+    server.handle(modern("subscriptions/listen", notifications=wanted), hear)
+    kept = wanted if offered else {"resourcesListChanged": True}
+    assert heard[0]["notifications"] == kept
+
+
+class Indirect(Registry):
+    """A catalog whose tool `call` stands for another one, which it names."""
+
+    def find(self, ctx):
+        if ctx.method == "tools/call" and ctx.params.get("name") == "call":
+            chosen = ctx.params["arguments"]
+            ctx.params = {**ctx.params, "name": chosen["name"], "arguments": chosen["arguments"]}
+        return super().find(ctx)
+
+
+def test_a_catalog_may_replace_the_params_by_those_of_the_entry_that_it_finds():
+    catalog, seen = Indirect(), []
+    catalog.add("tools", "double", make_tool(lambda n: 2 * n, "double"))
+
+    def policy(ctx, entry):
+        seen.append((ctx.params["name"], ctx.params["arguments"]))
+        return True
+
+    server = Server("s", catalog=catalog, policy=policy)
+    message = modern("tools/call", name="call", arguments={"name": "double", "arguments": {"n": 4}})
+    with serving(server.wsgi) as url:
+        # The headers go with what was sent.
+        assert post(url + "/mcp", message)[1]["result"]["content"][0]["text"] == "8"
+        status, reply = post(url + "/mcp", message, Mcp_Name="double")
+    assert (status, reply["error"]["code"]) == (400, -32020)
+    assert seen == [("double", {"n": 4})]

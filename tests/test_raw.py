@@ -111,3 +111,13 @@ def test_a_relayed_failure_is_a_result(failed):
         return Raw(content=[], isError=failed)
 
     assert result(server, "tools/call", name="tool")["isError"] is failed
+
+
+def test_a_completer_may_answer_with_a_whole_result():
+    server = Server("relay")
+    server.prompt(lambda city: city, "p")
+    found = {"completion": {"values": [str(n) for n in range(3)], "total": 900, "hasMore": True}, "tomorrow": 1}
+    server.completion("p", "city")(lambda value, arguments: Raw(found))
+    asked = {"ref": {"type": "ref/prompt", "name": "p"}, "argument": {"name": "city", "value": ""}}
+    assert Legacy(server).result("completion/complete", **asked) == found
+    assert result(server, "completion/complete", **asked).items() >= found.items()

@@ -24,7 +24,7 @@ MAX_COMPLETIONS = 100
 
 
 def read_resource(ctx: Context, params: Params) -> Result:
-    """Answer `resources/read`. Spec: FEAT-060 to FEAT-069
+    """Answer `resources/read`; a `content.Raw` result goes through as it is. Spec: FEAT-060 to FEAT-069
 
     :raises ResourceNotFound: for a URI nothing is registered for, or that this caller may not read.
     """
@@ -102,7 +102,7 @@ def _run(ctx: Context, entry: Entry, arguments: Params, what: str) -> Any:
 
 
 def complete(ctx: Context, params: Params) -> Result:
-    """Answer `completion/complete`: at most 100 values. Spec: FEAT-093 to FEAT-098
+    """Answer `completion/complete`: at most 100 values, or a `content.Raw` result as it is. Spec: FEAT-093 to FEAT-098
 
     :raises InvalidParams: for a reference to a prompt or template that is not there.
     """
@@ -118,7 +118,10 @@ def complete(ctx: Context, params: Params) -> Result:
     if not isinstance(key, str):
         raise InvalidParams('ref must be {"type": "ref/prompt", "name": ...} or {"type": "ref/resource", "uri": ...}')
     function = ctx._engine.catalog.completion(ctx, reference, name)
-    found = [str(item) for item in function(value, chosen)] if function is not None else []
+    values = function(value, chosen) if function is not None else ()
+    if isinstance(values, content.Raw):
+        return values
+    found = [str(item) for item in values]
     completion: Result = {"values": found[:MAX_COMPLETIONS]}
     if len(found) > MAX_COMPLETIONS:
         completion.update(total=len(found), hasMore=True)
@@ -129,7 +132,7 @@ def capabilities(ctx: Context) -> Result:
     """Return the capabilities to advertise: those that are offered to this caller. Spec: BASE-080, BASE-116"""
     offers = ctx._engine.catalog.offers(ctx)
     found: Result = {kind: {"listChanged": True} for kind in ("tools", "prompts", "resources") if kind in offers}
-    if "resources" in offers:
+    if "resources" in offers and "subscribe" in offers:
         found["resources"]["subscribe"] = True
     found.update({kind: {} for kind in ("completions", "logging") if kind in offers})
     if ctx._engine.extensions:

@@ -102,7 +102,7 @@ def _filter(ctx: Context, wanted: Any) -> tuple[list[str], list[str] | None]:
     limit = ctx._engine.limits["subscriptions"]
     if not isinstance(uris, list) or len(uris) > limit or not all(check_uri(uri) for uri in uris):
         raise InvalidParams(f"notifications.resourceSubscriptions must be an array of at most {limit} URIs")
-    if "resources" not in offers:
+    if "subscribe" not in offers:
         return kinds, None
     # A resource that is hidden from this caller is left out just like one that is not there.
     catalog = ctx._engine.catalog

@@ -115,6 +115,8 @@ class Registration:
     def completion(self, reference: str, argument: str) -> Callable[[C], C]:
         """Register a function `f(value, arguments) -> list[str]` that completes an argument.
 
+        A `content.Raw({"completion": {...}})` that it returns is the result as it is.
+
         :param reference: a prompt's name, or a resource template as it was registered.
         """
 
