@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 _MODULES = {
     "Audit": "audit",
     "AuthRequest": "verifier",
+    "Chain": "chain",
     "ClientCertificate": "certificate",
     "DjangoUser": "surrounding",
     "FlaskLogin": "surrounding",
@@ -28,6 +29,7 @@ __all__ = list(_MODULES)
 if TYPE_CHECKING:
     from .audit import Audit as Audit
     from .certificate import ClientCertificate as ClientCertificate
+    from .chain import Chain as Chain
     from .introspection import Introspection as Introspection
     from .jwt import Jwt as Jwt
     from .keys import Keys as Keys

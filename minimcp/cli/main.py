@@ -70,6 +70,10 @@ def main(arguments: Optional[list[str]] = None) -> int:
         from .token import token
 
         return token(options)
+    if options.command == "audit":
+        from .audit import audit
+
+        return audit(options)
     from .commands import run_command
 
     try:
@@ -134,6 +138,13 @@ def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, Any]
     token.add_argument("--days", type=float, metavar="N", help="the days until the key expires (default: never)")
     token.add_argument("--list", action="store_true", help="list the keys and their last use instead")
     token.add_argument("--revoke", action="store_true", help="revoke the key of NAME instead")
+
+    text = "verify an audit log that minimcp.auth.Chain wrote: whether records were changed, removed or put in"
+    audit = commands.add_parser("audit", help=text, description=text[0].upper() + text[1:] + ".")
+    audit.add_argument("action", metavar="verify", choices=["verify"])
+    audit.add_argument("file", metavar="FILE", help="the log; its older files beside it are verified as well")
+    audit.add_argument("--key-env", metavar="NAME", help="the environment variable with the key of the log")
+    audit.add_argument("--known", metavar="HASH", help="the hash of a record that was noted earlier and must be there")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_CODES)

@@ -93,6 +93,27 @@ def write_private(path: Path, content: Mapping[str, Any]) -> None:
         raise
 
 
+@contextlib.contextmanager
+def locked_file(path: Union[str, os.PathLike[str]]) -> Iterator[None]:
+    """Keep other processes, and other holders of this lock, from a file: they wait for `PATH.lock`.
+
+    Where Python has no `fcntl`, as on Windows, nobody waits.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(f"{os.fspath(path)}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        # Not by closing alone: a child that was forked meanwhile has the file open, too.
+        fcntl.flock(handle, fcntl.LOCK_UN)
+        os.close(handle)
+
+
 class FileStore(MutableMapping[str, dict[str, Any]]):
     """A token store in one JSON file that only its owner can read; safe for several threads and processes.
 
@@ -115,29 +136,13 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
         hold = self._hold()
         with hold.lock, contextlib.ExitStack() as stack:
             if not hold.depth:
-                stack.enter_context(self._file_lock())
+                self._make_folder()
+                stack.enter_context(locked_file(self._path))
             hold.depth += 1
             try:
                 yield
             finally:
                 hold.depth -= 1
-
-    @contextlib.contextmanager
-    def _file_lock(self) -> Iterator[None]:
-        try:
-            import fcntl
-        except ImportError:
-            yield
-            return
-        self._make_folder()
-        handle = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            # Not by closing alone: a child that was forked meanwhile has the file open, too.
-            fcntl.flock(handle, fcntl.LOCK_UN)
-            os.close(handle)
 
     def _make_folder(self) -> None:
         """Make the folder and those above it, for the owner alone; `mkdir` asks that of the last one only."""
