@@ -9,6 +9,7 @@ import pytest
 
 from minimcp import Client, Principal, RemoteError, Server
 from minimcp.auth import Keys, Rules
+from minimcp.server.makers import make_resource, make_tool
 
 RULES = (
     {"allow": ["tools:report_*", "resources:report://*"], "roles": ["analyst", "admin"]},
@@ -141,3 +142,38 @@ def test_a_pattern_has_no_other_special_characters_and_is_fast() -> None:
     began = time.monotonic()
     assert not Rules({"allow": "tools:" + "*a" * 8 + "*" * 200 + "!"}).decide(None, "tools", "a" * 60)
     assert time.monotonic() - began < 5
+
+
+def test_a_rule_may_be_about_the_servers_that_entries_come_from() -> None:
+    server = Server(
+        "s",
+        auth=[Keys(USERS), "public"],
+        policy=Rules(
+            {"allow": "*:*", "servers": ["files", "crm-*"], "roles": "admin"},
+            {"allow": "tools:own", "servers": ""},
+            {"deny": "tools:*", "servers": "crm-test"},
+            {"allow": "tools:any*", "servers": "*"},
+        ),
+    )
+    registry, staff = server.engine.registry, Principal("adi", roles=["admin"])
+    for origin in ("files", "crm-eu", "crm-test", "filesystem"):
+        tool = make_tool(lambda: "x", f"any_{origin}" if origin == "filesystem" else origin)
+        uri = f"{origin}://a"
+        resource = make_resource(lambda: "x", uri, name=uri)
+        registry.update(origin, {"tools": {tool.definition["name"]: tool}, "resources": {uri: resource}})
+    for name in ("own", "other"):
+        server.tool(lambda: "x", name)
+    with Client(server.wsgi, headers={"X-API-Key": USERS["adi"]["key"]}) as client:
+        assert [tool["name"] for tool in client.list_tools()] == ["files", "crm-eu", "any_filesystem", "own"]
+        assert [found["uri"] for found in client.list_resources()] == ["files://a", "crm-eu://a", "crm-test://a"]
+        assert client.read_resource("files://a").text == "x"
+        with pytest.raises(RemoteError, match="not found"):
+            client.read_resource("filesystem://a")
+    with Client(server.wsgi) as client:
+        assert [tool["name"] for tool in client.list_tools()] == ["any_filesystem", "own"]
+    assert server.explain(staff, "files") == {"allowed": True, "reasons": []}
+    [reason] = server.explain(staff, "crm-test")["reasons"]
+    assert "denied by {'deny': 'tools:*', 'servers': 'crm-test'}" in reason
+    assert not server.explain(staff, "other")["allowed"]
+    assert Rules({"allow": "*:*", "servers": "a"}).decide(None, "tools", "x", origin="a")
+    assert not Rules({"allow": "*:*", "servers": []}).decide(None, "tools", "x", origin="a")

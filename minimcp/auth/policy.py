@@ -8,7 +8,7 @@ from typing import Any, Optional, Protocol
 from ..protocol.principal import Principal
 
 Rule = Mapping[str, Any]
-_MEMBERS = frozenset({"allow", "deny", "roles", "scopes", "principals", "arguments"})
+_MEMBERS = frozenset({"allow", "deny", "roles", "scopes", "principals", "arguments", "servers"})
 _KINDS = ("tools", "resources", "prompts")
 
 
@@ -16,6 +16,7 @@ class RuledEntry(Protocol):
     """The part of an entry that rules look at."""
 
     definition: dict[str, Any]
+    origin: str
 
 
 class RuledRequest(Protocol):
@@ -52,8 +53,9 @@ class Rules:
     Each rule is a dict with "allow" or "deny": a pattern such as "tools:report_*", or a list of them, where `*` stands
     for anything, the part before the colon is "tools", "resources" or "prompts", and that after it is the name or the
     URI. It applies to everybody, or to those who have one of the "roles", all of the "scopes", or are one of the
-    "principals" (ids, or "issuer id"), and only to calls whose "arguments", `{name: pattern or patterns}`, match. A
-    rule that denies goes before all that allow.
+    "principals" (ids, or "issuer id"), only to what comes from one of the "servers" (patterns of the names of mounted
+    servers or of those behind a gateway, "" for the server itself), and only to calls whose "arguments",
+    `{name: pattern or patterns}`, match. A rule that denies goes before all that allow.
 
     :raises ValueError: for a rule with a member that is not known, or without a pattern.
     """
@@ -70,21 +72,27 @@ class Rules:
         if ctx.method == "resources/read" and kind == "resources":
             # Rules name what is read, and not only the template that matches it.
             uri = ctx.params.get("uri")
-            return not isinstance(uri, str) or bool(self.decide(ctx.principal, kind, uri))
-        return bool(self.decide(ctx.principal, kind, place or definition["name"], arguments))
+            return not isinstance(uri, str) or bool(self.decide(ctx.principal, kind, uri, origin=entry.origin))
+        return bool(self.decide(ctx.principal, kind, place or definition["name"], arguments, entry.origin))
 
     def decide(
-        self, principal: Principal | None, kind: str, name: str, arguments: Mapping[str, Any] | None = None
+        self,
+        principal: Principal | None,
+        kind: str,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        origin: str = "",
     ) -> Decision:
         """Decide about a name.
 
         :param kind: "tools", "resources" or "prompts".
         :param arguments: those of a call; None asks whether it may be seen, that is, used with some arguments.
+        :param origin: the name of the server that it comes from, "" for this one.
         """
         allowing = None
         target = f"{kind}:{name}"
         for rule in self._rules:
-            if not rule.covers(target) or not rule.applies(principal):
+            if not rule.covers(target, origin) or not rule.applies(principal):
                 continue
             if rule.denies:
                 # Seen is what some arguments are allowed for.
@@ -117,14 +125,15 @@ class _Rule:
         if not patterns:
             raise ValueError(f"The rule {dict(rule)} has no pattern")
         self._target = _Pattern(patterns)
+        self._servers = _Pattern(_list(rule["servers"])) if "servers" in rule else None
         self._roles = set(_list(rule.get("roles")))
         self._scopes = set(_list(rule.get("scopes")))
         self._principals = set(_list(rule.get("principals")))
         self._everybody = not any(name in rule for name in ("roles", "scopes", "principals"))
         self.arguments = {name: _Pattern(_list(value)) for name, value in rule.get("arguments", {}).items()}
 
-    def covers(self, target: str) -> bool:
-        return self._target.matches(target)
+    def covers(self, target: str, origin: str) -> bool:
+        return self._target.matches(target) and (self._servers is None or self._servers.matches(origin))
 
     def applies(self, principal: Principal | None) -> bool:
         """Say whether the rule is about this caller; all that it names must be true."""

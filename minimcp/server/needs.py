@@ -102,7 +102,7 @@ def explain(
     if engine.policy is not None:
         decide = getattr(engine.policy, "decide", None)
         if decide is not None:
-            decision = decide(principal, kind, name, arguments)
+            decision = decide(principal, kind, name, arguments, *filter(None, [entry.origin]))
             allowed, text = decision.allowed, decision.reason
         else:
             allowed = engine.policy(ctx, entry)
