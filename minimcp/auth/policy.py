@@ -117,20 +117,20 @@ class _Rule:
         self.source = rule
         self.text = str(dict(rule))
         self.denies = "deny" in rule
-        patterns = _list(rule.get("deny", rule.get("allow")))
+        patterns = strings_of(rule.get("deny", rule.get("allow")))
         for pattern in patterns:
             kind, colon, name = pattern.partition(":")
-            if not colon or not name or not any(_Pattern([kind]).matches(known) for known in _KINDS):
+            if not colon or not name or not any(Patterns([kind]).matches(known) for known in _KINDS):
                 raise ValueError(f"{pattern!r} is not a pattern such as 'tools:report_*' or '*:*'")
         if not patterns:
             raise ValueError(f"The rule {dict(rule)} has no pattern")
-        self._target = _Pattern(patterns)
-        self._servers = _Pattern(_list(rule["servers"])) if "servers" in rule else None
-        self._roles = set(_list(rule.get("roles")))
-        self._scopes = set(_list(rule.get("scopes")))
-        self._principals = set(_list(rule.get("principals")))
+        self._target = Patterns(patterns)
+        self._servers = Patterns(strings_of(rule["servers"])) if "servers" in rule else None
+        self._roles = set(strings_of(rule.get("roles")))
+        self._scopes = set(strings_of(rule.get("scopes")))
+        self._principals = set(strings_of(rule.get("principals")))
         self._everybody = not any(name in rule for name in ("roles", "scopes", "principals"))
-        self.arguments = {name: _Pattern(_list(value)) for name, value in rule.get("arguments", {}).items()}
+        self.arguments = {name: Patterns(strings_of(value)) for name, value in rule.get("arguments", {}).items()}
 
     def covers(self, target: str, origin: str) -> bool:
         return self._target.matches(target) and (self._servers is None or self._servers.matches(origin))
@@ -161,7 +161,7 @@ class _Rule:
         return True
 
 
-def _list(value: Any) -> list[str]:
+def strings_of(value: Any) -> list[str]:
     """Return the strings of a member.
 
     :raises ValueError: when it is neither a string nor a list of them.
@@ -172,13 +172,14 @@ def _list(value: Any) -> list[str]:
     return found
 
 
-class _Pattern:
+class Patterns:
     """Patterns in which `*` stands for anything and nothing else is special; matching takes no more than one pass."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._patterns = [pattern.split("*") for pattern in patterns]
 
     def matches(self, text: str) -> bool:
+        """Say whether one of them stands for a text."""
         return any(_matches(parts, text) for parts in self._patterns)
 
 

@@ -1,0 +1,156 @@
+"""Where the requests of callers are counted against limits: in the memory of one process, or in Redis for several."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+log = logging.getLogger("minimcp")
+
+_STORAGE_TIMEOUT_S = 0.5
+_STORAGE_REST_S = 5.0  # after a failure, in which it is not asked
+_LOG_EVERY_S = 60.0
+_SLICES = 1000  # of a window; calls in the same slice leave it together, at the latest time of any of them
+_MOST_CALLERS = 100_000  # whom memory holds for one limit
+
+
+class Limit(NamedTuple):
+    """So many requests in so many seconds.
+
+    :ivar text: as it is written in a configuration.
+    :ivar item: of the `limits` package.
+    """
+
+    amount: int
+    window_s: float
+    text: str
+    item: Any
+
+
+class Count(NamedTuple):
+    """A limit, and what is counted against it: the rule that it is of, and the caller."""
+
+    limit: Limit
+    rule: str
+    caller: str
+
+
+# The limit that refuses a request, and for how long.
+Refusal = tuple[Limit, float]
+
+
+class Memory:
+    """Counts of this process, in windows that move; at most so many callers for each limit."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()  # guards everything below
+        self._windows: dict[tuple[str, str], _Windows] = {}
+
+    def take(self, wanted: Sequence[Count]) -> Refusal | None:
+        """Count a request against all limits, or against none and return that which refuses it for longest."""
+        with self._lock:
+            now = self._clock()
+            found = [(self._of(each), each) for each in wanted]
+            waits = [(windows.wait_s(each.caller, now), each.limit) for windows, each in found]
+            wait_s, limit = max(waits, key=lambda each: each[0])
+            if wait_s > 0:
+                return limit, wait_s
+            for windows, each in found:
+                windows.add(each.caller, now)
+            return None
+
+    def _of(self, count: Count) -> _Windows:
+        key = (count.rule, count.limit.text)
+        windows = self._windows.get(key)
+        if windows is None:
+            windows = self._windows[key] = _Windows(count.limit)
+        return windows
+
+
+class _Windows:
+    """The windows of all callers for one limit, in the order of their newest requests.
+
+    Of each caller it keeps the number of requests in the window, and for each slice of time how many began in it.
+    """
+
+    def __init__(self, limit: Limit) -> None:
+        self._amount = limit.amount
+        self._window_s = limit.window_s
+        self._slice_s = limit.window_s / _SLICES
+        self._callers: OrderedDict[str, tuple[deque[list[int]], list[int]]] = OrderedDict()
+
+    def wait_s(self, caller: str, now: float) -> float:
+        """Return the time until the caller may make another request; not above 0 when it may now."""
+        found = self._callers.get(caller)
+        if found is None:
+            return 0.0
+        slices, total = found
+        while slices and self._end(slices[0]) <= now:
+            total[0] -= slices.popleft()[1]
+        return 0.0 if total[0] < self._amount else self._end(slices[0]) - now
+
+    def add(self, caller: str, now: float) -> None:
+        """Count a request."""
+        slices, total = self._callers.setdefault(caller, (deque(), [0]))
+        number = int(now // self._slice_s)
+        if slices and slices[-1][0] == number:
+            slices[-1][1] += 1
+        else:
+            slices.append([number, 1])
+        total[0] += 1
+        self._callers.move_to_end(caller)
+        for _ in range(2):
+            # As many go as come, so that who is not seen any more is not kept.
+            oldest, (others, _) = next(iter(self._callers.items()))
+            if oldest == caller or (others and self._end(others[-1]) > now and len(self._callers) <= _MOST_CALLERS):
+                return
+            del self._callers[oldest]
+
+    def _end(self, slice: list[int]) -> float:
+        return (slice[0] + 1) * self._slice_s + self._window_s
+
+
+class Redis:
+    """Counts in Redis, which several processes share; requests pass while it fails, since it must not stop them all."""
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+        try:
+            from limits.storage import storage_from_string
+            from limits.strategies import MovingWindowRateLimiter
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
+        except ImportError:
+            raise ImportError(
+                "Rate limits in Redis need the packages limits and redis: pip install 'minimcp-sync[gateway]'"
+            ) from None
+        # One try, and a short one: every call waits for it.
+        options: dict[str, Any] = {"socket_timeout": _STORAGE_TIMEOUT_S, "socket_connect_timeout": _STORAGE_TIMEOUT_S}
+        options["retry"] = Retry(NoBackoff(), 0)
+        self._limiter = MovingWindowRateLimiter(storage_from_string(url, **options))
+        self._clock = clock
+        # No lock guards these two: who comes at the same moment asks, or logs, once more.
+        self._rests_until = self._logged = float("-inf")
+
+    def take(self, wanted: Sequence[Count]) -> Refusal | None:
+        """Count a request against all limits, or return one that refuses it; shorter ones have counted it then."""
+        if self._clock() < self._rests_until:
+            return None
+        try:
+            # The shortest first: one that refuses has counted nothing, and the others are not asked.
+            for each in sorted(wanted, key=lambda each: each.limit.window_s):
+                place = ("minimcp", each.rule, each.caller)
+                if not self._limiter.hit(each.limit.item, *place):
+                    reset = self._limiter.get_window_stats(each.limit.item, *place).reset_time
+                    return each.limit, min(max(reset - time.time(), 0.001), each.limit.window_s)
+        except Exception as problem:
+            now = self._clock()
+            self._rests_until = now + _STORAGE_REST_S
+            if now - self._logged >= _LOG_EVERY_S:
+                self._logged = now
+                log.error("rate limits are not kept, since their storage fails: %s", type(problem).__name__)
+        return None
