@@ -64,6 +64,7 @@ class Methods:
         timeout: Any = ...,
         headers: Optional[dict[str, str]] = None,
         on_start: Optional[Callable[[Callable[[], None]], Any]] = None,
+        tool: Optional[Message] = None,
     ) -> Message:
         """Send one request and return the result exactly as it came, for a relay; nothing in it is interpreted.
 
@@ -76,6 +77,7 @@ class Methods:
             count. By default the client's callbacks get these messages.
         :param headers: headers of this one request, where it goes over HTTP.
         :param on_start: `f(cancel)` is called first, with a function that ends the call from any thread.
+        :param tool: the definition of the tool that is called, if it wants some arguments mirrored in headers.
         :raises RemoteError: when the answer is an error.
         :raises ClientError: when there is no answer.
         """
@@ -84,7 +86,10 @@ class Methods:
         call = RawCall(method, params or {}, meta, on_message, timeout_s, settings.max_timeout_s, headers)
         if on_start is not None:
             on_start(call.cancel)
-        return call.run(self._connect())
+        conn = self._connect()
+        if tool is not None and conn.tools.get(tool["name"]) != tool:
+            conn.tools.learn([tool], True)
+        return call.run(conn)
 
     def _call(self, method: str, params: Message, **options: Any) -> ClientCall:
         return ClientCall(self._connect, self.settings, method, params, **options)

@@ -15,6 +15,17 @@ class ToolError(MinimcpError):
     """A failure that the model should read: raised by a tool, its text is a result with `isError`. Spec: FEAT-030"""
 
 
+class ClientRefused(ToolError):
+    """The client answered a question with an error.
+
+    :ivar error: `{"code": int, "message": str, "data"?}` as it came.
+    """
+
+    def __init__(self, message: str, error: Any) -> None:
+        super().__init__(message)
+        self.error = error
+
+
 class SessionNotFound(MinimcpError):
     """The session id is unknown, or belongs to another principal; both look the same. Spec: TRN-148, TRN-155"""
 

@@ -147,6 +147,20 @@ def read(question: Question, answer: Any) -> Any:
     return Answer(fields, action)
 
 
+def check_declared(ctx: Context, questions: dict[str, Question]) -> None:
+    """Refuse questions whose capabilities the request did not declare.
+
+    :raises MissingCapability: naming them all.
+    """
+    needed: dict[str, Any] = {}
+    for question in questions.values():
+        if not declared(ctx.version, ctx.capabilities, required(question)):
+            for name, details in required(question).items():
+                needed.setdefault(name, {}).update(details)
+    if needed:
+        raise MissingCapability("The client did not declare a capability this call needs", needed)
+
+
 def _read_roots(answer: dict[str, Any]) -> list[dict[str, Any]]:
     found = answer.get("roots")
     if not isinstance(found, list):
@@ -175,10 +189,7 @@ class Block:
         answers = {}
         for key, (id, future) in pending.items():
             try:
-                answers[key] = read(questions[key], _wait(ctx, future))
-            except FutureTimeout:
-                ctx.session.give_up(ctx, id)
-                raise ToolError("The client did not answer in time") from None
+                answers[key] = read(questions[key], wait(ctx, id, future))
             except InvalidArguments as error:
                 raise ToolError(f"The client's answer does not fit the question: {error}") from None
         return answers
@@ -188,10 +199,10 @@ class Block:
         return os.urandom(12).hex()
 
 
-def _wait(ctx: Context, future: Future[Any]) -> Any:
-    """Return what a future brings.
+def wait(ctx: Context, id: str, future: Future[Any]) -> Any:
+    """Return the answer to a question that was sent by `Session.ask`.
 
-    :raises FutureTimeout: when that takes too long, or nobody has read the stream for a while on which it was asked.
+    :raises ToolError: when that takes too long, or nobody has read the stream for a while on which it was asked.
     """
     limits = ctx._engine.limits
     until = time.monotonic() + limits["ask_s"]
@@ -201,7 +212,8 @@ def _wait(ctx: Context, future: Future[Any]) -> Any:
             return future.result(max(0.0, min(left_s, limits["unread_s"])))
         except FutureTimeout:
             if left_s <= limits["unread_s"] or ctx._unread_s() >= limits["unread_s"]:
-                raise
+                ctx.session.give_up(ctx, id)
+                raise ToolError("The client did not answer in time") from None
 
 
 class Replay:
@@ -249,13 +261,7 @@ class Replay:
         :raises MissingCapability: when this request did not declare what a question needs.
         :raises InvalidParams: when an answer does not fit its question.
         """
-        needed: dict[str, Any] = {}
-        for question in questions.values():
-            if not declared(ctx.version, ctx.capabilities, required(question)):
-                for name, details in required(question).items():
-                    needed.setdefault(name, {}).update(details)
-        if needed:
-            raise MissingCapability("The client did not declare a capability this call needs", needed)
+        check_declared(ctx, questions)
         answers: dict[str, Any] = {}
         missing: dict[str, Question] = {}
         for key, question in questions.items():

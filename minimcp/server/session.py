@@ -18,7 +18,14 @@ from typing import Any
 from ..engines.bounds import exceeded
 from ..engines.budget import Budget
 from ..protocol import wire
-from ..protocol.errors import Cancelled, InternalError, InvalidParams, SessionNotFound, ToolError, TooManySessions
+from ..protocol.errors import (
+    Cancelled,
+    ClientRefused,
+    InternalError,
+    InvalidParams,
+    SessionNotFound,
+    TooManySessions,
+)
 from ..protocol.principal import Principal, key_of
 from .hooks import notify
 from .seal import BadSeal, Sealer, digest
@@ -125,8 +132,8 @@ class Session:
     def ask(self, ctx: Any, question: Message) -> tuple[str, Future[Any]]:
         """Send the client a request on the stream of the call in `ctx`; return its id and the future of its result.
 
-        The future fails with Cancelled when the call is cancelled or the session closes, and with ToolError when the
-        client answers with an error.
+        The future fails with Cancelled when the call is cancelled or the session closes, and with ClientRefused when
+        the client answers with an error.
         """
         with self._lock:
             if self.closed:
@@ -162,7 +169,7 @@ class Session:
         if problem is None:
             return self._settle(response["id"], response["result"])
         text = problem.get("message") if isinstance(problem, dict) else None
-        return self._settle(response["id"], error=ToolError(f"The client refused: {str(text)[:500]}"))
+        return self._settle(response["id"], error=ClientRefused(f"The client refused: {str(text)[:500]}", problem))
 
     def close(self) -> None:
         """End the session: calls are cancelled, questions fail, streams end. Calling it twice is fine."""

@@ -1,0 +1,328 @@
+"""`Gateway`: a server whose tools, resources and prompts are those of many servers."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+from ..server import modern
+from ..server.engine import Engine
+from ..server.server import Server
+from . import config, subscriptions
+from .connections import ALL_QUESTIONS
+from .credentials import Credentials
+from .entries import RelayedEntry
+from .federation import Federation
+from .gateway_options import server_options
+from .pacing import Prober
+from .parked import Parked
+from .relay import META_GATEWAYS
+from .states import Relaying, States
+from .upstream import Upstream
+
+if TYPE_CHECKING:
+    from ..client.client import Client
+    from ..engines.http_server.wsgi_server import WsgiServer
+    from ..server.asking import Strategy
+    from ..server.catalog import Entry
+    from ..server.context import Context
+    from ..server.hooks import AroundRequest, Outcome
+
+log = logging.getLogger("minimcp")
+
+Message = dict[str, Any]
+Source = Union[Message, str, "os.PathLike[str]", config.Settings]
+
+PARKED_S = 300.0
+_HANG_UP_S = 6.0
+_RELAYING = Relaying()
+
+
+class Gateway(Server):
+    """A server in front of many: one endpoint, one set of rules, every revision to every revision.
+
+    It starts with the first message, or with `start`; `close` ends its connections and the processes it has started.
+
+    :param source: a configuration of the `mcpServers` form, as a dict or the path of a JSON or TOML file.
+    :param options: options of `Server` that take the place of those in the configuration.
+    :raises ValueError: naming what is wrong with the configuration.
+    :ivar upstreams: the servers by name.
+    """
+
+    def __init__(self, source: Source, **options: Any) -> None:
+        settings = source if isinstance(source, config.Settings) else config.read(source)
+        self.settings = settings
+        given = {**server_options(settings.options), **options}
+        name = given.pop("name")
+        strategy = given.pop("strategy", None)
+        super().__init__(name, given.pop("version", "1"), **given)
+        self.id = os.urandom(8).hex()
+        self.single = False  # whether it serves one client, over stdio
+        self.info: Message = dict(self.engine.identity)
+        self.declared: Message = ALL_QUESTIONS
+        self.federation = Federation(self.engine._announce, self)
+        self.engine.registry = self.engine.catalog = self.federation
+        self.engines: list[Engine] = [self.engine]
+        self.endpoints: dict[str, Server] = {}
+        self.states = States(self)
+        self.parked = Parked(PARKED_S)
+        self.upstreams: dict[str, Upstream] = {}
+        self._strategy = strategy
+        self._began = time.monotonic()
+        self._starting = threading.RLock()  # held while starting, reloading and closing; guards _pid
+        self._pid: Optional[int] = None
+        self._prober: Optional[Prober] = None
+        self._closing: set[threading.Thread] = set()  # no lock: single operations of a set, which are atomic
+        self._pins: Any = None
+        self._prepare(self.engine)
+        self._install(settings)
+
+    def _prepare(self, engine: Engine) -> None:
+        """Give an engine the rows and the strategy of a gateway."""
+        engine.strategy = self._choose_strategy
+        rows = engine.methods["modern"]
+        rows["server/discover"] = rows["server/discover"]._replace(handler=self._discover)
+        subscriptions.install(engine, self)
+
+    def _choose_strategy(self, ctx: Context, entry: Entry | None) -> Strategy | None:
+        if isinstance(entry, RelayedEntry):
+            return _RELAYING
+        return self._strategy(ctx, entry) if self._strategy is not None else None
+
+    def _discover(self, ctx: Context, params: Message) -> Message:
+        """Answer `server/discover`, and say which gateways are on the way, so that no ring is made of them."""
+        ids = {self.id}
+        for upstream in list(self.upstreams.values()):
+            ids.update(upstream.gateways)
+        return {**modern.discover(ctx, params), "_meta": {META_GATEWAYS: sorted(ids)}}
+
+    def _install(self, settings: config.Settings) -> None:
+        """Set up what the options ask for: hooks, endpoints, pages."""
+        options = settings.options
+        hooks: list[AroundRequest] = []
+        if self.engine.around_request is not None:
+            hooks.append(self.engine.around_request)
+        self.engine.around_request = _stacked(hooks)
+
+    # Its life
+
+    def start(self, ctx: Context | None = None) -> Gateway:
+        """Connect to the servers, in the background; in a forked process once more.
+
+        :param ctx: the first request, which says what the only client of a gateway over stdio can be asked.
+        """
+        if self._pid == os.getpid():
+            return self
+        with self._starting:
+            if self._pid == os.getpid():
+                return self
+            if self.single and ctx is not None:
+                self.declared = ctx.capabilities
+                self.info = ctx.client_info or self.info
+            self._began = time.monotonic()
+            self.parked = Parked(PARKED_S)
+            self._prober = Prober()
+            self.upstreams = {
+                name: self._upstream(each) for name, each in self.settings.upstreams.items() if not each.disabled
+            }
+            self._pid = os.getpid()
+            for upstream in self.upstreams.values():
+                self._begin(upstream)
+            atexit.register(_close, weakref.ref(self))
+        return self
+
+    def _upstream(self, settings: config.UpstreamSettings) -> Upstream:
+        return Upstream(self, settings, Credentials(settings))
+
+    def _begin(self, upstream: Upstream) -> None:
+        upstream.start()
+        prober = self._prober
+        assert prober is not None
+        for replica in upstream.replicas:
+            if upstream.settings.probe_s and not upstream.credentials.per_principal:
+                prober.add(replica.name, replica.probed, upstream.settings.probe_s)
+            prober.add(("idle", replica.name), replica.tidy, max(1.0, upstream.settings.idle_s / 4))
+
+    def settle(self, ctx: Context | None = None) -> None:
+        """Wait until every server was listed, but no longer than `listTimeout` after the start."""
+        self.start(ctx)
+        until = self._began + self.settings.options["list_timeout"]
+        for upstream in list(self.upstreams.values()):
+            if not upstream.settled.is_set():
+                upstream.settled.wait(max(0.0, until - time.monotonic()))
+
+    def reload(self, settings: config.Settings) -> dict[str, list[str]]:
+        """Take over another configuration and return what changed, as `config.diff` does.
+
+        Servers that did not change keep their processes, sessions and counters; calls to those that go away end first.
+        """
+        with self._starting:
+            found = config.diff(self.settings, settings)
+            given = server_options(settings.options)
+            old, self.settings = self.settings, settings
+            for engine in self.engines:
+                engine.policy = given.get("policy")
+            if self._pid != os.getpid():
+                return found
+            before = self.upstreams
+            after: dict[str, Upstream] = {}
+            for name, each in settings.upstreams.items():
+                if name in found["kept"] and name in before:
+                    after[name] = before[name]
+                elif not each.disabled:
+                    after[name] = self._upstream(each)
+            self.upstreams = after
+            for name, upstream in after.items():
+                if before.get(name) is not upstream:
+                    self._begin(upstream)
+            gone = [upstream for name, upstream in before.items() if after.get(name) is not upstream]
+        del old
+        for upstream in gone:
+            self._end(upstream)
+        for upstream in after.values():
+            upstream.settled.wait(max(0.0, settings.options["list_timeout"]))
+        self.federation.rebuild()
+        return found
+
+    def _end(self, upstream: Upstream) -> None:
+        """Close a server that is no longer wanted, once its calls have ended."""
+
+        def work() -> None:
+            upstream.drain(upstream.settings.timeout_s)
+            upstream.close()
+
+        self._in_background(work)
+
+    def hang_up(self, client: Client) -> None:
+        """Close a client on a thread of its own, since a process may take its time to end."""
+        self._in_background(client.close)
+
+    def _in_background(self, work: Callable[[], object]) -> None:
+        def run() -> None:
+            try:
+                work()
+            finally:
+                self._closing.discard(threading.current_thread())
+
+        thread = threading.Thread(target=run, name="minimcp-hang-up", daemon=True)
+        self._closing.add(thread)
+        thread.start()
+
+    def close(self) -> None:
+        """End every stream, session and connection, and the processes of the servers; it may be started again."""
+        super().close()
+        with self._starting:
+            ours, self._pid = self._pid == os.getpid(), None
+            upstreams, self.upstreams = self.upstreams, {}
+        if not ours:
+            return
+        self.parked.close()
+        if self._prober is not None:
+            self._prober.close()
+        for upstream in upstreams.values():
+            upstream.close()
+        until = time.monotonic() + _HANG_UP_S
+        for thread in list(self._closing):
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def __enter__(self) -> Gateway:
+        return self.start()
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def run(self) -> None:
+        """Serve on standard input and output until the input ends."""
+        self.single = True
+        try:
+            super().run()
+        finally:
+            self.close()
+
+    def run_http(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        path: str | None = None,
+        *,
+        tls: tuple[str, str] | None = None,
+        ca: str | None = None,
+        limits: dict[str, float] | None = None,
+        ready: Callable[[WsgiServer], object] | None = None,
+    ) -> None:
+        """Serve over HTTP until SIGTERM or Ctrl-C; see `Server.run_http`. Defaults are those of the configuration."""
+        options = self.settings.options
+        secured = options.get("tls")
+        if tls is None and secured:
+            tls, ca = (secured["cert"], secured["key"]), ca or secured.get("ca")
+        self.start()
+        try:
+            super().run_http(
+                host or options["host"],
+                options["port"] if port is None else port,
+                path or options["path"],
+                tls=tls,
+                ca=ca,
+                limits=limits,
+                ready=ready,
+            )
+        finally:
+            self.close()
+
+    # For people
+
+    def explain(self, principal: Any, name: str, kind: str = "tools", arguments: Message | None = None) -> Message:
+        """Say whether a principal may see and use an entry, and why; see `Server.explain`."""
+        self.settle()
+        return super().explain(principal, name, kind, arguments)
+
+    def snapshot(self) -> Message:
+        """Return the state of the gateway and of its servers as JSON data."""
+        self.start()
+        servers = [upstream.snapshot() for upstream in list(self.upstreams.values())]
+        for name, each in self.settings.upstreams.items():
+            if each.disabled:
+                servers.append({"name": name, "state": "disabled", "error": None, "replicas": []})
+        sessions = sum(len(engine.sessions.all()) for engine in self.engines)
+        return {
+            **{name: self.engine.identity[name] for name in ("name", "version")},
+            "uptimeS": round(time.monotonic() - self._began, 1),
+            "ready": all(each["state"] in ("up", "disabled") or each["stale"] for each in servers),
+            "servers": servers,
+            "sessions": sessions,
+            "parked": len(self.parked),
+            "collisions": list(self.federation.collisions),
+        }
+
+    def pinned(self, server: str, definitions: list[Message]) -> list[Message]:
+        """Return the definitions of a server's tools that may be listed."""
+        return self._pins.judge(server, definitions) if self._pins is not None else definitions
+
+
+def _stacked(hooks: Iterable[AroundRequest]) -> Optional[AroundRequest]:
+    """Make one hook of several, the first one outermost."""
+    found = list(hooks)
+    if len(found) < 2:
+        return found[0] if found else None
+
+    @contextmanager
+    def around(outcome: Outcome) -> Iterator[None]:
+        with ExitStack() as stack:
+            for hook in found:
+                stack.enter_context(hook(outcome))
+            yield
+
+    return around
+
+
+def _close(gateway: weakref.ref[Gateway]) -> None:
+    found = gateway()
+    if found is not None:
+        found.close()

@@ -1,0 +1,514 @@
+"""One server behind the gateway: its replicas, what it lists, and the requests that go to it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Optional
+
+from ..client.errors import CallCancelled, RemoteError
+from ..engines.errors import ClientError
+from ..protocol import spec
+from ..protocol.content import Raw
+from ..protocol.errors import Cancelled, InternalError, McpError, ToolError
+from ..server import names
+from . import relay
+from .connections import Lease, Replica
+from .entries import KINDS, RelayedEntry, make_entries
+from .failures import UpstreamUnavailable, fate, may_have_run, may_repeat, verdict
+from .pacing import Slots
+from .replicas import Turn, choose
+
+if TYPE_CHECKING:
+    from ..server.context import Context
+    from .config import UpstreamSettings
+    from .credentials import Credentials
+    from .gateway import Gateway
+    from .parked import ParkedCall
+
+log = logging.getLogger("minimcp")
+
+Message = dict[str, Any]
+Entries = dict[str, dict[str, RelayedEntry]]  # by kind, then by public name or URI
+
+MOST_ITEMS = 10_000  # of a list
+_RETRY_S = 1.0
+_MOST_RETRY_S = 60.0
+# How long several notices of a change count as one, and how far apart two listings are at least.
+_QUIET_S = 0.05
+_APART_S = 1.0
+# How often a server is listed that tells of no change.
+_UNTOLD_S = 300.0
+
+
+class Upstream:
+    """A server with its replicas.
+
+    :ivar entries: what it lists, under public names; of a server whose credentials depend on the caller, nobody's.
+    :ivar settled: set once it was listed, or could not be.
+    :ivar error: why it is not there, or None.
+    """
+
+    def __init__(self, gateway: Gateway, settings: UpstreamSettings, credentials: Credentials) -> None:
+        self.gateway = gateway
+        self.settings = settings
+        self.credentials = credentials
+        self.replicas = [Replica(self, number, entry) for number, entry in enumerate(settings.entries)]
+        self.slots = Slots(settings.concurrency, settings.name)
+        self.entries: Entries = {kind: {} for kind in KINDS}
+        self.settled = threading.Event()
+        self.error: Optional[str] = None
+        self.lines: deque[str] = deque(maxlen=50)
+        self.capabilities: Message = {}
+        self.instructions: Optional[str] = None
+        self.revision: Optional[str] = None
+        self.transport = ""
+        self.gateways: set[str] = set()  # the gateways that it leads to
+        self._closed = threading.Event()
+        self._refreshing = threading.Lock()  # held while listing, so that the newest list is the last to arrive
+        self._lock = threading.Lock()  # guards everything below
+        self._dirty = False
+        self._refresher = False
+        self._listed: set[str] = set()  # the original URIs of its resources
+        self._watched: dict[str, int] = {}
+        self._listen: Any = None
+        self._watching = threading.Lock()  # held while a subscription is sent
+
+    # Its life
+
+    def start(self) -> None:
+        """Connect, list and follow the server, on a thread of its own."""
+        if self.credentials.per_principal:
+            self.settled.set()  # there is nothing to list without a caller
+            return
+        threading.Thread(target=self._keep, name=f"minimcp-upstream-{self.settings.name}", daemon=True).start()
+
+    def close(self) -> None:
+        """Close every connection; calls in flight fail."""
+        self._closed.set()
+        self.settled.set()
+        listen = self._listen
+        if listen is not None:
+            listen.close()
+        for replica in self.replicas:
+            replica.close()
+
+    def _keep(self) -> None:
+        pause_s = _RETRY_S
+        while not self._closed.is_set():
+            try:
+                lease = self.refresh()
+                pause_s = _RETRY_S
+                self._follow(lease)
+            except (ClientError, McpError) as problem:
+                if self._closed.is_set():
+                    return
+                if self.error != str(problem):
+                    log.warning("the server %s is not there: %.1000s", self.settings.name, problem)
+                self.error = str(problem)
+                self.settled.set()
+                self.gateway.federation.rebuild()
+            except Exception:
+                log.exception("following the server %s failed", self.settings.name)
+            self._closed.wait(pause_s * random.uniform(0.8, 1.2))
+            pause_s = min(pause_s * 2, _MOST_RETRY_S)
+
+    def _follow(self, lease: Lease) -> None:
+        """Keep a stream of changes open until the connection ends.
+
+        :raises ClientError: when it is lost.
+        """
+        try:
+            with self._watching:
+                self._listen = lease.client.listen(
+                    tools=True, prompts=True, resources=True, uris=self._subscribable(lease)
+                )
+        except RemoteError:
+            # It tells of no changes.
+            while not self._closed.wait(_UNTOLD_S):
+                lease = self.refresh()
+            return
+        while not self._closed.is_set():
+            listen = self._listen
+            try:
+                event = listen.receive(None)
+            except ClientError:
+                if listen is not self._listen:
+                    continue  # another one has taken its place, with more subscriptions
+                raise
+            if event is None and listen is self._listen:
+                return
+
+    def take_notice(self, message: Message, session: Any) -> None:
+        """Take a notification that belongs to no call.
+
+        :param session: the legacy session on whose connection it came, or None.
+        """
+        method, params = message["method"], message.get("params")
+        if method == "notifications/resources/updated":
+            uri = params.get("uri") if isinstance(params, dict) else None
+            if isinstance(uri, str):
+                self.gateway.engine.bus.publish("resource", self.public_uri(uri))
+        elif any(method == notification for notification, _ in spec.CHANGES.values()):
+            self.refresh_soon()
+        elif session is not None and session.send is not None and method != "notifications/cancelled":
+            session.send({**message, "jsonrpc": "2.0"})
+
+    def take_log(self, replica: Replica, client: Any, params: Message, session: Any) -> None:
+        """Pass on a log message that came outside the call it belongs to: to the newest one, or to the session."""
+        lease = replica.find(client)
+        calls = lease.calls[-1:] if lease is not None else []
+        for ctx in calls:
+            relay.pass_log(ctx, params)
+        if not calls and session is not None and session.send is not None:
+            rank = spec.LOG_LEVELS.index
+            if params.get("level") in spec.LOG_LEVELS and rank(params["level"]) >= rank(session.log_level):
+                session.send({"jsonrpc": "2.0", "method": "notifications/message", "params": params})
+
+    def log_line(self, line: str) -> None:
+        """Take a line of its standard error."""
+        self.lines.append(line[:1000])
+        log.info("%s: %.1000s", self.settings.name, line)
+
+    # What it lists
+
+    def refresh_soon(self) -> None:
+        """List again shortly, once for all notices that come meanwhile."""
+        with self._lock:
+            self._dirty = True
+            if self._refresher or self._closed.is_set():
+                return
+            self._refresher = True
+        threading.Thread(target=self._refresh_all, name="minimcp-refresh", daemon=True).start()
+
+    def _refresh_all(self) -> None:
+        pause_s = _QUIET_S
+        while not self._closed.wait(pause_s):
+            with self._lock:
+                if not self._dirty:
+                    self._refresher = False
+                    return
+                self._dirty = False
+            try:
+                if self.credentials.per_principal:
+                    self.gateway.federation.forget(self)
+                else:
+                    self.refresh()
+            except ClientError as problem:
+                log.warning("%s could not be listed again: %.500s", self.settings.name, problem)
+            pause_s = _APART_S
+        with self._lock:
+            self._refresher = False
+
+    def refresh(self) -> Lease:
+        """List everything, from the first replica that answers, and let the gateway's lists follow.
+
+        :raises ClientError: when none does.
+        """
+        with self._refreshing:
+            first: Optional[ClientError] = None
+            for replica in sorted(self.replicas, key=lambda each: each.health.state != "closed"):
+                try:
+                    lease, lists = self.list_all(replica, None)
+                    break
+                except ClientError as problem:
+                    replica.health.error = str(problem)
+                    first = first or problem
+            else:
+                assert first is not None
+                raise first
+            replica.health.error = None
+            self._learn(lease, lists)
+            self.error = None
+            for other in self.replicas:
+                if other is not replica:
+                    self._compare(other, lists["tools"])
+        self.settled.set()
+        self.gateway.federation.rebuild()
+        return lease
+
+    def list_all(self, replica: Replica, ctx: Context | None) -> tuple[Lease, dict[str, list[Any]]]:
+        """Return all that a replica lists, by kind.
+
+        :param ctx: a request of the caller, where the server's credentials depend on that.
+        :raises ClientError: when it does not answer, or with nonsense.
+        """
+        lease = replica.open(replica.own(ctx))
+        client = lease.client
+        self._check_ring(client.peer.greeting)
+        calls: dict[str, Callable[..., list[Any]]] = {
+            "tools": client.list_tools,
+            "resources": client.list_resources,
+            "resourceTemplates": client.list_resource_templates,
+            "prompts": client.list_prompts,
+        }
+        lists: dict[str, list[Any]] = {}
+        for kind, listing in calls.items():
+            try:
+                lists[kind] = listing(fresh=True)
+            except RemoteError as problem:
+                # Servers offer resources and know no templates.
+                if problem.code != spec.METHOD_NOT_FOUND:
+                    raise
+                lists[kind] = []
+            if len(lists[kind]) > MOST_ITEMS:
+                log.error("%s lists %d %s; the first %d count", self.settings.name, len(lists[kind]), kind, MOST_ITEMS)
+                del lists[kind][MOST_ITEMS:]
+        return lease, lists
+
+    def _check_ring(self, greeting: Message) -> None:
+        """Refuse a server that leads back to this gateway, whose lists would grow for ever.
+
+        :raises ClientError: with what it is.
+        """
+        meta = greeting.get("_meta")
+        ids = meta.get(relay.META_GATEWAYS) if isinstance(meta, dict) else None
+        self.gateways = {each for each in ids[:1000] if isinstance(each, str)} if isinstance(ids, list) else set()
+        if self.gateway.id in self.gateways:
+            raise ClientError("It is this gateway itself, or leads back to it; take it out of the configuration")
+
+    def drain(self, seconds: float) -> None:
+        """Wait until no call is in progress."""
+        until = time.monotonic() + seconds
+        while self.slots.used and time.monotonic() < until and not self._closed.wait(0.05):
+            pass
+
+    def _learn(self, lease: Lease, lists: dict[str, list[Any]]) -> None:
+        peer = lease.client.peer
+        self.capabilities, self.instructions = peer.capabilities or {}, peer.instructions
+        self.revision, self.transport = peer.version, lease.client._connect().transport.kind
+        lists["tools"] = self.gateway.pinned(self.settings.name, lists["tools"])
+        self._listed = {item["uri"] for item in lists["resources"] if isinstance(item, dict) and "uri" in item}
+        self.entries = {kind: make_entries(self, kind, lists[kind]) for kind in KINDS}
+
+    def _compare(self, replica: Replica, tools: list[Any]) -> None:
+        """Take a replica out whose tools differ from those of the others."""
+        try:
+            _, lists = self.list_all(replica, None)
+        except ClientError as problem:
+            replica.health.error = str(problem)
+            return
+        replica.health.error = None
+        theirs = {tool["name"]: tool for tool in self.gateway.pinned(self.settings.name, lists["tools"])}
+        ours = {tool["name"]: tool for tool in tools}
+        names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        found = f"its tool {names[0]} differs from that of the other replicas" if names else None
+        if found and found != replica.health.different:
+            log.error("%s is not used: %s", replica.name, found)
+        replica.health.different = found
+
+    # Names and URIs
+
+    def public_uri(self, uri: str) -> str:
+        """Return the gateway's URI for one of the server."""
+        return names.public_uri(self.settings.uri_prefix, uri)
+
+    def rewrite(self, result: Message) -> Message:
+        """Return a result with public URIs."""
+        if not self.settings.uri_prefix:
+            return result
+        return names.rewrite_result(self.public_uri, result, self._listed.__contains__)
+
+    # Subscriptions
+
+    def watch(self, uri: str) -> None:
+        """Subscribe to a resource of the server, by its original URI, unless that has happened.
+
+        :raises ClientError: when the server refuses.
+        """
+        with self._watching:
+            self._watched[uri] = self._watched.get(uri, 0) + 1
+            if self._watched[uri] == 1:
+                try:
+                    self._watch(uri)
+                except ClientError:
+                    del self._watched[uri]
+                    raise
+
+    def _watch(self, uri: str) -> None:
+        lease = self.replicas[0].open(self.replicas[0].own())
+        if not lease.is_modern:
+            lease.client.subscribe(uri)
+            return
+        old = self._listen
+        self._listen = lease.client.listen(tools=True, prompts=True, resources=True, uris=list(self._watched))
+        if old is not None:
+            old.close()
+
+    def unwatch(self, uri: str) -> None:
+        """End one subscription; a modern server is told with the next one."""
+        with self._watching:
+            left = self._watched.get(uri, 1) - 1
+            if left:
+                self._watched[uri] = left
+                return
+            self._watched.pop(uri, None)
+            try:
+                lease = self.replicas[0].own()
+                if lease.client.state == "open" and not lease.is_modern:
+                    lease.client.unsubscribe(uri)
+            except ClientError as problem:
+                log.debug("a subscription could not be ended: %s", problem)
+
+    def _subscribable(self, lease: Lease) -> list[str]:
+        return list(self._watched) if lease.client.peer.offers("resources", "subscribe") else []
+
+    # Requests
+
+    def call(self, ctx: Context, method: str, params: Message, entry: RelayedEntry | None = None) -> Raw:
+        """Relay a request and return its result, which may be a question to the client.
+
+        :param params: those of the client with the server's own name or URI.
+        :raises McpError: the server's own error, or one that says whether it may have run the request.
+        """
+        sent = {
+            name: value for name, value in params.items() if name not in ("_meta", "requestState", "inputResponses")
+        }
+        state = self.gateway.states.open(ctx)
+        if "parked" in state:
+            return Raw(self._finish(ctx, self.gateway.parked.resume(ctx, state["parked"])))
+        if state.get("again"):
+            _check_visited(params.get("inputResponses"))
+        elif "inputResponses" in params:
+            sent["inputResponses"] = params["inputResponses"]
+        if "state" in state:
+            sent["requestState"] = state["state"]
+        definition = entry.original if entry is not None else {}
+        tried: list[Replica] = []
+        again = False
+        while True:
+            turn: Optional[Turn[Replica]] = None
+            try:
+                turn = self._choose(ctx, state, tried)
+                return Raw(self._send(ctx, turn, method, sent, entry))
+            except CallCancelled:
+                raise Cancelled from None
+            except UpstreamUnavailable as problem:
+                raise problem.answer(ctx.version) from None
+            except RemoteError as problem:
+                if problem.code == spec.HEADER_MISMATCH and not again:
+                    # The tool is no longer the one that was listed, and it was not run. Spec: TRN-092
+                    again = True
+                    self.refresh()
+                    continue
+                pages = relay.pages_of(problem) if ctx._era.name == "modern" else None
+                if pages:
+                    sealed = self.gateway.states.seal(ctx, {"again": True})
+                    return Raw(resultType="input_required", inputRequests=pages, requestState=sealed)
+                raise McpError(problem.message, problem.data, problem.code) from None
+            except ClientError as problem:
+                if turn is not None and self._repeats(problem, turn.replica, tried, method, definition):
+                    tried.append(turn.replica)
+                    continue
+                raise self._failed(problem, ctx) from None
+
+    def _repeats(
+        self, problem: ClientError, replica: Replica, tried: list[Replica], method: str, definition: Message
+    ) -> bool:
+        """Say whether a request goes out again: once more to each other replica, or once to the only one."""
+        if len(tried) >= max(1, len(self.replicas) - 1):
+            return False
+        return may_repeat(problem, method, definition, self.settings.trusted)
+
+    def _choose(self, ctx: Context, state: Message, tried: list[Replica]) -> Turn[Replica]:
+        """Begin a call on the replica where its state or session is, or on the one with the least to do."""
+        kept = None
+        if len(self.replicas) > 1 and not tried:
+            name = state.get("replica")
+            kept = next((each for each in self.replicas if each.name == name or (not name and each.has(ctx))), None)
+        if kept is not None and kept.health.usable:
+            return choose([kept], (), False, self.settings.name)
+        fail_fast = len(self.replicas) > 1 or not self.credentials.per_principal
+        exclude = tried if len(self.replicas) > 1 else ()
+        return choose(self.replicas, exclude, fail_fast, self.settings.name)
+
+    def _send(
+        self, ctx: Context, turn: Turn[Replica], method: str, sent: Message, entry: RelayedEntry | None
+    ) -> Message:
+        replica = turn.replica
+        try:
+            self.slots.take(self.settings.timeout_s, ctx.on_cancel)
+            try:
+                lease = replica.lease(ctx)
+                request = relay.Relay(self, lease, ctx, method, sent, entry)
+                if lease.is_modern or not relay.may_ask(ctx):
+                    result = self._exchange(replica, request)
+                    turn.end(True)
+                    return result
+            finally:
+                self.slots.release()
+
+            def work(call: ParkedCall) -> Message:
+                request.asked = call
+                with turn:
+                    self.slots.take(self.settings.timeout_s, call.on_start)
+                    try:
+                        return self._exchange(replica, request)
+                    finally:
+                        self.slots.release()
+
+            call = self.gateway.parked.start(ctx, work)
+        except BaseException as problem:
+            turn.end(verdict(problem, self.credentials.per_principal), problem)
+            raise
+        return self._finish(ctx, call)
+
+    def _finish(self, ctx: Context, call: ParkedCall) -> Message:
+        return self.gateway.parked.finish(ctx, call, lambda id: self.gateway.states.seal(ctx, {"parked": id}))
+
+    def _exchange(self, replica: Replica, request: relay.Relay) -> Message:
+        result = relay.written(self, request.lease, request.ctx, request.run())
+        if result.get("resultType") == "input_required" and "requestState" in result:
+            state = {"state": result["requestState"], "replica": replica.name}
+            result = {**result, "requestState": self.gateway.states.seal(request.ctx, state)}
+        return result
+
+    def _failed(self, problem: ClientError, ctx: Context) -> McpError:
+        """Return the error for a client whose request got no answer."""
+        name = self.settings.name
+        log.warning("%s: %.1000s", name, problem)
+        reason = f"The server {name!r} gave no answer ({type(problem).__name__})"
+        return InternalError(f"{reason}; {fate(problem)}", {"server": name, "mayHaveRun": may_have_run(problem)})
+
+    # For people
+
+    def snapshot(self) -> Message:
+        """Return its state as the status page shows it."""
+        replicas = [self._replica_snapshot(replica) for replica in self.replicas]
+        up = self.settled.is_set() and self.error is None
+        known = any(self.entries.values())
+        return {
+            "name": self.settings.name,
+            "state": "up" if up else "down" if self.settled.is_set() else "starting",
+            "error": self.error,
+            "stale": self.error is not None and known,
+            "prefix": self.settings.prefix,
+            "transport": self.transport,
+            "revision": self.revision,
+            "tools": len(self.entries["tools"]),
+            "resources": len(self.entries["resources"]),
+            "templates": len(self.entries["resourceTemplates"]),
+            "prompts": len(self.entries["prompts"]),
+            "sessions": sum(replica.sessions for replica in self.replicas),
+            "replicas": replicas,
+        }
+
+    def _replica_snapshot(self, replica: Replica) -> Message:
+        return {"name": replica.name, "where": self._where(replica), **replica.health.snapshot()}
+
+    def _where(self, replica: Replica) -> str:
+        return replica.own().client.target.shown
+
+
+def _check_visited(answers: Any) -> None:
+    """Refuse to go on when the person did not consent to a page that the server wants visited.
+
+    :raises ToolError: for the model to read.
+    """
+    found = list(answers.values()) if isinstance(answers, dict) else []
+    if not found or not all(isinstance(each, dict) and each.get("action") == "accept" for each in found):
+        raise ToolError("The user did not agree to visit the page that this needs")
