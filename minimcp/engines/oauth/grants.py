@@ -24,6 +24,8 @@ TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ID_JAG = "urn:ietf:params:oauth:token-type:id-jag"
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+_JWT = "urn:ietf:params:oauth:token-type:jwt"
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _ALGORITHMS = ("ES256", "RS256", "PS256", "EdDSA", "ES384", "RS384", "PS384", "ES512", "RS512", "PS512")
 _CODE = re.compile(r"[a-z0-9_.:/-]{1,100}\Z")
@@ -73,7 +75,11 @@ def request_token(flow: Flow, form: Form, credentials: Credentials) -> Token:
 
     :raises AuthorizationError: when it refuses, or its answer cannot be used.
     """
-    reply = _ask(flow, {**form, "resource": flow.resource}, credentials)  # Spec: AUTH-070
+    # Without a resource where the endpoint was configured for something that has another name. Spec: AUTH-070
+    reply = _ask(flow, {**form, "resource": flow.resource or None}, credentials)
+    issued = (reply or {}).get("issued_token_type", ACCESS_TOKEN)
+    if form["grant_type"] == TOKEN_EXCHANGE and issued not in (ACCESS_TOKEN, _JWT):
+        raise AuthorizationError("The token endpoint sent another kind of token than an access token")
     return read_token(reply, dpop=flow.prover is not None)
 
 
@@ -206,13 +212,49 @@ class Grant:
 
 
 class ClientCredentials(Grant):
-    """The grant for a client that acts for itself. Spec: AUTH-112 to AUTH-116"""
+    """The grant for a client that acts for itself. Spec: AUTH-112 to AUTH-116
+
+    :param audience: whom the token is for, where an authorization server wants that beside the resource.
+    """
 
     kind = "client_credentials"
     extension = "io.modelcontextprotocol/oauth-client-credentials"
 
+    def __init__(self, credentials: Credentials, audience: str | None = None) -> None:
+        super().__init__(credentials)
+        self._audience = audience
+
     def get(self, flow: Flow) -> Token:
-        form = {"grant_type": "client_credentials", "scope": flow.scope or None}
+        form = {"grant_type": "client_credentials", "audience": self._audience, "scope": flow.scope or None}
+        return request_token(flow, form, self.credentials)
+
+
+class Exchange(Grant):
+    """The grant for a program that has somebody's token, and acts for them elsewhere. Spec: RFC 8693
+
+    :param subject: the token, or a function that returns a fresh one; it goes to the token endpoint alone.
+    :param audience: whom the new token is for, beside or instead of a resource.
+    """
+
+    kind = "exchange"
+
+    def __init__(
+        self, credentials: Credentials, subject: Secret, subject_type: str = ACCESS_TOKEN, audience: str | None = None
+    ) -> None:
+        super().__init__(credentials)
+        self._subject = subject
+        self._subject_type = subject_type
+        self._audience = audience
+
+    def get(self, flow: Flow) -> Token:
+        form = {
+            "grant_type": TOKEN_EXCHANGE,
+            "requested_token_type": ACCESS_TOKEN,
+            "subject_token": _value(self._subject),
+            "subject_token_type": self._subject_type,
+            "audience": self._audience,
+            "scope": flow.scope or None,
+        }
         return request_token(flow, form, self.credentials)
 
 
