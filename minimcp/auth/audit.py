@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, Protocol, Union
 
 from ..engines.trace import Redaction, Trace, writer
+from ..protocol.errors import McpError
 from ..protocol.principal import Principal
 from ..protocol.redaction import NAMES
 from .policy import RuledRequest
@@ -43,7 +44,12 @@ class Audit:
     @contextmanager
     def __call__(self, request: AuditedRequest) -> Iterator[None]:
         """Stand around one request."""
-        yield
+        try:
+            yield
+        except McpError as problem:
+            # Another hook has refused it.
+            self._write({**self._line(request), "outcome": f"error {problem.code}"})
+            raise
         self._write(self._line(request))
 
     def _line(self, request: AuditedRequest) -> dict[str, Any]:

@@ -179,7 +179,10 @@ class Replica:
 
     def _client(self, capabilities: Message, info: Message, ctx: Context | None, session: Any = None) -> Client:
         upstream, settings = self.upstream, self.upstream.settings
-        options: Message = {"auth": upstream.credentials.auth_for(ctx), "stderr": upstream.log_line}
+        options: Message = {
+            "auth": upstream.credentials.auth_for(ctx.principal if ctx is not None else None),
+            "stderr": upstream.log_line,
+        }
         client = Client(
             self.entry,
             **{name: value for name, value in fitting(self.entry, options).items() if value is not None},
@@ -270,8 +273,8 @@ def _mark(principal: Optional[Principal]) -> Optional[str]:
 
 def _asking(capabilities: Message) -> Message:
     """Return what a caller can be asked; other capabilities are not the gateway's to pass on over a session."""
-    kept = {
-        name: capabilities[name] for name in ("elicitation", "sampling", "roots", "extensions") if name in capabilities
-    }
-    extensions = {name: each for name, each in (kept.get("extensions") or {}).items() if name != spec.TASKS}
-    return {**kept, "extensions": extensions} if extensions else {n: v for n, v in kept.items() if n != "extensions"}
+    kept = {name: each for name, each in capabilities.items() if name in _QUESTIONS}
+    extensions = {name: each for name, each in (capabilities.get("extensions") or {}).items() if name != spec.TASKS}
+    if extensions:
+        kept["extensions"] = extensions
+    return kept

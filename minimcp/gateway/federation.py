@@ -29,7 +29,8 @@ _MOST_CALLERS = 1000  # whose lists are kept
 _LONGEST_INSTRUCTIONS = 20_000
 # The entries of each server come in the order in which it lists them, after those of the servers before it.
 _OF_A_SERVER = 1_000_000
-_ALL = frozenset({"tools", "resources", "subscribe", "prompts", "completions", "logging"})
+_KINDS = ("tools", "resources", "prompts", "completions")
+_ALL = frozenset({*_KINDS, "subscribe", "logging"})
 
 
 class Federation(Registry):

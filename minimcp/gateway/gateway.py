@@ -16,6 +16,7 @@ from ..server import modern
 from ..server.engine import Engine
 from ..server.server import Server
 from . import config, subscriptions
+from .calls import Calls
 from .connections import ALL_QUESTIONS
 from .credentials import Credentials
 from .entries import RelayedEntry
@@ -60,6 +61,7 @@ class Gateway(Server):
         settings = source if isinstance(source, config.Settings) else config.read(source)
         self.settings = settings
         given = {**server_options(settings.options), **options}
+        self._verifiers = given.get("auth")
         name = given.pop("name")
         strategy = given.pop("strategy", None)
         super().__init__(name, given.pop("version", "1"), **given)
@@ -82,7 +84,7 @@ class Gateway(Server):
         self._closing: set[threading.Thread] = set()  # no lock: single operations of a set, which are atomic
         self._pins: Any = None
         self._prepare(self.engine)
-        self._install(settings)
+        self._install(settings.options)
 
     def _prepare(self, engine: Engine) -> None:
         """Give an engine the rows and the strategy of a gateway."""
@@ -103,13 +105,31 @@ class Gateway(Server):
             ids.update(upstream.gateways)
         return {**modern.discover(ctx, params), "_meta": {META_GATEWAYS: sorted(ids)}}
 
-    def _install(self, settings: config.Settings) -> None:
-        """Set up what the options ask for: hooks, endpoints, pages."""
-        options = settings.options
-        hooks: list[AroundRequest] = []
+    def _install(self, options: Message) -> None:
+        """Set up what the configuration asks for around the servers: hooks, pages, and further endpoints."""
+        self.calls = Calls(options["log"] or None)
+        hooks: list[AroundRequest] = [self.calls]
+        if options["audit"] is not None:
+            hooks.append(_audit(options["audit"]))
         if self.engine.around_request is not None:
             hooks.append(self.engine.around_request)
+        if options["rates"]:
+            from .rates import Rates
+
+            hooks.append(Rates(options["rates"], options["redis"]))
         self.engine.around_request = _stacked(hooks)
+        if options["pins"] is not None:
+            from .pins import Pins
+
+            self._pins = Pins(options["pins"]["file"], options["pins"]["mode"])
+        from .web import install_web
+
+        roles = options.get("status_roles") or ()
+        install_web(self, self.calls, status=options["status"], metrics=options["metrics"], status_roles=roles)
+        if options["rest"]:
+            from .rest import install_rest
+
+            install_rest(self)
 
     # Its life
 
@@ -139,7 +159,8 @@ class Gateway(Server):
         return self
 
     def _upstream(self, settings: config.UpstreamSettings) -> Upstream:
-        return Upstream(self, settings, Credentials(settings))
+        options = self.settings.options
+        return Upstream(self, settings, Credentials(settings, self._verifiers, options["public_url"]))
 
     def _begin(self, upstream: Upstream) -> None:
         upstream.start()
@@ -320,6 +341,15 @@ def _stacked(hooks: Iterable[AroundRequest]) -> Optional[AroundRequest]:
             yield
 
     return around
+
+
+def _audit(options: Message) -> Any:
+    from ..auth.audit import Audit
+    from ..auth.chain import Chain
+
+    key = options.get("key")
+    chain = Chain(options["file"], key, max_bytes=options["max_bytes"], fsync=options["fsync"])
+    return Audit(chain, options["arguments"])
 
 
 def _close(gateway: weakref.ref[Gateway]) -> None:

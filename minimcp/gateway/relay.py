@@ -1,7 +1,9 @@
 """One request on its way through the gateway: to a server of either era for a client of either era, and back.
 
 Parsed dicts go through as they came. Only names, URIs and what belongs to a connection change: the `_meta` members that
-name the client, progress tokens, and the form in which questions are asked. Spec: BASE-016, BASE-142, 26:basic/patterns/mrtr
+name the client, progress tokens, and the form in which questions are asked.
+
+Spec: BASE-016, BASE-142, 26:basic/patterns/mrtr
 """
 
 from __future__ import annotations

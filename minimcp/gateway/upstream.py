@@ -36,6 +36,7 @@ Message = dict[str, Any]
 Entries = dict[str, dict[str, RelayedEntry]]  # by kind, then by public name or URI
 
 MOST_ITEMS = 10_000  # of a list
+_OF_A_HOP = ("_meta", "requestState", "inputResponses")
 _RETRY_S = 1.0
 _MOST_RETRY_S = 60.0
 # How long several notices of a change count as one, and how far apart two listings are at least.
@@ -237,6 +238,12 @@ class Upstream:
         :param ctx: a request of the caller, where the server's credentials depend on that.
         :raises ClientError: when it does not answer, or with nonsense.
         """
+        if ctx is None:
+            return self._list_all(replica, ctx)
+        with self.credentials.acting(ctx.principal, ctx.request):
+            return self._list_all(replica, ctx)
+
+    def _list_all(self, replica: Replica, ctx: Context | None) -> tuple[Lease, dict[str, list[Any]]]:
         lease = replica.open(replica.own(ctx))
         client = lease.client
         self._check_ring(client.peer.greeting)
@@ -433,12 +440,13 @@ class Upstream:
         try:
             self.slots.take(self.settings.timeout_s, ctx.on_cancel)
             try:
-                lease = replica.lease(ctx)
-                request = relay.Relay(self, lease, ctx, method, sent, entry)
-                if lease.is_modern or not relay.may_ask(ctx):
-                    result = self._exchange(replica, request)
-                    turn.end(True)
-                    return result
+                with self.credentials.acting(ctx.principal, ctx.request):
+                    lease = replica.lease(ctx)
+                    request = relay.Relay(self, lease, ctx, method, sent, entry)
+                    if lease.is_modern or not relay.may_ask(ctx):
+                        result = self._exchange(replica, request)
+                        turn.end(True)
+                        return result
             finally:
                 self.slots.release()
 
@@ -447,7 +455,8 @@ class Upstream:
                 with turn:
                     self.slots.take(self.settings.timeout_s, call.on_start)
                     try:
-                        return self._exchange(replica, request)
+                        with self.credentials.acting(ctx.principal, ctx.request):
+                            return self._exchange(replica, request)
                     finally:
                         self.slots.release()
 
