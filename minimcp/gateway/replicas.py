@@ -300,10 +300,9 @@ class Health:
 
 
 def _text(error: object) -> str:
-    """Return the error as the status page shows it."""
-    if error is None:
-        return "it failed"
-    return (str(error).strip() or type(error).__name__)[:300]
+    """Return the error as it is shown: a server may have written it, so that it is no more than one line."""
+    found = "it failed" if error is None else str(error).strip() or type(error).__name__
+    return "".join(each if each.isprintable() else " " for each in found[:300])
 
 
 def _say(said: Said) -> None:
