@@ -5,6 +5,7 @@ A server that is trusted once could describe its tools in another way later, to 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -84,7 +85,7 @@ class Pins:
         with self._lock():
             self._refresh()
             judged = self._judge(server, kind, prints)
-            if judged.altered:
+            if judged.pinned is not None:
                 judged = self._change(lambda: self._judge(server, kind, prints))
             events = [event for event in judged.events if self._is_untold(event)]
         for event in events:
@@ -99,7 +100,7 @@ class Pins:
         ]
 
     def _judge(self, server: str, kind: str, prints: dict[str, Print]) -> _Judged:
-        """Compare what a server lists with what is pinned, and put down what is new."""
+        """Compare what a server lists with what is pinned."""
         known = self._pinned.get(server, {})
         first = kind not in known
         pins = {name: dict(pin) for name, pin in known.get(kind, {}).items()}
@@ -128,9 +129,7 @@ class Pins:
                 altered = True
             if pin["pinned"] == found or (not self._blocks):
                 allowed.add(name)
-        if altered:
-            self._put({**self._pinned, server: {**known, kind: pins}})
-        return _Judged(allowed, events, altered)
+        return _Judged(allowed, events, {**self._pinned, server: {**known, kind: pins}} if altered else None)
 
     @property
     def changes(self) -> list[Message]:
@@ -188,9 +187,7 @@ class Pins:
                     if fingerprint is None or _short(found) == fingerprint:
                         pins[each] = {"pinned": found}
                         approved.append((kind, each, found))
-            if approved:
-                self._put({**self._pinned, server: kinds})
-            return _Judged(set(), [], bool(approved))
+            return _Judged(set(), [], {**self._pinned, server: kinds} if approved else None)
 
         with self._lock():
             self._change(change, must=True)
@@ -209,20 +206,21 @@ class Pins:
 
         :param must: whether a file that cannot be read or written is an error; otherwise memory has to do.
         """
-        if self._path is None:
-            return change()
         try:
-            with locked_file(self._path):
+            with contextlib.nullcontext() if self._path is None else locked_file(self._path):
                 self._read()
                 judged = change()
-                if judged.altered:
-                    self._write()
-                return judged
+                self._put(judged.pinned)
+                if self._path is not None and judged.pinned is not None:
+                    write_private(self._path, {"pins": judged.pinned})
+                    self._seen = self._stat()
         except (OSError, ValueError) as problem:
             if must:
                 raise
             log.error("The pins could not be written to %s: %s", self._path, problem)
-            return change()
+            judged = change()
+            self._put(judged.pinned)
+        return judged
 
     def _refresh(self) -> None:
         """Read the file again if it has changed; the lock is held."""
@@ -262,14 +260,10 @@ class Pins:
         self._put(pinned)
         self._seen = seen
 
-    def _put(self, pinned: Pinned) -> None:
-        self._pinned = pinned
-        self._revision += 1
-
-    def _write(self) -> None:
-        assert self._path is not None
-        write_private(self._path, {"pins": self._pinned})
-        self._seen = self._stat()
+    def _put(self, pinned: Optional[Pinned]) -> None:
+        if pinned is not None:
+            self._pinned = pinned
+            self._revision += 1
 
     def _is_untold(self, event: Message) -> bool:
         """Say whether this process has not told of a change yet; the lock is held."""
@@ -294,11 +288,11 @@ class Pins:
 
 
 class _Judged(NamedTuple):
-    """The names that may be listed, what there is to tell, and whether pins were changed."""
+    """The names that may be listed, what there is to tell, and all pins as they are now, None for no change."""
 
     allowed: set[str]
     events: list[Message]
-    altered: bool
+    pinned: Optional[Pinned]
 
 
 def _is_pin(pin: Message) -> bool:
