@@ -13,7 +13,7 @@ from ..engines.errors import AuthorizationError, ClientError, ConnectionLost, Ti
 from ..protocol import revisions, spec, wire
 from ..protocol.errors import InternalError, McpError
 from .eras import Peer, result_of
-from .errors import HTTPStatus
+from .errors import HTTPStatus, RemoteError
 from .inbox import Inbox
 from .options import Settings
 from .tools import Tools
@@ -201,6 +201,9 @@ class Connection:
             raise
         except ConnectionLost:
             answered = True
+            raise
+        except RemoteError as problem:
+            problem.status = None if exchange is None else exchange.status
             raise
         finally:
             if call is not None:

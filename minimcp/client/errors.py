@@ -32,7 +32,7 @@ class HTTPStatus(ClientError):
 class RemoteError(ClientError):
     """The server answered with a JSON-RPC error. Spec: BASE-062
 
-    :ivar status: the HTTP status that an error in answer to `initialize` came with, or None.
+    :ivar status: the HTTP status that it came with, None where there is none.
     """
 
     status: int | None = None

@@ -204,7 +204,7 @@ class Slots:
         self.release()
 
     def _busy(self) -> UpstreamUnavailable:
-        return UpstreamUnavailable(self._server, f"has {self.limit} calls in progress, as many as it may have", 1.0)
+        return UpstreamUnavailable(self._server, f"has as many calls in progress as it may have ({self.limit})", 1.0)
 
 
 class _Waiting:
