@@ -23,6 +23,7 @@ _HOMES = {
     "FileResources": "server.files",
     "FileStore": "engines.oauth.tokens",
     "Forbidden": "protocol.errors",
+    "Gateway": "gateway.gateway",
     "HTTPStatus": "client.errors",
     "McpError": "protocol.errors",
     "MinimcpError": "engines.errors",
@@ -64,6 +65,7 @@ __all__ = [
     "FileResources",
     "FileStore",
     "Forbidden",
+    "Gateway",
     "HTTPStatus",
     "McpError",
     "MinimcpError",
@@ -103,6 +105,7 @@ if TYPE_CHECKING:
     from .engines.errors import AuthorizationError, ClientError, ConnectionLost, MinimcpError, ProtocolError, Timeout
     from .engines.oauth.oauth import OAuth
     from .engines.oauth.tokens import FileStore
+    from .gateway.gateway import Gateway
     from .protocol.content import Raw, audio, image, link, resource, text
     from .protocol.errors import Cancelled, Forbidden, McpError, ToolError, Unauthorized
     from .protocol.principal import Principal

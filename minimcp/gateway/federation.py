@@ -45,7 +45,7 @@ class Federation(Registry):
         self._rebuilding = threading.Lock()  # held while rebuilding; guards collisions
         self.collisions: list[str] = []
         self._offered = _ALL
-        self._own_instructions = gateway.engine.instructions
+        self.own_instructions = gateway.engine.instructions
         self._callers_lock = threading.Lock()  # guards _callers
         # What servers list to one caller, whose credentials decide what that is: by server and caller.
         self._callers: OrderedDict[Any, Registry] = OrderedDict()
@@ -119,8 +119,8 @@ class Federation(Registry):
                     for era in engine.in_force.values():
                         era.add(identifier)
         self._offered = frozenset(offered) | self._offers
-        single = len(sections) == 1 and not self._own_instructions and not sections[0][1]
-        text = sections[0][2] if single else names.with_sections(self._own_instructions, sections)
+        single = len(sections) == 1 and not self.own_instructions and not sections[0][1]
+        text = sections[0][2] if single else names.with_sections(self.own_instructions, sections)
         for each in self._gateway.engines:
             each.instructions = text
 

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from ..protocol.errors import InvalidParams
 from ..server import modern
 from ..server.engine import Engine
+from ..server.seal import ENVIRONMENT
 from ..server.server import Server
 from . import config, subscriptions
 from .calls import Calls
@@ -21,9 +23,10 @@ from .connections import ALL_QUESTIONS
 from .credentials import Credentials
 from .entries import RelayedEntry
 from .federation import Federation
-from .gateway_options import server_options
+from .gateway_options import make_policy, server_options
 from .pacing import Prober
 from .parked import Parked
+from .peers import Peers
 from .relay import META_GATEWAYS
 from .states import Relaying, States
 from .upstream import Upstream
@@ -31,6 +34,7 @@ from .upstream import Upstream
 if TYPE_CHECKING:
     from ..client.client import Client
     from ..engines.http_server.wsgi_server import WsgiServer
+    from ..protocol.content import Raw
     from ..server.asking import Strategy
     from ..server.catalog import Entry
     from ..server.context import Context
@@ -43,6 +47,11 @@ Source = Union[Message, str, "os.PathLike[str]", config.Settings]
 
 PARKED_S = 300.0
 _HANG_UP_S = 6.0
+# Options that are read once.
+_LASTING = frozenset(
+    {"auth", "host", "limits", "log", "metrics", "name", "on_denied", "path", "peer_url", "port", "public_url"}
+    | {"redis", "rest", "sanitize", "secret", "status", "tls", "trusted_proxy", "version"}
+)
 _RELAYING = Relaying()
 
 
@@ -62,6 +71,10 @@ class Gateway(Server):
         self.settings = settings
         given = {**server_options(settings.options), **options}
         self._verifiers = given.get("auth")
+        self._peers = _peers(self, settings.options)
+        if self._peers is not None and self._verifiers not in (None, "public"):
+            verifiers = self._verifiers if isinstance(self._verifiers, (list, tuple)) else [self._verifiers]
+            given["auth"] = [self._peers, *verifiers]
         name = given.pop("name")
         strategy = given.pop("strategy", None)
         super().__init__(name, given.pop("version", "1"), **given)
@@ -84,7 +97,10 @@ class Gateway(Server):
         self._closing: set[threading.Thread] = set()  # no lock: single operations of a set, which are atomic
         self._pins: Any = None
         self._prepare(self.engine)
+        self.calls = Calls(settings.options["log"] or None)
+        self._around = self.engine.around_request
         self._install(settings.options)
+        self._take(self._make(settings.options), self.engine.policy)
 
     def _prepare(self, engine: Engine) -> None:
         """Give an engine the rows and the strategy of a gateway."""
@@ -106,22 +122,7 @@ class Gateway(Server):
         return {**modern.discover(ctx, params), "_meta": {META_GATEWAYS: sorted(ids)}}
 
     def _install(self, options: Message) -> None:
-        """Set up what the configuration asks for around the servers: hooks, pages, and further endpoints."""
-        self.calls = Calls(options["log"] or None)
-        hooks: list[AroundRequest] = [self.calls]
-        if options["audit"] is not None:
-            hooks.append(_audit(options["audit"]))
-        if self.engine.around_request is not None:
-            hooks.append(self.engine.around_request)
-        if options["rates"]:
-            from .rates import Rates
-
-            hooks.append(Rates(options["rates"], options["redis"]))
-        self.engine.around_request = _stacked(hooks)
-        if options["pins"] is not None:
-            from .pins import Pins
-
-            self._pins = Pins(options["pins"]["file"], options["pins"]["mode"])
+        """Add the pages that the configuration asks for; they stay as they are until a restart."""
         from .web import install_web
 
         roles = options.get("status_roles") or ()
@@ -130,6 +131,33 @@ class Gateway(Server):
             from .rest import install_rest
 
             install_rest(self)
+
+    def _hooks(self, options: Message) -> Optional[AroundRequest]:
+        """Make the hook around every request; the outermost part notes what the others do."""
+        hooks: list[AroundRequest] = [self.calls]
+        if options["audit"] is not None:
+            hooks.append(_audit(options["audit"]))
+        if self._around is not None:
+            hooks.append(self._around)
+        if options["rates"]:
+            from .rates import Rates
+
+            hooks.append(Rates(options["rates"], options["redis"]))
+        return _stacked(hooks)
+
+    def _make(self, options: Message) -> tuple[Any, Any, dict[str, Server]]:
+        """Make what a configuration may change at any time, or fail: the hook, the pins and the further endpoints."""
+        pins = None
+        if options["pins"] is not None:
+            from .pins import Pins
+
+            pins = Pins(options["pins"]["file"], options["pins"]["mode"])
+        return self._hooks(options), pins, {}
+
+    def _take(self, made: tuple[Any, Any, dict[str, Server]], policy: Any) -> None:
+        around, self._pins, _ = made
+        for engine in self.engines:
+            engine.around_request, engine.policy = around, policy
 
     # Its life
 
@@ -186,25 +214,27 @@ class Gateway(Server):
         """
         with self._starting:
             found = config.diff(self.settings, settings)
-            given = server_options(settings.options)
-            old, self.settings = self.settings, settings
-            for engine in self.engines:
-                engine.policy = given.get("policy")
+            lasting = [name for name in found["options"] if name in _LASTING]
+            if lasting:
+                log.warning("%s of the gateway take effect after a restart", ", ".join(lasting))
+            # Nothing has changed yet when one of these fails.
+            made, policy = self._make(settings.options), make_policy(settings.options)
+            wanted = {name: self._upstream(each) for name, each in settings.upstreams.items() if not each.disabled}
+            self.settings = settings
+            self._take(made, policy)
+            self.federation.own_instructions = settings.options["instructions"]
             if self._pid != os.getpid():
                 return found
             before = self.upstreams
-            after: dict[str, Upstream] = {}
-            for name, each in settings.upstreams.items():
-                if name in found["kept"] and name in before:
-                    after[name] = before[name]
-                elif not each.disabled:
-                    after[name] = self._upstream(each)
+            after = {
+                name: before[name] if name in found["kept"] and name in before else upstream
+                for name, upstream in wanted.items()
+            }
             self.upstreams = after
             for name, upstream in after.items():
                 if before.get(name) is not upstream:
                     self._begin(upstream)
             gone = [upstream for name, upstream in before.items() if after.get(name) is not upstream]
-        del old
         for upstream in gone:
             self._end(upstream)
         for upstream in after.values():
@@ -245,6 +275,8 @@ class Gateway(Server):
         if not ours:
             return
         self.parked.close()
+        if self._peers is not None:
+            self._peers.close()
         if self._prober is not None:
             self._prober.close()
         for upstream in upstreams.values():
@@ -322,6 +354,20 @@ class Gateway(Server):
             "collisions": list(self.federation.collisions),
         }
 
+    @property
+    def peer_url(self) -> Optional[str]:
+        """The endpoint at which other gateways reach this one, None where it is alone."""
+        return self._peers.url if self._peers is not None else None
+
+    def forward(self, ctx: Context, url: Any) -> Raw:
+        """Pass a retry on to the gateway in which its call waits.
+
+        :raises InvalidParams: when there is none.
+        """
+        if self._peers is None or not isinstance(url, str):
+            raise InvalidParams("This call does not wait here; start again without the request state")
+        return self._peers.forward(ctx, url)
+
     def pinned(self, server: str, definitions: list[Message]) -> list[Message]:
         """Return the definitions of a server's tools that may be listed."""
         return self._pins.judge(server, definitions) if self._pins is not None else definitions
@@ -341,6 +387,18 @@ def _stacked(hooks: Iterable[AroundRequest]) -> Optional[AroundRequest]:
             yield
 
     return around
+
+
+def _peers(gateway: Gateway, options: Message) -> Optional[Peers]:
+    """Make what passes retries on to other gateways, None where this one is alone.
+
+    :raises ValueError: without a common secret.
+    """
+    if options["peer_url"] is None:
+        return None
+    if not options["secret"] and not os.environ.get(ENVIRONMENT):
+        raise ValueError("peerUrl needs a secret that all gateways have: gateway.secret, or MINIMCP_SECRET")
+    return Peers(gateway, options["peer_url"])
 
 
 def _audit(options: Message) -> Any:

@@ -19,6 +19,7 @@ from ..protocol.errors import ClientRefused, InternalError, McpError, MethodNotF
 from ..protocol.input_requests import required
 from ..server import asking
 from .parked import ParkedCall, as_error
+from .propagation import trace_headers
 
 if TYPE_CHECKING:
     from ..server.context import Context
@@ -84,13 +85,16 @@ class Relay:
     def _send(self, params: Message, exchange: Callable[..., Message]) -> Message:
         ctx, settings = self.ctx, self.upstream.settings
         start = self.asked.on_start if self.asked is not None else ctx.on_cancel
+        headers = self.upstream.credentials.headers_for(ctx.request) if settings.forward_headers else {}
+        if "traceparent" in ctx.meta:
+            headers = {**headers, **trace_headers(ctx.meta)}
         return exchange(
             self.method,
             params,
             meta=self._meta(),
             on_message=self._take,
             timeout=settings.timeout_s,
-            headers=self.upstream.credentials.headers_for(ctx.request) if settings.forward_headers else None,
+            headers=headers,
             on_start=start,
             tool=self.tool,
         )

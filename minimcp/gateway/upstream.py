@@ -377,6 +377,8 @@ class Upstream:
         }
         state = self.gateway.states.open(ctx)
         if "parked" in state:
+            if state.get("at") != self.gateway.peer_url:
+                return self.gateway.forward(ctx, state.get("at"))
             return Raw(self._finish(ctx, self.gateway.parked.resume(ctx, state["parked"])))
         if state.get("again"):
             _check_visited(params.get("inputResponses"))
@@ -467,7 +469,10 @@ class Upstream:
         return self._finish(ctx, call)
 
     def _finish(self, ctx: Context, call: ParkedCall) -> Message:
-        return self.gateway.parked.finish(ctx, call, lambda id: self.gateway.states.seal(ctx, {"parked": id}))
+        return self.gateway.parked.finish(ctx, call, lambda id: self._seal_parked(ctx, id))
+
+    def _seal_parked(self, ctx: Context, id: str) -> str:
+        return self.gateway.states.seal(ctx, {"parked": id, "at": self.gateway.peer_url})
 
     def _exchange(self, replica: Replica, request: relay.Relay) -> Message:
         result = relay.written(self, request.lease, request.ctx, request.run())
