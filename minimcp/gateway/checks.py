@@ -1,7 +1,6 @@
 """Checks of the values of a configuration: an error says where it is, what is wanted there, and what was meant.
 
-A *kind* is a function of a value and its place that returns the value as the gateway uses it. Messages show a text as
-it is written, and never what a variable in it holds.
+A *kind* is a function of a value and its place that returns the value as the gateway uses it.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class Place:
         self.values[value] = reference
 
     def redact(self, text: str) -> str:
-        """Return a message of other code with references in place of the values of variables."""
+        """Return a message with references in place of the values of variables, which may be secrets."""
         for value in sorted(self.values, key=len, reverse=True):
             if len(value) >= _SHORTEST_SECRET:
                 text = text.replace(value, self.values[value]).replace(repr(value)[1:-1], self.values[value])
@@ -72,12 +71,12 @@ class Place:
     def make(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call a function that checks its arguments by itself; its error is one of this place.
 
-        :raises ValueError: with that error, without the values of variables.
+        :raises ValueError: with that error.
         """
         try:
             return function(*arguments, **options)
-        except (ValueError, TypeError, OSError, re.error, MinimcpError) as problem:
-            raise ValueError(f"{self.text.rstrip(':')}: {self.redact(str(problem))}") from None
+        except (ValueError, TypeError, OSError, ImportError, re.error, MinimcpError) as problem:
+            raise ValueError(f"{self.text.rstrip(':')}: {problem}") from None
 
 
 Kind = Callable[[Any, Place], Any]
@@ -113,13 +112,9 @@ def members(value: Any, place: Place, known: Iterable[str], passed: Iterable[str
 
 def hint(word: str, known: Iterable[str]) -> str:
     """Propose the word that was probably meant, or name all."""
-    plain = {_plain(each): each for each in known}
-    near = difflib.get_close_matches(_plain(word[:_LONGEST]), plain, 1, 0.6)
-    return f"did you mean {plain[near[0]]!r}?" if near else f"there is {', '.join(sorted(plain.values())) or 'none'}"
-
-
-def _plain(word: str) -> str:
-    return re.sub(r"[-_ ]", "", word).lower()
+    words = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(word[:_LONGEST].lower(), words, 1, 0.6)
+    return f"did you mean {words[near[0]]!r}?" if near else f"there is {', '.join(sorted(words.values())) or 'none'}"
 
 
 def fields(value: Any, place: Place, options: Mapping[str, Option], defaults: bool = False) -> Message:

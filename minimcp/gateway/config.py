@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Optional, Union
 from ..client.host_files import load, read_bytes
 from ..client.variables import anchored
 from .checks import Place, members
-from .gateway_options import read_options
+from .gateway_options import make_auth, read_options
 from .upstream_options import read_server
 
 Message = dict[str, Any]
@@ -32,7 +32,8 @@ class UpstreamSettings(NamedTuple):
     :ivar uri_prefix: stands before its URIs, "" for none.
     :ivar sessions: who shares a legacy session: "own": nobody, "principal": the sessions of one caller, "shared": all.
     :ivar trusted: whether its annotations of tools and its caching hints are believed.
-    :ivar credentials: how a connection to it authenticates itself, beside the headers of its entry, or None.
+    :ivar credentials: how a connection to it authenticates itself, beside the headers of its entry: a dict, what
+        `Client(auth=)` takes, or None.
     :ivar forward_headers: the headers of a caller that it gets.
     :ivar expect_tools: the tools without which a replica does not count as healthy.
     :ivar probe_s: the time between two probes of a replica; 0 for none.
@@ -53,7 +54,7 @@ class UpstreamSettings(NamedTuple):
     idle_s: float = 600.0
     trusted: bool = False
     disabled: bool = False
-    credentials: Optional[Message] = None
+    credentials: Any = None
     forward_headers: tuple[str, ...] = ()
     tools: Filter = Filter()
     resources: Filter = Filter()
@@ -108,16 +109,17 @@ def read(source: Union[Message, str, os.PathLike[str]]) -> Settings:
 
     :raises ValueError: naming the place that is wrong and what was probably meant.
     """
-    if isinstance(source, dict):
-        return _settings(_plain(source), None, os.getcwd())
-    path = os.fspath(source)
-    found = _load(path)
+    path = None if isinstance(source, dict) else os.fspath(source)
+    found = _plain(source) if isinstance(source, dict) else _load(os.fspath(source))
+    folder = os.getcwd() if path is None else os.path.dirname(os.path.abspath(path))
+    where = "" if path is None else f"{path}: "
+    place = Place("", folder)
     try:
-        return _settings(found, path, os.path.dirname(os.path.abspath(path)))
+        return _settings(found, path, place)
     except RecursionError:
-        raise ValueError(f"{path}: Values are nested too deeply within each other") from None
+        raise ValueError(f"{where}Values are nested too deeply within each other") from None
     except ValueError as problem:
-        raise ValueError(f"{path}: {problem}") from None
+        raise ValueError(where + place.redact(str(problem))) from None
 
 
 def diff(old: Settings, new: Settings) -> dict[str, list[str]]:
@@ -166,8 +168,7 @@ def _load(path: str) -> Any:
         raise ValueError(f"{path}: {problem.strerror}") from None
 
 
-def _settings(found: Any, path: Optional[str], folder: str) -> Settings:
-    place = Place("", folder)
+def _settings(found: Any, path: Optional[str], place: Place) -> Settings:
     if not isinstance(found, dict) or not ("mcpServers" in found or "servers" in found):
         raise ValueError('A configuration has the form {"mcpServers": {NAME: {...}}, "gateway": {...}}')
     members(found, place, ("mcpServers", "servers", "gateway"), _OF_HOSTS)
@@ -185,7 +186,19 @@ def _settings(found: Any, path: Optional[str], folder: str) -> Settings:
         notes += told
     _check_prefixes(upstreams)
     options = read_options(found.get("gateway"), place.at("gateway"), list(upstreams))
+    _check_credentials(upstreams, options)
     return Settings(upstreams, options, path, tuple(notes))
+
+
+def _check_credentials(upstreams: dict[str, UpstreamSettings], options: Message) -> None:
+    """Make what the servers that are used authenticate with, so that an error in it is one of the configuration."""
+    secured = [each for each in upstreams.values() if each.credentials is not None and not each.disabled]
+    if secured:
+        from .credentials import Credentials
+
+        auth = make_auth(options)
+        for settings in secured:
+            Credentials(settings, auth, options["public_url"])
 
 
 def _check_prefixes(upstreams: dict[str, UpstreamSettings]) -> None:

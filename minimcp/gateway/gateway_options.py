@@ -111,6 +111,15 @@ _RULE = {
     "servers": Option(texts),
     "arguments": Option(mapping(texts)),
 }
+_RATE = {
+    "tools": Option(texts),
+    "resources": Option(texts),
+    "prompts": Option(texts),
+    "servers": Option(texts),
+    "methods": Option(texts),
+    "per": Option(one_of("principal", "address", "all")),
+    "limit": Option(text, required=True),
+}
 _SANITIZE = {
     "maxBytes": Option(whole(1024, 1024**3)),
     "hidden": Option(flag),
@@ -192,7 +201,7 @@ _OPTIONS = {
     "auth": Option(_auth),
     "rules": Option(many(obj(_RULE))),
     "onDenied": Option(one_of("hide", "challenge"), "hide"),
-    "rates": Option(many(json_object), []),
+    "rates": Option(many(obj(_RATE)), []),
     "endpoints": Option(_endpoints, {}),
     "search": Option(flag, False),
     "audit": Option(
@@ -210,6 +219,7 @@ _OPTIONS = {
     "rest": Option(flag, False),
     "metrics": Option(flag, False),
     "status": Option(flag, True),
+    "statusRoles": Option(texts, ()),
     "log": Option(_log, ""),
     "redis": Option(url("redis", "rediss", "unix")),
     "peerUrl": Option(url("http", "https")),
@@ -233,6 +243,7 @@ def read_options(value: Any, place: Place, servers: list[str]) -> Message:
     place.at("auth").make(_check_auth, found)
     place.at("rules").make(make_policy, found)
     place.at("sanitize").make(make_sanitizer, found)
+    place.at("rates").make(_check_rates, found)
     if found["secret"] and any(len(each.encode()) < 16 for each in found["secret"]):
         raise place.at("secret").wrong("must have at least 16 bytes; make one with secrets.token_hex()")
     return found
@@ -248,6 +259,13 @@ def _check_auth(options: Message) -> None:
         if not options["trusted_proxy"] and any(getattr(each, "needs_trusted_proxy", False) for each in auth):
             raise ValueError('name the proxy that says who is calling: "trustedProxy" of the gateway')
         ProtectedServer(auth, options["public_url"], options["trusted_proxy"])
+
+
+def _check_rates(options: Message) -> None:
+    if options["rates"]:
+        from .rates import Rates
+
+        Rates(options["rates"])
 
 
 def make_auth(options: Message) -> Any:
