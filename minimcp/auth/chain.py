@@ -71,6 +71,7 @@ class Chain:
         self._end = PerProcess(_End)
         end = self._end()
         with end.lock, locked_file(self._path):
+            self._look()
             self._write(self._path, b"")
             _check_private(self._path)
             # What has to be written first is found again with the first record.

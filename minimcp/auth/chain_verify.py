@@ -124,7 +124,7 @@ class _Walk:
                 return ""
             return f"it is record {seq}, and those before it are missing"
         if seq > before + 1:
-            return f"it is record {seq}, and {_range(before + 1, seq - 1)} before it missing"
+            return f"it is record {seq}, and {_range(before + 1, seq - 1)} missing before it"
         if seq <= before:
             return f"it is record {seq}, but comes after record {before}"
         if record["prev"] != self.verdict.last:

@@ -208,12 +208,13 @@ class Pins:
         """
         try:
             with contextlib.nullcontext() if self._path is None else locked_file(self._path):
-                self._read()
+                if self._seen != self._stat():
+                    self._read()
                 judged = change()
-                self._put(judged.pinned)
                 if self._path is not None and judged.pinned is not None:
                     write_private(self._path, {"pins": judged.pinned})
                     self._seen = self._stat()
+                self._put(judged.pinned)
         except (OSError, ValueError) as problem:
             if must:
                 raise
