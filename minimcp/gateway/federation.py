@@ -116,13 +116,16 @@ class Federation(Registry):
             for identifier, settings in _extensions(found).items():
                 if identifier not in engine.extensions:
                     engine.extensions[identifier] = settings
-                    for era in engine.in_force.values():
-                        era.add(identifier)
+                    for era, known in engine.in_force.items():
+                        if identifier != spec.TASKS or era == "modern":
+                            known.add(identifier)
         self._offered = frozenset(offered) | self._offers
         single = len(sections) == 1 and not self.own_instructions and not sections[0][1]
         text = sections[0][2] if single else names.with_sections(self.own_instructions, sections)
         for each in self._gateway.engines:
             each.instructions = text
+            if spec.TASKS in engine.extensions:
+                self._gateway.relayed_tasks.install(each)
 
     # The interface of a catalog
 
@@ -210,4 +213,4 @@ class Federation(Registry):
 def _extensions(capabilities: Message) -> Message:
     found = capabilities.get("extensions")
     found = found if isinstance(found, dict) else {}
-    return {name: each for name, each in found.items() if name != spec.TASKS and isinstance(each, dict) and "/" in name}
+    return {name: each for name, each in found.items() if isinstance(each, dict) and "/" in name}

@@ -28,6 +28,7 @@ from .pacing import Prober
 from .parked import Parked
 from .peers import Peers
 from .relay import META_GATEWAYS
+from .relayed_tasks import RelayedTasks
 from .states import Relaying, States
 from .upstream import Upstream
 
@@ -87,6 +88,7 @@ class Gateway(Server):
         self.engines: list[Engine] = [self.engine]
         self.endpoints: dict[str, Server] = {}
         self.states = States(self)
+        self.relayed_tasks = RelayedTasks(self)
         self.parked = Parked(PARKED_S)
         self.upstreams: dict[str, Upstream] = {}
         self._strategy = strategy
@@ -108,6 +110,7 @@ class Gateway(Server):
         rows = engine.methods["modern"]
         rows["server/discover"] = rows["server/discover"]._replace(handler=self._discover)
         subscriptions.install(engine, self)
+        self.relayed_tasks.install(engine)
 
     def _choose_strategy(self, ctx: Context, entry: Entry | None) -> Strategy | None:
         if isinstance(entry, RelayedEntry):

@@ -247,6 +247,9 @@ def written(upstream: Upstream, lease: Lease, ctx: Context, result: Message) -> 
         if rest:
             result["_meta"] = rest
     result = upstream.rewrite(result)
+    if isinstance(result.get("result"), dict):
+        # That of a task which has ended.
+        result = {**result, "result": upstream.rewrite(result["result"])}
     if ctx._era.name == "modern":
         return result
     if lease.client.protocol_version == ctx.version:

@@ -366,16 +366,24 @@ class Upstream:
 
     # Requests
 
-    def call(self, ctx: Context, method: str, params: Message, entry: RelayedEntry | None = None) -> Raw:
+    def call(
+        self,
+        ctx: Context,
+        method: str,
+        params: Message,
+        entry: RelayedEntry | None = None,
+        replica: str | None = None,
+    ) -> Raw:
         """Relay a request and return its result, which may be a question to the client.
 
         :param params: those of the client with the server's own name or URI.
+        :param replica: the name of the replica that has what the request is about.
         :raises McpError: the server's own error, or one that says whether it may have run the request.
         """
         sent = {
             name: value for name, value in params.items() if name not in ("_meta", "requestState", "inputResponses")
         }
-        state = self.gateway.states.open(ctx)
+        state = {"replica": replica} if replica is not None else self.gateway.states.open(ctx)
         if "parked" in state:
             if state.get("at") != self.gateway.peer_url:
                 return self.gateway.forward(ctx, state.get("at"))
@@ -479,6 +487,8 @@ class Upstream:
         if result.get("resultType") == "input_required" and "requestState" in result:
             state = {"state": result["requestState"], "replica": replica.name}
             result = {**result, "requestState": self.gateway.states.seal(request.ctx, state)}
+        elif result.get("resultType") == "task" and isinstance(result.get("taskId"), str):
+            result = self.gateway.relayed_tasks.public(request.ctx, self.settings.name, replica.name, result)
         return result
 
     def _failed(self, problem: ClientError, ctx: Context) -> McpError:
