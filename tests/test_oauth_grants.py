@@ -7,7 +7,7 @@ import requests
 
 from minimcp import OAuth
 from minimcp.engines.errors import AuthorizationError, ConnectionLost
-from minimcp.engines.oauth.grants import Credentials, authenticate, refusal
+from minimcp.engines.oauth.grants import ClientIdentity, authenticate, refusal
 from tests.authority import Authority, Resource, basic
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -83,7 +83,7 @@ def test_the_audience_and_the_algorithm_can_be_named():
 
     pem, _ = key_pair("rsa")
     server = {"issuer": "https://a", "token_endpoint_auth_methods_supported": ["private_key_jwt"]}
-    made = authenticate(server, Credentials("me", private_key=pem, algorithm="PS256", audience="https://a/token"))
+    made = authenticate(server, ClientIdentity("me", private_key=pem, algorithm="PS256", audience="https://a/token"))
     assertion = made[1]["client_assertion"]
     assert jwt.get_unverified_header(assertion)["alg"] == "PS256"
     assert jwt.decode(assertion, options={"verify_signature": False})["aud"] == "https://a/token"
@@ -96,17 +96,17 @@ def test_the_algorithm_is_one_that_fits_the_key_and_the_server(kind, algorithm):
     pem, _ = key_pair(kind)
     server = {"issuer": "https://a", "token_endpoint_auth_methods_supported": ["private_key_jwt"]}
     for supported in ({}, {"token_endpoint_auth_signing_alg_values_supported": ["none", "HS256", "ES384", algorithm]}):
-        _, form = authenticate({**server, **supported}, Credentials("me", private_key=pem))
+        _, form = authenticate({**server, **supported}, ClientIdentity("me", private_key=pem))
         assert jwt.get_unverified_header(form["client_assertion"])["alg"] == algorithm
     server["token_endpoint_auth_signing_alg_values_supported"] = ["none", "HS256"]
     with pytest.raises(AuthorizationError, match="cannot sign"):
-        authenticate(server, Credentials("me", private_key=pem))
+        authenticate(server, ClientIdentity("me", private_key=pem))
 
 
 def test_a_broken_key_is_not_shown():
     server = {"issuer": "https://a", "token_endpoint_auth_methods_supported": ["private_key_jwt"]}
     with pytest.raises(AuthorizationError) as caught:
-        authenticate(server, Credentials("me", private_key="-----BEGIN PRIVATE KEY-----\nsecret"))
+        authenticate(server, ClientIdentity("me", private_key="-----BEGIN PRIVATE KEY-----\nsecret"))
     assert "secret" not in str(caught.value)
 
 
@@ -125,7 +125,7 @@ def test_the_method_is_one_that_the_server_lists(supported, has_secret, method):
     server = {"issuer": "https://a"}
     if supported is not None:
         server["token_endpoint_auth_methods_supported"] = supported
-    headers, form = authenticate(server, Credentials("me", "secret" if has_secret else None))
+    headers, form = authenticate(server, ClientIdentity("me", "secret" if has_secret else None))
     assert ("Authorization" in headers) is (method == "basic")
     assert (
         form
@@ -139,15 +139,15 @@ def test_the_method_is_one_that_the_server_lists(supported, has_secret, method):
 
 def test_without_a_common_method_nothing_is_sent():
     with pytest.raises(AuthorizationError, match="client_secret_jwt"):
-        authenticate({}, Credentials("me", "s", "client_secret_jwt"))
+        authenticate({}, ClientIdentity("me", "s", "client_secret_jwt"))
     with pytest.raises(AuthorizationError, match="tls_client_auth"):
-        authenticate({"token_endpoint_auth_methods_supported": ["tls_client_auth"]}, Credentials("me", "s"))
+        authenticate({"token_endpoint_auth_methods_supported": ["tls_client_auth"]}, ClientIdentity("me", "s"))
 
 
 @pytest.mark.parametrize("methods", [["client_secret_post", "client_secret_basic"], ["private_key_jwt"], []])
 def test_a_public_client_names_itself_whichever_methods_a_server_lists(methods):
     server = {"token_endpoint_auth_methods_supported": methods}
-    assert authenticate(server, Credentials("me")) == ({}, {"client_id": "me"})
+    assert authenticate(server, ClientIdentity("me")) == ({}, {"client_id": "me"})
 
 
 def test_an_enterprise_vouches_for_the_user(authority, resource):

@@ -71,7 +71,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
         return token(options)
     if options.command == "audit":
-        from .audit import audit
+        from .audit_log import audit
 
         return audit(options)
     from .commands import run_command

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from ..engines.addresses import is_loopback
 from ..engines.errors import AuthorizationError, ClientError, ConnectionLost
 from ..engines.oauth.endpoint import EndpointAuth, EndpointTokens, TokenEndpoint
-from ..engines.oauth.grants import ACCESS_TOKEN, Exchange
+from ..engines.oauth.grants import ACCESS_TOKEN, TokenExchange
 from ..protocol.errors import Unauthorized
 from .checks import Option, Place, fields, flag, members, one_of
 from .forwarded import Forwarded
@@ -99,7 +99,7 @@ def _act(acting: _Acting) -> Iterator[None]:
 
 
 class Credentials:
-    """What connections to one server authenticate themselves with.
+    """The credentials of connections to one server.
 
     :param settings: of the server.
     :param auth: the verifier of the gateway's own callers, or several: a token that a `Jwt` or an `Introspection` among
@@ -243,7 +243,7 @@ class _Exchanges:
 
     def _make(self, subject: str) -> EndpointTokens:
         options = self._options
-        grant = Exchange(self._endpoint.credentials, subject, self._subject_type, options.get("audience"))
+        grant = TokenExchange(self._endpoint.credentials, subject, self._subject_type, options.get("audience"))
         return self._endpoint.tokens(grant, options.get("scope", ""), options.get("resource"))
 
 

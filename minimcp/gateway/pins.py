@@ -133,7 +133,7 @@ class Pins:
 
     @property
     def changes(self) -> list[Message]:
-        """What waits for approval, or in mode "warn" for somebody to look at it, the oldest first.
+        """The changes that wait for approval, or in mode "warn" for somebody to look at them, the oldest first.
 
         Each has `server`, `kind`, `name`, `change` ("changed" or "new"), the `members` that differ, `since` (s since
         1970), `blocked`, and the `fingerprint` by which `approve` knows it.

@@ -20,7 +20,7 @@ from ..fork import PerProcess
 from ..http_client.request import SignedAnswer
 from ..http_client.response import Headers
 from .fetching import Fetcher
-from .grants import ACCESS_TOKEN, ClientCredentials, Credentials, Exchange, Flow, Grant, Secret
+from .grants import ACCESS_TOKEN, ClientCredentials, ClientIdentity, Flow, Grant, Secret, TokenExchange
 from .tokens import Token, has_expired
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class TokenEndpoint:
         proxies: dict[str, str] | None = None,
     ) -> None:
         self.url = check_url(url, "token endpoint")
-        self.credentials = Credentials(client_id, client_secret, method, private_key, key_id, algorithm)
+        self.credentials = ClientIdentity(client_id, client_secret, method, private_key, key_id, algorithm)
         # It is where the user says, so it may be on a private network.
         self._fetcher: Callable[[], Fetcher] = lambda: Fetcher(True, timeout, verify, proxies)
 
@@ -85,7 +85,7 @@ class TokenEndpoint:
         :param subject: the user's token, or a function that returns it; it is sent to the token endpoint alone.
         :param subject_type: the URN of its type.
         """
-        tokens = self.tokens(Exchange(self.credentials, subject, subject_type, audience), scope, resource)
+        tokens = self.tokens(TokenExchange(self.credentials, subject, subject_type, audience), scope, resource)
         return EndpointAuth(lambda: tokens)
 
     def tokens(self, grant: Grant, scope: str = "", resource: str | None = None) -> EndpointTokens:

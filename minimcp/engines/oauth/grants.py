@@ -34,8 +34,8 @@ _CODE = re.compile(r"[a-z0-9_.:/-]{1,100}\Z")
 Secret = Union[str, Callable[[], str]]
 
 
-class Credentials(NamedTuple):
-    """The credentials of a client at one authorization server.
+class ClientIdentity(NamedTuple):
+    """The identity of a client at one authorization server, and what proves it.
 
     :ivar method: the authentication method it was registered with, or None to choose from what the server supports.
     :ivar private_key: PEM text or a key object, for `private_key_jwt`.
@@ -51,7 +51,7 @@ class Credentials(NamedTuple):
     audience: str | None = None
 
     def __repr__(self) -> str:
-        return f"Credentials({self.client_id!r})"
+        return f"ClientIdentity({self.client_id!r})"
 
 
 class Flow(NamedTuple):
@@ -70,7 +70,7 @@ class Flow(NamedTuple):
     prover: Prover | None = None
 
 
-def request_token(flow: Flow, form: Form, credentials: Credentials) -> Token:
+def request_token(flow: Flow, form: Form, credentials: ClientIdentity) -> Token:
     """Ask the token endpoint of a flow for a token.
 
     :raises AuthorizationError: when it refuses, or its answer cannot be used.
@@ -83,7 +83,7 @@ def request_token(flow: Flow, form: Form, credentials: Credentials) -> Token:
     return read_token(reply, dpop=flow.prover is not None)
 
 
-def _ask(flow: Flow, form: Form, credentials: Credentials) -> dict[str, Any] | None:
+def _ask(flow: Flow, form: Form, credentials: ClientIdentity) -> dict[str, Any] | None:
     """Send a form to a token endpoint and return its answer, again when it wants a nonce. Spec: AUTH-135"""
     url, prover = flow.server["token_endpoint"], flow.prover
     for attempt in range(2):
@@ -118,7 +118,7 @@ def refusal(what: str, status: int, body: dict[str, Any] | None, secrets: list[s
     return AuthorizationError(f"The {what} refused: {reason}", code)
 
 
-def authenticate(server: dict[str, Any], credentials: Credentials) -> tuple[dict[str, str], dict[str, str]]:
+def authenticate(server: dict[str, Any], credentials: ClientIdentity) -> tuple[dict[str, str], dict[str, str]]:
     """Return the headers and form members that authenticate the client, by a method the server supports.
 
     Spec: AUTH-066, AUTH-116
@@ -142,7 +142,7 @@ def authenticate(server: dict[str, Any], credentials: Credentials) -> tuple[dict
     raise AuthorizationError(f"The client has no credentials for the authentication method {method!r}")
 
 
-def _method(server: dict[str, Any], credentials: Credentials) -> str:
+def _method(server: dict[str, Any], credentials: ClientIdentity) -> str:
     able = ["none"]
     if credentials.secret is not None:
         able = ["client_secret_basic", "client_secret_post", "none"]
@@ -161,7 +161,7 @@ def _method(server: dict[str, Any], credentials: Credentials) -> str:
     )
 
 
-def _assertion(server: dict[str, Any], credentials: Credentials) -> dict[str, str]:
+def _assertion(server: dict[str, Any], credentials: ClientIdentity) -> dict[str, str]:
     """Make a client assertion for one request. Spec: AUTH-115, RFC 7523 section 2.2"""
     jwt = jwt_library()
     now = int(time.time())
@@ -199,14 +199,14 @@ class Grant:
     steps_up = True
     interactive = False
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: ClientIdentity) -> None:
         self.credentials = credentials
 
     def get(self, flow: Flow) -> Token:
         """Get a token, or raise AuthorizationError."""
         raise NotImplementedError
 
-    def current(self, token: Token) -> Credentials:
+    def current(self, token: Token) -> ClientIdentity:
         """Return the credentials that a token was obtained with; a refresh needs them."""
         return self.credentials
 
@@ -220,7 +220,7 @@ class ClientCredentials(Grant):
     kind = "client_credentials"
     extension = "io.modelcontextprotocol/oauth-client-credentials"
 
-    def __init__(self, credentials: Credentials, audience: str | None = None) -> None:
+    def __init__(self, credentials: ClientIdentity, audience: str | None = None) -> None:
         super().__init__(credentials)
         self._audience = audience
 
@@ -229,7 +229,7 @@ class ClientCredentials(Grant):
         return request_token(flow, form, self.credentials)
 
 
-class Exchange(Grant):
+class TokenExchange(Grant):
     """The grant for a program that has somebody's token, and acts for them elsewhere. Spec: RFC 8693
 
     :param subject: the token, or a function that returns a fresh one; it goes to the token endpoint alone.
@@ -239,7 +239,11 @@ class Exchange(Grant):
     kind = "exchange"
 
     def __init__(
-        self, credentials: Credentials, subject: Secret, subject_type: str = ACCESS_TOKEN, audience: str | None = None
+        self,
+        credentials: ClientIdentity,
+        subject: Secret,
+        subject_type: str = ACCESS_TOKEN,
+        audience: str | None = None,
     ) -> None:
         super().__init__(credentials)
         self._subject = subject
@@ -270,7 +274,12 @@ class Enterprise(Grant):
     extension = "io.modelcontextprotocol/enterprise-managed-authorization"
 
     def __init__(
-        self, credentials: Credentials, idp_token_endpoint: str, idp: Credentials, subject: Secret, subject_type: str
+        self,
+        credentials: ClientIdentity,
+        idp_token_endpoint: str,
+        idp: ClientIdentity,
+        subject: Secret,
+        subject_type: str,
     ) -> None:
         super().__init__(credentials)
         self._idp_token_endpoint = check_url(idp_token_endpoint, "token endpoint of the identity provider")
@@ -312,7 +321,7 @@ class Workload(Grant):
     steps_up = False
 
     def __init__(self, jwt: Secret) -> None:
-        super().__init__(Credentials())
+        super().__init__(ClientIdentity())
         self._jwt = jwt
         self._refused: tuple[str, AuthorizationError] | None = None
 

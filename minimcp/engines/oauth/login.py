@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit
 from ..addresses import check_url, is_loopback, show, with_query
 from ..errors import AuthorizationError
 from .dpop import base64url
-from .grants import Credentials, Flow, Grant, refusal, request_token
+from .grants import ClientIdentity, Flow, Grant, refusal, request_token
 from .redirect import Receiver, read_answer
 from .tokens import Store, Token
 
@@ -33,7 +33,7 @@ class Code(Grant):
 
     def __init__(
         self,
-        credentials: Credentials,
+        credentials: ClientIdentity,
         store: Store,
         *,
         metadata: dict[str, Any],
@@ -155,13 +155,13 @@ class Code(Grant):
             )
         return receiver.wait(self._timeout_s)
 
-    def current(self, token: Token) -> Credentials:
+    def current(self, token: Token) -> ClientIdentity:
         """Return the credentials that a token was obtained with."""
         if "client" in token:
-            return Credentials(*token["client"])
+            return ClientIdentity(*token["client"])
         return self.credentials._replace(client_id=self.credentials.client_id or self._metadata_url)
 
-    def _credentials(self, flow: Flow, redirect_uri: str) -> Credentials:
+    def _credentials(self, flow: Flow, redirect_uri: str) -> ClientIdentity:
         """Return credentials: configured, of a metadata document, stored, or registered now. Spec: AUTH-047"""
         known = self._static(flow) or self._kept(flow, redirect_uri)
         if known is not None:
@@ -173,7 +173,7 @@ class Code(Grant):
             )
         return self._register(flow, redirect_uri)
 
-    def _static(self, flow: Flow) -> Credentials | None:
+    def _static(self, flow: Flow) -> ClientIdentity | None:
         """Return the configured credentials, if this server takes them."""
         if self.credentials.client_id is not None:
             return self.credentials
@@ -181,14 +181,14 @@ class Code(Grant):
             return self.credentials._replace(client_id=self._metadata_url)
         return None
 
-    def _kept(self, flow: Flow, redirect_uri: str) -> Credentials | None:
+    def _kept(self, flow: Flow, redirect_uri: str) -> ClientIdentity | None:
         """Return the credentials of an earlier registration. Spec: AUTH-061"""
         kept = self._store.get(f"client {flow.server['issuer']}")
         if kept is None or kept.get("redirect_uri") != redirect_uri:
             return None
         if 0 < kept.get("secret_expires_at", 0) < time.time():
             return None
-        return Credentials(kept["client_id"], kept.get("client_secret"), kept.get("method"))
+        return ClientIdentity(kept["client_id"], kept.get("client_secret"), kept.get("method"))
 
     def document(self) -> dict[str, Any]:
         """Return the client metadata document. Spec: AUTH-051"""
@@ -208,7 +208,7 @@ class Code(Grant):
             "application_type": "native" if is_loopback(urlsplit(redirect_uri).hostname or "") else "web",
         }
 
-    def _register(self, flow: Flow, redirect_uri: str) -> Credentials:
+    def _register(self, flow: Flow, redirect_uri: str) -> ClientIdentity:
         """Register the client. Spec: AUTH-056 to AUTH-061, AUTH-075"""
         server = flow.server
         supported = server.get("token_endpoint_auth_methods_supported") or ["client_secret_basic", "none"]
@@ -249,4 +249,4 @@ class Code(Grant):
             "redirect_uri": redirect_uri,
             "scope": flow.all_scopes,
         }
-        return Credentials(client_id, secret, method if isinstance(method, str) else None)
+        return ClientIdentity(client_id, secret, method if isinstance(method, str) else None)

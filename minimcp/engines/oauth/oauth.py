@@ -21,7 +21,7 @@ from .access import MOST_ATTEMPTS, ServerTokens, SharedSettings, not_enough
 from .discovery import Challenge, Choose, read_challenge
 from .dpop import Prover
 from .fetching import Fetcher
-from .grants import ID_TOKEN, ClientCredentials, Credentials, Enterprise, Grant, Secret, Workload
+from .grants import ID_TOKEN, ClientCredentials, ClientIdentity, Enterprise, Grant, Secret, Workload
 from .login import Code
 from .tokens import Store
 
@@ -88,7 +88,7 @@ class OAuth:
         if client_secret is not None and client_id is None:
             raise ValueError("client_secret= needs client_id=")
         store = {} if store is None else store
-        credentials = Credentials(client_id, client_secret, private_key=private_key, key_id=key_id)
+        credentials = ClientIdentity(client_id, client_secret, private_key=private_key, key_id=key_id)
         grant = _grant or Code(
             credentials,
             store,
@@ -135,7 +135,7 @@ class OAuth:
         """
         if client_secret is None and private_key is None:
             raise ValueError("client_credentials needs client_secret= or private_key=")
-        own = Credentials(client_id, client_secret, None, private_key, key_id, algorithm, audience)
+        own = ClientIdentity(client_id, client_secret, None, private_key, key_id, algorithm, audience)
         return cls(**options, _grant=ClientCredentials(own))
 
     @classmethod
@@ -159,8 +159,8 @@ class OAuth:
         :param id_token: the user's ID token, or a function that returns a fresh one.
         :param idp_token_endpoint: where the identity provider exchanges it, as the client `idp_client_id`.
         """
-        idp = Credentials(idp_client_id, idp_client_secret, None, idp_private_key, key_id)
-        own = Credentials(client_id, client_secret, None, private_key, key_id)
+        idp = ClientIdentity(idp_client_id, idp_client_secret, None, idp_private_key, key_id)
+        own = ClientIdentity(client_id, client_secret, None, private_key, key_id)
         grant = Enterprise(own, idp_token_endpoint, idp, id_token, subject_token_type)
         return cls(**options, _grant=grant)
 
