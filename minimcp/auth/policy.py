@@ -166,7 +166,7 @@ def strings_of(value: Any) -> list[str]:
 
     :raises ValueError: when it is neither a string nor a list of them.
     """
-    found = [value] if isinstance(value, str) else list(value or ())
+    found = list(value or ()) if isinstance(value, (list, tuple, set, frozenset, type(None))) else [value]
     if not all(isinstance(each, str) for each in found):
         raise ValueError(f"{value!r} is neither a string nor a list of strings")
     return found

@@ -14,7 +14,7 @@ log = logging.getLogger("minimcp")
 _STORAGE_TIMEOUT_S = 0.5
 _STORAGE_REST_S = 5.0  # after a failure, in which it is not asked
 _LOG_EVERY_S = 60.0
-_SLICES = 1000  # of a window; calls in the same slice leave it together, at the latest time of any of them
+_SLICES = 1000  # of a window whose limit is larger than this
 _MOST_CALLERS = 100_000  # whom memory holds for one limit
 
 
@@ -75,44 +75,44 @@ class Memory:
 class _Windows:
     """The windows of all callers for one limit, in the order of their newest requests.
 
-    Of each caller it keeps the number of requests in the window, and for each slice of time how many began in it.
+    Of each caller it keeps the times of the requests in the window, each with a number, and the sum of these.
     """
 
     def __init__(self, limit: Limit) -> None:
         self._amount = limit.amount
         self._window_s = limit.window_s
-        self._slice_s = limit.window_s / _SLICES
-        self._callers: OrderedDict[str, tuple[deque[list[int]], list[int]]] = OrderedDict()
+        self._slice_s = limit.window_s / _SLICES if limit.amount > _SLICES else 0.0
+        self._callers: OrderedDict[str, tuple[deque[list[float]], list[float]]] = OrderedDict()
 
     def wait_s(self, caller: str, now: float) -> float:
         """Return the time until the caller may make another request; not above 0 when it may now."""
         found = self._callers.get(caller)
         if found is None:
             return 0.0
-        slices, total = found
-        while slices and self._end(slices[0]) <= now:
-            total[0] -= slices.popleft()[1]
-        return 0.0 if total[0] < self._amount else self._end(slices[0]) - now
+        times, total = found
+        while times and times[0][0] + self._window_s <= now:
+            total[0] -= times.popleft()[1]
+        return 0.0 if total[0] < self._amount else times[0][0] + self._window_s - now
 
     def add(self, caller: str, now: float) -> None:
         """Count a request."""
-        slices, total = self._callers.setdefault(caller, (deque(), [0]))
-        number = int(now // self._slice_s)
-        if slices and slices[-1][0] == number:
-            slices[-1][1] += 1
+        if self._slice_s:
+            # Of many, those of a slice are kept as if all had come at its end.
+            now = (now // self._slice_s + 1) * self._slice_s
+        times, total = self._callers.setdefault(caller, (deque(), [0]))
+        if times and times[-1][0] == now:
+            times[-1][1] += 1
         else:
-            slices.append([number, 1])
+            times.append([now, 1])
         total[0] += 1
         self._callers.move_to_end(caller)
         for _ in range(2):
-            # As many go as come, so that who is not seen any more is not kept.
+            # More may go than come, so that who is not seen any more is not kept.
             oldest, (others, _) = next(iter(self._callers.items()))
-            if oldest == caller or (others and self._end(others[-1]) > now and len(self._callers) <= _MOST_CALLERS):
+            still = bool(others) and others[-1][0] + self._window_s > now
+            if oldest == caller or (still and len(self._callers) <= _MOST_CALLERS):
                 return
             del self._callers[oldest]
-
-    def _end(self, slice: list[int]) -> float:
-        return (slice[0] + 1) * self._slice_s + self._window_s
 
 
 class Redis:
