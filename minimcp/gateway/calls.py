@@ -124,7 +124,8 @@ class Calls:
         record = Record(now, principal, method[:_LONGEST_NAME], name, server, ended, unwell, duration_s * 1000)
         with self._lock:
             self._running -= 1
-            if method != "ping":
+            if method != "ping" and not (ctx is None and ended == "denied"):
+                # Whoever has no credential cannot push the calls of others out.
                 self._recent.append(record)
             shown = self._bounded(server, name) if entry is not None and named else OTHER if named else ""
             # A server may send any code.
@@ -189,7 +190,7 @@ class Calls:
         return self._running
 
     def recent(self) -> list[Record]:
-        """Return the last calls, the newest first; `ping` is not among them."""
+        """Return the last calls, the newest first, without `ping` and what had no credential."""
         with self._lock:
             return list(reversed(self._recent))
 

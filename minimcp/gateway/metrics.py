@@ -22,7 +22,7 @@ class Metrics:
     """Writes what there is to know of a gateway at the moment of a scrape.
 
     :param snapshot: returns the state of the gateway, see `Gateway.snapshot`.
-    :raises RuntimeError: when the package is not installed.
+    :raises ImportError: when the package is not installed.
     """
 
     def __init__(self, calls: Calls, snapshot: Callable[[], Message]) -> None:
@@ -30,7 +30,7 @@ class Metrics:
             import prometheus_client
             import prometheus_client.core
         except ImportError:
-            raise RuntimeError("Metrics need prometheus-client: pip install minimcp-sync[gateway]") from None
+            raise ImportError("Metrics need prometheus-client: pip install 'minimcp-sync[gateway]'") from None
         self._calls = calls
         self._snapshot = snapshot
         self._client: Any = prometheus_client
@@ -86,14 +86,14 @@ class Metrics:
             name = server["name"]
             for each in _STATES:
                 state.add_metric((name, each), server["state"] == each)
-            stale.add_metric((name,), bool(server["stale"]))
-            sessions.add_metric((name,), server["sessions"])
+            stale.add_metric((name,), bool(server.get("stale")))
+            sessions.add_metric((name,), server.get("sessions") or 0)
             for replica in server["replicas"]:
                 labels = (name, replica["name"])
                 for each in _BREAKER:
                     breaker.add_metric((*labels, each), replica["state"] == each)
                 flying.add_metric(labels, replica["inFlight"])
-                ejected.add_metric(labels, replica["ejectedForS"] or 0)
+                ejected.add_metric(labels, replica.get("ejectedForS") or 0)
                 calls.add_metric(labels, replica["calls"])
                 failures.add_metric(labels, replica["failures"])
         yield from (state, stale, sessions, breaker, flying, ejected, calls, failures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Optional
 
 Message = dict[str, Any]
@@ -68,3 +69,11 @@ class Series:
                     found.append(round(math.exp((bucket + 0.5) * self._STEP), 3))
                     break
         return [*found, *[None] * (len(shares) - len(found))]
+
+
+def series_of(calls: Iterable[tuple[float, float, bool]]) -> Series:
+    """Return the series of some calls, each the time at which it ended, its milliseconds and whether it failed."""
+    series = Series()
+    for call in sorted(calls):
+        series.add(*call)
+    return series
