@@ -100,6 +100,7 @@ class Authority(Site):
     :ivar refreshes: refresh tokens that still work, with their scopes.
     :ivar iss: what it sends as `iss`, or None.
     :ivar reply: more members of a token reply.
+    :ivar exchanged: the access tokens that it gave for others, with those; `subjects` are the ones it knows, None all.
     """
 
     def __init__(self, path: str = "") -> None:
@@ -118,6 +119,8 @@ class Authority(Site):
         self.refreshes: dict[str, str] = {}
         self.iss: str | None = None
         self.reply: dict[str, Any] = {"expires_in": 3600}
+        self.exchanged: dict[str, str] = {}
+        self.subjects: set[str] | None = None
         self.clients: dict[str, dict[str, Any]] = {}
         self.codes: dict[str, dict[str, Any]] = {}
         self.count = 0
@@ -151,6 +154,13 @@ class Authority(Site):
             if form["refresh_token"] not in self.refreshes:
                 return 400, {"error": "invalid_grant"}, {}
             scope = self.refreshes.pop(form["refresh_token"])
+        elif form["grant_type"] == "urn:ietf:params:oauth:grant-type:token-exchange":
+            subject = form["subject_token"]
+            if self.subjects is not None and subject not in self.subjects:
+                return 400, {"error": "invalid_request", "error_description": f"unknown token {subject}"}, {}
+            reply = {"issued_token_type": "urn:ietf:params:oauth:token-type:access_token", **self.issue(scope)}
+            self.exchanged[reply["access_token"]] = subject
+            return 200, reply, {}
         return 200, self.issue(scope, refresh=form["grant_type"] in ("authorization_code", "refresh_token")), {}
 
     def issue(self, scope: str, refresh: bool = False) -> dict[str, Any]:
