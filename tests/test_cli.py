@@ -15,7 +15,7 @@ import pytest
 from minimcp import Server
 from minimcp.__main__ import main
 from minimcp.cli import arguments, questions, show
-from minimcp.cli.commands import _target
+from minimcp.cli.commands import target_of
 from minimcp.client.answers import Question
 from minimcp.engines.schema import text
 from tests.authority import Authority, Browser, Resource
@@ -567,9 +567,9 @@ for line in sys.stdin:
 
 
 def test_a_question_names_the_target_without_its_secrets():
-    assert _target("https://ada:hunter2@h/mcp?key=hunter2") == (
+    assert target_of("https://ada:hunter2@h/mcp?key=hunter2") == (
         "https://ada:hunter2@h/mcp?key=hunter2",
         "https://h/mcp",
     )
     command = ["x", "--api-key", "hunter2"]
-    assert _target(command) == (command, "x --api-key ...")
+    assert target_of(command) == (command, "x --api-key ...")

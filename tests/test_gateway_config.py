@@ -414,7 +414,7 @@ def test_an_entry_that_is_none_is_named(entry, said):
         ({"rules": {"allow": "*:*"}}, "gateway.rules must be a list, not an object"),
         ({"rules": [{"allow": "*:*", "role": "x"}]}, "gateway.rules[0] has no option 'role'; did you mean 'roles'?"),
         ({"rules": [{"allow": "${TOKEN}"}]}, "gateway.rules: '${TOKEN}' is not a pattern such as"),
-        ({"rules": [{"roles": ["x"]}]}, "gateway.rules: The rule {'roles': ('x',)} needs either 'allow' or 'deny'"),
+        ({"rules": [{"roles": ["x"]}]}, "gateway.rules: The rule {'roles': ['x']} needs either 'allow' or 'deny'"),
         ({"rules": [{"allow": "*:*", "arguments": {"a": 5}}]}, "gateway.rules[0].arguments.a must be a list of str"),
         ({"onDenied": "show"}, "gateway.onDenied must be one of hide, challenge, not 'show'"),
         ({"rates": {}}, "gateway.rates must be a list, not an object"),

@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Optional
 
 from ..client import targets
@@ -30,13 +32,23 @@ _MOST_SHOWN = 4000
 
 def run_command(options: Any) -> int:
     """Run a command and return its exit code; an error is one line on standard error."""
-    handler = logging.StreamHandler()
+    with logged():
+        return _run(options)
+
+
+@contextmanager
+def logged(level: Optional[str] = None) -> Iterator[None]:
+    """Show the lines of the log on standard error, from a level on."""
+    handler, before = logging.StreamHandler(), log.level
     handler.setFormatter(_Printable())
     log.addHandler(handler)
+    if level is not None:
+        log.setLevel(level)
     try:
-        return _run(options)
+        yield
     finally:
         log.removeHandler(handler)
+        log.setLevel(before)
 
 
 class _Printable(logging.Formatter):
@@ -117,9 +129,9 @@ def _complain(text: str, code: int) -> int:
 
 
 def _client(options: Any, bar: show.Bar) -> Client:
-    target, where = _target(options.target)
+    target, where = target_of(options.target)
     person = questions.make(where)
-    answers = dict(_pair(word, "=", "--answer KEY=VALUE") for word in getattr(options, "answer", ()))
+    answers = dict(pair(word, "=", "--answer KEY=VALUE") for word in getattr(options, "answer", ()))
     options.unanswered = []
 
     def elicit(question: Any) -> Any:
@@ -136,13 +148,13 @@ def _client(options: Any, bar: show.Bar) -> Client:
         bar.clear()
         print(f"{printable(str(params.get('level')), 20)}: {printable(str(params.get('data')), 2000)}", file=sys.stderr)
 
-    env = dict(_pair(word, "=", "--env NAME=VALUE") for word in options.env)
+    env = dict(pair(word, "=", "--env NAME=VALUE") for word in options.env)
     return Client(
         target,
         server=options.server,
         mode=options.mode,
-        auth=_login(options.login) if options.login else None,
-        headers=dict(_pair(word, ":", "--header 'NAME: VALUE'") for word in options.header) or None,
+        auth=login(options.login) if options.login else None,
+        headers=dict(pair(word, ":", "--header 'NAME: VALUE'") for word in options.header) or None,
         env=env or None,
         sandbox=Sandbox.parse(options.sandbox) if options.sandbox is not None else None,
         stderr=ServerLines(bar.clear) if targets.read(target, options.server, {}).is_process else None,
@@ -155,7 +167,7 @@ def _client(options: Any, bar: show.Bar) -> Client:
     )
 
 
-def _login(file: str) -> Any:
+def login(file: str) -> Any:
     """Make an authorization that signs in with a browser; its tokens are kept in a file unless it is "-"."""
     import webbrowser
 
@@ -170,7 +182,7 @@ def _login(file: str) -> Any:
     return OAuth("minimcp", open_browser=visit, store=None if file == "-" else FileStore(file))
 
 
-def _target(given: Any) -> tuple[Any, str]:
+def target_of(given: Any) -> tuple[Any, str]:
     """Return the target for the client, and its name for messages."""
     if isinstance(given, list):
         if not given:
@@ -179,7 +191,7 @@ def _target(given: Any) -> tuple[Any, str]:
     return given, without_secrets(given) if "://" in given else given
 
 
-def _pair(word: str, mark: str, form: str) -> tuple[str, str]:
+def pair(word: str, mark: str, form: str) -> tuple[str, str]:
     name, found, value = word.partition(mark)
     if not found or not name.strip():
         raise ValueError(f"write {form}")  # without the word, which may be a secret

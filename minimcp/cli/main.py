@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Optional
 
 from .. import __version__
 from ..protocol import spec
+from .gateway import add_gateway, gateway
 
 _TARGET = (
     "the server: a URL, a Python file with a minimcp Server (FILE.py or FILE.py:OBJECT), a .json file of the "
@@ -31,6 +32,8 @@ what people do:
   minimcp read server.py weather://Oslo   read a resource
   minimcp run server.py                   serve it over stdio, as hosts start it
   minimcp run server.py --http 8000       serve it over HTTP
+  minimcp gateway mcp.json                serve all servers of a file as one
+  minimcp bridge http://localhost:8000/mcp  serve a server of HTTP over stdio
 A server is a Python file, a URL (http://localhost:8000/mcp) or a command (minimcp list -- npx some-server).
 
 """
@@ -66,6 +69,14 @@ def main(arguments: Optional[list[str]] = None) -> int:
         from .run import run
 
         return run(options)
+    if options.command == "gateway":
+        return gateway(options)
+    if options.command == "bridge":
+        if options.http is None and options.public:
+            parser.error("--public goes with --http PORT")
+        from .bridge import bridge
+
+        return bridge(options)
     if options.command == "token":
         from .token import token
 
@@ -114,20 +125,20 @@ def _parsers(with_target: bool) -> tuple[argparse.ArgumentParser, dict[str, Any]
     run.add_argument("--http", type=_port, metavar="PORT", help="serve Streamable HTTP on this port instead of stdio")
     run.add_argument("--trace", metavar="FILE", help=_TRACE)
     run.add_argument("-v", "--verbose", action="store_true", help="show every request on standard error")
-    run.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    run.add_argument(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="serve requests for this host name, such as a proxy's, beside localhost; may be repeated",
-    )
+    _add_way_in(run)
     run.add_argument("--tls-cert", metavar="FILE", help="serve https with this certificate chain, and --tls-key")
     run.add_argument("--tls-key", metavar="FILE", help="the key of the certificate, in a PEM file")
     run.add_argument("--tls-ca", metavar="FILE", help="clients need a certificate of one of these authorities")
-    run.add_argument(
-        "--public", action="store_true", help="everybody may call a server without auth=, also from other machines"
-    )
+
+    add_gateway(commands, _port, _TRACE)
+
+    text = "serve one server over another transport: over stdio, or over HTTP with --http, in every revision"
+    bridge = commands.add_parser("bridge", help=text, description=text[0].upper() + text[1:] + ".")
+    if with_target:
+        bridge.add_argument("target", metavar="TARGET", help=_TARGET)
+    bridge.add_argument("--http", type=_port, metavar="PORT", help="serve Streamable HTTP on this port, not stdio")
+    _add_way_in(bridge)
+    _add_target_options(bridge)
 
     text = "make an API key in a file for minimcp.auth.Keys, and show it once"
     token = commands.add_parser("token", help=text, description=text[0].upper() + text[1:] + ".")
@@ -198,9 +209,27 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _add_way_in(parser: Any) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="serve requests for this host name, such as a proxy's, beside localhost; may be repeated",
+    )
+    parser.add_argument(
+        "--public", action="store_true", help="everybody may call a server without auth=, also from other machines"
+    )
+
+
 def _add_options(parser: Any) -> None:
-    modes = ("auto", "modern", "legacy", *spec.VERSIONS)
     parser.add_argument("--json", action="store_true", help="write the whole result as JSON")
+    _add_target_options(parser)
+
+
+def _add_target_options(parser: Any) -> None:
+    modes = ("auto", "modern", "legacy", *spec.VERSIONS)
     parser.add_argument("--server", metavar="NAME", help="which server of a .json file")
     parser.add_argument("--mode", default="auto", choices=modes, metavar="MODE", help=f"one of {', '.join(modes)}")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds to wait (default: 60)")

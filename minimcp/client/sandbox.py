@@ -108,6 +108,14 @@ class Sandbox:
     @classmethod
     def parse(cls, text: str) -> Sandbox:
         """Make a sandbox from text such as "memory=512M,network=none,writable=/data:/cache"."""
+        return cls.of(cls.settings(text))
+
+    @staticmethod
+    def settings(text: str) -> dict[str, Any]:
+        """Return the options in such a text.
+
+        :raises ValueError: for a part that is none.
+        """
         settings: dict[str, Any] = {}
         for part in filter(None, text.split(",")):
             name, equals, value = part.partition("=")
@@ -117,7 +125,7 @@ class Sandbox:
                 settings[name] = value.split(os.pathsep)
             else:
                 settings[name] = int(value) if value.isdecimal() else value
-        return cls.of(settings)
+        return settings
 
     def check(self) -> None:
         """Make sure that this system has what is asked for.

@@ -22,7 +22,7 @@ from .host_files import load
 from .transports.command import environment, find, shown
 from .transports.process import ServerLines
 from .transports.transport import Transport
-from .variables import expand
+from .variables import expand, verbatim
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -202,14 +202,42 @@ def _python(path: str, name: str, options: Message) -> Target:
 
     :param name: a colon and the name of a Server in the file, or "".
     """
+    entry = _python_entry((os.path.abspath(path) if options.get("cwd") else path) + name)
+    env = {**entry["env"], **(options.get("env") or {})}
+    made = _command([entry["command"], *entry["args"]], {**options, "env": env})
+    made.name = path + name
+    return made
+
+
+def _python_entry(file: str) -> Message:
+    """Return the entry of the server in a Python file, FILE.py or FILE.py:NAME."""
     # The process uses the same minimcp as this one.
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     folders = dict.fromkeys([home, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
-    env = {"PYTHONPATH": os.pathsep.join(folders), **(options.get("env") or {})}
-    place = os.path.abspath(path) if options.get("cwd") else path
-    made = _command([sys.executable, "-m", "minimcp", "run", place + name], {**options, "env": env})
-    made.name = path + name
-    return made
+    arguments = ["-m", "minimcp", "run", file]
+    return {"command": sys.executable, "args": arguments, "env": {"PYTHONPATH": os.pathsep.join(folders)}}
+
+
+def as_entry(target: Any, server: Optional[str] = None) -> tuple[Message, str]:
+    """Return the `mcpServers` entry that stands for a target outside this process, and the name of its server.
+
+    :raises ValueError: for a target that is none.
+    """
+    name = read(target, server, {}).name
+    if isinstance(target, (list, tuple)):
+        words = [os.fspath(part) for part in target]
+    elif isinstance(target, dict):
+        return pick(target, server)
+    else:
+        text = os.fspath(target)
+        if text.lower().startswith(("http://", "https://")):
+            return {"url": verbatim(text)}, name
+        if text.lower().endswith(".json") and os.path.isfile(text):
+            return pick(load(text), server)
+        if os.path.isfile(_FILE.sub("", text)) and _FILE.sub("", text).lower().endswith(".py"):
+            return verbatim(_python_entry(text)), name
+        words = [text] if isinstance(target, os.PathLike) else shlex.split(text, posix=os.name == "posix")
+    return verbatim({"command": words[0], "args": words[1:]}), name
 
 
 def entries(config: Any, where: str = "") -> dict[str, Message]:

@@ -33,19 +33,23 @@ def expand(value: Any, place: str = "", note: Optional[Note] = None) -> Any:
     return value
 
 
-def verbatim(text: str) -> str:
-    """Return the text that `expand` makes this one of."""
-    return _VARIABLE.sub(r"$\g<0>", text)
+def verbatim(value: Any) -> Any:
+    """Return the JSON value that `expand` makes this one of: its texts stand for themselves."""
+    return _each(value, lambda text: _VARIABLE.sub(r"$\g<0>", text))
 
 
 def anchored(value: Any, folder: str) -> Any:
     """Return a JSON value in which the files of `${file:PATH}` have absolute paths, from a folder on."""
+    return _each(value, lambda text: _VARIABLE.sub(lambda found: _anchor(found, folder), text))
+
+
+def _each(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return _VARIABLE.sub(lambda found: _anchor(found, folder), value)
+        return change(value)
     if isinstance(value, list):
-        return [anchored(item, folder) for item in value]
+        return [_each(item, change) for item in value]
     if isinstance(value, dict):
-        return {key: anchored(item, folder) for key, item in value.items()}
+        return {key: _each(item, change) for key, item in value.items()}
     return value
 
 

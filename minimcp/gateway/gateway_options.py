@@ -102,14 +102,14 @@ def _auth(value: Any, place: Place) -> list[Any]:
     return found
 
 
+def _listed(value: Any, place: Place) -> list[str]:
+    """Read a list of texts as a list, as messages show it."""
+    return list(texts(value, place))
+
+
 _RULE = {
-    "allow": Option(texts),
-    "deny": Option(texts),
-    "roles": Option(texts),
-    "scopes": Option(texts),
-    "principals": Option(texts),
-    "servers": Option(texts),
-    "arguments": Option(mapping(texts)),
+    **{name: Option(_listed) for name in ("allow", "deny", "roles", "scopes", "principals", "servers")},
+    "arguments": Option(mapping(_listed)),
 }
 _RATE = {
     "tools": Option(texts),
