@@ -177,3 +177,26 @@ def test_a_rule_may_be_about_the_servers_that_entries_come_from() -> None:
     assert not server.explain(staff, "other")["allowed"]
     assert Rules({"allow": "*:*", "servers": "a"}).decide(None, "tools", "x", origin="a")
     assert not Rules({"allow": "*:*", "servers": []}).decide(None, "tools", "x", origin="a")
+
+
+@pytest.mark.parametrize(
+    "name, origin, said",
+    [
+        ("tools:report_read", "", ["admin or analyst", "admin"]),
+        ("tools:send", "", ["scope mail", "admin"]),
+        ("tools:drop_all", "", ["nobody"]),
+        ("tools:report_write", "", ["admin or analyst", "admin"]),
+        ("prompts:hello", "", ["everybody"]),
+        ("tools:mail_send", "mail", ["admin", "staff and ada or ben", "not guest"]),
+        ("tools:mail_send", "post", ["admin", "not guest"]),
+    ],
+)
+def test_who_may_see_a_name_is_said_in_words(name: str, origin: str, said: list[str]) -> None:
+    rules = Rules(
+        *RULES,
+        {"allow": "tools:mail_*", "servers": ["mail"], "roles": ["staff"], "principals": ["ben", "ada"]},
+        {"deny": "tools:mail_*", "roles": ["guest"]},
+    )
+    kind, _, rest = name.partition(":")
+    assert rules.audience(kind, rest, origin) == said
+    assert Rules().audience(kind, rest) == ["nobody"]

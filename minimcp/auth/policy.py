@@ -106,6 +106,21 @@ class Rules:
             return Decision(False, f"no rule allows {target} to {_named(principal)}")
         return Decision(True, f"{target} is allowed by {allowing.text}", allowing.source)
 
+    def audience(self, kind: str, name: str, origin: str = "") -> list[str]:
+        """Say who may see a name, in words for people: such as "staff", "ada", "scope mail", "not guest".
+
+        :param kind: "tools", "resources" or "prompts".
+        """
+        covering = [rule for rule in self._rules if rule.covers(f"{kind}:{name}", origin)]
+        # A rule that denies some arguments hides nothing.
+        denying = [rule.who for rule in covering if rule.denies and not rule.arguments]
+        allowing = [rule.who for rule in covering if not rule.denies]
+        if not allowing or "everybody" in denying:
+            return ["nobody"]
+        if "everybody" in allowing:
+            allowing = ["everybody"]
+        return list(dict.fromkeys([*allowing, *(f"not {each}" for each in denying)]))
+
 
 class _Rule:
     def __init__(self, rule: Rule) -> None:
@@ -131,6 +146,15 @@ class _Rule:
         self._principals = set(strings_of(rule.get("principals")))
         self._everybody = not any(name in rule for name in ("roles", "scopes", "principals"))
         self.arguments = {name: Patterns(strings_of(value)) for name, value in rule.get("arguments", {}).items()}
+
+    @property
+    def who(self) -> str:
+        """The callers that it is about."""
+        if self._everybody:
+            return "everybody"
+        scopes = [f"scope {each}" for each in sorted(self._scopes)]
+        parts = [" or ".join(sorted(self._roles)), *scopes, " or ".join(sorted(self._principals))]
+        return " and ".join(filter(None, parts)) or "nobody"
 
     def covers(self, target: str, origin: str) -> bool:
         return self._target.matches(target) and (self._servers is None or self._servers.matches(origin))

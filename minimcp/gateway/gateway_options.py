@@ -220,6 +220,7 @@ _OPTIONS = {
     "metrics": Option(flag, False),
     "status": Option(flag, True),
     "statusRoles": Option(texts, ()),
+    "statusRoles": Option(texts, ()),
     "log": Option(_log, ""),
     "redis": Option(url("redis", "rediss", "unix")),
     "peerUrl": Option(url("http", "https")),
