@@ -114,7 +114,7 @@ class Credentials:
         self._auth = auth
         self._verifiers: list[Any] = []
         self._public_url = public_url or ""
-        place = Place(f"mcpServers.{settings.name}")
+        place = Place(f"The server {settings.name!r}:")
         self._forwarded = Forwarded(settings.name, settings.forward_headers, place.at("forwardHeaders"))
         self._fixed: Any = None
         self._exchange: Optional[_Exchanges] = None
