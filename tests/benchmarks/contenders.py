@@ -98,6 +98,15 @@ def node_environment(folder: Path, node: Optional[str], packages: List[str], fil
 
     :raises RuntimeError: when there is no node that is new enough.
     """
+    program = node_packages(folder, node, packages)
+    return [program, shutil.copy(file, folder)]
+
+
+def node_packages(folder: Path, node: Optional[str], packages: List[str]) -> str:
+    """Make an npm prefix with these packages, unless it is there, and return the node to run them with.
+
+    :raises RuntimeError: when there is no node that is new enough.
+    """
     program = node or shutil.which("node")
     if not program:
         raise RuntimeError(f"node is not on PATH (name one of version {OLDEST_NODE} or newer with --node)")
@@ -105,24 +114,24 @@ def node_environment(folder: Path, node: Optional[str], packages: List[str], fil
     version = re.match(r"v(\d+)", said)
     if not version or int(version.group(1)) < OLDEST_NODE:
         raise RuntimeError(f"node {said.strip()} is older than {OLDEST_NODE} (name a newer one with --node)")
-    if not all((folder / "node_modules" / package[: package.index("@", 1)]).exists() for package in packages):
-        npm = shutil.which("npm")
-        if not npm:
-            raise RuntimeError("npm is not on PATH")
+    names = [package[: package.index("@", 1)] for package in packages]
+    if not all((folder / "node_modules" / name).exists() for name in names):
         folder.mkdir(parents=True, exist_ok=True)
         print(f"making {folder} with {', '.join(packages)}", file=sys.stderr)
-        command = [
-            npm,
-            "install",
-            "--silent",
-            "--no-audit",
-            "--no-fund",
-            "--prefix",
-            str(folder),
-            *packages,
-        ]
-        subprocess.run(command, check=True)
-    return [program, shutil.copy(file, folder)]
+        options = ["--silent", "--no-audit", "--no-fund", "--prefix", str(folder)]
+        subprocess.run([*_npm(program), "install", *options, *packages], check=True)
+    return program
+
+
+def _npm(node: str) -> List[str]:
+    """The command of npm: the script that came with node, or what is on PATH."""
+    script = Path(node).resolve().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    if script.exists():
+        return [node, str(script)]
+    npm = shutil.which("npm")
+    if not npm:
+        raise RuntimeError("npm is not on PATH")
+    return [npm]
 
 
 class HttpServer:
