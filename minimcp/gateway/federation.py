@@ -102,7 +102,7 @@ class Federation(Registry):
         sections = []
         engine = self._gateway.engine
         for name, upstream in self._gateway.upstreams.items():
-            if not upstream.settled.is_set() or upstream.credentials.per_principal:
+            if not upstream.tried or upstream.credentials.per_principal:
                 offered |= _ALL
                 continue
             found = upstream.capabilities

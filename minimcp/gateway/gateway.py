@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..protocol.errors import InvalidParams
-from ..server import modern
+from ..server import legacy, modern
 from ..server.engine import Engine
 from ..server.seal import ENVIRONMENT
 from ..server.server import Server
@@ -48,6 +49,8 @@ Source = Union[Message, str, "os.PathLike[str]", config.Settings]
 
 PARKED_S = 300.0
 _HANG_UP_S = 6.0
+# The longest that the first answer waits, which names capabilities and instructions; clients give it little time.
+_GREETING_S = 2.0
 # Options that are read once.
 _LASTING = frozenset(
     {"auth", "host", "limits", "log", "metrics", "name", "on_denied", "path", "peer_url", "port", "public_url"}
@@ -109,6 +112,8 @@ class Gateway(Server):
         engine.strategy = self._choose_strategy
         rows = engine.methods["modern"]
         rows["server/discover"] = rows["server/discover"]._replace(handler=self._discover)
+        old = engine.methods["legacy"]
+        old["initialize"] = old["initialize"]._replace(handler=self._initialize)
         subscriptions.install(engine, self)
         self.relayed_tasks.install(engine)
 
@@ -119,6 +124,7 @@ class Gateway(Server):
 
     def _discover(self, ctx: Context, params: Message) -> Message:
         """Answer `server/discover`, and say which gateways are on the way, so that no ring is made of them."""
+        self.settle(ctx, _GREETING_S)
         ids = {self.id}
         for upstream in list(self.upstreams.values()):
             ids.update(upstream.gateways)
@@ -162,6 +168,11 @@ class Gateway(Server):
         for engine in self.engines:
             engine.around_request, engine.policy = around, policy
 
+    def _initialize(self, ctx: Context, params: Message) -> Message:
+        """Answer `initialize`."""
+        self.settle(ctx, _GREETING_S)
+        return legacy.initialize(ctx, params)
+
     # Its life
 
     def start(self, ctx: Context | None = None) -> Gateway:
@@ -202,10 +213,13 @@ class Gateway(Server):
                 prober.add(replica.name, replica.probed, upstream.settings.probe_s)
             prober.add(("idle", replica.name), replica.tidy, max(1.0, upstream.settings.idle_s / 4))
 
-    def settle(self, ctx: Context | None = None) -> None:
-        """Wait until every server was listed, but no longer than `listTimeout` after the start."""
+    def settle(self, ctx: Context | None = None, most_s: float = math.inf) -> None:
+        """Wait until every server was listed, but no longer than `listTimeout` after the start.
+
+        :param most_s: the longest wait.
+        """
         self.start(ctx)
-        until = self._began + self.settings.options["list_timeout"]
+        until = min(self._began + self.settings.options["list_timeout"], time.monotonic() + most_s)
         for upstream in list(self.upstreams.values()):
             if not upstream.settled.is_set():
                 upstream.settled.wait(max(0.0, until - time.monotonic()))

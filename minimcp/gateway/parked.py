@@ -35,10 +35,11 @@ class ParkedCall:
     """A call to a legacy server that may ask; `wait` returns its result, or the questions that are open.
 
     :ivar ctx: the context of the client's newest request, which gets progress and log messages.
+    :ivar key: names it in a state; another one each time that it is parked.
     """
 
-    def __init__(self, id: str, ctx: Context, owner: Any) -> None:
-        self.id = id
+    def __init__(self, ctx: Context, owner: Any) -> None:
+        self.key = ""
         self.ctx = ctx
         self.owner = owner
         self.until = 0.0
@@ -76,14 +77,14 @@ class ParkedCall:
             self._cancelled = True
             cancel, waiting, self._open = self._cancel, list(self._open.values()), {}
             self._changed.notify_all()
-        for _, answered, _ in waiting:
-            answered.set()
         if cancel is not None:
             cancel()
+        for _, answered, _ in waiting:
+            answered.set()
 
     def ask(self, question: Message, seconds: float) -> Optional[Message]:
         """Put a question to the client and wait for its answer; None when there is none. On the server's thread."""
-        answered, answers = threading.Event(), []  # type: threading.Event, list[Message]
+        answered, answers = threading.Event(), list[Message]()
         with self._changed:
             if self._cancelled or self._done:
                 return None
@@ -138,7 +139,7 @@ class Parked:
 
         :raises InternalError: when there are too many.
         """
-        call = ParkedCall(os.urandom(12).hex(), ctx, ctx.principal)
+        call = ParkedCall(ctx, ctx.principal)
         try:
             _workers().submit(lambda: call.run(work))
         except RuntimeError:
@@ -155,7 +156,7 @@ class Parked:
         if result is not None:
             return result
         self._park(call)
-        return {"resultType": "input_required", "inputRequests": questions, "requestState": seal(call.id)}
+        return {"resultType": "input_required", "inputRequests": questions, "requestState": seal(call.key)}
 
     def _park(self, call: ParkedCall) -> None:
         self.tidy()
@@ -163,34 +164,32 @@ class Parked:
             mine = sum(each.owner == call.owner for each in self._calls.values())
             full = len(self._calls) >= MOST_PARKED or mine >= MOST_OF_A_CALLER
             if not full:
+                call.key = os.urandom(12).hex()
                 call.until = time.monotonic() + self.seconds
-                self._calls[call.id] = call
+                self._calls[call.key] = call
         if full:
             call.cancel()
             raise InternalError("Too many calls wait for answers here; try again later")
 
-    def resume(self, ctx: Context, id: str) -> ParkedCall:
-        """Take a call that waits for the answers in a retry.
+    def resume(self, ctx: Context, key: str) -> ParkedCall:
+        """Take a call that waits for the answers in a retry, once.
 
         :raises InvalidParams: when it no longer waits.
         """
-        responses = ctx.params.get("inputResponses")
-        if not isinstance(responses, dict) or not all(isinstance(each, dict) for each in responses.values()):
-            raise InvalidParams("inputResponses must be an object of answers")
         with self._lock:
-            call = self._calls.pop(id, None)
+            call = self._calls.pop(key, None)
         if call is None:
             raise InvalidParams("This call no longer waits for an answer; start again without the request state")
         call.ctx = ctx
-        call.answer(responses)
+        call.answer(ctx.params.get("inputResponses") or {})
         return call
 
     def tidy(self) -> None:
         """Cancel the calls whose time is up."""
         now = time.monotonic()
         with self._lock:
-            late = [id for id, call in self._calls.items() if call.until < now]
-            calls = [self._calls.pop(id) for id in late]
+            late = [key for key, call in self._calls.items() if call.until < now]
+            calls = [self._calls.pop(key) for key in late]
         for call in calls:
             log.info("a call is given up, since nobody answered its question")
             call.cancel()

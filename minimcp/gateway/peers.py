@@ -9,6 +9,7 @@ from ..client.client import Client
 from ..client.connection import Reply
 from ..client.errors import CallCancelled, RemoteError
 from ..engines.errors import ClientError
+from ..protocol import spec
 from ..protocol.content import Raw
 from ..protocol.errors import Cancelled, InvalidParams, McpError, Unauthorized
 from ..protocol.principal import Principal
@@ -23,6 +24,7 @@ Message = dict[str, Any]
 
 _TOKEN_S = 30.0
 _MOST_PEERS = 100
+_GREETING = {"protocolVersion": spec.MODERN_VERSIONS[-1], "capabilities": {}}
 
 
 class Peers:
@@ -92,7 +94,10 @@ class Peers:
             if found is None:
                 if len(self._clients) >= _MOST_PEERS:
                     self._clients.pop(next(iter(self._clients))).close()
-                found = self._clients[url] = Client(url, mode="modern", validate=False, cache=False, max_timeout=None)
+                # Nothing is asked before the request, which alone has a token.
+                found = self._clients[url] = Client(
+                    url, mode="modern", discovery=_GREETING, validate=False, cache=False, max_timeout=None
+                )
             return found
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from ..client.errors import CallCancelled, RemoteError
 from ..engines.errors import ClientError
 from ..protocol import spec
 from ..protocol.content import Raw
-from ..protocol.errors import Cancelled, InternalError, McpError, ToolError
+from ..protocol.errors import Cancelled, InternalError, InvalidParams, McpError, ToolError
 from ..server import names
 from . import relay
 from .connections import Lease, Replica
@@ -50,7 +50,8 @@ class Upstream:
     """A server with its replicas.
 
     :ivar entries: what it lists, under public names; of a server whose credentials depend on the caller, nobody's.
-    :ivar settled: set once it was listed, or could not be.
+    :ivar tried: whether it was listed, or could not be.
+    :ivar settled: set once the gateway's lists have followed.
     :ivar error: why it is not there, or None.
     """
 
@@ -62,6 +63,7 @@ class Upstream:
         self.slots = Slots(settings.concurrency, settings.name)
         self.entries: Entries = {kind: {} for kind in KINDS}
         self.settled = threading.Event()
+        self.tried = False
         self.error: Optional[str] = None
         self.lines: deque[str] = deque(maxlen=50)
         self.capabilities: Message = {}
@@ -111,8 +113,7 @@ class Upstream:
                 if self.error != str(problem):
                     log.warning("the server %s is not there: %.1000s", self.settings.name, problem)
                 self.error = str(problem)
-                self.settled.set()
-                self.gateway.federation.rebuild()
+                self._settle()
             except Exception:
                 log.exception("following the server %s failed", self.settings.name)
             self._closed.wait(pause_s * random.uniform(0.8, 1.2))
@@ -228,9 +229,14 @@ class Upstream:
             for other in self.replicas:
                 if other is not replica:
                     self._compare(other, lists["tools"])
-        self.settled.set()
-        self.gateway.federation.rebuild()
+        self._settle()
         return lease
+
+    def _settle(self) -> None:
+        """Let the gateway's lists follow, and those who wait for that go on."""
+        self.tried = True
+        self.gateway.federation.rebuild()
+        self.settled.set()
 
     def list_all(self, replica: Replica, ctx: Context | None) -> tuple[Lease, dict[str, list[Any]]]:
         """Return all that a replica lists, by kind.
@@ -383,6 +389,7 @@ class Upstream:
         sent = {
             name: value for name, value in params.items() if name not in ("_meta", "requestState", "inputResponses")
         }
+        _check_answers(params)
         state = {"replica": replica} if replica is not None else self.gateway.states.open(ctx)
         if "parked" in state:
             if state.get("at") != self.gateway.peer_url:
@@ -477,10 +484,10 @@ class Upstream:
         return self._finish(ctx, call)
 
     def _finish(self, ctx: Context, call: ParkedCall) -> Message:
-        return self.gateway.parked.finish(ctx, call, lambda id: self._seal_parked(ctx, id))
+        return self.gateway.parked.finish(ctx, call, lambda key: self._seal_parked(ctx, key))
 
-    def _seal_parked(self, ctx: Context, id: str) -> str:
-        return self.gateway.states.seal(ctx, {"parked": id, "at": self.gateway.peer_url})
+    def _seal_parked(self, ctx: Context, key: str) -> str:
+        return self.gateway.states.seal(ctx, {"parked": key, "at": self.gateway.peer_url})
 
     def _exchange(self, replica: Replica, request: relay.Relay) -> Message:
         result = relay.written(self, request.lease, request.ctx, request.run())
@@ -503,11 +510,11 @@ class Upstream:
     def snapshot(self) -> Message:
         """Return its state as the status page shows it."""
         replicas = [self._replica_snapshot(replica) for replica in self.replicas]
-        up = self.settled.is_set() and self.error is None
+        up = self.tried and self.error is None
         known = any(self.entries.values())
         return {
             "name": self.settings.name,
-            "state": "up" if up else "down" if self.settled.is_set() else "starting",
+            "state": "up" if up else "down" if self.tried else "starting",
             "error": self.error,
             "stale": self.error is not None and known,
             "prefix": self.settings.prefix,
@@ -526,6 +533,16 @@ class Upstream:
 
     def _where(self, replica: Replica) -> str:
         return replica.own().client.target.shown
+
+
+def _check_answers(params: Message) -> None:
+    """Refuse answers of another form than the protocol's, which no server has to look at.
+
+    :raises InvalidParams: for these.
+    """
+    found = params.get("inputResponses", {})
+    if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
+        raise InvalidParams("inputResponses must be an object of answers")
 
 
 def _check_visited(answers: Any) -> None:
