@@ -252,6 +252,8 @@ def test_principals_whose_names_look_alike_are_not_one(clock):
         Principal("all"),
     ]
     assert [call(limited, who) for who in [*alike, None, Principal("Address")]] == [None] * 7
+    assert call(limited, None, request=environ("192.0.2.1")) is None
+    assert call(limited, Principal("192.0.2.1", "address")) is None
     assert all(call(limited, who) for who in [*alike, None])
 
 
@@ -313,6 +315,10 @@ def test_a_name_in_another_case_is_no_other_name_of_the_tool(clock):
 def test_a_uri_that_is_spelled_in_another_way_is_the_same(clock):
     limited = Limited(Rates([{"resources": "db://rows/*", "limit": "1/minute"}], clock=clock))
     for uri in ("db://rows/1", "db://%72ows/1", "db://rows/%31"):
+        limited.handle(modern("resources/read", uri=uri))
+    assert limited.ran == ["row"]
+    limited = Limited(Rates([{"resources": "db://rows/7", "limit": "1/minute"}], clock=clock))
+    for uri in ("db://rows/7", "db://rows/%37", "db://rows/%37"):
         limited.handle(modern("resources/read", uri=uri))
     assert limited.ran == ["row"]
 
@@ -399,6 +405,28 @@ def test_a_large_limit_takes_little_memory_and_is_never_exceeded(clock):
     assert all(later - earlier >= 60 for earlier, later in zip(times, times[5000:]))
 
 
+def test_threads_never_take_more_than_there_is():
+    memory, taken = Memory(), []
+    count = Count(Limit(500, 3600.0, "500/hour", None), "rule", "ada")
+    barrier = threading.Barrier(6)
+
+    def work() -> None:
+        barrier.wait(10)
+        taken.append(sum(memory.take([count]) is None for _ in range(400)))
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert sum(taken) == 500
+
+
 # Rules that cannot be understood
 
 
@@ -435,7 +463,6 @@ def test_a_missing_package_is_said_with_the_extra_that_brings_it(monkeypatch):
 
 def test_a_missing_package_for_redis_is_said_too(monkeypatch):
     monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.setitem(sys.modules, "redis.backoff", None)
     with pytest.raises(ImportError, match="need the packages limits and redis"):
         Rates([TOOL], redis="redis://127.0.0.1:1")
 
@@ -520,8 +547,13 @@ def test_a_redis_that_does_not_answer_delays_one_call_and_only_shortly(clock):
         for _ in range(20):
             assert call(limited) is None
         assert time.monotonic() - before < 0.4
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
         clock.now += 5.1
         assert call(limited) is None
+        silent.accept()[0].close()
 
 
 def test_once_redis_is_back_calls_are_counted_again(clock, redis_url, monkeypatch):

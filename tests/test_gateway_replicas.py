@@ -145,7 +145,7 @@ def test_it_opens_after_five_failures_in_a_row(clock):
 
 def mixed(health: Health, failures: int, successes: int) -> None:
     """Calls of which no five in a row fail; the last of them fails."""
-    succeed(health, successes - failures // 4)
+    succeed(health, successes - -(-failures // 4))
     while failures:
         succeed(health)
         some = min(4, failures)
@@ -165,9 +165,19 @@ def test_it_opens_when_half_of_at_least_twenty_calls_of_a_minute_fail(clock):
 
 def test_calls_of_more_than_a_minute_ago_do_not_count(clock):
     (a,) = healths(clock, "a")
-    mixed(a, 8, 10)
+    mixed(a, 10, 9)
     clock.now += 61
     succeed(a, 5)
+    fail(a, 4)
+    assert a.state == "closed"
+
+
+def test_once_it_has_closed_the_failures_before_do_not_count(clock):
+    (a,) = healths(clock, "a")
+    mixed(a, 12, 12)
+    assert a.state == "open"
+    clock.now += 5
+    choose([a]).end(True)
     fail(a, 4)
     assert a.state == "closed"
 
@@ -258,22 +268,49 @@ def test_as_a_context_manager_a_call_judges_by_the_exception(clock, error, state
 
 
 def test_of_two_threads_that_want_the_trial_one_gets_it(clock):
-    for _ in range(50):
+    inside = threading.Barrier(2)
+    armed = False
+
+    def slow_clock() -> float:
+        if armed:
+            try:
+                # Both would come here before either has begun its call, if it were possible.
+                inside.wait(0.3)
+            except threading.BrokenBarrierError:
+                pass
+        return clock()
+
+    a, b = group = [Health(name, slow_clock, lambda: 0.5) for name in ("a", "b")]
+    fail(a)
+    clock.now += 5
+    turns: list[Any] = []
+    threads = [threading.Thread(target=lambda: turns.append(choose(group))) for _ in range(2)]
+    armed = True
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted((turn.replica.name, turn.trial) for turn in turns) == [("a", True), ("b", False)]
+
+
+def test_of_many_threads_that_want_the_trial_one_gets_it(clock):
+    for _ in range(20):
         a, b = group = healths(clock, "a", "b")
         fail(a)
         clock.now += 5
-        barrier, turns = threading.Barrier(2), []
+        barrier, turns = threading.Barrier(8), []
 
         def call(group=group, barrier=barrier, turns=turns):
             barrier.wait(10)
             turns.append(choose(group))
 
-        threads = [threading.Thread(target=call) for _ in range(2)]
+        threads = [threading.Thread(target=call) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(10)
-        assert sorted((turn.replica.name, turn.trial) for turn in turns) == [("a", True), ("b", False)]
+        assert sorted((turn.replica.name, turn.trial) for turn in turns) == [("a", True), *[("b", False)] * 7]
+        assert (a.in_flight, b.in_flight) == (1, 7)
 
 
 def test_there_is_no_second_trial_until_the_first_has_ended(clock):
@@ -382,8 +419,8 @@ def test_probes_that_fail_do_not_count_while_calls_succeed(clock):
     for _ in range(10):
         a.probed(False, "Method not found")
         a.probed(False, "Method not found")
+        assert a.state == "closed"
         succeed(a)
-    assert a.state == "closed"
 
 
 def test_a_probe_closes_nothing_that_calls_have_opened(clock):
@@ -394,6 +431,15 @@ def test_a_probe_closes_nothing_that_calls_have_opened(clock):
     assert a.state == "open"
     a.probed(True)
     assert (a.state, a.ejected_for_s) == ("open", 5.0), "it was healthy to probes all the while"
+
+
+def test_nor_what_probes_have_opened_once_a_call_has_failed_as_well(clock):
+    (a,) = healths(clock, "a")
+    for _ in range(3):
+        a.probed(False)
+    choose([a]).end(False)
+    a.probed(True)
+    assert a.state == "half-open"
 
 
 def test_a_probe_that_succeeds_after_one_that_failed_brings_the_trial_forward(clock):

@@ -120,17 +120,15 @@ class Redis:
 
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         try:
+            import redis  # noqa: F401  # limits itself has another error for its absence
             from limits.storage import storage_from_string
             from limits.strategies import MovingWindowRateLimiter
-            from redis.backoff import NoBackoff
-            from redis.retry import Retry
         except ImportError:
             raise ImportError(
                 "Rate limits in Redis need the packages limits and redis: pip install 'minimcp-sync[gateway]'"
             ) from None
-        # One try, and a short one: every call waits for it.
+        # Short ones: every call waits for it.
         options: dict[str, Any] = {"socket_timeout": _STORAGE_TIMEOUT_S, "socket_connect_timeout": _STORAGE_TIMEOUT_S}
-        options["retry"] = Retry(NoBackoff(), 0)
         self._limiter = MovingWindowRateLimiter(storage_from_string(url, **options))
         self._clock = clock
         # No lock guards these two: who comes at the same moment asks, or logs, once more.

@@ -165,7 +165,8 @@ class Slots:
         :raises CallCancelled: when the wait was ended.
         """
         with self._lock:
-            if self.used < self.limit and not self._waiting:
+            if self.used < self.limit:
+                # Then nobody waits: who waits is given each slot that another gives back.
                 self.used += 1
                 return
             if wait_s <= 0 or len(self._waiting) >= 4 * self.limit:

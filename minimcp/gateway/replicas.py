@@ -294,7 +294,7 @@ class Health:
     def _alive(self, turn: Turn[Any]) -> None:
         said = None
         with _lock():
-            if self._trial is turn and turn._generation == self._generation:
+            if self._trial is turn:
                 said = self._close(self._clock())
         _say(said)
 
