@@ -81,7 +81,10 @@ class Pins:
         :param kind: "tools" or "prompts".
         """
         listed = [(each, digests(each)) for each in definitions]
-        prints = {item["name"]: found for item, found in reversed(listed) if found is not None}
+        prints: dict[str, Print] = {}
+        for item, found in listed:
+            if found is not None:
+                prints.setdefault(item["name"], found)
         with self._lock():
             self._refresh()
             judged = self._judge(server, kind, prints)
