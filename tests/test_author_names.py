@@ -10,6 +10,8 @@ SERVER = {
     *("tool", "resource", "prompt", "completion", "remove_tool", "remove_resource", "remove_prompt", "use", "route"),
     # Telling clients.
     *("changed", "updated"),
+    # Work that outlives its call.
+    "tasks",
     # Serving.
     *("run", "run_http", "wsgi", "flask_view", "django_view", "handle", "explain", "close"),
     # The part that transports, extensions and gateways use.
@@ -24,6 +26,8 @@ CONTEXT = {
     *("progress", "log", "close_stream", "private"),
     # Questions.
     *("elicit", "elicit_url", "sample", "list_roots", "ask", "idempotency_key"),
+    # Work that outlives the call.
+    "task",
     # The end.
     *("cancelled", "check", "on_cancel", "detach"),
 }

@@ -29,7 +29,7 @@ BELOW = {
 # Each engine, and what it uses of the others; all of them use the small modules beside them, which use no engine.
 ENGINES = {"schema": set(), "http_server": set(), "http_client": set(), "oauth": {"http_client"}}
 # A Server's own transports load on first use, inside the method that opens them.
-OPENED_BY = {("server/server.py", "transports"), ("server/server.py", "auth")}
+OPENED_BY = {("server/server.py", "transports"), ("server/server.py", "auth"), ("server/registration.py", "extensions")}
 STRANGERS = {("modern", "legacy"), ("legacy", "modern")}
 THIRD_PARTIES = {
     "jsonschema": ("engines/schema/judge.py", "engines/schema/keywords.py"),

@@ -36,7 +36,7 @@ JSON = {
 # Functions of an author, whose parameters and result are whatever they are.
 FREE = {
     # A form may be a class or a dict of hints; a handler and what it returns are the author's.
-    *("Context.elicit(fields)", "Entry(function)", "Entry.run()", "Entry.run_text()"),
+    *("Context.elicit(fields)", "Entry(function)", "Entry.run()", "Entry.run_text()", "Context.task()"),
     # The result of a callback that nobody looks at, and of a context manager.
     *("Server(around_call)", "Caller.on_progress"),
     # Views, which belong to frameworks that are not imported.

@@ -172,6 +172,20 @@ class Context(RequestContext):
         """A string that is the same in all rounds of this call: keep it with an effect that must happen once."""
         return self._chosen().key()
 
+    def task(self, work: Callable[..., object], /, *arguments: object, **named: object) -> Any:
+        """Go on in a task: `return ctx.task(work, ...)` answers the client, and `work` runs on.
+
+        A parameter of `work` that is annotated Context gets the task's own. A client without tasks gets the result.
+        A function at the top of the tool's module, with arguments of JSON, survives a restart, or runs elsewhere; any
+        other one ends with this process, and its task then says so.
+
+        :raises RuntimeError: when the server has no tasks.
+        """
+        tasks = self._engine.tasks
+        if tasks is None:
+            raise RuntimeError("This server has no tasks: write server.use(Tasks()) before it serves")
+        return tasks.hand_over(self, work, arguments, named)
+
     def _chosen(self) -> asking.Strategy:
         if self._strategy is None:
             self._strategy = self._engine.choose_strategy(self)

@@ -22,6 +22,7 @@ from .dispatcher import Call
 from .registry import Registry
 from .seal import Sealer, Secret
 from .session import Session, Sessions
+from .tasked import Background
 
 Message = dict[str, Any]
 
@@ -39,6 +40,7 @@ class Engine:
     :ivar on_denied: "hide" or "challenge", see `Server`.
     :ivar caching: the caching hints of results that have none of their own. Spec: FEAT-121, FEAT-123, FEAT-124
     :ivar serving: whether a message has been taken; before that no change is published.
+    :ivar tasks: runs tools as tasks, where the tasks extension is in use.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Engine:
         self.allowed_hosts: frozenset[str] | None = None
         self.allowed_origins: frozenset[str] = frozenset()
         self.debug: bool | None = None
+        self.tasks: Background | None = None
         self.serving = False
         self.methods = {era.name: dict(era.methods) for era in (modern.ERA, legacy.ERA)}
         self.notifications = {era.name: dict(era.notifications) for era in (modern.ERA, legacy.ERA)}
@@ -103,7 +106,10 @@ class Engine:
         :param get_header: looks up an HTTP header; given, the headers of a modern request are held against its body.
         :raises McpError: when the envelope is wrong; answer it with `refuse`.
         """
-        self.serving = True
+        if not self.serving:
+            self.serving = True
+            if self.tasks is not None:
+                self.tasks.start()
         if isinstance(message, list):
             return read_batch(self, message, session, principal, request)
         kind = wire.check(message)
@@ -132,10 +138,7 @@ class Engine:
         return wire.error(wire.readable_id(message), problem)
 
     def open_session(
-        self,
-        send: Callable[[Message], None] | None = None,
-        id: str | None = None,
-        principal: Authenticated = None,
+        self, send: Callable[[Message], None] | None = None, id: str | None = None, principal: Authenticated = None
     ) -> Session:
         """Open a new session, or find the one with an id.
 

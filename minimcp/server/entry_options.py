@@ -30,11 +30,15 @@ class ToolOptions(PromptOptions, total=False):
 
     `annotations` are hints such as `{"readOnlyHint": True}`. `input_schema` is a JSON Schema that is used verbatim
     instead of the one made from the type hints; `output_schema` takes the place of the return hint's. Spec: FEAT-013
+    With `task` a call becomes a task where the client declares the tasks extension: True and "optional" answer other
+    clients with the result, "required" refuses them. `idempotent` lets a task run again whose process has died.
     """
 
     annotations: types.ToolAnnotations | None
     input_schema: dict[str, Any] | None
     output_schema: dict[str, Any] | None
+    task: bool | Literal["optional", "required"]
+    idempotent: bool
 
 
 class ResourceOptions(PromptOptions, total=False):

@@ -11,6 +11,7 @@ from ..engines.schema import hints, validator
 from ..protocol import content, headers, revisions, wire
 from .catalog import Allow, Definition, Entry
 from .context import Context
+from .tasked import TaskEntry
 from .uris import Template, check_uri, is_template
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def make_tool(
     input_schema: Definition | None = None,
     output_schema: Definition | None = None,
     allow: Allow | None = None,
+    task: bool | str = False,
+    idempotent: bool = False,
 ) -> Entry:
     """Make the entry of a tool.
 
@@ -70,6 +73,8 @@ def make_tool(
         outputSchema=output,
     )
     entry = Entry(function, definition, signature, allow)
+    if task or idempotent:
+        entry = _task_entry(name, function, definition, signature, allow, task, idempotent)
     entry.headers = headers.annotated(signature.schema)
     headers.check_served(entry.headers)
     if output is not None:
@@ -77,6 +82,23 @@ def make_tool(
         entry.output = validator.Validator(output)
         if output_schema is None:
             entry.dump = hints.dumper(signature.returns)
+    return entry
+
+
+def _task_entry(
+    name: str,
+    function: Handler,
+    definition: Definition,
+    signature: hints.Signature,
+    allow: Allow | None,
+    task: bool | str,
+    idempotent: bool,
+) -> TaskEntry:
+    if task not in (True, "optional", "required"):
+        hint = "idempotent=True goes with task=" if not task else f"not {task!r}"
+        raise ValueError(f'{name}: task= is True, "optional" or "required"; {hint}')
+    entry = TaskEntry(function, definition, signature, allow)
+    entry.required, entry.idempotent = task == "required", bool(idempotent)
     return entry
 
 

@@ -6,18 +6,21 @@ import inspect
 import logging
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from ..protocol import spec
 from ..protocol.principal import Authenticated, as_principal
 from . import makers
 from .catalog import Completer, Entry
+from .extension import install
 from .needs import explain, take_needs
+from .tasked import TaskEntry
 from .uris import normal
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from ..extensions.tasks import Tasks
     from .engine import Engine
     from .entry_options import PromptOptions, ResourceOptions, ToolOptions
     from .hooks import Route
@@ -66,8 +69,24 @@ class Registration:
         if function is None:
             return lambda later: self.tool(later, name, **options)
         entry = makers.make_tool(_callable(function), name, **_options("tool", makers.make_tool, options))
+        if isinstance(entry, TaskEntry):
+            self._use_tasks()
         self._add("tools", entry.definition["name"], entry)
         return function
+
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks of this server; those of `server.use(Tasks("tasks.db"))`, or else some that are kept in memory."""
+        return self._use_tasks()
+
+    def _use_tasks(self) -> Tasks:
+        if self.engine.tasks is None:
+            from ..extensions.tasks import Tasks
+
+            tasks = Tasks()
+            install(self.engine, tasks)
+            tasks.setup(self)
+        return cast("Tasks", self.engine.tasks)
 
     def remove_tool(self, name: str) -> bool:
         """Remove a tool and say whether it was there."""

@@ -1,0 +1,1 @@
+"""Official extensions of the protocol; each is a folder that nothing else needs."""
