@@ -6,8 +6,8 @@ Spec: 26:basic/patterns/subscriptions
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Generator
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..engines.bounds import exceeded
 from ..protocol import spec, wire
@@ -22,8 +22,25 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 
-def listen(ctx: Context, params: Message) -> Generator[Message | None, None, Message]:
+class Source(Protocol):
+    """Notifications of an extension, which a client asks for in the same filter; see `listen`."""
+
+    def accept(self, ctx: Context, wanted: Message) -> tuple[Message, Collection[str]]:
+        """Return the members of a filter that are honoured, and the topics of the bus that they stand for.
+
+        :raises McpError: when the filter is refused.
+        """
+        ...
+
+    def notification(self, ctx: Context, topic: str, tag: Message) -> Message | None:
+        """Return the notification of a topic as things are now, with `tag` as its `_meta`, or None for none."""
+        ...
+
+
+def listen(ctx: Context, params: Message, source: Source | None = None) -> Generator[Message | None, None, Message]:
     """Serve `subscriptions/listen`: acknowledge, pass changes on, and answer when the server closes.
+
+    :param source: has further notifications; of each the newest is sent, first right after the acknowledgment.
 
     Spec: BASE-155 to BASE-172
     """
@@ -34,31 +51,41 @@ def listen(ctx: Context, params: Message) -> Generator[Message | None, None, Mes
     ):
         raise InvalidParams("The request is too large for a stream, which keeps it open")
     kinds, uris = _filter(ctx, params.get("notifications"))
+    more, topics = source.accept(ctx, params["notifications"]) if source is not None else ({}, ())
     if not ctx._engine.subscribed.take(size, limits["all_subscription_bytes"]):
         raise InternalError("There are too many subscriptions here; try again later")
+    if ctx._deadline is not None and ctx._deadline <= time.monotonic():
+        # There is no room for another stream: the client is told so by an empty acknowledgment.
+        kinds, uris, more, topics = [], None, {}, ()
     try:
-        return (yield from _serve(ctx, kinds, uris))
+        return (yield from _serve(ctx, kinds, uris, more, topics, source))
     finally:
         ctx._engine.subscribed.give(size)
 
 
-def _serve(ctx: Context, kinds: list[str], uris: list[str] | None) -> Generator[Message | None, None, Message]:
-    if ctx._deadline is not None and ctx._deadline <= time.monotonic():
-        # There is no room for another stream: the client is told so by an empty acknowledgment.
-        kinds, uris = [], None
+def _serve(
+    ctx: Context,
+    kinds: list[str],
+    uris: list[str] | None,
+    more: Message,
+    topics: Collection[str],
+    source: Source | None,
+) -> Generator[Message | None, None, Message]:
     tag = {spec.META_SUBSCRIPTION: ctx.request_id}
-    honoured: Message = {spec.CHANGES[kind][1]: True for kind in kinds}
+    honoured: Message = {**{spec.CHANGES[kind][1]: True for kind in kinds}, **more}
     if uris is not None:
         honoured["resourceSubscriptions"] = uris
     # Subscribed before the acknowledgment goes out, so that no change falls between the two.
-    with Subscription(ctx._engine.bus, kinds, uris or ()) as subscription:
+    with Subscription(ctx._engine.bus, {*kinds, *topics}, uris or ()) as subscription:
         ctx.on_cancel(subscription.close)
         ctx._engine.add_stream(subscription)
         try:
             yield wire.notification(
                 "notifications/subscriptions/acknowledged", {"_meta": tag, "notifications": honoured}
             )
-            ended = not kinds and not uris
+            for topic in topics:
+                yield _change(ctx, topic, None, tag, source)
+            ended = not kinds and not uris and not topics
             idle_s = ctx._engine.limits["keepalive_s"]
             while not ended:
                 left_s = idle_s if ctx._deadline is None else min(idle_s, ctx._deadline - time.monotonic())
@@ -69,7 +96,7 @@ def _serve(ctx: Context, kinds: list[str], uris: list[str] | None) -> Generator[
                 if not changes:
                     yield None
                 for topic, data in changes:
-                    yield _change(topic, data, tag)
+                    yield _change(ctx, topic, data, tag, source)
             ctx.check()
             # One page of the specification asks for this notification, another for the result: send both.
             yield wire.notification("notifications/cancelled", {"_meta": tag, "requestId": ctx.request_id})
@@ -78,9 +105,11 @@ def _serve(ctx: Context, kinds: list[str], uris: list[str] | None) -> Generator[
     return {"_meta": tag}
 
 
-def _change(topic: str, data: Any, tag: Message) -> Message:
+def _change(ctx: Context, topic: str, data: Any, tag: Message, source: Source | None) -> Message | None:
     if topic == "resource":
         return wire.notification("notifications/resources/updated", {"_meta": tag, "uri": data})
+    if topic not in spec.CHANGES and source is not None:
+        return source.notification(ctx, topic, tag)
     return wire.notification(spec.CHANGES[topic][0], {"_meta": tag})
 
 
