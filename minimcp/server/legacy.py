@@ -17,9 +17,9 @@ from . import features, methods
 from .asking import Block
 from .catalog import Entry, visible
 from .dispatcher import Era
+from .seen import SeenLists
 
 if TYPE_CHECKING:
-    from .bus import Bus
     from .context import Context
     from .engine import Engine
     from .session import Session
@@ -111,21 +111,25 @@ def _change(topic: str, uri: str | None) -> tuple[Message, bytes]:
     return message, wire.encode(message)
 
 
-def watch(session: Session, bus: Bus) -> None:
-    """Pass changes on to a session from now on: every list change, and updates of its subscriptions.
+def watch(session: Session, engine: Engine) -> None:
+    """Pass changes on to a session from now on: those of lists that its caller sees, and updates of its subscriptions.
 
     A session is watched once; a change that cannot be delivered is dropped.
     """
     if session.watched:
         return
     session.watched = True
+    seen = SeenLists(_listing(engine, session, "tools"), spec.CHANGES)
 
     def on_change(topic: str, data: Any) -> None:
         send, note = session.send, session.note
         if send is None or session.version is None:
             return
         about = data if topic == "resource" and isinstance(data, str) else None
-        if topic not in spec.CHANGES and about not in session.uris:
+        if topic not in spec.CHANGES:
+            if about not in session.uris:
+                return
+        elif not seen.changed(_listing(engine, session, topic), topic):
             return
         message, encoded = _change(topic, about)
         if session.record is not None:
@@ -135,7 +139,16 @@ def watch(session: Session, bus: Bus) -> None:
         else:
             send(message)
 
-    session.on_close.append(bus.subscribe((*spec.CHANGES, "resource"), on_change))
+    session.on_close.append(engine.bus.subscribe((*spec.CHANGES, "resource"), on_change))
+
+
+def _listing(engine: Engine, session: Session, topic: str) -> Context:
+    """Return the context that a request for a list would have in a session."""
+    from .context import Context
+
+    ctx = Context(engine, ERA, {"method": f"{topic}/list"}, session, session.principal, None)
+    read_envelope(ctx)
+    return ctx
 
 
 def write_envelope(ctx: Context, result: Message) -> Message:
@@ -242,7 +255,7 @@ def bad_arguments(ctx: Context, text: str) -> Message:
 def initialized(engine: Engine, session: Session | None, params: Message) -> None:
     """Take `notifications/initialized`: from here on the server may speak first. Spec: BASE-100"""
     if session is not None:
-        watch(session, engine.bus)
+        watch(session, engine)
 
 
 ERA = Era(

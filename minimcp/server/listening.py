@@ -14,6 +14,7 @@ from ..protocol import spec, wire
 from ..protocol.errors import InternalError, InvalidParams
 from .bus import Subscription
 from .catalog import visible
+from .seen import SeenLists
 from .uris import check_uri
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def _serve(
     honoured: Message = {**{spec.CHANGES[kind][1]: True for kind in kinds}, **more}
     if uris is not None:
         honoured["resourceSubscriptions"] = uris
+    seen = SeenLists(ctx, kinds)
     # Subscribed before the acknowledgment goes out, so that no change falls between the two.
     with Subscription(ctx._engine.bus, {*kinds, *topics}, uris or ()) as subscription:
         ctx.on_cancel(subscription.close)

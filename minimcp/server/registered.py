@@ -6,11 +6,13 @@ so a reader takes a snapshot by reading the attribute and needs no lock.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from .catalog import Completer, Entry
+from ..protocol import wire
+from .catalog import Completer, Definition, Entry
 from .uris import normal
 
 # The list a kind of entry is shown in, and the topic its changes are published under.
@@ -60,6 +62,7 @@ class Registered:
         self._offers: frozenset[str] = frozenset()
         # For each kind its entries in order, and whether one of them has a rule.
         self._lists: dict[str, tuple[list[Entry], bool]] = {}
+        self._fingerprints: dict[str, bytes | None] = {}
         self._watchers: tuple[Callable[[], None], ...] = ()
 
     def add(self, kind: str, key: str, entry: Entry) -> None:
@@ -144,9 +147,19 @@ class Registered:
             self._offers |= {"completions"}
         self._changed()
 
+    def fingerprint(self, kind: str) -> bytes | None:
+        """Return the fingerprint of a list that every caller sees in full, or None where an entry has a rule."""
+        known = self._fingerprints
+        if kind not in known:
+            entries = sorted(getattr(self, kind).values(), key=lambda entry: entry.order)
+            ruled = any(entry.allow for entry in entries)
+            known[kind] = None if ruled else fingerprint(entry.definition for entry in entries)
+        return known[kind]
+
     def _replace(self, kind: str, entries: dict[str, Entry]) -> None:
         setattr(self, kind, entries)
         self._lists = {}
+        self._fingerprints = {}
 
     def _changed(self, *topics: str) -> None:
         for watcher in self._watchers:
@@ -158,6 +171,24 @@ class Registered:
 def key_of(kind: str, key: str) -> str:
     """Return the key that a name, URI or template is kept under: equivalent URIs are one."""
     return normal(key) if kind.startswith("resource") else key
+
+
+# The digests of definitions by their ids; the definitions are kept with them, so that no id is used again.
+_digests: dict[int, tuple[Definition, bytes]] = {}
+_MOST_DIGESTS = 20_000
+
+
+def fingerprint(definitions: Iterable[Definition]) -> bytes:
+    """Return a hash of definitions in their order."""
+    whole = hashlib.sha256()
+    for definition in definitions:
+        known = _digests.get(id(definition))
+        if known is None:
+            if len(_digests) >= _MOST_DIGESTS:
+                _digests.clear()
+            known = _digests[id(definition)] = definition, hashlib.sha256(wire.dumps(definition)).digest()
+        whole.update(known[1])
+    return whole.digest()
 
 
 def _offers(kind: str, entries: Iterable[Entry]) -> set[str]:

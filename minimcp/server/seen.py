@@ -1,0 +1,87 @@
+"""The lists as one caller sees them: a client is told of the changes that it can see, and of no others."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from .registered import LISTS, fingerprint
+from .registry import Registry
+
+if TYPE_CHECKING:
+    from .context import Context
+
+log = logging.getLogger("minimcp")
+
+_KINDS = {topic: tuple(kind for kind in LISTS if LISTS[kind] == topic) for topic in set(LISTS.values())}
+_MOST_PAGES = 1000
+
+
+class _Mark(NamedTuple):
+    """The fingerprint of a list; None where it could not be made, so that its reader is told of every change.
+
+    :ivar ruled: whether rules decide what is in it.
+    """
+
+    number: int
+    ruled: bool = True
+    lists: Optional[tuple[bytes, ...]] = None
+
+
+class SeenLists:
+    """The fingerprints of the lists that one caller sees, from now on.
+
+    :param ctx: a request of the caller.
+    :param topics: of "tools", "resources" and "prompts".
+    """
+
+    def __init__(self, ctx: Context, topics: Iterable[str]) -> None:
+        self._lock = threading.Lock()  # guards _marks
+        self._numbers = itertools.count()
+        self._marks = {topic: _mark(ctx, topic, next(self._numbers)) for topic in topics}
+
+    def changed(self, ctx: Context, topic: str) -> bool:
+        """Say whether a list that was changed looks different to the caller than at the last time.
+
+        Where no rule has a say it does, whatever has changed. The rules run on this thread.
+        """
+        mark = _mark(ctx, topic, next(self._numbers))
+        with self._lock:
+            old = self._marks.get(topic, _Mark(-1))
+            if mark.number < old.number:
+                # A later change is being told of, too, and its fingerprint is the one to go on from.
+                return True
+            self._marks[topic] = mark
+        return not (mark.ruled or old.ruled) or mark.lists is None or mark.lists != old.lists
+
+
+def _mark(ctx: Context, topic: str, number: int) -> _Mark:
+    engine = ctx._engine
+    catalog, kinds = engine.catalog, _KINDS[topic]
+    try:
+        if engine.policy is None and isinstance(catalog, Registry) and type(catalog).page is Registry.page:
+            shared = tuple(catalog.fingerprint(kind) for kind in kinds)
+            if None not in shared:
+                return _Mark(number, False, shared)  # type: ignore[arg-type]
+        # Of its own, since a page notes in it whether it is the caller's alone.
+        ctx = copy.copy(ctx)
+        ctx.private = False
+        lists = tuple(_seen(ctx, kind) for kind in kinds)
+        return _Mark(number, ctx.private, lists)
+    except Exception:
+        log.warning("the rules of who sees the %s failed, so that their changes are announced", topic, exc_info=True)
+        return _Mark(number)
+
+
+def _seen(ctx: Context, kind: str) -> bytes:
+    found, cursor = [], None
+    for _ in range(_MOST_PAGES):
+        definitions, cursor = ctx._engine.catalog.page(ctx, kind, cursor, None)
+        found += definitions
+        if cursor is None:
+            return fingerprint(found)
+    raise ValueError(f"the list of {kind} does not end")
