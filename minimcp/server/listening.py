@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Generator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..engines.bounds import exceeded
 from ..protocol import spec, wire
@@ -23,25 +23,8 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 
-class Source(Protocol):
-    """Notifications of an extension, which a client asks for in the same filter; see `listen`."""
-
-    def accept(self, ctx: Context, wanted: Message) -> tuple[Message, Collection[str]]:
-        """Return the members of a filter that are honoured, and the topics of the bus that they stand for.
-
-        :raises McpError: when the filter is refused.
-        """
-        ...
-
-    def notification(self, ctx: Context, topic: str, tag: Message) -> Message | None:
-        """Return the notification of a topic as things are now, with `tag` as its `_meta`, or None for none."""
-        ...
-
-
-def listen(ctx: Context, params: Message, source: Source | None = None) -> Generator[Message | None, None, Message]:
+def listen(ctx: Context, params: Message) -> Generator[Message | None, None, Message]:
     """Serve `subscriptions/listen`: acknowledge, pass changes on, and answer when the server closes.
-
-    :param source: has further notifications; of each the newest is sent, first right after the acknowledgment.
 
     Spec: BASE-155 to BASE-172
     """
@@ -52,25 +35,21 @@ def listen(ctx: Context, params: Message, source: Source | None = None) -> Gener
     ):
         raise InvalidParams("The request is too large for a stream, which keeps it open")
     kinds, uris = _filter(ctx, params.get("notifications"))
-    more, topics = source.accept(ctx, params["notifications"]) if source is not None else ({}, ())
+    tasks = ctx._engine.tasks
+    more, topics = tasks.accept(ctx, params["notifications"]) if tasks is not None else ({}, ())
     if not ctx._engine.subscribed.take(size, limits["all_subscription_bytes"]):
         raise InternalError("There are too many subscriptions here; try again later")
     if ctx._deadline is not None and ctx._deadline <= time.monotonic():
         # There is no room for another stream: the client is told so by an empty acknowledgment.
         kinds, uris, more, topics = [], None, {}, ()
     try:
-        return (yield from _serve(ctx, kinds, uris, more, topics, source))
+        return (yield from _serve(ctx, kinds, uris, more, topics))
     finally:
         ctx._engine.subscribed.give(size)
 
 
 def _serve(
-    ctx: Context,
-    kinds: list[str],
-    uris: list[str] | None,
-    more: Message,
-    topics: Collection[str],
-    source: Source | None,
+    ctx: Context, kinds: list[str], uris: list[str] | None, more: Message, topics: Collection[str]
 ) -> Generator[Message | None, None, Message]:
     tag = {spec.META_SUBSCRIPTION: ctx.request_id}
     honoured: Message = {**{spec.CHANGES[kind][1]: True for kind in kinds}, **more}
@@ -86,7 +65,8 @@ def _serve(
                 "notifications/subscriptions/acknowledged", {"_meta": tag, "notifications": honoured}
             )
             for topic in topics:
-                yield _change(ctx, topic, None, tag, source)
+                # How things are now, since they may have changed before anybody listened.
+                yield _change(ctx, topic, None, tag)
             ended = not kinds and not uris and not topics
             idle_s = ctx._engine.limits["keepalive_s"]
             while not ended:
@@ -98,7 +78,8 @@ def _serve(
                 if not changes:
                     yield None
                 for topic, data in changes:
-                    yield _change(ctx, topic, data, tag, source)
+                    if topic not in spec.CHANGES or seen.changed(ctx, topic):
+                        yield _change(ctx, topic, data, tag)
             ctx.check()
             # One page of the specification asks for this notification, another for the result: send both.
             yield wire.notification("notifications/cancelled", {"_meta": tag, "requestId": ctx.request_id})
@@ -107,11 +88,11 @@ def _serve(
     return {"_meta": tag}
 
 
-def _change(ctx: Context, topic: str, data: Any, tag: Message, source: Source | None) -> Message | None:
+def _change(ctx: Context, topic: str, data: Any, tag: Message) -> Message | None:
     if topic == "resource":
         return wire.notification("notifications/resources/updated", {"_meta": tag, "uri": data})
-    if topic not in spec.CHANGES and source is not None:
-        return source.notification(ctx, topic, tag)
+    if topic not in spec.CHANGES:
+        return ctx._engine.tasks.notification(ctx, topic, tag) if ctx._engine.tasks is not None else None
     return wire.notification(spec.CHANGES[topic][0], {"_meta": tag})
 
 
