@@ -20,16 +20,16 @@ from ..server.seal import ENVIRONMENT
 from ..server.server import Server
 from . import config, subscriptions
 from .calls import Calls
-from .connections import ALL_QUESTIONS
 from .credentials import Credentials
 from .entries import RelayedEntry
 from .federation import Federation
 from .gateway_options import make_policy, server_options
+from .leases import ALL_QUESTIONS
 from .pacing import Prober
 from .parked import Parked
 from .peers import Peers
-from .relay import META_GATEWAYS
 from .relayed_tasks import RelayedTasks
+from .relaying import META_GATEWAYS
 from .states import Relaying, States
 from .upstream import Upstream
 

@@ -16,10 +16,10 @@ from ..protocol import spec
 from ..protocol.content import Raw
 from ..protocol.errors import Cancelled, InternalError, InvalidParams, McpError, ToolError
 from ..server import names
-from . import relay
-from .connections import Lease, Replica
+from . import relaying
 from .entries import KINDS, RelayedEntry, make_entries
 from .failures import UpstreamUnavailable, fate, may_have_run, may_repeat, verdict
+from .leases import Lease, Replica
 from .pacing import Slots
 from .replicas import Turn, choose
 
@@ -165,7 +165,7 @@ class Upstream:
         lease = replica.find(client)
         calls = lease.calls[-1:] if lease is not None else []
         for ctx in calls:
-            relay.pass_log(ctx, params)
+            relaying.pass_log(ctx, params)
         if not calls and session is not None and session.send is not None:
             rank = spec.LOG_LEVELS.index
             if params.get("level") in spec.LOG_LEVELS and rank(params["level"]) >= rank(session.log_level):
@@ -279,7 +279,7 @@ class Upstream:
         :raises ClientError: with what it is.
         """
         meta = greeting.get("_meta")
-        ids = meta.get(relay.META_GATEWAYS) if isinstance(meta, dict) else None
+        ids = meta.get(relaying.META_GATEWAYS) if isinstance(meta, dict) else None
         self.gateways = {each for each in ids[:1000] if isinstance(each, str)} if isinstance(ids, list) else set()
         if self.gateway.id in self.gateways:
             raise ClientError("It is this gateway itself, or leads back to it; take it out of the configuration")
@@ -419,7 +419,7 @@ class Upstream:
                     again = True
                     self.refresh()
                     continue
-                pages = relay.pages_of(problem) if ctx._era.name == "modern" else None
+                pages = relaying.pages_of(problem) if ctx._era.name == "modern" else None
                 if pages:
                     sealed = self.gateway.states.seal(ctx, {"again": True})
                     return Raw(resultType="input_required", inputRequests=pages, requestState=sealed)
@@ -459,8 +459,8 @@ class Upstream:
             try:
                 with self.credentials.acting(ctx.principal, ctx.request):
                     lease = replica.lease(ctx)
-                    request = relay.Relay(self, lease, ctx, method, sent, entry)
-                    if lease.is_modern or not relay.may_ask(ctx):
+                    request = relaying.Relay(self, lease, ctx, method, sent, entry)
+                    if lease.is_modern or not relaying.may_ask(ctx):
                         result = self._exchange(replica, request)
                         turn.end(True)
                         return result
@@ -489,8 +489,8 @@ class Upstream:
     def _seal_parked(self, ctx: Context, key: str) -> str:
         return self.gateway.states.seal(ctx, {"parked": key, "at": self.gateway.peer_url})
 
-    def _exchange(self, replica: Replica, request: relay.Relay) -> Message:
-        result = relay.written(self, request.lease, request.ctx, request.run())
+    def _exchange(self, replica: Replica, request: relaying.Relay) -> Message:
+        result = relaying.written(self, request.lease, request.ctx, request.run())
         if result.get("resultType") == "input_required" and "requestState" in result:
             state = {"state": result["requestState"], "replica": replica.name}
             result = {**result, "requestState": self.gateway.states.seal(request.ctx, state)}

@@ -23,8 +23,8 @@ from .propagation import trace_headers
 
 if TYPE_CHECKING:
     from ..server.context import Context
-    from .connections import Lease
     from .entries import RelayedEntry
+    from .leases import Lease
     from .upstream import Upstream
 
 Message = dict[str, Any]
