@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..protocol import headers
@@ -33,6 +33,17 @@ class Background(Protocol):
 
     def hand_over(self, ctx: Context, work: Callable[..., object], args: tuple[object, ...], named: Message) -> object:
         """Make a task of a function with its arguments; where there can be none, call it and return its result."""
+        ...
+
+    def accept(self, ctx: Context, wanted: Message) -> tuple[Message, Collection[str]]:
+        """Return the members about tasks of a listen filter that are honoured, and the topics that they stand for.
+
+        :raises McpError: when the filter is refused.
+        """
+        ...
+
+    def notification(self, ctx: Context, topic: str, tag: Message) -> Message | None:
+        """Return the notification of a topic as the task is now, with `tag` as its `_meta`, or None for none."""
         ...
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Optional, Union
 from ...protocol import spec
 from ...protocol.principal import Authenticated, as_principal
 from ...server.bus import Subscription
-from ...server.listening import listen
 from .sqlite_store import MEMORY, SqliteStore
 from .task_methods import TaskMethods, check_declared
 from .task_records import ENDED, UNFINISHED, Carrier, Message, TaskStore, principal_text
@@ -64,13 +63,8 @@ class Tasks:
         bounds = Bounds(ttl_s, poll_s, heartbeat_s, workers, most, most_own, most_kept, most_parked)
         self._work = work = TaskWork(self.store, carrier, bounds)
         answers = TaskMethods(work)
-        listening = spec.METHODS["subscriptions/listen"]
-        self.methods = {
-            "tasks/get": answers.get,
-            "tasks/update": answers.update,
-            "tasks/cancel": answers.cancel,
-            "subscriptions/listen": listening._replace(handler=partial(listen, source=answers)),
-        }
+        self.accept, self.notification = answers.accept, answers.notification
+        self.methods = {"tasks/get": answers.get, "tasks/update": answers.update, "tasks/cancel": answers.cancel}
 
     def setup(self, server: Registration) -> None:
         """Become the tasks of a server, in place of those that it had before it served.
@@ -83,7 +77,7 @@ class Tasks:
         self._work.attach(engine)
         engine.tasks = self
         rows = engine.methods["modern"]
-        for method in ("tasks/get", "tasks/update", "tasks/cancel"):
+        for method in self.methods:
             # They emit nothing, so that they are answered on the thread that takes them.
             rows[method] = rows[method]._replace(interactive=False)
 
