@@ -72,7 +72,7 @@ class Facade:
             return _tool_failure(result, ctx, arguments)
         if "structuredContent" in result:
             return _respond(200, result["structuredContent"])
-        return _respond(200, {name: each for name, each in result.items() if name != "resultType"})
+        return _respond(200, _bare(result))
 
     def describe(self, environ: Environ) -> Response:
         """Answer `GET /openapi.json` with the tools that the caller may see.
@@ -173,8 +173,14 @@ def _tool_failure(result: Message, ctx: Context, arguments: Message) -> Response
         status = 422  # nothing can be judged by the schema
     except InvalidArguments:
         status = 400
-    result = {name: each for name, each in result.items() if name != "resultType"}
-    return _respond(status, {"error": {"message": text or "The tool failed", "result": result}})
+    return _respond(status, {"error": {"message": text or "The tool failed", "result": _bare(result)}})
+
+
+def _bare(result: Message) -> Message:
+    """Return a result without what is of MCP's own."""
+    meta = {name: each for name, each in (result.get("_meta") or {}).items() if name != spec.META_SERVER}
+    rest = {name: each for name, each in result.items() if name not in ("resultType", "_meta")}
+    return {**rest, "_meta": meta} if meta else rest
 
 
 def _respond(status: int, data: Any, extra: Headers | None = None) -> Response:
