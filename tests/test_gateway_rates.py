@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from minimcp import Principal, Server
+from minimcp.auth.verifier import PublicAddress
+from minimcp.gateway import rates
 from minimcp.gateway.counts import Count, Limit, Memory
 from minimcp.gateway.rates import Rates
 from tests.helpers import Legacy, Process, exchange, free_port, http_headers, modern, serving
@@ -43,8 +45,8 @@ def clock() -> Clock:
 class Limited(Server):
     """A server with limits; `ran` are the names of what has run."""
 
-    def __init__(self, rates: Rates, **options: Any) -> None:
-        super().__init__("s", around_request=rates, secret="0123456789abcdef", **options)
+    def __init__(self, hook: Rates, **options: Any) -> None:
+        super().__init__("s", around_request=hook, secret="0123456789abcdef", **options)
         self.ran: list[str] = []
 
         @self.tool
@@ -281,14 +283,46 @@ def test_per_address_a_principal_counts_by_its_address_too(clock):
     assert found == [True, True, True, False]
 
 
-def test_the_address_may_be_found_in_another_way(clock):
-    def forwarded(environ: Any) -> str:
-        return environ["HTTP_X_REAL_IP"]
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        ("10.0.0.1", "192.0.2.1", "192.0.2.1"),
+        ("10.0.0.1", "198.51.100.7, 192.0.2.1", "192.0.2.1"),
+        ("10.0.0.1", "192.0.2.1, 10.0.0.2", "192.0.2.1"),
+        ("::ffff:10.0.0.1", "192.0.2.1", "192.0.2.1"),
+        ("10.0.0.1", "192.0.2.1:4711", "192.0.2.1"),
+        ("10.0.0.1", "[2001:db8::1]:4711", "2001:db8::/64"),
+        ("10.0.0.1", "2001:db8::1", "2001:db8::/64"),
+        ("10.0.0.1", "192.0.2.1, nonsense", "10.0.0.1"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "10.0.0.3", "10.0.0.3"),
+        ("203.0.113.5", "192.0.2.1", "203.0.113.5"),
+    ],
+)
+def test_behind_a_trusted_proxy_an_address_is_what_that_says(peer, forwarded, expected):
+    proxies = PublicAddress(trusted_proxy="10.0.0.0/24")
+    assert rates._network(rates._address(environ(peer, HTTP_X_FORWARDED_FOR=forwarded), proxies)) == expected
 
-    limited = Limited(Rates([{"limit": "1/minute"}], address=forwarded, clock=clock))
-    first, second = (environ("10.0.0.1", HTTP_X_REAL_IP=f"192.0.2.{number}") for number in (1, 2))
+
+def test_callers_behind_a_trusted_proxy_do_not_count_for_each_other(clock):
+    limited = Limited(Rates([{"limit": "1/minute"}], trusted_proxy="10.0.0.1", clock=clock))
+    first, second = (environ("10.0.0.1", HTTP_X_FORWARDED_FOR=f"9.9.9.{each}, 192.0.2.{each}") for each in (1, 2))
     assert (call(limited, None, request=first), call(limited, None, request=second)) == (None, None)
-    assert call(limited, None, request=first)
+    again = environ("10.0.0.1", HTTP_X_FORWARDED_FOR="8.8.8.8, 192.0.2.1")
+    assert call(limited, None, request=again), "what stands before is the caller's own word"
+
+
+def test_what_was_counted_for_a_rule_that_stays_still_counts_after_a_reload(clock):
+    old = Rates([TOOL, {"tools": "other", "limit": "1/hour"}], clock=clock)
+    limited = Limited(old)
+    for name in ("weather_now", "weather_now", "other"):
+        assert call(limited, name=name) is None
+    new = Rates(
+        [{"tools": "other", "limit": "2/hour"}, {"limit": "3/minute", "tools": "weather_*"}], before=old, clock=clock
+    )
+    limited.engine.around_request = new
+    assert [call(limited) is None for _ in range(2)] == [True, False]
+    assert [call(limited, name="other") is None for _ in range(3)] == [True, True, False]
 
 
 # Ways around
@@ -363,12 +397,12 @@ def test_a_request_without_a_proper_name_harms_nothing(clock, method, params):
 
 
 def test_callers_that_are_not_seen_any_more_are_forgotten(clock):
-    rates = Rates([{"limit": "100000/minute"}], clock=clock)
-    limited = Limited(rates)
+    hook = Rates([{"limit": "100000/minute"}], clock=clock)
+    limited = Limited(hook)
     for number in range(500):
         call(limited, f"caller {number}", "other")
-    assert isinstance(rates._counts, Memory)
-    (windows,) = rates._counts._windows.values()
+    assert isinstance(hook._counts, Memory)
+    (windows,) = hook._counts._windows.values()
     assert len(windows._callers) == 500
     clock.now += 61
     for _ in range(300):
@@ -382,11 +416,11 @@ def test_no_more_callers_are_held_than_there_is_room_for(clock, monkeypatch):
     from minimcp.gateway import counts
 
     monkeypatch.setattr(counts, "_MOST_CALLERS", 10)
-    rates = Rates([{"limit": "1/hour"}], clock=clock)
-    limited = Limited(rates)
+    hook = Rates([{"limit": "1/hour"}], clock=clock)
+    limited = Limited(hook)
     for number in range(100):
         assert call(limited, f"caller {number}", "other") is None
-    (windows,) = rates._counts._windows.values()  # type: ignore[union-attr]
+    (windows,) = hook._counts._windows.values()  # type: ignore[union-attr]
     assert len(windows._callers) == 10
     assert call(limited, "caller 99", "other")
 
@@ -452,6 +486,13 @@ def test_threads_never_take_more_than_there_is():
 def test_a_rule_that_cannot_be_understood_is_refused(rule, said):
     with pytest.raises(ValueError, match=said):
         Rates([rule])
+
+
+def test_a_url_that_is_not_of_redis_is_refused_without_showing_it():
+    for url in ("http://user:hunter2@localhost", "localhost:6379", "memory://", "async+redis://localhost"):
+        with pytest.raises(ValueError, match="'redis://localhost:6379'") as caught:
+            Rates([TOOL], redis=url)
+        assert "hunter2" not in str(caught.value)
 
 
 def test_a_missing_package_is_said_with_the_extra_that_brings_it(monkeypatch):
@@ -557,16 +598,16 @@ def test_a_redis_that_does_not_answer_delays_one_call_and_only_shortly(clock):
 
 
 def test_once_redis_is_back_calls_are_counted_again(clock, redis_url, monkeypatch):
-    rates = Rates([TOOL], redis=redis_url, clock=clock)
-    limited = Limited(rates)
-    hit = rates._counts._limiter.hit  # type: ignore[union-attr]
+    hook = Rates([TOOL], redis=redis_url, clock=clock)
+    limited = Limited(hook)
+    hit = hook._counts._limiter.hit  # type: ignore[union-attr]
 
     def fail(*arguments: Any) -> bool:
         raise ConnectionError("gone")
 
-    monkeypatch.setattr(rates._counts._limiter, "hit", fail)  # type: ignore[union-attr]
+    monkeypatch.setattr(hook._counts._limiter, "hit", fail)  # type: ignore[union-attr]
     assert [call(limited) for _ in range(10)] == [None] * 10
-    monkeypatch.setattr(rates._counts._limiter, "hit", hit)  # type: ignore[union-attr]
+    monkeypatch.setattr(hook._counts._limiter, "hit", hit)  # type: ignore[union-attr]
     assert [call(limited) for _ in range(10)] == [None] * 10
     clock.now += 5.1
     assert [call(limited) is None for _ in range(4)] == [True, True, True, False]

@@ -116,9 +116,16 @@ class _Windows:
 
 
 class Redis:
-    """Counts in Redis, which several processes share; requests pass while it fails, since it must not stop them all."""
+    """Counts in Redis, which several processes share; requests pass while it fails, since it must not stop them all.
+
+    :raises ValueError: for a URL of something else.
+    :raises ImportError: without its packages.
+    """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+        if not url.startswith(("redis", "valkey")) or "://" not in url:
+            # Not shown, since it may have a password.
+            raise ValueError("The URL of the Redis for rate limits is not one such as 'redis://localhost:6379'")
         try:
             import redis  # noqa: F401  # limits itself has another error for its absence
             from limits.storage import storage_from_string

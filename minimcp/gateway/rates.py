@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Optional, Protocol
 
 from ..auth.policy import Patterns, strings_of
+from ..auth.verifier import PublicAddress
 from ..protocol import spec
 from ..protocol.errors import InternalError
 from ..protocol.principal import Principal
@@ -26,6 +28,8 @@ _MEMBERS = frozenset({"tools", "resources", "prompts", "servers", "per", "limit"
 # What is counted where a rule names no methods: each kind, and its use.
 _USES = {"tools": "tools/call", "resources": "resources/read", "prompts": "prompts/get"}
 _PER = ("principal", "address", "all")
+# An address, which some proxies write with the port.
+_ADDRESS = re.compile(r"\[?([0-9A-Fa-f]*:[0-9A-Fa-f:.]*)(?:\](?::\d+)?)?\Z|(\d+(?:\.\d+){3})(?::\d+)?\Z")
 _PASS: AbstractContextManager[Any] = nullcontext()
 
 
@@ -49,7 +53,8 @@ class Rates:
 
     :param redis: the URL of the Redis in which the counts are, for several processes; None for this one's memory. While
         it fails, requests pass.
-    :param address: returns the address of a caller from the WSGI environ; by default that of the connection.
+    :param trusted_proxy: the addresses or networks of proxies whose X-Forwarded-For says where a caller is.
+    :param before: those of an earlier configuration; what they have counted for rules that stay still counts.
     :raises ValueError: for a rule that cannot be understood.
     :raises ImportError: without the package `limits`.
     """
@@ -58,13 +63,19 @@ class Rates:
         self,
         rules: Iterable[Mapping[str, Any]],
         redis: str | None = None,
-        address: Callable[[Message], str] | None = None,
+        trusted_proxy: str | Collection[str] = (),
+        before: Rates | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # The same rule twice is one.
         self._rules = {rate.digest: rate for rate in map(_Rate, rules)}.values()
-        self._address = address or _connected
-        self._counts: Memory | Redis = Memory(clock) if redis is None else Redis(redis, clock)
+        self._proxies = PublicAddress(trusted_proxy=trusted_proxy)
+        self._redis = redis
+        self._counts: Memory | Redis
+        if before is not None and before._redis == redis:
+            self._counts = before._counts
+        else:
+            self._counts = Memory(clock) if redis is None else Redis(redis, clock)
 
     def __call__(self, request: LimitedRequest) -> AbstractContextManager[Any]:
         """Stand around one request.
@@ -102,7 +113,7 @@ class Rates:
             return _digest("principal", *request.principal.key)
         if per == "all":
             return per
-        return _digest("address", "" if request.request is None else _network(self._address(request.request)))
+        return _digest("address", "" if request.request is None else _network(_address(request.request, self._proxies)))
 
 
 class _Rate:
@@ -185,8 +196,16 @@ def _subject(ctx: Any) -> tuple[str, list[str]]:
     return kind, [name, normal(name), *([defined] if isinstance(defined, str) else [])]
 
 
-def _connected(environ: Message) -> str:
-    return str(environ.get("REMOTE_ADDR", ""))
+def _address(environ: Message, proxies: PublicAddress) -> str:
+    """Return the address of a caller: that of the connection, or the nearest that no trusted proxy has."""
+    found = str(environ.get("REMOTE_ADDR", ""))
+    said = str(environ.get("HTTP_X_FORWARDED_FOR", "")).split(",")
+    while said and proxies.trusts({"REMOTE_ADDR": found}):
+        before = _ADDRESS.match(said.pop().strip())
+        if before is None:
+            break
+        found = before[1] or before[2]
+    return found
 
 
 def _network(address: str) -> str:
