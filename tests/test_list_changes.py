@@ -289,3 +289,28 @@ def test_a_definition_is_read_once_for_all_who_listen():
     assert registry.fingerprint("tools") == before
     server.tool(lambda: "x", "three", allow=lambda ctx: True)
     assert registry.fingerprint("tools") is None and json.dumps(registry.fingerprint("prompts").hex())
+
+
+def test_a_session_sees_what_its_latest_request_may_see():
+    roles = ["guest"]
+    server = Server("s", auth=lambda request: Principal("ann", roles=roles))
+    server.tool(lambda: "x", "first", roles=["staff"])
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": HELLO}
+    head = {"Content-Type": "application/json", "Accept": BOTH}
+    with embedded(server.wsgi) as served:
+        url, ear = served.url + "/mcp", Ear()
+        with exchange(url, hello, head) as response:
+            head["Mcp-Session-Id"] = response.headers["Mcp-Session-Id"]
+            response.read()
+        with exchange(url, {"jsonrpc": "2.0", "method": "notifications/initialized"}, head):
+            pass
+        with exchange(url, None, {**head, "Accept": "text/event-stream"}, "GET") as stream:
+            thread = threading.Thread(target=lambda: [ear.hear(each) for each in events(stream)])
+            thread.start()
+            roles[:] = ["staff"]
+            with exchange(url, {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, head) as response:
+                assert [tool["name"] for tool in json.loads(response.read())["result"]["tools"]] == ["first"]
+            server.tool(lambda: "x", "second", roles=["staff"])
+            assert ear.next() == TOOLS
+            server.close()
+            thread.join(10)

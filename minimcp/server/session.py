@@ -283,6 +283,7 @@ class Sessions:
             session = self._restore(id, principal)
         if session is None or session.principal != principal:
             raise SessionNotFound("Session not found; start again with initialize")
+        session.principal = principal  # with the scopes and roles of this request
         return session
 
     def _restore(self, id: str, principal: Principal | None) -> Session | None:
