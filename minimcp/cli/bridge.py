@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..client import targets
 from ..client.sandbox import Sandbox
 from ..client.variables import verbatim
 from . import commands
-from .gateway import complain, serve, serving_options
+from .gateway_command import complain, serve, serving_options
 
 Message = dict[str, Any]
 
@@ -24,7 +26,7 @@ def bridge(options: Any) -> int:
     from ..transports import stdio
 
     pipes = stdio.take_pipes() if options.http is None else None
-    with commands.logged("INFO"):
+    with commands.logged("INFO" if options.verbose else None):
         try:
             entry, name = entry_of(options)
             entry.update(prefix="", mode=options.mode, timeout=_LONGEST_S, maxTimeout=_DAY_S, probe=0)
@@ -63,4 +65,6 @@ def entry_of(options: Any) -> tuple[Message, str]:
             raise ValueError(f"--{key.rstrip('s')} does not apply to this target")
         if value:
             entry = {**entry, key: {**(entry.get(key) or {}), **verbatim(value)}}
-    return dict(entry), name or "server"
+    if not str(target).lower().endswith(".json"):
+        name = urlsplit(name).netloc or os.path.basename(name)
+    return dict(entry), name[:100].strip() or "server"

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, Optional
 
 from .. import __version__
 from ..protocol import spec
-from .gateway import add_gateway, gateway
+from .gateway_command import add_gateway, gateway
 
 _TARGET = (
     "the server: a URL, a Python file with a minimcp Server (FILE.py or FILE.py:OBJECT), a .json file of the "

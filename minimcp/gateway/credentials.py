@@ -118,7 +118,9 @@ class Credentials:
         self._forwarded = Forwarded(settings.name, settings.forward_headers, place.at("forwardHeaders"))
         self._fixed: Any = None
         self._exchange: Optional[_Exchanges] = None
-        if settings.credentials is not None:
+        if settings.credentials is not None and not isinstance(settings.credentials, dict):
+            self._fixed = settings.credentials
+        elif settings.credentials is not None:
             self._read(settings, place.at("credentials"))
         self.per_principal = self._exchange is not None
 

@@ -11,7 +11,7 @@ from typing import Any, Optional, Protocol
 
 from . import config
 
-log = logging.getLogger("minimcp")
+log = logging.getLogger("minimcp.gateway")
 
 _STOP_S = 10.0
 _QUIET_S = 0.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -48,7 +49,7 @@ def gateway(options: Any) -> int:
 
     # Taken away before anything else happens, so that nothing else reaches the protocol.
     pipes = stdio.take_pipes() if options.stdio else None
-    with logged("INFO"):
+    with logged("INFO" if options.verbose else None):
         try:
             if options.check:
                 return _check(options.file)
@@ -138,12 +139,16 @@ def _serve(options: Any, pipes: Optional[tuple[int, int]]) -> int:
         return complain(problem, 2)
     except OSError as problem:
         return complain(problem, 1)
+    told = logging.getLogger("minimcp.gateway")
+    before = told.level
+    told.setLevel("INFO")
     if not options.no_reload:
         reloader.start(made)
     try:
         return serve(made, options, pipes, f" for {_count(len(settings.upstreams), 'server')}")
     finally:
         reloader.stop()
+        told.setLevel(before)
 
 
 def serving_options(options: Any) -> dict[str, Any]:
