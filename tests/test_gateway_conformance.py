@@ -16,8 +16,8 @@ from tests.helpers import Process
 from tests.test_conformance import BOUND_S, LATER, REQUIRED, problems_in, read_checks, suite
 
 SERVER = str(ROOT / "tests" / "conformance" / "everything_server.py")
-# A server that hangs up in the middle of a call does so to the gateway, which comes back for the result and has no reason
-# to hang up on its own client; so the scenario finds nothing to look at, and nothing wrong.
+# A server that hangs up in the middle of a call does so to the gateway, which comes back for the result and has no
+# reason to hang up on its own client; so the scenario finds nothing to look at, and nothing wrong.
 OWN = {"server-sse-polling"}
 
 Results = dict[str, list[tuple[str, str]]]
