@@ -17,8 +17,9 @@ import pytest
 
 from minimcp import Principal, Server
 from minimcp.auth.verifier import PublicAddress
-from minimcp.gateway import rates
+from minimcp.gateway import config, rates
 from minimcp.gateway.counts import Count, Limit, Memory
+from minimcp.gateway.gateway import Gateway
 from minimcp.gateway.rates import Rates
 from tests.helpers import Legacy, Process, exchange, free_port, http_headers, modern, serving
 
@@ -323,6 +324,21 @@ def test_what_was_counted_for_a_rule_that_stays_still_counts_after_a_reload(cloc
     limited.engine.around_request = new
     assert [call(limited) is None for _ in range(2)] == [True, False]
     assert [call(limited, name="other") is None for _ in range(3)] == [True, True, False]
+
+
+def test_a_gateway_goes_on_counting_when_its_configuration_is_read_again():
+    def read(listen_timeout: int) -> Any:
+        options = {"rates": [TOOL], "listTimeout": listen_timeout, "log": False}
+        return config.read({"mcpServers": {}, "gateway": options})
+
+    with Gateway(read(5)) as gateway:
+
+        @gateway.tool
+        def weather_now() -> None: ...
+
+        assert [call(gateway) is None for _ in range(2)] == [True, True]
+        gateway.reload(read(6))
+        assert [call(gateway) is None for _ in range(2)] == [True, False]
 
 
 # Ways around

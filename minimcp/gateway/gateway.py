@@ -101,6 +101,7 @@ class Gateway(Server):
         self._prober: Optional[Prober] = None
         self._closing: set[threading.Thread] = set()  # no lock: single operations of a set, which are atomic
         self._pins: Any = None
+        self._rates: Any = None
         self._prepare(self.engine)
         self.calls = Calls(settings.options["log"] or None)
         self._around = self.engine.around_request
@@ -151,7 +152,8 @@ class Gateway(Server):
         if options["rates"]:
             from .rates import Rates
 
-            hooks.append(Rates(options["rates"], options["redis"]))
+            self._rates = Rates(options["rates"], options["redis"], options["trusted_proxy"], self._rates)
+            hooks.append(self._rates)
         return _stacked(hooks)
 
     def _make(self, options: Message) -> tuple[Any, Any, dict[str, Server]]:
