@@ -240,6 +240,8 @@ def test_rules_that_fail_keep_nobody_from_being_told(era, caplog):
 
 def test_a_catalog_without_end_is_announced(caplog):
     class Endless(Registry):
+        seen = None
+
         def page(self, ctx, kind, cursor, size):
             return [], "again"
 
@@ -248,6 +250,28 @@ def test_a_catalog_without_end_is_announced(caplog):
     server.changed("tools")
     assert [message["method"] for message in client.sent] == [TOOLS]
     assert "does not end" in caplog.text
+
+
+@ERAS
+def test_a_slow_catalog_may_tell_by_a_fingerprint(era):
+    class Slow(Registry):
+        marks = {"ann": b"1", "bob": b"1"}
+
+        def seen(self, ctx, kind):
+            ctx.private = True
+            return self.marks[ctx.principal.id]
+
+    catalog = Slow()
+    server = Server("s", catalog=catalog)
+    catalog.add("tools", "one", make_tool(lambda: "x", "one"))
+    with listening(server, era, "memory") as (ann, bob):
+        for mark in (b"2", None, None):
+            catalog.marks = {"ann": mark, "bob": b"1"}
+            server.changed("tools")
+            assert ann.next() == TOOLS
+        catalog.marks = {"ann": None, "bob": b"2"}
+        server.changed("tools")
+        assert [ann.next(), bob.next()] == [TOOLS, TOOLS]
 
 
 def test_changes_at_the_same_time_are_told_by_the_last_of_them():

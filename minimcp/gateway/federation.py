@@ -13,6 +13,7 @@ from ..protocol import spec
 from ..protocol.errors import InternalError
 from ..server import names
 from ..server.catalog import Entry, Page
+from ..server.registered import fingerprint
 from ..server.registry import Registry
 from .entries import KINDS, RelayedEntry, make_entries, passes
 
@@ -90,7 +91,7 @@ class Federation(Registry):
                     for number, entry in enumerate(entries.values()):
                         entry.order = place * _OF_A_SERVER + number
             with self._lock:
-                self._lists = {}
+                self._lists, self._fingerprints = {}, {}
             self._describe()
 
     def _all(self) -> list[dict[str, Entry]]:
@@ -168,6 +169,13 @@ class Federation(Registry):
             more, _ = registry.page(ctx, kind, None, None)
             definitions = [*more, *definitions]
         return definitions, after
+
+    def seen(self, ctx: Context, kind: str) -> bytes | None:
+        """Return a fingerprint of the list that this caller sees; None where a server would have to be asked."""
+        if any(each.credentials.per_principal for each in self._gateway.upstreams.values()):
+            return None
+        shared = self.fingerprint(kind) if ctx._engine.policy is None else None
+        return fingerprint(Registry.page(self, ctx, kind, None, None)[0]) if shared is None else shared
 
     # Servers whose lists depend on the caller
 

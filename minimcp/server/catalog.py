@@ -103,6 +103,9 @@ class Catalog(Protocol):
 
     Handlers hold the entries of `find` and `resource` against `visible`; `page` and `completion` call it
     themselves. A catalog whose answer depends on the caller sets `ctx.private`, or shared caches may show it to others.
+
+    After a change `page` tells who sees another list than before. One that takes its time may have
+    `seen(ctx, kind) -> bytes | None` as well: a fingerprint of the whole list, or None where it is not at hand.
     """
 
     def find(self, ctx: Context) -> Entry | None:

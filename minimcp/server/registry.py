@@ -8,7 +8,7 @@ from ..protocol.errors import InvalidParams
 from .catalog import Completer, Entry, Page, visible
 from .cursors import read_cursor, write_cursor
 from .methods import shorten
-from .registered import Registered
+from .registered import Registered, fingerprint
 from .uris import check_uri, normal
 
 if TYPE_CHECKING:
@@ -82,3 +82,9 @@ class Registry(Registered):
             return [entry.definition for entry in entries], None
         page = entries[:size]
         return [entry.definition for entry in page], write_cursor(kind, page[-1].order)
+
+    def seen(self, ctx: Context, kind: str) -> bytes | None:
+        """Return a fingerprint of the list that this caller sees."""
+        plain = ctx._engine.policy is None and type(self).page is Registry.page
+        shared = self.fingerprint(kind) if plain else None
+        return fingerprint(self.page(ctx, kind, None, None)[0]) if shared is None else shared

@@ -6,11 +6,10 @@ import copy
 import itertools
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from .registered import LISTS, fingerprint
-from .registry import Registry
 
 if TYPE_CHECKING:
     from .context import Context
@@ -29,7 +28,7 @@ class _Mark(NamedTuple):
 
     number: int
     ruled: bool = True
-    lists: Optional[tuple[bytes, ...]] = None
+    lists: Optional[tuple[Optional[bytes], ...]] = None
 
 
 class SeenLists:
@@ -60,27 +59,25 @@ class SeenLists:
 
 
 def _mark(ctx: Context, topic: str, number: int) -> _Mark:
-    engine = ctx._engine
-    catalog, kinds = engine.catalog, _KINDS[topic]
+    # Of its own, since a list notes in it whether it is the caller's alone.
+    ctx = copy.copy(ctx)
+    ctx.private = False
     try:
-        if engine.policy is None and isinstance(catalog, Registry) and type(catalog).page is Registry.page:
-            shared = tuple(catalog.fingerprint(kind) for kind in kinds)
-            if None not in shared:
-                return _Mark(number, False, shared)  # type: ignore[arg-type]
-        # Of its own, since a page notes in it whether it is the caller's alone.
-        ctx = copy.copy(ctx)
-        ctx.private = False
-        lists = tuple(_seen(ctx, kind) for kind in kinds)
-        return _Mark(number, ctx.private, lists)
+        lists = [_seen(ctx, kind) for kind in _KINDS[topic]]
     except Exception:
         log.warning("the rules of who sees the %s failed, so that their changes are announced", topic, exc_info=True)
         return _Mark(number)
+    return _Mark(number, ctx.private, tuple(lists)) if None not in lists else _Mark(number)
 
 
-def _seen(ctx: Context, kind: str) -> bytes:
+def _seen(ctx: Context, kind: str) -> bytes | None:
+    catalog = ctx._engine.catalog
+    seen: Callable[[Context, str], bytes | None] | None = getattr(catalog, "seen", None)
+    if seen is not None:
+        return seen(ctx, kind)
     found, cursor = [], None
     for _ in range(_MOST_PAGES):
-        definitions, cursor = ctx._engine.catalog.page(ctx, kind, cursor, None)
+        definitions, cursor = catalog.page(ctx, kind, cursor, None)
         found += definitions
         if cursor is None:
             return fingerprint(found)
