@@ -98,6 +98,7 @@ SNAPSHOT: dict[str, Any] = {
     ],
     "sessions": 4,
     "parked": 1,
+    "collisions": ["sum and notes both have 'add'; give one of them another prefix"],
 }
 
 

@@ -205,7 +205,8 @@ class Watch:
         }
         if everything:
             # Its own request is not counted, since it is none of MCP.
-            found.update(sessions=snapshot["sessions"], parked=snapshot["parked"], running=self._calls.running)
+            found.update({name: snapshot.get(name) for name in ("sessions", "parked", "collisions")})
+            found["running"] = self._calls.running
         return _respond_json(200, found)
 
     def _tools(self, principal: Optional[Principal], environ: Environ, everything: bool) -> tuple[list[Any], set[str]]:
