@@ -93,6 +93,12 @@ def test_a_static_token() -> None:
     assert found.auth_for(Principal("ann")) == "the-token" and not found.per_principal
 
 
+def test_what_a_program_gives_is_used_as_it_is() -> None:
+    auth = OAuth("a program")
+    found = Credentials(upstream(auth))
+    assert found.auth_for(Principal("ann")) is auth and not found.per_principal
+
+
 def test_client_credentials_of_an_endpoint(authority: Authority) -> None:
     options = {"tokenUrl": f"{authority.url}/token", "clientId": "me", "clientSecret": SECRET, "scope": "a"}
     found = Credentials(upstream({"clientCredentials": {**options, "audience": "crm", "method": "client_secret_post"}}))
@@ -254,6 +260,15 @@ def test_a_token_that_is_bound_to_its_senders_key_cannot_be_exchanged(authority:
         sign(found, ann(issuer), {"HTTP_AUTHORIZATION": f"DPoP {issuer.token(cnf={'jkt': 'x'})}"})
     with pytest.raises(NotExchangeable):
         sign(found, ann(issuer), bearer(issuer.token(cnf={"jkt": "x"})))
+
+    class Asked(Jwt):
+        def verify(self, request: Any) -> Any:
+            raise AssertionError("a proof is for one use")
+
+    options = {"tokenUrl": f"{authority.url}/token", "clientId": "me", "clientSecret": SECRET, "audience": "crm"}
+    never = Credentials(upstream({"tokenExchange": options}), Asked(issuer.url, jwks=issuer.document(), dpop=True))
+    with pytest.raises(NotExchangeable):
+        sign(never, ann(issuer), {"HTTP_AUTHORIZATION": "DPoP x.y.z", "HTTP_DPOP": "x.y.z"})
     assert not authority.seen
 
 
@@ -429,7 +444,7 @@ EXCHANGE = {**CLIENT, "tokenUrl": "https://id.example/token", "audience": "crm"}
         ({"bearer": "x", "clientCredentials": CLIENT}, "credentials has one of"),
         ({"barer": "S3CRET"}, "credentials has no option 'barer'; did you mean 'bearer'?"),
         ({"token_exchange": EXCHANGE}, "did you mean 'tokenExchange'?"),
-        ([], "credentials must be an object, not a list"),
+        ({"clientCredentials": [CLIENT]}, "credentials.clientCredentials must be an object, not a list"),
         ({"bearer": ""}, "credentials.bearer must be a string that is not empty"),
         ({"bearer": "Bearer S3CRET"}, "credentials.bearer is a token, which has no spaces"),
         ({"bearer": {"token": "S3CRET"}}, "credentials.bearer must be a string"),

@@ -265,11 +265,13 @@ def test_a_report_that_fails_is_the_callers_affair_and_the_pins_hold(file: Path)
 
 def test_processes_lose_nothing_of_one_another(file: Path) -> None:
     code = (
-        "import sys; from minimcp.gateway.pins import Pins; pins = Pins(sys.argv[1]); sys.stdin.readline()\n"
+        "import sys; from minimcp.gateway.pins import Pins; pins = Pins(sys.argv[1])\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
         "for n in range(20): pins.judge(sys.argv[2] + str(n), [{'name': 't', 'description': str(n)}])"
     )
     command = [sys.executable, "-c", code, str(file)]
-    children = [subprocess.Popen([*command, name], cwd=ROOT, stdin=subprocess.PIPE, text=True) for name in "ab"]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    children = [subprocess.Popen([*command, name], cwd=ROOT, text=True, **pipes) for name in "ab"]
     pins = Pins(file)
 
     def judge(name: str) -> None:
@@ -277,10 +279,16 @@ def test_processes_lose_nothing_of_one_another(file: Path) -> None:
             pins.judge(f"{name}{number}", [tool()])
 
     threads = [threading.Thread(target=judge, args=(name,)) for name in "cd"]
+    for child in children:
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
     for thread in threads:
         thread.start()
     for child in children:
-        child.communicate("go\n", timeout=60)
+        child.communicate(timeout=60)
         assert child.returncode == 0
     for thread in threads:
         thread.join(30)
