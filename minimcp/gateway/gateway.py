@@ -9,8 +9,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..protocol.errors import InvalidParams
@@ -398,14 +399,46 @@ def _stacked(hooks: Iterable[AroundRequest]) -> Optional[AroundRequest]:
     if len(found) < 2:
         return found[0] if found else None
 
-    @contextmanager
-    def around(outcome: Outcome) -> Iterator[None]:
-        with ExitStack() as stack:
-            for hook in found:
-                stack.enter_context(hook(outcome))
-            yield
+    def around(outcome: Outcome) -> AbstractContextManager[Any]:
+        return _Stack(outcome, found)
 
     return around
+
+
+class _Stack:
+    """Several hooks around one request, each inside the one before; quicker than an ExitStack."""
+
+    __slots__ = ("_entered", "_hooks", "_outcome")
+
+    def __init__(self, outcome: Outcome, hooks: list[AroundRequest]) -> None:
+        self._outcome = outcome
+        self._hooks = hooks
+        self._entered: list[AbstractContextManager[Any]] = []
+
+    def __enter__(self) -> None:
+        try:
+            for hook in self._hooks:
+                manager = hook(self._outcome)
+                manager.__enter__()
+                self._entered.append(manager)
+        except BaseException as problem:
+            if self.__exit__(type(problem), problem, problem.__traceback__):
+                raise RuntimeError("A hook around a request cannot go on after a refusal") from None
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        first = problem
+        for manager in reversed(self._entered):
+            try:
+                if manager.__exit__(kind, problem, trace):
+                    kind, problem, trace = None, None, None
+            except BaseException as other:
+                kind, problem, trace = type(other), other, other.__traceback__
+        if problem is not None and problem is not first:
+            raise problem
+        return problem is None and first is not None
 
 
 def _peers(gateway: Gateway, options: Message) -> Optional[Peers]:

@@ -51,12 +51,21 @@ class Relay:
 
     :param params: the params as the server gets them, but for its `_meta`.
     :param entry: the entry that the request is for, or None.
+    :param alive: called when a message shows that the server is at work on it.
     :ivar asked: the call that a modern client's retries come back to, where a legacy server may ask.
     """
 
     def __init__(
-        self, upstream: Upstream, lease: Lease, ctx: Context, method: str, params: Message, entry: RelayedEntry | None
+        self,
+        upstream: Upstream,
+        lease: Lease,
+        ctx: Context,
+        method: str,
+        params: Message,
+        entry: RelayedEntry | None,
+        alive: Callable[[], None],
     ) -> None:
+        self._alive = alive
         self.upstream = upstream
         self.lease = lease
         self.ctx = ctx
@@ -171,6 +180,7 @@ class Relay:
     # Messages of the server that come before the answer
 
     def _take(self, message: Message, reply: Optional[Reply]) -> None:
+        self._alive()
         if reply is not None:
             try:
                 reply(self._answer(message))

@@ -407,7 +407,13 @@ class Upstream:
         while True:
             turn: Optional[Turn[Replica]] = None
             try:
-                turn = self._choose(ctx, state, tried)
+                # First a slot, so that a call which waits for one holds no replica.
+                self.slots.take(self.settings.timeout_s, ctx.on_cancel)
+                try:
+                    turn = self._choose(ctx, state, tried)
+                except BaseException:
+                    self.slots.release()
+                    raise
                 return Raw(self._send(ctx, turn, method, sent, entry))
             except CallCancelled:
                 raise Cancelled from None
@@ -453,34 +459,32 @@ class Upstream:
     def _send(
         self, ctx: Context, turn: Turn[Replica], method: str, sent: Message, entry: RelayedEntry | None
     ) -> Message:
-        replica = turn.replica
+        replica, parked = turn.replica, False
         try:
-            self.slots.take(self.settings.timeout_s, ctx.on_cancel)
-            try:
-                with self.credentials.acting(ctx.principal, ctx.request):
-                    lease = replica.lease(ctx)
-                    request = relaying.Relay(self, lease, ctx, method, sent, entry)
-                    if lease.is_modern or not relaying.may_ask(ctx):
-                        result = self._exchange(replica, request)
-                        turn.end(True)
-                        return result
-            finally:
-                self.slots.release()
+            with self.credentials.acting(ctx.principal, ctx.request):
+                lease = replica.lease(ctx)
+                request = relaying.Relay(self, lease, ctx, method, sent, entry, turn.alive)
+                if lease.is_modern or not relaying.may_ask(ctx):
+                    result = self._exchange(replica, request)
+                    turn.end(True)
+                    return result
 
             def work(call: ParkedCall) -> Message:
                 request.asked = call
-                with turn:
-                    self.slots.take(self.settings.timeout_s, call.on_start)
-                    try:
-                        with self.credentials.acting(ctx.principal, ctx.request):
-                            return self._exchange(replica, request)
-                    finally:
-                        self.slots.release()
+                try:
+                    with turn, self.credentials.acting(ctx.principal, ctx.request):
+                        return self._exchange(replica, request)
+                finally:
+                    self.slots.release()
 
             call = self.gateway.parked.start(ctx, work)
+            parked = True
         except BaseException as problem:
             turn.end(verdict(problem, self.credentials.per_principal), problem)
             raise
+        finally:
+            if not parked:
+                self.slots.release()
         return self._finish(ctx, call)
 
     def _finish(self, ctx: Context, call: ParkedCall) -> Message:
