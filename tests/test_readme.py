@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from minimcp import Gateway
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+INSIDE = (ROOT / "minimcp/README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -29,11 +32,21 @@ def marked_command(name: str) -> str:
     return found.group(1)
 
 
-def test_every_fenced_block_is_python_or_a_marked_command() -> None:
+def test_every_fenced_block_is_python_a_configuration_or_a_marked_command() -> None:
     fences = re.findall(r"^```(\w+)$", README, re.MULTILINE)
     assert fences.count("sh") == 2
-    assert set(fences) == {"sh", "python"}
+    assert set(fences) == {"sh", "python", "json"}
     assert marked_command("run") and marked_command("test")
+    assert not re.findall(r"^```(\w+)$", INSIDE, re.MULTILINE)
+
+
+def test_each_configuration_is_one_that_a_gateway_takes(monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in blocks("json"):
+        for name in re.findall(r"\$\{(\w+)\}", block):
+            monkeypatch.setenv(name, "a-secret-of-this-test")
+        gateway = Gateway(json.loads(block))
+        assert list(gateway.settings.upstreams) == list(json.loads(block)["mcpServers"])
 
 
 def test_python_blocks_run_in_order_and_the_server_answers() -> None:
@@ -66,7 +79,7 @@ def test_python_blocks_run_in_order_and_the_server_answers() -> None:
 
 
 def test_the_module_map_names_every_module_and_no_other() -> None:
-    table = README[README.index("## The map") : README.index("## Budgets")]
+    table = INSIDE[INSIDE.index("## The map") : INSIDE.index("## Budgets")]
     rows = [line.split("|") for line in table.splitlines() if line.startswith("|")]
     folder, named = "", set()
     for row in rows:
