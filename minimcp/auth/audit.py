@@ -33,7 +33,7 @@ class Audit:
     "unauthenticated"), `outcome` ("ok", "tool error", "error CODE" or "cancelled") and `ms`.
 
     :param to: the path of a file, which only its owner can read and lines are appended to, a file object, or a function
-        that takes each line as a dict.
+        that takes each line as a dict, such as a `Chain`, in which a line that is changed or removed later shows.
     :param arguments: also write the arguments, without what looks like a secret.
     """
 

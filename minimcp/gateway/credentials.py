@@ -101,7 +101,7 @@ def _act(acting: _Acting) -> Iterator[None]:
 class Credentials:
     """The credentials of connections to one server.
 
-    :param settings: of the server.
+    :param settings: of the server; credentials that are no dict are taken as they are, as what `Client(auth=)` takes.
     :param auth: the verifier of the gateway's own callers, or several: a token that a `Jwt` or an `Introspection` among
         them has verified can be exchanged, and nothing else.
     :param public_url: that of the gateway, which such tokens may be issued for.

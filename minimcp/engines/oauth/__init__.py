@@ -4,7 +4,7 @@
 choice of RFCs, and the names of extensions that a client declares when it uses a grant. A server can use parts of it as
 well: challenges, metadata of protected resources and of authorization servers, proofs of possession.
 
-The price of doing without it: requests-oauthlib or Authlib would take over about 110 of its 1,900 lines (PKCE, the
+The price of doing without it: requests-oauthlib or Authlib would take over about 110 of its 2,200 lines (PKCE, the
 token form, client authentication). Discovery, registration, the binding to an issuer, the check of every address,
 step-up, DPoP, the enterprise grant and the workload grant would remain.
 """
