@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from minimcp.gateway import pins as pins_module
-from minimcp.gateway.pins import Pins, digests
+from minimcp.gateway.pins import Pins, approve, digests
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -369,3 +369,15 @@ def test_approvals_are_no_warnings(caplog: pytest.LogCaptureFixture) -> None:
     assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
         ("INFO", "tools of s: 'add', definition approved; it is listed")
     ]
+
+
+def test_a_target_names_a_server_and_one_of_its_tools(file: Path) -> None:
+    pins = Pins(file, "block")
+    for server in ("s", "a:b"):
+        pins.judge(server, [tool(), tool("x:y")])
+        pins.judge(server, [CHANGED, tool("x:y", description="")])
+    assert approve(file, "s:x:y") == ["x:y"] and approve(file, "s") == ["add"]
+    assert approve(file, "a:b") == ["add", "x:y"]
+    with pytest.raises(ValueError, match="Nothing of 'add' of 's' waits"):
+        approve(file, "s:add")
+    assert pins.changes == []

@@ -291,6 +291,18 @@ class Pins:
             self._report({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **event})
 
 
+def approve(path: Union[str, os.PathLike[str]], target: str) -> list[str]:
+    """Approve in a file of pins, for those who write "SERVER" or "SERVER:NAME", and return the names.
+
+    :raises ValueError: when there is nothing to approve.
+    """
+    pins = Pins(path)
+    server, _, name = target.partition(":")
+    if target in {each["server"] for each in pins.changes}:
+        server, name = target, ""
+    return pins.approve(server, name or None)
+
+
 class _Judged(NamedTuple):
     """The names that may be listed, what there is to tell, and all pins as they are now, None for no change."""
 
