@@ -9,17 +9,14 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-from types import TracebackType
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..protocol.errors import InvalidParams
 from ..server import legacy, modern
 from ..server.engine import Engine
-from ..server.seal import ENVIRONMENT
 from ..server.server import Server
-from . import config, subscriptions
+from . import assembly, config, subscriptions
 from .calls import Calls
 from .credentials import Credentials
 from .entries import RelayedEntry
@@ -28,7 +25,6 @@ from .gateway_options import make_policy, server_options
 from .leases import ALL_QUESTIONS
 from .pacing import Prober
 from .parked import Parked
-from .peers import Peers
 from .relayed_tasks import RelayedTasks
 from .relaying import META_GATEWAYS
 from .states import Relaying, States
@@ -41,7 +37,9 @@ if TYPE_CHECKING:
     from ..server.asking import Strategy
     from ..server.catalog import Entry
     from ..server.context import Context
-    from ..server.hooks import AroundRequest, Outcome
+    from ..server.hooks import AroundRequest
+    from .pins import Pins
+    from .rates import Rates
 
 log = logging.getLogger("minimcp")
 
@@ -76,7 +74,7 @@ class Gateway(Server):
         self.settings = settings
         given = {**server_options(settings.options), **options}
         self._verifiers = given.get("auth")
-        self._peers = _peers(self, settings.options)
+        self._peers = assembly.make_peers(self, settings.options)
         if self._peers is not None and self._verifiers not in (None, "public"):
             verifiers = self._verifiers if isinstance(self._verifiers, (list, tuple)) else [self._verifiers]
             given["auth"] = [self._peers, *verifiers]
@@ -101,12 +99,12 @@ class Gateway(Server):
         self._pid: Optional[int] = None
         self._prober: Optional[Prober] = None
         self._closing: set[threading.Thread] = set()  # no lock: single operations of a set, which are atomic
-        self._pins: Any = None
-        self._rates: Any = None
+        self._pins: Pins | None = None
         self._prepare(self.engine)
         self.calls = Calls(settings.options["log"] or None)
-        self._around = self.engine.around_request
-        self._install(settings.options)
+        self.rates: Rates | None = None
+        self.around = self.engine.around_request  # the author's own
+        assembly.install_pages(self, settings.options)
         self._take(self._make(settings.options), self.engine.policy)
 
     def _prepare(self, engine: Engine) -> None:
@@ -132,42 +130,12 @@ class Gateway(Server):
             ids.update(upstream.gateways)
         return {**modern.discover(ctx, params), "_meta": {META_GATEWAYS: sorted(ids)}}
 
-    def _install(self, options: Message) -> None:
-        """Add the pages that the configuration asks for; they stay as they are until a restart."""
-        from .web import install_web
+    def _make(self, options: Message) -> tuple[AroundRequest, Pins | None]:
+        """Make what a configuration may change at any time, or fail."""
+        return assembly.make_hook(self, options), assembly.make_pins(options)
 
-        roles = options.get("status_roles") or ()
-        install_web(self, self.calls, status=options["status"], metrics=options["metrics"], status_roles=roles)
-        if options["rest"]:
-            from .rest import install_rest
-
-            install_rest(self)
-
-    def _hooks(self, options: Message) -> Optional[AroundRequest]:
-        """Make the hook around every request; the outermost part notes what the others do."""
-        hooks: list[AroundRequest] = [self.calls]
-        if options["audit"] is not None:
-            hooks.append(_audit(options["audit"]))
-        if self._around is not None:
-            hooks.append(self._around)
-        if options["rates"]:
-            from .rates import Rates
-
-            self._rates = Rates(options["rates"], options["redis"], options["trusted_proxy"], self._rates)
-            hooks.append(self._rates)
-        return _stacked(hooks)
-
-    def _make(self, options: Message) -> tuple[Any, Any, dict[str, Server]]:
-        """Make what a configuration may change at any time, or fail: the hook, the pins and the further endpoints."""
-        pins = None
-        if options["pins"] is not None:
-            from .pins import Pins
-
-            pins = Pins(options["pins"]["file"], options["pins"]["mode"])
-        return self._hooks(options), pins, {}
-
-    def _take(self, made: tuple[Any, Any, dict[str, Server]], policy: Any) -> None:
-        around, self._pins, _ = made
+    def _take(self, made: tuple[AroundRequest, Pins | None], policy: Any) -> None:
+        around, self._pins = made
         for engine in self.engines:
             engine.around_request, engine.policy = around, policy
 
@@ -391,75 +359,6 @@ class Gateway(Server):
     def pinned(self, server: str, definitions: list[Message]) -> list[Message]:
         """Return the definitions of a server's tools that may be listed."""
         return self._pins.judge(server, definitions) if self._pins is not None else definitions
-
-
-def _stacked(hooks: Iterable[AroundRequest]) -> Optional[AroundRequest]:
-    """Make one hook of several, the first one outermost."""
-    found = list(hooks)
-    if len(found) < 2:
-        return found[0] if found else None
-
-    def around(outcome: Outcome) -> AbstractContextManager[Any]:
-        return _Stack(outcome, found)
-
-    return around
-
-
-class _Stack:
-    """Several hooks around one request, each inside the one before; quicker than an ExitStack."""
-
-    __slots__ = ("_entered", "_hooks", "_outcome")
-
-    def __init__(self, outcome: Outcome, hooks: list[AroundRequest]) -> None:
-        self._outcome = outcome
-        self._hooks = hooks
-        self._entered: list[AbstractContextManager[Any]] = []
-
-    def __enter__(self) -> None:
-        try:
-            for hook in self._hooks:
-                manager = hook(self._outcome)
-                manager.__enter__()
-                self._entered.append(manager)
-        except BaseException as problem:
-            if self.__exit__(type(problem), problem, problem.__traceback__):
-                raise RuntimeError("A hook around a request cannot go on after a refusal") from None
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        first = problem
-        for manager in reversed(self._entered):
-            try:
-                if manager.__exit__(kind, problem, trace):
-                    kind, problem, trace = None, None, None
-            except BaseException as other:
-                kind, problem, trace = type(other), other, other.__traceback__
-        if problem is not None and problem is not first:
-            raise problem
-        return problem is None and first is not None
-
-
-def _peers(gateway: Gateway, options: Message) -> Optional[Peers]:
-    """Make what passes retries on to other gateways, None where this one is alone.
-
-    :raises ValueError: without a common secret.
-    """
-    if options["peer_url"] is None:
-        return None
-    if not options["secret"] and not os.environ.get(ENVIRONMENT):
-        raise ValueError("peerUrl needs a secret that all gateways have: gateway.secret, or MINIMCP_SECRET")
-    return Peers(gateway, options["peer_url"])
-
-
-def _audit(options: Message) -> Any:
-    from ..auth.audit import Audit
-    from ..auth.chain import Chain
-
-    key = options.get("key")
-    chain = Chain(options["file"], key, max_bytes=options["max_bytes"], fsync=options["fsync"])
-    return Audit(chain, options["arguments"])
 
 
 def _close(gateway: weakref.ref[Gateway]) -> None:

@@ -1,4 +1,4 @@
-"""One server behind the gateway: its replicas, what it lists, and the requests that go to it."""
+"""One server behind the gateway: its replicas, and what it lists."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..client.errors import CallCancelled, RemoteError
+from ..client.errors import RemoteError
 from ..engines.errors import ClientError
 from ..protocol import spec
-from ..protocol.content import Raw
-from ..protocol.errors import Cancelled, InternalError, InvalidParams, McpError, ToolError
+from ..protocol.errors import McpError
 from ..server import names
 from . import relaying
 from .entries import KINDS, RelayedEntry, make_entries
-from .failures import UpstreamUnavailable, fate, may_have_run, may_repeat, verdict
 from .leases import Lease, Replica
 from .pacing import Slots
-from .replicas import Turn, choose
+from .routing import Routing
 
 if TYPE_CHECKING:
     from ..server.context import Context
     from .config import UpstreamSettings
     from .credentials import Credentials
     from .gateway import Gateway
-    from .parked import ParkedCall
 
 log = logging.getLogger("minimcp")
 
@@ -36,7 +33,6 @@ Message = dict[str, Any]
 Entries = dict[str, dict[str, RelayedEntry]]  # by kind, then by public name or URI
 
 MOST_ITEMS = 10_000  # of a list
-_OF_A_HOP = ("_meta", "requestState", "inputResponses")
 _RETRY_S = 1.0
 _MOST_RETRY_S = 60.0
 # How long several notices of a change count as one, and how far apart two listings are at least.
@@ -49,6 +45,7 @@ _UNTOLD_S = 300.0
 class Upstream:
     """A server with its replicas.
 
+    :ivar call: relays a request to it, see `Routing`.
     :ivar entries: what it lists, under public names; of a server whose credentials depend on the caller, nobody's.
     :ivar tried: whether it was listed, or could not be.
     :ivar settled: set once the gateway's lists have followed.
@@ -61,6 +58,7 @@ class Upstream:
         self.credentials = credentials
         self.replicas = [Replica(self, number, entry) for number, entry in enumerate(settings.entries)]
         self.slots = Slots(settings.concurrency, settings.name)
+        self.call = Routing(self).call
         self.entries: Entries = {kind: {} for kind in KINDS}
         self.settled = threading.Event()
         self.tried = False
@@ -370,145 +368,6 @@ class Upstream:
     def _subscribable(self, lease: Lease) -> list[str]:
         return list(self._watched) if lease.client.peer.offers("resources", "subscribe") else []
 
-    # Requests
-
-    def call(
-        self,
-        ctx: Context,
-        method: str,
-        params: Message,
-        entry: RelayedEntry | None = None,
-        replica: str | None = None,
-    ) -> Raw:
-        """Relay a request and return its result, which may be a question to the client.
-
-        :param params: those of the client with the server's own name or URI.
-        :param replica: the name of the replica that has what the request is about.
-        :raises McpError: the server's own error, or one that says whether it may have run the request.
-        """
-        sent = {
-            name: value for name, value in params.items() if name not in ("_meta", "requestState", "inputResponses")
-        }
-        _check_answers(params)
-        state = {"replica": replica} if replica is not None else self.gateway.states.open(ctx)
-        if "parked" in state:
-            if state.get("at") != self.gateway.peer_url:
-                return self.gateway.forward(ctx, state.get("at"))
-            return Raw(self._finish(ctx, self.gateway.parked.resume(ctx, state["parked"])))
-        if state.get("again"):
-            _check_visited(params.get("inputResponses"))
-        elif "inputResponses" in params:
-            sent["inputResponses"] = params["inputResponses"]
-        if "state" in state:
-            sent["requestState"] = state["state"]
-        definition = entry.original if entry is not None else {}
-        tried: list[Replica] = []
-        again = False
-        while True:
-            turn: Optional[Turn[Replica]] = None
-            try:
-                # First a slot, so that a call which waits for one holds no replica.
-                self.slots.take(self.settings.timeout_s, ctx.on_cancel)
-                try:
-                    turn = self._choose(ctx, state, tried)
-                except BaseException:
-                    self.slots.release()
-                    raise
-                return Raw(self._send(ctx, turn, method, sent, entry))
-            except CallCancelled:
-                raise Cancelled from None
-            except UpstreamUnavailable as problem:
-                raise problem.answer(ctx.version) from None
-            except RemoteError as problem:
-                if problem.code == spec.HEADER_MISMATCH and not again:
-                    # The tool is no longer the one that was listed, and it was not run. Spec: TRN-092
-                    again = True
-                    self.refresh()
-                    continue
-                pages = relaying.pages_of(problem) if ctx._era.name == "modern" else None
-                if pages:
-                    sealed = self.gateway.states.seal(ctx, {"again": True})
-                    return Raw(resultType="input_required", inputRequests=pages, requestState=sealed)
-                raise McpError(problem.message, problem.data, problem.code) from None
-            except ClientError as problem:
-                if turn is not None and self._repeats(problem, turn.replica, tried, method, definition):
-                    tried.append(turn.replica)
-                    continue
-                raise self._failed(problem, ctx) from None
-
-    def _repeats(
-        self, problem: ClientError, replica: Replica, tried: list[Replica], method: str, definition: Message
-    ) -> bool:
-        """Say whether a request goes out again: once more to each other replica, or once to the only one."""
-        if len(tried) >= max(1, len(self.replicas) - 1):
-            return False
-        return may_repeat(problem, method, definition, self.settings.trusted)
-
-    def _choose(self, ctx: Context, state: Message, tried: list[Replica]) -> Turn[Replica]:
-        """Begin a call on the replica where its state or session is, or on the one with the least to do."""
-        kept = None
-        if len(self.replicas) > 1 and not tried:
-            name = state.get("replica")
-            kept = next((each for each in self.replicas if each.name == name or (not name and each.has(ctx))), None)
-        if kept is not None and kept.health.usable:
-            return choose([kept], (), False, self.settings.name)
-        fail_fast = len(self.replicas) > 1 or not self.credentials.per_principal
-        exclude = tried if len(self.replicas) > 1 else ()
-        return choose(self.replicas, exclude, fail_fast, self.settings.name)
-
-    def _send(
-        self, ctx: Context, turn: Turn[Replica], method: str, sent: Message, entry: RelayedEntry | None
-    ) -> Message:
-        replica, parked = turn.replica, False
-        try:
-            with self.credentials.acting(ctx.principal, ctx.request):
-                lease = replica.lease(ctx)
-                request = relaying.Relay(self, lease, ctx, method, sent, entry, turn.alive)
-                if lease.is_modern or not relaying.may_ask(ctx):
-                    result = self._exchange(replica, request)
-                    turn.end(True)
-                    return result
-
-            def work(call: ParkedCall) -> Message:
-                request.asked = call
-                try:
-                    with turn, self.credentials.acting(ctx.principal, ctx.request):
-                        return self._exchange(replica, request)
-                finally:
-                    self.slots.release()
-
-            call = self.gateway.parked.start(ctx, work)
-            parked = True
-        except BaseException as problem:
-            turn.end(verdict(problem, self.credentials.per_principal), problem)
-            raise
-        finally:
-            if not parked:
-                self.slots.release()
-        return self._finish(ctx, call)
-
-    def _finish(self, ctx: Context, call: ParkedCall) -> Message:
-        return self.gateway.parked.finish(ctx, call, lambda key: self._seal_parked(ctx, key))
-
-    def _seal_parked(self, ctx: Context, key: str) -> str:
-        return self.gateway.states.seal(ctx, {"parked": key, "at": self.gateway.peer_url})
-
-    def _exchange(self, replica: Replica, request: relaying.Relay) -> Message:
-        result = relaying.written(self, request.lease, request.ctx, request.run())
-        if result.get("resultType") == "input_required" and "requestState" in result:
-            state = {"state": result["requestState"], "replica": replica.name}
-            result = {**result, "requestState": self.gateway.states.seal(request.ctx, state)}
-        elif result.get("resultType") == "task" and isinstance(result.get("taskId"), str):
-            result = self.gateway.relayed_tasks.public(request.ctx, self.settings.name, replica.name, result)
-        return result
-
-    def _failed(self, problem: ClientError, ctx: Context) -> McpError:
-        """Return the error for a client whose request got no answer."""
-        name = self.settings.name
-        log.warning("%s: %.1000s", name, problem)
-        reason = f"The server {name!r} gave no answer ({type(problem).__name__})"
-        return InternalError(f"{reason}; {fate(problem)}", {"server": name, "mayHaveRun": may_have_run(problem)})
-
     # For people
 
     def snapshot(self) -> Message:
@@ -537,23 +396,3 @@ class Upstream:
 
     def _where(self, replica: Replica) -> str:
         return replica.own().client.target.shown
-
-
-def _check_answers(params: Message) -> None:
-    """Refuse answers of another form than the protocol's, which no server has to look at.
-
-    :raises InvalidParams: for these.
-    """
-    found = params.get("inputResponses", {})
-    if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
-        raise InvalidParams("inputResponses must be an object of answers")
-
-
-def _check_visited(answers: Any) -> None:
-    """Refuse to go on when the person did not consent to a page that the server wants visited.
-
-    :raises ToolError: for the model to read.
-    """
-    found = list(answers.values()) if isinstance(answers, dict) else []
-    if not found or not all(isinstance(each, dict) and each.get("action") == "accept" for each in found):
-        raise ToolError("The user did not agree to visit the page that this needs")

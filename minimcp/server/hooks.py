@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack, closing
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..engines.errors import MinimcpError
@@ -106,6 +107,52 @@ class Outcome:
 
 
 AroundRequest = Callable[[Outcome], "AbstractContextManager[Any]"]
+
+
+def stacked(hooks: Iterable[AroundRequest]) -> AroundRequest:
+    """Make one hook of several for `Server(around_request=...)`, the first one outermost."""
+    found = list(hooks)
+
+    def around(outcome: Outcome) -> AbstractContextManager[Any]:
+        return _Stack(outcome, found)
+
+    return around
+
+
+class _Stack:
+    """The hooks around one request, each inside the one before; quicker than an ExitStack."""
+
+    __slots__ = ("_entered", "_hooks", "_outcome")
+
+    def __init__(self, outcome: Outcome, hooks: list[AroundRequest]) -> None:
+        self._outcome = outcome
+        self._hooks = hooks
+        self._entered: list[AbstractContextManager[Any]] = []
+
+    def __enter__(self) -> None:
+        try:
+            for hook in self._hooks:
+                manager = hook(self._outcome)
+                manager.__enter__()
+                self._entered.append(manager)
+        except BaseException as problem:
+            if self.__exit__(type(problem), problem, problem.__traceback__):
+                raise RuntimeError("A hook around a request cannot go on after a refusal") from None
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        first = problem
+        for manager in reversed(self._entered):
+            try:
+                if manager.__exit__(kind, problem, trace):
+                    kind, problem, trace = None, None, None
+            except BaseException as other:
+                kind, problem, trace = type(other), other, other.__traceback__
+        if problem is not None and problem is not first:
+            raise problem
+        return problem is None and first is not None
 
 
 def _begin(call: Call) -> tuple[Outcome, AbstractContextManager[Any]]:
