@@ -87,7 +87,7 @@ class TaskMethods:
         return record
 
     def _visible(self, ctx: Context, id: str) -> TaskRecord | None:
-        record = self._work.store.get(id) if len(id) <= _MOST_ID else None
+        record = self._work.store.get(id) if len(id) <= _MOST_ID and id.isascii() else None
         if record is None or record.principal != principal_text(ctx.principal):
             return None
         over = record.expires is not None and record.expires <= time.time()

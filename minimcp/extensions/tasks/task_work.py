@@ -85,9 +85,31 @@ class TaskWork:
 
         :param more: further members of the record's `request`.
         :param function: runs in place of the tool, and in this process alone.
-        :raises InternalError: when there are too many tasks.
+        :raises InternalError: when there are too many tasks, or it cannot be kept.
         """
-        principal, now, keeper = principal_text(ctx.principal), time.time(), self.keeper()
+        try:
+            record = self._keep(ctx, arguments, more, function is not None)
+        except McpError:
+            raise
+        except Exception as error:
+            log.exception("a task could not be kept")
+            raise InternalError(hooks.describe(ctx, "The task could not be kept", error)) from None
+        keeper = self.keeper()
+        if function is not None:
+            keeper.works[record.id] = function
+        keeper.start()
+        if function is not None:
+            self._threads.send(record.id)
+        else:
+            self.hint(record.id)
+        return {"resultType": "task", **self.describe(record)}
+
+    def _keep(self, ctx: Context, arguments: Message, more: Message, here: bool) -> TaskRecord:
+        """Keep a new task and return its record.
+
+        :param here: whether this process alone can run it.
+        """
+        principal, now = principal_text(ctx.principal), time.time()
         self._take_room(principal, ctx.principal is not None)
         if ctx.request is not None and ctx.request.get("wsgi.multiprocess") and not self.store.lasting:
             self._warn()
@@ -95,7 +117,7 @@ class TaskWork:
             id=os.urandom(16).hex(),
             status="queued",
             version=1,
-            owner="" if function is None else keeper.owner,
+            owner=self.owner if here else "",
             principal=principal,
             created=now,
             updated=now,
@@ -111,14 +133,7 @@ class TaskWork:
             outcome=None,
         )
         self.store.add(record)
-        if function is not None:
-            keeper.works[record.id] = function
-        keeper.start()
-        if function is not None:
-            self._threads.send(record.id)
-        else:
-            self.hint(record.id)
-        return {"resultType": "task", **self.describe(record)}
+        return record
 
     def _take_room(self, principal: str, known: bool) -> None:
         """Take one of the places that are left, as they were counted a moment ago."""
