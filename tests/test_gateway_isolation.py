@@ -171,7 +171,7 @@ def test_a_call_that_gets_no_answer_ends_in_time_and_says_that_it_may_have_run()
         assert time.monotonic() - began < 5
         assert caught.value.code == -32603
         assert "the server may have executed the request" in caught.value.message
-        assert caught.value.data == {"server": "s", "mayHaveRun": True}
+        assert caught.value.data == {"server": "s", "mayHaveRun": True, "timedOut": True}
         assert gone.wait(10)
         assert _until(lambda: gateway.upstreams["s"].slots.used == 0)
     released.set()

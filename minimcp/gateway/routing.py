@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..client.errors import CallCancelled, RemoteError
-from ..engines.errors import ClientError
+from ..engines.errors import ClientError, Timeout
 from ..protocol import spec
 from ..protocol.content import Raw
 from ..protocol.errors import Cancelled, InternalError, InvalidParams, McpError, ToolError
@@ -171,7 +171,10 @@ class Routing:
         name = self._upstream.settings.name
         log.warning("%s: %.1000s", name, problem)
         reason = f"The server {name!r} gave no answer ({type(problem).__name__})"
-        return InternalError(f"{reason}; {fate(problem)}", {"server": name, "mayHaveRun": may_have_run(problem)})
+        data: Message = {"server": name, "mayHaveRun": may_have_run(problem)}
+        if isinstance(problem, Timeout):
+            data["timedOut"] = True
+        return InternalError(f"{reason}; {fate(problem)}", data)
 
 
 def _check_answers(params: Message) -> None:
