@@ -10,22 +10,30 @@ from ..server.seal import ENVIRONMENT
 from .peers import Peers
 
 if TYPE_CHECKING:
+    from ..auth.chain import Chain
     from .gateway import Gateway
     from .pins import Pins
 
 Message = dict[str, Any]
 
 
-def make_hook(gateway: Gateway, options: Message) -> AroundRequest:
+def make_chain(options: Message) -> Optional[Chain]:
+    """Make the file that the audit log and changes of pins are written to, None for no such log."""
+    audit = options["audit"]
+    if audit is None:
+        return None
+    from ..auth.chain import Chain
+
+    return Chain(audit["file"], audit.get("key"), max_bytes=audit["max_bytes"], fsync=audit["fsync"])
+
+
+def make_hook(gateway: Gateway, options: Message, chain: Optional[Chain]) -> AroundRequest:
     """Make the hook around every request; its outermost part notes what the others do."""
     hooks: list[Any] = [gateway.calls]
-    if options["audit"] is not None:
+    if chain is not None:
         from ..auth.audit import Audit
-        from ..auth.chain import Chain
 
-        audit = options["audit"]
-        chain = Chain(audit["file"], audit.get("key"), max_bytes=audit["max_bytes"], fsync=audit["fsync"])
-        hooks.append(Audit(chain, audit["arguments"]))
+        hooks.append(Audit(chain, options["audit"]["arguments"]))
     if gateway.around is not None:
         hooks.append(gateway.around)
     if options["rates"]:
@@ -36,13 +44,14 @@ def make_hook(gateway: Gateway, options: Message) -> AroundRequest:
     return stacked(hooks)
 
 
-def make_pins(options: Message) -> Optional[Pins]:
+def make_pins(options: Message, chain: Optional[Chain]) -> Optional[Pins]:
     """Make what holds the definitions of tools to those that were seen first, None where they may change."""
     if options["pins"] is None:
         return None
     from .pins import Pins
 
-    return Pins(options["pins"]["file"], options["pins"]["mode"])
+    pins = options["pins"]
+    return Pins(pins["file"], pins["mode"], new=pins.get("new", "allow"), report=chain)
 
 
 def make_peers(gateway: Gateway, options: Message) -> Optional[Peers]:

@@ -15,7 +15,7 @@ from ..server import names
 from ..server.catalog import Entry, Page
 from ..server.registered import fingerprint
 from ..server.registry import Registry
-from .entries import KINDS, RelayedEntry, make_entries, passes
+from .entries import KINDS, RelayedEntry, passes
 
 if TYPE_CHECKING:
     from ..server.context import Context
@@ -202,7 +202,7 @@ class Federation(Registry):
         except (ClientError, InternalError) as problem:
             log.warning("%s is not listed to %r: %.500s", upstream.settings.name, ctx.principal, problem)
             return registry
-        registry.update(upstream.settings.name, {kind: make_entries(upstream, kind, lists[kind]) for kind in KINDS})
+        registry.update(upstream.settings.name, upstream.make_entries(lists))
         with self._callers_lock:
             self._callers[key] = registry
             while len(self._callers) > _MOST_CALLERS:

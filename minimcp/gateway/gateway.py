@@ -100,6 +100,7 @@ class Gateway(Server):
         self._prober: Optional[Prober] = None
         self._closing: set[threading.Thread] = set()  # no lock: single operations of a set, which are atomic
         self._pins: Pins | None = None
+        self._pinned = 0  # the revision of the pins that the lists follow
         self._prepare(self.engine)
         self.calls = Calls(settings.options["log"] or None)
         self.rates: Rates | None = None
@@ -132,7 +133,8 @@ class Gateway(Server):
 
     def _make(self, options: Message) -> tuple[AroundRequest, Pins | None]:
         """Make what a configuration may change at any time, or fail."""
-        return assembly.make_hook(self, options), assembly.make_pins(options)
+        chain = assembly.make_chain(options)
+        return assembly.make_hook(self, options, chain), assembly.make_pins(options, chain)
 
     def _take(self, made: tuple[AroundRequest, Pins | None], policy: Any) -> None:
         around, self._pins = made
@@ -168,6 +170,9 @@ class Gateway(Server):
             self._pid = os.getpid()
             for upstream in self.upstreams.values():
                 self._begin(upstream)
+            if self._pins is not None:
+                self._pinned = self._pins.revision
+                self._prober.add("pins", self._look_at_pins, 2.0)
             atexit.register(_close, weakref.ref(self))
         return self
 
@@ -340,6 +345,7 @@ class Gateway(Server):
             "sessions": sessions,
             "parked": len(self.parked),
             "collisions": list(self.federation.collisions),
+            "pins": self._pins.changes if self._pins is not None else [],
         }
 
     @property
@@ -356,9 +362,19 @@ class Gateway(Server):
             raise InvalidParams("This call does not wait here; start again without the request state")
         return self._peers.forward(ctx, url)
 
-    def pinned(self, server: str, definitions: list[Message]) -> list[Message]:
-        """Return the definitions of a server's tools that may be listed."""
-        return self._pins.judge(server, definitions) if self._pins is not None else definitions
+    def pinned(self, server: str, kind: str, definitions: list[Message]) -> list[Message]:
+        """Return those definitions of a server that may be listed."""
+        if self._pins is None or kind not in ("tools", "prompts"):
+            return definitions
+        return self._pins.judge(server, definitions, kind)
+
+    def _look_at_pins(self) -> None:
+        """List the servers again when another process has approved a change."""
+        pins = self._pins
+        if pins is not None and pins.revision != self._pinned:
+            self._pinned = pins.revision
+            for upstream in list(self.upstreams.values()):
+                upstream.refresh_soon()
 
 
 def _close(gateway: weakref.ref[Gateway]) -> None:

@@ -214,7 +214,9 @@ _OPTIONS = {
             }
         )
     ),
-    "pins": Option(_file_and({"mode": Option(one_of("warn", "block"), "warn")})),
+    "pins": Option(
+        _file_and({"mode": Option(one_of("warn", "block"), "warn"), "new": Option(one_of("allow", "block"), "allow")})
+    ),
     "sanitize": Option(_sanitize),
     "rest": Option(flag, False),
     "metrics": Option(flag, False),

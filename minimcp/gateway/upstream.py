@@ -292,9 +292,13 @@ class Upstream:
         peer = lease.client.peer
         self.capabilities, self.instructions = peer.capabilities or {}, peer.instructions
         self.revision, self.transport = peer.version, lease.client._connect().transport.kind
-        lists["tools"] = self.gateway.pinned(self.settings.name, lists["tools"])
         self._listed = {item["uri"] for item in lists["resources"] if isinstance(item, dict) and "uri" in item}
-        self.entries = {kind: make_entries(self, kind, lists[kind]) for kind in KINDS}
+        self.entries = self.make_entries(lists)
+
+    def make_entries(self, lists: dict[str, list[Any]]) -> Entries:
+        """Make the entries of what the server lists, without definitions that pins hold back."""
+        pinned = self.gateway.pinned
+        return {kind: make_entries(self, kind, pinned(self.settings.name, kind, lists[kind])) for kind in KINDS}
 
     def _compare(self, replica: Replica, tools: list[Any]) -> None:
         """Take a replica out whose tools differ from those of the others."""
@@ -304,7 +308,7 @@ class Upstream:
             replica.health.error = str(problem)
             return
         replica.health.error = None
-        theirs = {tool["name"]: tool for tool in self.gateway.pinned(self.settings.name, lists["tools"])}
+        theirs = {tool["name"]: tool for tool in lists["tools"]}
         ours = {tool["name"]: tool for tool in tools}
         names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
         found = f"its tool {names[0]} differs from that of the other replicas" if names else None
