@@ -280,6 +280,10 @@ def test_the_document_has_one_operation_for_each_tool() -> None:
     }
     assert schemas["add.output"]["additionalProperties"] == {"type": "integer"}
     assert found["paths"]["/tools/slow"]["post"]["responses"]["200"]["content"]["application/json"]["schema"] == {}
+    for status, name in (("4XX", "Refused"), ("5XX", "Failed")):
+        assert add["responses"][status] == {"$ref": f"#/components/responses/{name}"}
+        said = found["components"]["responses"][name]["content"]["application/json"]["schema"]
+        assert said == {"$ref": "#/components/schemas/Error"} and "Error" in schemas
     assert "security" not in found and "servers" not in found
     operations = [each["post"]["operationId"] for each in found["paths"].values()]
     assert len(set(operations)) == len(operations) == 6

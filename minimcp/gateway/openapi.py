@@ -25,13 +25,16 @@ _ERROR: Message = {
         }
     },
 }
-_FAILURES = {
-    "4XX": "The request was refused: 400 for arguments that do not fit, 401 without a valid credential, 404 for a tool "
-    "that is not there for this caller, 409 when the tool asks its caller something, which REST has no way to answer, "
-    "422 when the tool says that it failed, 429 when there are too many requests; Retry-After says when to try again.",
-    "5XX": "The call failed: 502 when the server of the tool gave no proper answer, 504 when it gave none in time, 503 "
-    "when it was not asked since it cannot take requests now; Retry-After says when to try again.",
-}
+_REFUSED = (
+    "The request was refused: 400 for arguments that do not fit, 401 without a valid credential, 404 for a tool that "
+    "is not there for this caller, 409 when the tool asks its caller something, which REST has no way to answer, 422 "
+    "when the tool says that it failed, 429 when there are too many requests; Retry-After says when to try again."
+)
+_FAILED = (
+    "The call failed: 502 when the server of the tool gave no proper answer, 504 when it gave none in time, 503 when "
+    "it was not asked since it cannot take requests now; Retry-After says when to try again."
+)
+_SAID = "The structured content of the result; the whole result, with its content, when it has none."
 
 
 def document(info: Message, tools: Iterable[Message], base: str, secured: bool) -> Message:
@@ -57,16 +60,23 @@ def document(info: Message, tools: Iterable[Message], base: str, secured: bool) 
         if isinstance(tool.get("outputSchema"), dict):
             schemas[f"{key}.output"] = moved(tool["outputSchema"], f"{_SCHEMAS}{key}.output")
             answer = {"$ref": f"{_SCHEMAS}{key}.output"}
-        said = "The structured content of the result; the whole result, with its content, when it has none."
-        operation["responses"] = {"200": {"description": said, "content": _json(answer)}}
-        for status, text in _FAILURES.items():
-            operation["responses"][status] = {"description": text, "content": _json({"$ref": f"{_SCHEMAS}Error"})}
+        operation["responses"] = {
+            "200": {"description": _SAID, "content": _json(answer)},
+            "4XX": {"$ref": "#/components/responses/Refused"},
+            "5XX": {"$ref": "#/components/responses/Failed"},
+        }
         paths[f"/tools/{quote(name, safe='')}"] = {"post": operation}
-    found: Message = {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
+    error = _json({"$ref": f"{_SCHEMAS}Error"})
+    responses = {
+        "Refused": {"description": _REFUSED, "content": error},
+        "Failed": {"description": _FAILED, "content": error},
+    }
+    components: Message = {"schemas": schemas, "responses": responses}
+    found: Message = {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
     if base:
         found["servers"] = [{"url": base}]
     if secured:
-        found["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+        components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         found["security"] = [{"bearer": []}]
     return found
 
