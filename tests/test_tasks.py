@@ -318,7 +318,7 @@ def test_a_task_is_cancelled_in_every_state(server, state):
         assert told.wait(BOUND_S)
     if state == "working":
         assert ended.wait(BOUND_S)
-    server.tasks._work.keeper().stop(BOUND_S)
+    server.tasks._work.keeper().ended(BOUND_S)
     # The end of an end: acknowledged, and nothing changes.
     assert without_meta(cancel(server, id)) == {"resultType": "complete"}
     assert without_meta(update(server, id, q1=accept(a=1))) == {"resultType": "complete"}
@@ -358,7 +358,7 @@ def test_a_body_that_cannot_be_interrupted_is_dropped_when_it_ends(server):
     assert started.wait(BOUND_S)
     cancel(server, id)
     go.set()
-    server.tasks._work.keeper().stop(BOUND_S)
+    server.tasks._work.keeper().ended(BOUND_S)
     assert poll(server, id)["status"] == "cancelled" and "result" not in poll(server, id)
 
 
@@ -854,7 +854,7 @@ def test_the_application_sees_and_waits_for_all_tasks(server):
     assert server.tasks.get("x") is None and server.tasks.cancel("x") is False
     with pytest.raises(KeyError):
         server.tasks.wait("x", 1)
-    server.tasks._work.keeper().stop(BOUND_S)
+    server.tasks._work.keeper().ended(BOUND_S)
 
 
 def test_each_server_has_its_own_tasks():
@@ -905,7 +905,7 @@ def test_a_hint_may_be_lost_doubled_and_late(server):
 
     id = start(server, "work")["taskId"]
     assert server.tasks.wait(id, BOUND_S)["status"] == "completed"
-    server.tasks._work.keeper().stop(BOUND_S)
+    server.tasks._work.keeper().ended(BOUND_S)
     for thread in carrier.threads:
         thread.join(BOUND_S)
     assert runs == [1] and len(carrier.sent) >= 3
@@ -929,7 +929,7 @@ def test_stopping_says_what_became_of_each_task(server):
     found = [store.get(id) for id in ids]
     assert [record.status for record in found] == ["failed", "queued", "queued"]
     assert found[0].outcome["error"]["message"] == "The task was interrupted: the process that ran it has stopped"
-    server.tasks._work.keeper().stop(BOUND_S)
+    server.tasks._work.keeper().ended(BOUND_S)
     store.close = closed
 
 

@@ -54,7 +54,7 @@ class Keeper:
         self._lock = threading.Lock()  # guards _thread
         self._thread: threading.Thread | None = None
         self._news: Subscription | None = None  # the thread waits on it
-        self._ended = threading.Condition()  # notified when a run ends
+        self._idle = threading.Condition()  # notified when a run ends
         self._beat_at = self._complained_at = float("-inf")
         self._seen: dict[str, tuple[int, float]] = {}  # used by the thread alone
         self._orphans: set[str] = set()  # likewise
@@ -75,11 +75,8 @@ class Keeper:
                 self._thread = thread
 
     def stop(self, wait_s: float) -> None:
-        """Wait for the tasks that run here, then give them up, and have the thread end."""
-        until = time.monotonic() + wait_s
-        with self._ended:
-            while self.runs and (left_s := until - time.monotonic()) > 0:
-                self._ended.wait(left_s)
+        """Wait for the bodies that run here, then give them up, and have the thread end."""
+        self.ended(wait_s)
         for id in [*self.runs, *self.works]:
             self._interrupted(id, self.owner)
         news, thread = self._news, self._thread
@@ -88,12 +85,17 @@ class Keeper:
         if thread is not None and thread is not threading.current_thread():
             thread.join(_JOIN_S)
 
+    def ended(self, wait_s: float) -> bool:
+        """Wait until no body runs here, and say whether it came to that."""
+        with self._idle:
+            return self._idle.wait_for(lambda: not self.runs, wait_s)
+
     def forget(self, run: TaskRun) -> None:
         """Forget a run that has ended."""
-        with self._ended:
+        with self._idle:
             self.runs.pop(run.id, None)
             self.works.pop(run.id, None)
-            self._ended.notify_all()
+            self._idle.notify_all()
 
     def _keep(self) -> None:
         engine = self._work.engine
@@ -118,8 +120,8 @@ class Keeper:
             except Exception:
                 self._complain()
             if not open_now:
-                with self._ended:
-                    self._ended.wait(self._pause_s())
+                with self._idle:
+                    self._idle.wait(self._pause_s())
             elif news.take(self._pause_s()) is None:
                 open_now = False
                 self._work.stop_sending()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MEMORY = ":memory:"
 _VERSION = 1
+_PAUSE_S = 0.02
 _MADE = """
 CREATE TABLE IF NOT EXISTS tasks (
     id TEXT PRIMARY KEY, status TEXT NOT NULL, version INTEGER NOT NULL, owner TEXT NOT NULL, principal TEXT NOT NULL,
@@ -53,20 +55,26 @@ class SqliteStore:
         # In a child of a fork those of its parent are neither used nor closed: closing would touch the parent's locks.
         self._inherited: list[_Opened] = []
         self._opened = PerProcess(self._open)
+        self._opening = PerProcess(threading.Lock)  # guards _inherited; held while a file is opened
 
     def _open(self) -> _Opened:
-        opened = _Opened(self.path, self._busy_s)
-        self._inherited.append(opened)
-        return opened
+        with self._opening():
+            for opened in self._inherited:
+                if opened.pid == os.getpid():
+                    return opened
+            opened = _Opened(self.path, self._busy_s)
+            self._inherited.append(opened)
+            return opened
 
     def close(self) -> None:
         """Close what this process has open; it opens again on use, and memory is lost."""
         pid = os.getpid()
-        for opened in self._inherited:
-            if opened.pid == pid:
-                opened.close()
-        self._inherited = [opened for opened in self._inherited if opened.pid != pid]
-        self._opened = PerProcess(self._open)
+        with self._opening():
+            for opened in self._inherited:
+                if opened.pid == pid:
+                    opened.close()
+            self._inherited = [opened for opened in self._inherited if opened.pid != pid]
+            self._opened = PerProcess(self._open)
 
     def add(self, record: TaskRecord) -> None:
         """Keep a new record."""
@@ -153,8 +161,10 @@ class _Opened:
     """
 
     def __init__(self, path: str, busy_s: float) -> None:
-        import sqlite3
-
+        try:
+            import sqlite3
+        except ImportError as problem:
+            raise UnusableStore(f"this Python cannot keep tasks ({problem}); use another TaskStore") from problem
         self.pid = os.getpid()
         self._write_lock = threading.Lock()  # held for each use of the writer
         self._read_lock = self._write_lock if path == MEMORY else threading.Lock()  # the same for the reader
@@ -164,7 +174,10 @@ class _Opened:
             if path != MEMORY:
                 _make_private(path)
             self._writer = self._reader = _connect(path, busy_s)
-            self._prepare(self._writer, path)
+            until = time.monotonic() + busy_s
+            while not self._prepared(self._writer, path, time.monotonic() < until):
+                # Where several open a new file at once, SQLite does not wait by itself.
+                threading.Event().wait(_PAUSE_S)
             if path != MEMORY:
                 self._reader = _connect(path, busy_s)
         except (sqlite3.Error, OSError) as problem:
@@ -176,6 +189,18 @@ class _Opened:
             self.close()
             raise
         weakref.finalize(self, _close, self.pid, self._writer, self._reader).atexit = False
+
+    def _prepared(self, database: Database, path: str, patient: bool) -> bool:
+        """Make the tables; False for another try, since the file is locked."""
+        from sqlite3 import OperationalError
+
+        try:
+            self._prepare(database, path)
+        except OperationalError as problem:
+            if patient and "locked" in str(problem):
+                return False
+            raise
+        return True
 
     def _prepare(self, database: Database, path: str) -> None:
         if path != MEMORY:
@@ -194,7 +219,8 @@ class _Opened:
             database.execute(f"PRAGMA user_version = {_VERSION}")
             database.execute("COMMIT")
         except BaseException:
-            database.execute("ROLLBACK")
+            if database.in_transaction:
+                database.execute("ROLLBACK")
             raise
 
     def write(self, statement: str, values: Iterable[Any] = ()) -> int:
