@@ -1,4 +1,4 @@
-"""What the calls of a gateway came to: the recent ones, counters, latencies, and one structured line for each."""
+"""Notes of the calls of a gateway: the recent ones, counters, latencies, and one structured line for each."""
 
 from __future__ import annotations
 

@@ -62,21 +62,21 @@ def install_web(
         By default nobody does where callers are asked who they are, and those on this machine where they are not.
     :raises ImportError: when the package for the metrics is missing.
     """
-    watch = Watch(gateway, calls, status_roles)
-    gateway.route("/healthz", watch.healthz)
-    gateway.route("/readyz", watch.readyz)
+    routes = StatusRoutes(gateway, calls, status_roles)
+    gateway.route("/healthz", routes.healthz)
+    gateway.route("/readyz", routes.readyz)
     if status:
         page = Page()
         gateway.route("/", page.answer)
         gateway.route("/status", page.answer)
-        gateway.route("/status.json", watch.status)
+        gateway.route("/status.json", routes.status)
     if metrics:
         from .metrics import Metrics
 
         measured = Metrics(calls, gateway.snapshot)
 
         def answer(environ: Environ) -> Response:
-            watch.let_in(environ)
+            routes.let_in(environ)
             kind, text = measured.text()
             return _respond(200, text, kind)
 
@@ -107,7 +107,7 @@ class Page:
         return _respond(200, self._body, "text/html; charset=utf-8", self._fields)
 
 
-class Watch:
+class StatusRoutes:
     """Tells callers the state of a gateway, each as much as it may know.
 
     :param status_roles: see `install_web`.
