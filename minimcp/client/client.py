@@ -61,7 +61,7 @@ class Client(Methods):
     :param tasks: whether a server may answer a call with a task, which is then followed to its end.
     :param extensions: further extensions to declare, `{identifier: settings}`.
     :param capabilities: the capabilities to declare in place of those that the callbacks mean: a relay answers itself
-        what a server asks, see `exchange`.
+        what a server asks, in its calls by `exchange`, elsewhere by `on_request`, an `f(request) -> result`.
     :param trace: True, a file, a path or a callable that takes every message; see `minimcp.engines.trace`.
     """
 
@@ -99,6 +99,7 @@ class Client(Methods):
         tasks: bool = False,
         extensions: Message | None = None,
         capabilities: Message | None = None,
+        on_request: Callable[[Message], Message] | None = None,
         trace: Any = None,
         limits: dict[str, float] | None = None,
     ) -> None:
@@ -142,6 +143,7 @@ class Client(Methods):
             extensions=declared,
             record=record,
             capabilities=capabilities,
+            on_request=on_request,
         )
         self._own = PerProcess(_Own)
         self._newest: Connection | None = None  # in a forked child at first the parent's

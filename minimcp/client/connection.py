@@ -320,6 +320,8 @@ class Connection:
         :param call: `{"method": str, "params": {...}}` of the call that it came with, if known.
         :raises McpError: when it cannot be answered.
         """
+        if self.settings.on_request is not None:
+            return self.settings.on_request(question)
         name, version = (self.peer.name, self.peer.version) if self.peer is not None else ("the server", "")
         version = version or spec.LATEST_LEGACY
         return self.settings.answers.answer(question["method"], question.get("params"), name, call, version)

@@ -55,6 +55,12 @@ class Methods:
         call = self._call(method, params or {}, progress=progress is not None, **options)
         return call.run(progress)  # type: ignore[no-any-return]
 
+    def notify(self, method: str, params: Message | None = None) -> None:
+        """Send a notification, such as one of an extension."""
+        conn = self._connect()
+        conn.ready()
+        conn.send_notification(method, params)
+
     def exchange(
         self,
         method: str,

@@ -26,6 +26,7 @@ class Settings(NamedTuple):
 
     :ivar info: the client's own name and version, or None to send none.
     :ivar capabilities: the capabilities to declare in place of those of the callbacks, or None.
+    :ivar on_request: answers what a legacy server asks, in place of the callbacks, or None.
     :ivar record: takes every message for the trace, or None.
     """
 
@@ -49,6 +50,7 @@ class Settings(NamedTuple):
     extensions: Message
     record: Optional[Recorder]
     capabilities: Optional[Message] = None
+    on_request: Optional[Callable[[Message], Message]] = None
 
     @property
     def own_timeout_s(self) -> float:

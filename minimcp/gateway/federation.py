@@ -123,10 +123,9 @@ class Federation(Registry):
         self._offered = frozenset(offered) | self._offers
         single = len(sections) == 1 and not self.own_instructions and not sections[0][1]
         text = sections[0][2] if single else names.with_sections(self.own_instructions, sections)
-        for each in self._gateway.engines:
-            each.instructions = text
-            if spec.TASKS in engine.extensions:
-                self._gateway.relayed_tasks.install(each)
+        self._gateway.describe(text)
+        for each in self._gateway.engines if spec.TASKS in engine.extensions else ():
+            self._gateway.relayed_tasks.install(each)
 
     # The interface of a catalog
 

@@ -15,6 +15,7 @@ from ..engines.errors import ClientError
 from ..protocol import spec
 from ..protocol.principal import key_of
 from ..server.seal import digest
+from . import unasked
 from .failures import UpstreamUnavailable
 from .replicas import Health
 
@@ -127,7 +128,10 @@ class Replica:
         if key not in self._leases and key[0] == "session":
             session.on_close.append(lambda: self.release(key))
         info = ctx.client_info or self.upstream.gateway.info
-        return self._lease(key, lambda: self._client(_asking(ctx.capabilities), info, ctx, session))
+        found = self._lease(key, lambda: self._client(_asking(ctx.capabilities), info, ctx, session))
+        if key[0] == "session" and session.closed:
+            self.release(key)
+        return found
 
     def _key(self, ctx: Context) -> tuple[Hashable, ...]:
         if self.upstream.settings.sessions == "own" and ctx.session is not None and ctx.session.version is not None:
@@ -192,16 +196,20 @@ class Replica:
             timeout=settings.connect_timeout_s,
             max_timeout=settings.max_timeout_s,
             probe_timeout=min(5.0, settings.connect_timeout_s),
-            on_notification=lambda message: upstream.take_notice(message, session),
-            on_log=lambda params: upstream.take_log(self, client, params, session),
+            on_request=lambda request: unasked.answer(upstream, session, request),
+            on_notification=lambda message: unasked.take_notice(upstream, session, message),
+            on_log=lambda params: unasked.take_log(upstream, session, self._find(client), params),
             restart=True,
             validate=False,
             cache=False,
         )
         return client
 
-    def find(self, client: Client) -> Lease | None:
-        """Return the lease that a client belongs to."""
+    def of(self, session: Any) -> Lease | None:
+        """Return the connection of a legacy session, or None."""
+        return self._leases.get(("own",) if self.upstream.gateway.single else ("session", session))
+
+    def _find(self, client: Client) -> Lease | None:
         return next((lease for lease in list(self._leases.values()) if lease.client is client), None)
 
     def release(self, key: Hashable) -> None:

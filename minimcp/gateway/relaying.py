@@ -143,11 +143,7 @@ class Relay:
         """Ask a legacy client all questions of a round."""
         futures = {}
         for key, question in questions.items():
-            self._check_askable(question)
-            session = self.ctx.session
-            assert session is not None
-            asked = revisions.question(self.ctx.version, self._public(question))
-            futures[key] = session.ask(self.ctx, asked)
+            futures[key] = self.ctx.session.ask(self.ctx, check_askable(self.ctx, self.upstream, question))
         answers = {}
         for key, (id, future) in futures.items():
             answers[key] = self._wait(id, future)
@@ -155,27 +151,6 @@ class Relay:
 
     def _wait(self, id: str, future: Any) -> Any:
         return asking.wait(self.ctx, id, future)
-
-    def _check_askable(self, question: Any) -> None:
-        """Refuse a question that the client did not say it can answer.
-
-        :raises ToolError: naming what it lacks.
-        """
-        ctx = self.ctx
-        if not isinstance(question, dict) or question.get("method") not in _QUESTIONS:
-            raise ToolError("The server asked something that is not a question of the protocol")
-        if not revisions.declared(ctx.version, ctx.capabilities, _needed(question)):
-            raise ToolError(f"This client cannot be asked: it does not support {question['method']} here")
-        lacking = revisions.unsayable(ctx.version, question) if ctx._era.name != "modern" else ""
-        if lacking:
-            raise ToolError(f"This client cannot be asked: revision {ctx.version} does not have {lacking}")
-
-    def _public(self, question: Message) -> Message:
-        """Return a question with public URIs in the blocks of its messages."""
-        params = question.get("params")
-        if not isinstance(params, dict) or not isinstance(params.get("messages"), list):
-            return question
-        return {**question, "params": self.upstream.rewrite(params)}
 
     # Messages of the server that come before the answer
 
@@ -194,7 +169,7 @@ class Relay:
         ctx = self.asked.ctx if self.asked is not None else self.ctx
         method, params = message["method"], message.get("params")
         if method in _CHANGES:
-            self.upstream.take_notice(message, None)
+            self.upstream.take_notice(message)
         elif method == "notifications/progress" and isinstance(params, dict):
             token = ctx.meta.get("progressToken")
             if token is not None:
@@ -211,10 +186,9 @@ class Relay:
         if method == "ping":
             return {"result": {}}
         question: Message = {name: request[name] for name in ("method", "params") if name in request}
-        if method not in _QUESTIONS:
+        if method not in QUESTIONS:
             raise MethodNotFound(f"Method not found: {method[:100]}")
-        self._check_askable(question)
-        question = self._public(question)
+        question = check_askable(self.ctx, self.upstream, question)
         if self.asked is not None:
             answer = self.asked.ask(question, self.upstream.gateway.parked.seconds)
             if answer is None:
@@ -223,17 +197,37 @@ class Relay:
         session = self.ctx.session
         if session is None or self.ctx._era.name == "modern":
             raise MethodNotFound("This client cannot be asked")
-        id, future = session.ask(self.ctx, revisions.question(self.ctx.version, question))
+        id, future = session.ask(self.ctx, question)
         return {"result": self._wait(id, future)}
 
 
-_QUESTIONS = {"elicitation/create", "sampling/createMessage", "roots/list"}
+QUESTIONS = {"elicitation/create", "sampling/createMessage", "roots/list"}
 
 
 def _needed(question: Message) -> Message:
     needed = required(question)
     # Context that a client has not offered is not an error: it may leave it out.
     return {name: {part: {} for part in parts if part != "context"} for name, parts in needed.items()}
+
+
+def check_askable(ctx: Context, upstream: Upstream, question: Any) -> Message:
+    """Return a question as the client's revision has it, with public URIs.
+
+    :raises ToolError: when the client did not say that it can answer it, naming what it lacks.
+    """
+    if not isinstance(question, dict) or question.get("method") not in QUESTIONS:
+        raise ToolError("The server asked something that is not a question of the protocol")
+    if not revisions.declared(ctx.version, ctx.capabilities, _needed(question)):
+        raise ToolError(f"This client cannot be asked: it does not support {question['method']} here")
+    params = question.get("params")
+    if isinstance(params, dict) and isinstance(params.get("messages"), list):
+        question = {**question, "params": upstream.rewrite(params)}
+    if ctx._era.name == "modern":
+        return question
+    lacking = revisions.unsayable(ctx.version, question)
+    if lacking:
+        raise ToolError(f"This client cannot be asked: revision {ctx.version} does not have {lacking}")
+    return revisions.question(ctx.version, question)
 
 
 def pass_log(ctx: Context, params: Message) -> None:

@@ -58,7 +58,7 @@ class States:
     def _bound(self, ctx: Context) -> list[Any]:
         params = ctx.params
         request = [ctx.method, params.get("name"), params.get("uri"), params.get("arguments")]
-        return [digest(request), key_of(ctx.principal), self._gateway.engines.index(ctx._engine)]
+        return [digest(request), key_of(ctx.principal), self._gateway.name_of(ctx._engine)]
 
 
 class Relaying:

@@ -15,7 +15,7 @@ from ..engines.errors import ClientError
 from ..protocol import spec
 from ..protocol.errors import McpError
 from ..server import names
-from . import relaying
+from . import relaying, unasked
 from .entries import KINDS, RelayedEntry, make_entries
 from .leases import Lease, Replica
 from .pacing import Slots
@@ -143,31 +143,9 @@ class Upstream:
             if event is None and listen is self._listen:
                 return
 
-    def take_notice(self, message: Message, session: Any) -> None:
-        """Take a notification that belongs to no call.
-
-        :param session: the legacy session on whose connection it came, or None.
-        """
-        method, params = message["method"], message.get("params")
-        if method == "notifications/resources/updated":
-            uri = params.get("uri") if isinstance(params, dict) else None
-            if isinstance(uri, str):
-                self.gateway.engine.bus.publish("resource", self.public_uri(uri))
-        elif any(method == notification for notification, _ in spec.CHANGES.values()):
-            self.refresh_soon()
-        elif session is not None and session.send is not None and method != "notifications/cancelled":
-            session.send({**message, "jsonrpc": "2.0"})
-
-    def take_log(self, replica: Replica, client: Any, params: Message, session: Any) -> None:
-        """Pass on a log message that came outside the call it belongs to: to the newest one, or to the session."""
-        lease = replica.find(client)
-        calls = lease.calls[-1:] if lease is not None else []
-        for ctx in calls:
-            relaying.pass_log(ctx, params)
-        if not calls and session is not None and session.send is not None:
-            rank = spec.LOG_LEVELS.index
-            if params.get("level") in spec.LOG_LEVELS and rank(params["level"]) >= rank(session.log_level):
-                session.send({"jsonrpc": "2.0", "method": "notifications/message", "params": params})
+    def take_notice(self, message: Message) -> None:
+        """Take a change of a list or a resource that came in the middle of a call."""
+        unasked.take_notice(self, None, message)
 
     def log_line(self, line: str) -> None:
         """Take a line of its standard error."""

@@ -1,0 +1,100 @@
+"""Messages of servers and legacy clients that belong to no call: questions, log messages, notices, changed roots."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ..engines.errors import ClientError
+from ..protocol import spec, wire
+from ..protocol.errors import InternalError, McpError, MethodNotFound, ToolError
+from ..server import asking, legacy
+from ..server.context import Context
+from ..server.engine import Engine
+from ..server.session import Session
+from .relaying import QUESTIONS, check_askable, pass_log
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+    from .leases import Lease
+    from .upstream import Upstream
+
+Message = dict[str, Any]
+
+_PATIENCE_S = 5.0
+_ROOTS_CHANGED = "notifications/roots/list_changed"
+_LISTS_CHANGED = frozenset(notification for notification, _ in spec.CHANGES.values())
+
+
+def answer(upstream: Upstream, session: Session | None, request: Message) -> Message:
+    """Put a question of a legacy server to the legacy client on whose behalf it was connected, and return its result.
+
+    :raises McpError: when there is no such client, or it does not answer.
+    """
+    gateway = upstream.gateway
+    if session is None and gateway.session is not None:
+        # Its client may not be asked before it has said that it is ready. Spec: BASE-100
+        gateway.initialized.wait(_PATIENCE_S)
+        session = gateway.session
+    if session is None or session.send is None or session.version is None or request["method"] not in QUESTIONS:
+        raise MethodNotFound("Nobody can be asked that here")
+    ctx = Context(gateway.engine, legacy.ERA, {"method": request["method"]}, session, session.principal, None)
+    ctx.version, ctx.capabilities = session.version, session.capabilities
+    ctx._send, ctx.cancelled = session.send, threading.Event()
+    try:
+        question = check_askable(ctx, upstream, request)
+        id, future = session.ask(ctx, question)
+        result: Message = asking.wait(ctx, id, future)
+    except ToolError as problem:
+        error = getattr(problem, "error", None)
+        if isinstance(error, dict) and isinstance(error.get("code"), int):
+            raise McpError(str(error.get("message")), error.get("data"), error["code"]) from None
+        raise InternalError(str(problem)) from None
+    return result
+
+
+def take_notice(upstream: Upstream, session: Session | None, message: Message) -> None:
+    """Take a notification: a change of a list or a resource, or one to pass on to a legacy client."""
+    session = session or upstream.gateway.session
+    method, params = message["method"], message.get("params")
+    if method == "notifications/resources/updated":
+        uri = params.get("uri") if isinstance(params, dict) else None
+        if isinstance(uri, str):
+            upstream.gateway.engine.bus.publish("resource", upstream.public_uri(uri))
+    elif method in _LISTS_CHANGED:
+        upstream.refresh_soon()
+    elif session is not None and session.send is not None and method != "notifications/cancelled":
+        session.send(wire.notification(method, params if isinstance(params, dict) else None))
+
+
+def take_log(upstream: Upstream, session: Session | None, lease: Lease | None, params: Message) -> None:
+    """Pass on a log message that came outside the call it belongs to: to the newest one, or to the session."""
+    session = session or upstream.gateway.session
+    calls = lease.calls[-1:] if lease is not None else []
+    for ctx in calls:
+        pass_log(ctx, params)
+    if not calls and session is not None and session.send is not None and params.get("level") in spec.LOG_LEVELS:
+        rank = spec.LOG_LEVELS.index
+        if rank(params["level"]) >= rank(session.log_level):
+            session.send(wire.notification("notifications/message", params))
+
+
+def install(engine: Engine, gateway: Gateway) -> None:
+    """Let servers know when the roots of a legacy client have changed, and the gateway when it is ready."""
+
+    def changed(engine: Engine, session: Session | None, params: Message) -> None:
+        for upstream in list(gateway.upstreams.values()):
+            for replica in upstream.replicas:
+                lease = replica.of(session)
+                if lease is not None and lease.client.state == "open" and not lease.is_modern:
+                    try:
+                        lease.client.notify(_ROOTS_CHANGED)
+                    except ClientError:
+                        pass  # It is gone, and asks again when it is back.
+
+    def initialized(engine: Engine, session: Session | None, params: Message) -> None:
+        legacy.initialized(engine, session, params)
+        gateway.initialized.set()
+
+    engine.notifications["legacy"][_ROOTS_CHANGED] = changed
+    engine.notifications["legacy"]["notifications/initialized"] = initialized
