@@ -121,7 +121,8 @@ class Process:
 
     def __init__(self, command: list[str], cwd: str | None = None, **env: str) -> None:
         self.lines: list[str] = []
-        self._changed = threading.Condition()  # guards lines
+        self._ended = False
+        self._changed = threading.Condition()  # guards lines and _ended
         self.child = subprocess.Popen(
             command,
             cwd=cwd,
@@ -142,6 +143,7 @@ class Process:
                 self.lines.append(line.rstrip("\n"))
                 self._changed.notify_all()
         with self._changed:
+            self._ended = True
             self._changed.notify_all()
 
     def wait_for(self, pattern: str, timeout_s: float = 20) -> re.Match[str]:
@@ -152,7 +154,7 @@ class Process:
             return next((match for match in map(find, self.lines) if match), None)
 
         with self._changed:
-            self._changed.wait_for(lambda: found() or self.child.poll() is not None, timeout_s)
+            self._changed.wait_for(lambda: found() or self._ended, timeout_s)
             match = found()
             assert match, f"no {pattern!r} in:\n" + "\n".join(self.lines)
             return match

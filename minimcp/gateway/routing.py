@@ -9,7 +9,7 @@ from ..client.errors import CallCancelled, RemoteError
 from ..engines.errors import ClientError, Timeout
 from ..protocol import spec
 from ..protocol.content import Raw
-from ..protocol.errors import Cancelled, InternalError, InvalidParams, McpError, ToolError
+from ..protocol.errors import Cancelled, InternalError, InvalidParams, McpError, ResourceNotFound, ToolError
 from . import relaying
 from .failures import UpstreamUnavailable, fate, may_have_run, may_repeat, verdict
 from .replicas import Turn, choose
@@ -91,12 +91,20 @@ class Routing:
                 if pages:
                     sealed = self._gateway.states.seal(ctx, {"again": True})
                     return Raw(resultType="input_required", inputRequests=pages, requestState=sealed)
-                raise McpError(problem.message, problem.data, problem.code) from None
+                raise self._answered(problem, method) from None
             except ClientError as problem:
                 if turn is not None and self._repeats(problem, turn.replica, tried, method, definition):
                     tried.append(turn.replica)
                     continue
                 raise self._failed(problem, ctx) from None
+
+    def _answered(self, problem: RemoteError, method: str) -> McpError:
+        """Return the server's own error; that of a missing resource has another code in each era."""
+        data = problem.data
+        missing = method == "resources/read" and isinstance(data, dict) and isinstance(data.get("uri"), str)
+        if missing and problem.code in (spec.INVALID_PARAMS, spec.RESOURCE_NOT_FOUND):
+            return ResourceNotFound(problem.message, {**data, "uri": self._upstream.public_uri(data["uri"])})
+        return McpError(problem.message, data, problem.code)
 
     def _repeats(
         self, problem: ClientError, replica: Replica, tried: list[Replica], method: str, definition: Message
