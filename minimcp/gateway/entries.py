@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -95,11 +96,14 @@ def _template(definition: Definition) -> Template | None:
         return None
 
 
+_SPECIAL = re.compile(r"[\[?]")  # to fnmatch, but not here
+
+
 def fits(patterns: Iterable[str], name: str) -> bool:
     """Say whether one of some patterns, in which `*` stands for anything, is for a name; case counts."""
     from fnmatch import fnmatchcase
 
-    return any(pattern == "*" or fnmatchcase(name, pattern.replace("[", "[[]")) for pattern in patterns)
+    return any(pattern == "*" or fnmatchcase(name, _SPECIAL.sub(r"[\g<0>]", pattern)) for pattern in patterns)
 
 
 def passes(chosen: Filter, name: str) -> bool:

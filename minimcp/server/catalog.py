@@ -35,9 +35,13 @@ class Entry:
     :ivar hints: `ttlMs` and `cacheScope` of what is read here, where they differ from the server's.
     :ivar origin: the name of the server that it comes from, "" for this one.
     :ivar completer: `f(ctx, reference, argument)` returns its Completer in place of those registered, or None.
+    :ivar stands_for: the entry that the policy decides about in its place, where it shows another one under a new name.
+    :ivar open: whether the policy has no say, as it does not show anything by itself.
     """
 
     origin: str = ""
+    stands_for: Entry | None = None
+    open: bool = False
     completer: Callable[[Context, Definition, str], Completer | None] | None = None
 
     def __init__(
@@ -87,11 +91,11 @@ def visible(ctx: Context, entry: Entry | None) -> bool:
     """
     if entry is None:
         return False
-    policy: Policy | None = ctx._engine.policy
+    policy: Policy | None = None if entry.open else ctx._engine.policy
     if entry.allow is None and policy is None:
         return True
     ctx.private = True
-    if (entry.allow is None or entry.allow(ctx)) and (policy is None or policy(ctx, entry)):
+    if (entry.allow is None or entry.allow(ctx)) and (policy is None or policy(ctx, entry.stands_for or entry)):
         return True
     if entry is ctx._entry:
         denied(ctx, entry)

@@ -55,7 +55,9 @@ def denied(ctx: Context, entry: Entry) -> None:
     engine, needs = ctx._engine, entry.allow
     if engine.on_denied != "challenge" or engine.auth is None or not ctx.request or not isinstance(needs, Needs):
         return
-    if needs.fulfilled_but_for_scopes(ctx) and (engine.policy is None or engine.policy(ctx, entry)):
+    if needs.fulfilled_but_for_scopes(ctx) and (
+        engine.policy is None or entry.open or engine.policy(ctx, entry.stands_for or entry)
+    ):
         raise engine.auth.insufficient(ctx.request, sorted(needs.scopes))
 
 
@@ -99,13 +101,18 @@ def explain(
             reasons.append(f"it needs{among}")
     elif allow is not None and not allow(ctx):
         reasons.append("its allow= says no")
-    if engine.policy is not None:
+    if engine.policy is not None and not entry.open:
+        ruled = entry.stands_for or entry
+        if kind != "resources":
+            name = ruled.definition["name"]
         decide = getattr(engine.policy, "decide", None)
         if decide is not None:
-            decision = decide(principal, kind, name, arguments, *filter(None, [entry.origin]))
+            # A catalog may have put further arguments in.
+            found = None if arguments is None else ctx.params["arguments"]
+            decision = decide(principal, kind, name, found, *filter(None, [entry.origin]))
             allowed, text = decision.allowed, decision.reason
         else:
-            allowed = engine.policy(ctx, entry)
+            allowed = engine.policy(ctx, ruled)
             text = "the policy says no"
         if not allowed:
             reasons.append(text)
