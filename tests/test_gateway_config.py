@@ -270,10 +270,10 @@ def test_an_error_shows_variables_as_they_are_written(entry, said):
 def test_an_error_in_credentials_is_one_of_the_configuration():
     client = {"clientId": "c", "clientSecret": "${TOKEN}", "tokenUrl": "https://i/", "method": "${TOKEN}"}
     entry = {"url": "https://h/", "credentials": {"clientCredentials": client}}
-    said = "mcpServers.bad.credentials.clientCredentials.method must be one of client_secret_basic, "
+    said = "The server 'bad': credentials.clientCredentials.method must be one of client_secret_basic, "
     assert said in refused({"mcpServers": {"bad": entry}})
     assert refused({"mcpServers": {"bad": entry}}).endswith("not '${TOKEN}'")
-    said = "mcpServers.bad.credentials has no option 'token'; "
+    said = "The server 'bad': credentials has no option 'token'; "
     assert said in refused({"mcpServers": {"bad": {"url": "https://h/", "credentials": {"token": "x"}}}})
     assert read({"mcpServers": {"bad": {**entry, "disabled": True}}}).upstreams["bad"].disabled
     exchange = {"tokenExchange": {"clientId": "c", "clientSecret": "s", "tokenUrl": "https://i/", "audience": "a"}}
@@ -490,10 +490,11 @@ def test_a_dict_that_contains_itself_or_is_deep_is_refused():
     source: dict = {"mcpServers": {}}
     source["gateway"] = source
     assert "no JSON form: Circular reference" in refused(source)
-    deep: list = []
-    for _ in range(900):
-        deep = [deep]
-    refused({"mcpServers": {}, "gateway": {"auth": {"keys": {"a": deep}}}})
+    for depth in (900, 2_000, 100_000):
+        deep: list = []
+        for _ in range(depth):
+            deep = [deep]
+        refused({"mcpServers": {}, "gateway": {"auth": {"keys": {"a": deep}}}})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from minimcp import Client
-from minimcp.gateway import config
+from minimcp.gateway import config, reload
 from minimcp.gateway.gateway import Gateway
 from minimcp.gateway.reload import Reloader, told
 from tests.helpers import Process
@@ -147,6 +147,26 @@ def test_a_change_between_the_first_reading_and_the_start_is_not_missed(file):
         assert list(taken.wait(1).upstreams) == ["b"]
     finally:
         reloader.stop()
+
+
+def test_a_file_that_did_not_change_is_left_alone(monkeypatch, file):
+    looks, looked = [], threading.Event()
+    original = reload._state
+
+    def look(path):
+        looks.append(path)
+        if len(looks) > 5:
+            looked.set()
+        return original(path)
+
+    monkeypatch.setattr(reload, "_state", look)
+    taken = Taken()
+    reloader = Reloader(str(file), every_s=0.01).start(taken)
+    try:
+        assert looked.wait(BOUND_S)
+    finally:
+        reloader.stop()
+    assert taken.settings == []
 
 
 def test_it_stops_at_once_and_may_be_stopped_twice(file):

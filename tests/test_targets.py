@@ -283,7 +283,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         (b"[" * 100_000, "is not JSON"),
         (b'{"mcpServers": {}} /* open', "is not JSON"),
         (b'{"' + b'\\"' * 1_000_000, "is not JSON"),
-        (b"{" + b"/*" * 1_000_000, "is not JSON"),
+        (b"{" + b"/* " * 1_000_000, "is not JSON"),
         (b"{," + b"/**/ " * 500_000, "is not JSON"),
         (b" " * (4 * 1024 * 1024) + b"{}", "it has more than 4194304 bytes"),
         (b'{"mcpServers": {"one": {}, "two": {}, "one": {}}}', "The key 'one' stands twice in one object"),
