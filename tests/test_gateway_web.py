@@ -196,6 +196,21 @@ def test_long_lists_and_texts_are_cut(monkeypatch: Any) -> None:
     assert len(found["tools"][2]["description"]) == 301
 
 
+def test_tools_that_a_reader_has_are_not_sent_again() -> None:
+    gateway, _ = ruled()
+    first = get(gateway, "/status.json", "ann").json
+    again = get(gateway, f"/status.json?tools={first['toolsId']}", "ann").json
+    assert (again["tools"], again["toolsId"]) == (None, first["toolsId"])
+    # Those of another caller are others.
+    assert len(get(gateway, f"/status.json?tools={first['toolsId']}", "bob").json["tools"]) == 1
+    gateway.engine.policy = Rules({"allow": "*:*", "roles": ["admin", "other"]})
+    changed = get(gateway, f"/status.json?tools={first['toolsId']}", "ann").json
+    assert [each["who"] for each in changed["tools"]] == [["admin or other"]] * 2
+    entry = gateway.engine.registry.tools["sum_add"]
+    entry.definition = {**entry.definition, "description": "Another."}
+    assert get(gateway, "/status.json", "ann").json["tools"][0]["description"] == "Another."
+
+
 # Health and readiness
 
 
@@ -396,6 +411,9 @@ def test_a_key_is_asked_for_and_stays_in_the_window(window: Any) -> None:
         window.wait("document.querySelectorAll('#tools li').length === 1")
         assert "seen by\u00a0bob" in window.run("return document.querySelector('#facts').innerText")
         assert "your own calls" in window.run("return document.querySelector('#footer').innerText")
+        known = get(gateway, "/status.json", "bob").json["toolsId"]
+        window.wait("performance.getEntriesByType('resource').some((each) => each.name.includes('?tools='))")
+        assert window.run("return document.querySelectorAll('#tools li').length") == 1
         # It survives a reload of this window, and nothing else.
         window.open(listening.url + "/")
         window.wait("document.querySelectorAll('#tools li').length === 1")
@@ -406,5 +424,6 @@ def test_a_key_is_asked_for_and_stays_in_the_window(window: Any) -> None:
         assert window.run("return document.querySelector('#app').textContent").count("sum") == 0
         assert KEYS["bob"] not in "".join(path + query for path, query, _ in paths)
         assert ("/status.json", "", f"Bearer {KEYS['bob']}") in paths
+        assert {query for path, query, _ in paths if path == "/status.json" and query} == {f"tools={known}"}
         window.open("about:blank")
     window.log()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Optional
+from weakref import WeakKeyDictionary
 
 from ..engines.addresses import is_loopback
 from ..protocol import spec
@@ -117,6 +118,8 @@ class StatusRoutes:
         self._gateway = gateway
         self._calls = calls
         self._roles = frozenset(status_roles)
+        # By entry the policy, the definition and what is shown of them. No lock: threads that race make the same.
+        self._shown: WeakKeyDictionary[Entry, tuple[Any, Any, Message]] = WeakKeyDictionary()
 
     def healthz(self, environ: Environ) -> Response:
         """Answer that the process works."""
@@ -164,10 +167,15 @@ class StatusRoutes:
         return principal, local and not self._roles and engine.auth is None and not engine.public
 
     def status(self, environ: Environ) -> Response:
-        """Answer with everything that the page shows, as far as it is the caller's to see."""
+        """Answer with everything that the page shows, as far as it is the caller's to see.
+
+        The tools are left out when a caller names the `toolsId` that it had with the same ones: `?tools=ID`.
+        """
         principal, everything = self._caller(environ)
         snapshot, now = self._gateway.snapshot(), time.time()
         tools, servers = self._tools(principal, environ, everything)
+        shown = [self._tool(each, everything) for each in tools[:_MOST_TOOLS]]
+        id = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
         records = self._calls.recent()
         if not everything:
             records = [_own(each) for each in records if principal is not None and each.principal == principal.key]
@@ -185,7 +193,8 @@ class StatusRoutes:
             "servers": [
                 _shown(each, everything) for each in snapshot["servers"] if everything or each["name"] in servers
             ],
-            "tools": tools[:_MOST_TOOLS],
+            "tools": None if environ.get("QUERY_STRING") == f"tools={id}" else shown,
+            "toolsId": id,
             "moreTools": max(0, len(tools) - _MOST_TOOLS),
             "calls": [
                 {
@@ -209,7 +218,9 @@ class StatusRoutes:
             found["running"] = self._calls.running
         return _respond_json(200, found)
 
-    def _tools(self, principal: Optional[Principal], environ: Environ, everything: bool) -> tuple[list[Any], set[str]]:
+    def _tools(
+        self, principal: Optional[Principal], environ: Environ, everything: bool
+    ) -> tuple[list[Entry], set[str]]:
         """Return the tools that a caller may see, and the servers of which it may see anything."""
         engine = self._gateway.engine
         ctx = Context(engine, modern.ERA, {"method": "tools/list"}, None, principal, environ)
@@ -221,16 +232,23 @@ class StatusRoutes:
                     if entry.origin not in servers and visible(ctx, entry):
                         servers.add(entry.origin)
         tools.sort(key=lambda each: each.order)
-        return [self._tool(each, everything) for each in tools], servers
+        return tools, servers
 
     def _tool(self, entry: Entry, everything: bool) -> Message:
+        policy, definition = self._gateway.engine.policy, entry.definition
+        known = self._shown.get(entry)
+        if known is None or known[0] is not policy or known[1] is not definition:
+            known = self._shown[entry] = policy, definition, self._describe(entry)
+        found = known[2]
+        return found if everything else {name: found[name] for name in found if name != "who"}
+
+    def _describe(self, entry: Entry) -> Message:
         definition = entry.definition
         found: Message = {"name": _cut(definition["name"]), "server": entry.origin}
         for member in ("title", "description"):
             if isinstance(definition.get(member), str):
                 found[member] = _cut(definition[member])
-        if everything:
-            found["who"] = self._audience(entry)
+        found["who"] = self._audience(entry)
         return found
 
     def _audience(self, entry: Entry) -> list[str]:
