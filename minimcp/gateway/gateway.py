@@ -12,13 +12,15 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from ..protocol import spec
 from ..protocol.errors import InvalidParams
 from ..server import legacy, modern
 from ..server.engine import Engine
 from ..server.server import Server
-from . import assembly, config, subscriptions
+from . import assembly, config, subscriptions, unasked
 from .calls import Calls
 from .credentials import Credentials
+from .endpoints import close_endpoint, make_catalog, make_endpoint, serve_endpoint
 from .entries import RelayedEntry
 from .federation import Federation
 from .gateway_options import make_policy, server_options
@@ -35,9 +37,10 @@ if TYPE_CHECKING:
     from ..engines.http_server.wsgi_server import WsgiServer
     from ..protocol.content import Raw
     from ..server.asking import Strategy
-    from ..server.catalog import Entry
+    from ..server.catalog import Catalog, Entry
     from ..server.context import Context
     from ..server.hooks import AroundRequest
+    from ..server.session import Session
     from .pins import Pins
     from .rates import Rates
 
@@ -67,6 +70,7 @@ class Gateway(Server):
     :param options: options of `Server` that take the place of those in the configuration.
     :raises ValueError: naming what is wrong with the configuration.
     :ivar upstreams: the servers by name.
+    :ivar endpoints: the servers of further endpoints, by name.
     """
 
     def __init__(self, source: Source, **options: Any) -> None:
@@ -83,11 +87,12 @@ class Gateway(Server):
         super().__init__(name, given.pop("version", "1"), **given)
         self.id = os.urandom(8).hex()
         self.single = False  # whether it serves one client, over stdio
+        self.session: Session | None = None  # that of the only client, if it is a legacy one
+        self.initialized = threading.Event()  # set once a legacy client has said that it is ready
         self.info: Message = dict(self.engine.identity)
         self.declared: Message = ALL_QUESTIONS
         self.federation = Federation(self.engine._announce, self)
         self.engine.registry = self.engine.catalog = self.federation
-        self.engines: list[Engine] = [self.engine]
         self.endpoints: dict[str, Server] = {}
         self.states = States(self)
         self.relayed_tasks = RelayedTasks(self)
@@ -101,14 +106,14 @@ class Gateway(Server):
         self._closing: set[threading.Thread] = set()  # no lock: single operations of a set, which are atomic
         self._pins: Pins | None = None
         self._pinned = 0  # the revision of the pins that the lists follow
-        self._prepare(self.engine)
+        self.prepare(self.engine)
         self.calls = Calls(settings.options["log"] or None)
         self.rates: Rates | None = None
         self.around = self.engine.around_request  # the author's own
         assembly.install_pages(self, settings.options)
-        self._take(self._make(settings.options), self.engine.policy)
+        self._take(self._make(settings), self.engine.policy)
 
-    def _prepare(self, engine: Engine) -> None:
+    def prepare(self, engine: Engine) -> None:
         """Give an engine the rows and the strategy of a gateway."""
         engine.strategy = self._choose_strategy
         rows = engine.methods["modern"]
@@ -116,6 +121,7 @@ class Gateway(Server):
         old = engine.methods["legacy"]
         old["initialize"] = old["initialize"]._replace(handler=self._initialize)
         subscriptions.install(engine, self)
+        unasked.install(engine, self)
         self.relayed_tasks.install(engine)
 
     def _choose_strategy(self, ctx: Context, entry: Entry | None) -> Strategy | None:
@@ -131,18 +137,51 @@ class Gateway(Server):
             ids.update(upstream.gateways)
         return {**modern.discover(ctx, params), "_meta": {META_GATEWAYS: sorted(ids)}}
 
-    def _make(self, options: Message) -> tuple[AroundRequest, Pins | None]:
-        """Make what a configuration may change at any time, or fail."""
-        chain = assembly.make_chain(options)
-        return assembly.make_hook(self, options, chain), assembly.make_pins(options, chain)
+    @property
+    def engines(self) -> list[Engine]:
+        """The engines of all endpoints, the gateway's own first."""
+        return [self.engine, *(server.engine for server in self.endpoints.values())]
 
-    def _take(self, made: tuple[AroundRequest, Pins | None], policy: Any) -> None:
-        around, self._pins = made
+    def name_of(self, engine: Engine) -> str:
+        """Return the name of the endpoint that an engine is of, "" for the gateway's own."""
+        return next((name for name, server in self.endpoints.items() if server.engine is engine), "")
+
+    def describe(self, instructions: Optional[str]) -> None:
+        """Let all endpoints but those with a text of their own give these instructions."""
+        self.engine.instructions = instructions
+        for name, server in self.endpoints.items():
+            own = self.settings.options["endpoints"][name].get("instructions")
+            server.engine.instructions = own or instructions
+
+    def _make(self, settings: config.Settings) -> tuple[AroundRequest, Pins | None, Catalog, dict[str, Server]]:
+        """Make what a configuration may change at any time, or fail."""
+        options = settings.options
+        chain = assembly.make_chain(options)
+        endpoints = {name: make_endpoint(self, name, spec, options) for name, spec in options["endpoints"].items()}
+        hook, pins = assembly.make_hook(self, options, chain), assembly.make_pins(options, chain)
+        return hook, pins, make_catalog(self, {"search": options["search"]}), endpoints
+
+    def _take(self, made: tuple[AroundRequest, Pins | None, Catalog, dict[str, Server]], policy: Any) -> None:
+        """Use what `_make` has made; endpoints that stay keep their sessions."""
+        around, self._pins, self.engine.catalog, endpoints = made
+        for name, server in self.endpoints.items():
+            if name in endpoints:
+                server.engine.catalog = endpoints[name].engine.catalog
+                endpoints[name] = server
+            else:
+                close_endpoint(self, name, server)
+        for name, server in endpoints.items():
+            if name not in self.endpoints:
+                serve_endpoint(self, name, server)
+        self.endpoints = endpoints
         for engine in self.engines:
             engine.around_request, engine.policy = around, policy
 
     def _initialize(self, ctx: Context, params: Message) -> Message:
         """Answer `initialize`."""
+        if isinstance(params.get("capabilities"), dict):
+            # Before the servers are met, which are told what the only client can be asked.
+            ctx.capabilities = params["capabilities"]
         self.settle(ctx, _GREETING_S)
         return legacy.initialize(ctx, params)
 
@@ -159,7 +198,7 @@ class Gateway(Server):
             if self._pid == os.getpid():
                 return self
             if self.single and ctx is not None:
-                self.declared = ctx.capabilities
+                self.declared, self.session = ctx.capabilities, ctx.session
                 self.info = ctx.client_info or self.info
             self._began = time.monotonic()
             self.parked = Parked(PARKED_S)
@@ -211,7 +250,7 @@ class Gateway(Server):
             if lasting:
                 log.warning("%s of the gateway take effect after a restart", ", ".join(lasting))
             # Nothing has changed yet when one of these fails.
-            made, policy = self._make(settings.options), make_policy(settings.options)
+            made, policy = self._make(settings), make_policy(settings.options)
             wanted = {name: self._upstream(each) for name, each in settings.upstreams.items() if not each.disabled}
             self.settings = settings
             self._take(made, policy)
@@ -233,6 +272,9 @@ class Gateway(Server):
         for upstream in after.values():
             upstream.settled.wait(max(0.0, settings.options["list_timeout"]))
         self.federation.rebuild()
+        if {"endpoints", "rules", "search"} & set(found["options"]):
+            for kind in spec.CHANGES:
+                self.engine.bus.publish(kind)
         return found
 
     def _end(self, upstream: Upstream) -> None:
@@ -262,6 +304,8 @@ class Gateway(Server):
     def close(self) -> None:
         """End every stream, session and connection, and the processes of the servers; it may be started again."""
         super().close()
+        for server in self.endpoints.values():
+            server.close()
         with self._starting:
             ours, self._pid = self._pid == os.getpid(), None
             upstreams, self.upstreams = self.upstreams, {}
