@@ -20,7 +20,8 @@ SECRET = "hunter2-is-secret"
 @pytest.fixture(autouse=True)
 def _variables(monkeypatch):
     monkeypatch.setenv("TOKEN", SECRET)
-    monkeypatch.delenv("NOT_SET", raising=False)
+    for name in ("NOT_SET", "MINIMCP_SECRET"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def server(**entry):
@@ -224,14 +225,14 @@ def test_variables_are_replaced_everywhere(monkeypatch, tmp_path):
     text = """{"mcpServers": {"one": {"command": "x", "prefix": "${NOT_SET:-p}", "concurrency": "${PORT}",
         "trusted": "${YES}", "tools": ["${TOKEN}_*"]}},
         "gateway": {"port": "${PORT}", "secret": "${file:secret}", "auth": {"keys": {"ada": {"key": "${env:TOKEN}"}}},
-                    "instructions": "write $${TOKEN}", "audit": "log/audit.jsonl"}}"""
+                    "instructions": "write $${TOKEN}", "audit": "audit.jsonl"}}"""
     found = read(file(tmp_path, text))
     one = found.upstreams["one"]
     assert (one.prefix, one.concurrency, one.trusted, one.tools.allow) == ("p", 9001, True, (f"{SECRET}_*",))
     assert found.options["port"] == 9001 and found.options["secret"] == (SECRET,)
     assert found.options["auth"] == [("keys", {"source": {"ada": {"key": SECRET}}})]
     assert found.options["instructions"] == "write ${TOKEN}"
-    assert found.options["audit"]["file"] == str(tmp_path / "log/audit.jsonl")
+    assert found.options["audit"]["file"] == str(tmp_path / "audit.jsonl")
     assert SECRET not in repr(found) + repr(one) + str(one.fingerprint)
 
 
@@ -428,14 +429,24 @@ def test_an_entry_that_is_none_is_named(entry, said):
             "per must be one of principal, address, all",
         ),
         ({"rates": [{"tools": "*", "limit": "many"}]}, "gateway.rates: "),
-        ({"endpoints": {"a/b": {}}}, "gateway.endpoints has an endpoint 'a/b', which cannot be a part of a path"),
-        ({"endpoints": {"..": {}}}, "gateway.endpoints has an endpoint '..', which cannot be a part of a path"),
+        ({"endpoints": {"a/b": {}}}, "gateway.endpoints has an endpoint 'a/b', which cannot begin a path"),
+        ({"endpoints": {"..": {}}}, "gateway.endpoints has an endpoint '..', which cannot begin a path"),
+        ({"endpoints": {".well-known": {}}}, "gateway.endpoints has an endpoint '.well-known', which cannot begin"),
+        ({"endpoints": {"": {}}}, "gateway.endpoints has an endpoint '', which cannot begin a path"),
+        ({"endpoints": {"tools": {}}, "rest": True}, "gateway.endpoints has 'tools', where tools are used over plain"),
+        ({"endpoints": {"f": {"allow": ["crm_*"]}}}, "gateway.endpoints.f: it: allow has 'crm_*', which is no pattern"),
+        ({"endpoints": {"f": {"tools": {"a": {"name": "c"}, "b": {"name": "c"}}}}}, "has the name 'c' as well"),
+        ({"endpoints": {"f": {"search": 0}}}, "gateway.endpoints.f.search must be a whole number from 1 to 10000"),
         ({"endpoints": {"f": {"servers": ["oen"]}}}, "has 'oen', which is no server; did you mean 'one'?"),
         ({"endpoints": {"f": {"tools": {"t": {"nme": "x"}}}}}, "endpoints.f.tools.t has no option 'nme'; did you mean"),
-        ({"search": "yes"}, "gateway.search must be true or false, not a string"),
+        ({"search": "yes"}, "gateway.search must be a whole number, not a string"),
         ({"audit": 5}, "gateway.audit must be an object, not a number"),
         ({"audit": {}}, "gateway.audit needs 'file'"),
         ({"pins": {"file": "p.json", "mode": "stop"}}, "gateway.pins.mode must be one of warn, block, not 'stop'"),
+        ({"pins": {"file": "p.json", "new": "block"}}, 'gateway.pins.new can be block in the mode "block" alone'),
+        ({"pins": "no/such/p.json"}, "gateway.pins.file is in a folder that there is not: "),
+        ({"log": "no/such/log"}, "gateway.log is in a folder that there is not: "),
+        ({"peerUrl": "http://h/mcp"}, "gateway.peerUrl needs a secret that all gateways have"),
         ({"sanitize": "all"}, "gateway.sanitize must be true or false, not a string"),
         ({"sanitize": {"patterns": ["("]}}, "gateway.sanitize: "),
         ({"log": 5}, "gateway.log must be true or false, not a number"),
@@ -523,6 +534,22 @@ def test_a_file_that_is_not_there_is_an_error_of_the_same_kind(tmp_path):
 def test_a_file_of_many_servers_is_read(tmp_path):
     entries = {f"s{number}": {"command": "x", "args": ["a" * 500]} for number in range(2000)}
     assert len(read(file(tmp_path, json.dumps({"mcpServers": entries}))).upstreams) == 2000
+
+
+def test_an_endpoint_has_what_a_view_has():
+    one = {
+        "servers": ["one", "o*"],
+        "tools": {"one_find": {"name": "find", "description": "d", "fixed": {"region": "${TOKEN}"}, "hidden": ["x"]}},
+        "resources": ["note://*"],
+        "allow": "tools:*",
+        "search": 100,
+        "instructions": "Be brief.",
+    }
+    found = options(endpoints={"finance": one, "b": {"tools": ["a*"]}, "c": {}}, search=True)
+    assert found["search"] is True and found["endpoints"]["b"] == {"tools": ("a*",)} and found["endpoints"]["c"] == {}
+    finance = found["endpoints"]["finance"]
+    assert finance["tools"]["one_find"]["fixed"] == {"region": SECRET} and finance["search"] == 100
+    assert finance["allow"] == ("tools:*",) and finance["tools"]["one_find"]["hidden"] == ("x",)
 
 
 # What is made of options

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
 from ..protocol.limits import LIMITS
+from ..server.seal import ENVIRONMENT
 from .checks import (
     Kind,
     Option,
@@ -134,13 +136,22 @@ def _sanitize(value: Any, place: Place) -> Any:
 
 def _file_and(options: dict[str, Option]) -> Kind:
     """Make the kind of an object with a file and further options; a text is the file."""
-    known = {"file": Option(path, required=True), **options}
+    known = {"file": Option(_kept, required=True), **options}
     return lambda value, place: fields({"file": value} if isinstance(value, str) else value, place, known, True)
+
+
+def _kept(value: Any, place: Place) -> str:
+    """Read the path of a file that is made where there is none."""
+    found = path(value, place)
+    folder = os.path.dirname(os.path.abspath(found))
+    if not os.path.isdir(folder):
+        raise place.wrong(f"is in a folder that there is not: {folder}")
+    return found
 
 
 def _log(value: Any, place: Place) -> Any:
     if isinstance(value, str):
-        return value if value in ("stderr", "") else path(value, place)
+        return value if value in ("stderr", "") else _kept(value, place)
     return "stderr" if flag(value, place) else ""
 
 
@@ -156,10 +167,9 @@ def _limits(value: Any, place: Place) -> Message:
     return {name: number(1, 2**40, "items, bytes or seconds")(each, place.at(name)) for name, each in found.items()}
 
 
-def _endpoint_name(name: str, place: Place) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._~-]*[A-Za-z0-9_~-]", name):
-        raise place.wrong(f"has an endpoint {name[:100]!r}, which cannot be a part of a path")
-    return name
+def _search(value: Any, place: Place) -> Any:
+    """Read whether tools are searched, or from how many on."""
+    return value if isinstance(value, bool) else whole(1, 10_000)(value, place)
 
 
 _TOOL = {
@@ -171,17 +181,30 @@ _TOOL = {
 }
 _ENDPOINT = {
     "servers": Option(texts),
-    "tools": Option(mapping(obj(_TOOL))),
+    "tools": Option(lambda value, place: (mapping(obj(_TOOL)) if isinstance(value, dict) else texts)(value, place)),
+    "resources": Option(texts),
+    "prompts": Option(texts),
     "allow": Option(texts),
     "deny": Option(texts),
-    "search": Option(flag),
+    "search": Option(_search),
     "instructions": Option(text),
 }
 
 
 def _endpoints(value: Any, place: Place) -> Message:
-    found = mapping(obj(_ENDPOINT))(value, place)
-    return {_endpoint_name(name, place): each for name, each in found.items()}
+    found: Message = mapping(obj(_ENDPOINT))(value, place)
+    for name, each in found.items():
+        if not re.fullmatch(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,63}", name):
+            raise place.wrong(f"has an endpoint {name[:100]!r}, which cannot begin a path")
+        place.at(name).make(_check_view, each)
+    return found
+
+
+def _check_view(spec: Message) -> None:
+    from ..server.registry import Registry
+    from .views import View
+
+    View(Registry(lambda kind: None), spec, "it")
 
 
 _OPTIONS = {
@@ -203,7 +226,7 @@ _OPTIONS = {
     "onDenied": Option(one_of("hide", "challenge"), "hide"),
     "rates": Option(many(obj(_RATE)), []),
     "endpoints": Option(_endpoints, {}),
-    "search": Option(flag, False),
+    "search": Option(_search, False),
     "audit": Option(
         _file_and(
             {
@@ -221,7 +244,6 @@ _OPTIONS = {
     "rest": Option(flag, False),
     "metrics": Option(flag, False),
     "status": Option(flag, True),
-    "statusRoles": Option(texts, ()),
     "statusRoles": Option(texts, ()),
     "log": Option(_log, ""),
     "redis": Option(url("redis", "rediss", "unix")),
@@ -247,6 +269,12 @@ def read_options(value: Any, place: Place, servers: list[str]) -> Message:
     place.at("rules").make(make_policy, found)
     place.at("sanitize").make(make_sanitizer, found)
     place.at("rates").make(_check_rates, found)
+    if found["pins"] and found["pins"]["new"] == "block" and found["pins"]["mode"] != "block":
+        raise place.at("pins").at("new").wrong('can be block in the mode "block" alone')
+    if found["peer_url"] and not found["secret"] and not os.environ.get(ENVIRONMENT):
+        raise place.at("peerUrl").wrong(f"needs a secret that all gateways have: gateway.secret, or {ENVIRONMENT}")
+    if found["rest"] and "tools" in found["endpoints"]:
+        raise place.at("endpoints").wrong("has 'tools', where tools are used over plain HTTP; name it in another way")
     if found["secret"] and any(len(each.encode()) < 16 for each in found["secret"]):
         raise place.at("secret").wrong("must have at least 16 bytes; make one with secrets.token_hex()")
     return found
