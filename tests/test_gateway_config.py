@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 
@@ -529,6 +530,14 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path, text, said):
 def test_a_file_that_is_not_there_is_an_error_of_the_same_kind(tmp_path):
     assert refused(tmp_path / "none.json") == f"There is no file '{tmp_path}/none.json'"
     assert refused(tmp_path) == f"{tmp_path}: Is a directory"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no modes of files here")
+def test_a_file_that_everybody_can_write_is_told_of(tmp_path):
+    path = file(tmp_path, '{"mcpServers": {}}')
+    for mode, notes in ((0o664, 0), (0o602, 1)):
+        path.chmod(mode)
+        assert len(read(path).notes) == notes
 
 
 def test_a_file_of_many_servers_is_read(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from typing import Any, NamedTuple, Optional, Union
 
@@ -115,7 +116,10 @@ def read(source: Union[Message, str, os.PathLike[str]]) -> Settings:
     where = "" if path is None else f"{path}: "
     place = Place("", folder)
     try:
-        return _settings(found, path, place)
+        settings = _settings(found, path, place)
+        open_to_all = path is not None and os.name == "posix" and os.stat(path).st_mode & stat.S_IWOTH
+        note = "Everybody on this machine can write this file, and with it start programs: chmod o-w"
+        return settings._replace(notes=(*settings.notes, note)) if open_to_all else settings
     except RecursionError:
         raise ValueError(f"{where}Values are nested too deeply within each other") from None
     except ValueError as problem:
