@@ -44,6 +44,9 @@ THIRD_PARTIES = {
     "flask_login": ("auth/surrounding.py",),
     "django": ("transports/frameworks.py",),
     "pydantic": ("engines/schema/models.py",),
+    "limits": ("gateway/rates.py", "gateway/counts.py"),
+    "redis": ("gateway/counts.py",),
+    "prometheus_client": ("gateway/metrics.py",),
     # For type checkers alone, which bring its stubs.
     "typing_extensions": ("server/registration.py",),
     "pytest": ("pytest_plugin.py",),

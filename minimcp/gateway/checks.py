@@ -294,6 +294,6 @@ def _type(value: Any) -> str:
     if value is None:
         return "null"
     for kind, name in ((bool, "a boolean"), ((int, float), "a number"), (str, "a string"), (list, "a list")):
-        if isinstance(value, kind):  # type: ignore[arg-type]
+        if isinstance(value, kind):
             return name
     return "an object" if isinstance(value, dict) else f"a {type(value).__name__}"

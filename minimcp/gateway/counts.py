@@ -1,4 +1,4 @@
-"""Where the requests of callers are counted against limits: in the memory of one process, or in Redis for several."""
+"""Counts of the requests of callers against limits: in the memory of one process, or in Redis for several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the failure of a request means: for the replica that had it, for a repetition, and for the caller."""
+"""The meaning of a failed request: for the replica that had it, for a repetition, and for the caller."""
 
 from __future__ import annotations
 

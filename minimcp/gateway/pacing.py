@@ -153,7 +153,7 @@ class Slots:
 
     @property
     def waiting(self) -> int:
-        """How many calls wait."""
+        """The number of calls that wait."""
         return len(self._waiting)
 
     def take(self, wait_s: float, on_wait: Callable[[Callable[[], None]], Any] | None = None) -> None:

@@ -1,8 +1,9 @@
 """Parked calls: a legacy server has asked in the middle of a call, and its client, a modern one, answers by a retry.
 
 The call to the server goes on, on a thread of its own, while no thread of the client's waits. The retry finds it by the
-sealed `requestState`, delivers the answers, and waits for what comes next. Spec: 26:basic/patterns/mrtr,
-11:client/elicitation
+sealed `requestState`, delivers the answers, and waits for what comes next.
+
+Spec: 26:basic/patterns/mrtr, 11:client/elicitation
 """
 
 from __future__ import annotations

@@ -220,14 +220,15 @@ def check_askable(ctx: Context, upstream: Upstream, question: Any) -> Message:
     if not revisions.declared(ctx.version, ctx.capabilities, _needed(question)):
         raise ToolError(f"This client cannot be asked: it does not support {question['method']} here")
     params = question.get("params")
+    asked: Message = dict(question)
     if isinstance(params, dict) and isinstance(params.get("messages"), list):
-        question = {**question, "params": upstream.rewrite(params)}
+        asked["params"] = upstream.rewrite(params)
     if ctx._era.name == "modern":
-        return question
-    lacking = revisions.unsayable(ctx.version, question)
+        return asked
+    lacking = revisions.unsayable(ctx.version, asked)
     if lacking:
         raise ToolError(f"This client cannot be asked: revision {ctx.version} does not have {lacking}")
-    return revisions.question(ctx.version, question)
+    return revisions.question(ctx.version, asked)
 
 
 def pass_log(ctx: Context, params: Message) -> None:

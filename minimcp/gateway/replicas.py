@@ -51,7 +51,7 @@ class HasHealth(Protocol):
 R = TypeVar("R", bound=HasHealth)
 
 
-class Turn(Generic[R]):
+class ReplicaCall(Generic[R]):
     """One call that a replica has, from `choose` to `end`; as a context manager it judges by the exception.
 
     :ivar replica: the replica that was chosen.
@@ -80,7 +80,7 @@ class Turn(Generic[R]):
         if self.trial:
             self.replica.health._alive(self)
 
-    def __enter__(self) -> Turn[R]:
+    def __enter__(self) -> ReplicaCall[R]:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
@@ -122,7 +122,7 @@ class Health:
         self._slices: deque[list[int]] = deque()  # of the window: number, calls, failures
         self._level = 0
         self._until = self._tried = self._moment_s = 0.0
-        self._trial: Turn[Any] | None = None
+        self._trial: ReplicaCall[Any] | None = None
         self._failed_probes = 0
         self._probed_down = False  # whether the newest probe failed
         self._opened_by_probes = False
@@ -162,7 +162,7 @@ class Health:
                 "different": self.different,
             }
 
-    def begin(self) -> Turn[Health]:
+    def begin(self) -> ReplicaCall[Health]:
         """Begin a call that no other replica could have, whatever its state, such as one of a session that it keeps."""
         with _lock():
             return self._begin(self, False)
@@ -179,8 +179,8 @@ class Health:
 
     # Under the lock
 
-    def _begin(self, replica: R, trial: bool) -> Turn[R]:
-        turn = Turn(replica, trial, self._generation, self._clock())
+    def _begin(self, replica: R, trial: bool) -> ReplicaCall[R]:
+        turn = ReplicaCall(replica, trial, self._generation, self._clock())
         if trial:
             self._trial = turn
         self.in_flight += 1
@@ -252,14 +252,14 @@ class Health:
             return self._open(now, True) if self._failed_probes >= FAILED_PROBES else None
         return self._open(now) if self._may_try(now) else None
 
-    # Of a Turn
+    # Of a ReplicaCall
 
-    def _end(self, turn: Turn[Any], ok: bool | None, error: object) -> None:
+    def _end(self, turn: ReplicaCall[Any], ok: bool | None, error: object) -> None:
         with _lock():
             said = self._ended(turn, ok, error)
         _say(said)
 
-    def _ended(self, turn: Turn[Any], ok: bool | None, error: object) -> Said:
+    def _ended(self, turn: ReplicaCall[Any], ok: bool | None, error: object) -> Said:
         if turn._ended:
             return None
         turn._ended = True
@@ -291,7 +291,7 @@ class Health:
         self._tried = now
         return None
 
-    def _alive(self, turn: Turn[Any]) -> None:
+    def _alive(self, turn: ReplicaCall[Any]) -> None:
         said = None
         with _lock():
             if self._trial is turn:
@@ -310,7 +310,9 @@ def _say(said: Said) -> None:
         log.log(*said)
 
 
-def choose(replicas: Sequence[R], exclude: Collection[R] = (), fail_fast: bool = False, server: str = "") -> Turn[R]:
+def choose(
+    replicas: Sequence[R], exclude: Collection[R] = (), fail_fast: bool = False, server: str = ""
+) -> ReplicaCall[R]:
     """Choose the replica for a call and begin the call on it.
 
     Among those that work it is the one with the least calls in flight, and of equals the one whose last call is the

@@ -12,7 +12,7 @@ from ..protocol.content import Raw
 from ..protocol.errors import Cancelled, InternalError, InvalidParams, McpError, ResourceNotFound, ToolError
 from . import relaying
 from .failures import UpstreamUnavailable, fate, may_have_run, may_repeat, verdict
-from .replicas import Turn, choose
+from .replicas import ReplicaCall, choose
 
 if TYPE_CHECKING:
     from ..server.context import Context
@@ -67,7 +67,7 @@ class Routing:
         tried: list[Replica] = []
         again = False
         while True:
-            turn: Optional[Turn[Replica]] = None
+            turn: Optional[ReplicaCall[Replica]] = None
             try:
                 # First a slot, so that a call which waits for one holds no replica.
                 self._upstream.slots.take(self._upstream.settings.timeout_s, ctx.on_cancel)
@@ -114,7 +114,7 @@ class Routing:
             return False
         return may_repeat(problem, method, definition, self._upstream.settings.trusted)
 
-    def _choose(self, ctx: Context, state: Message, tried: list[Replica]) -> Turn[Replica]:
+    def _choose(self, ctx: Context, state: Message, tried: list[Replica]) -> ReplicaCall[Replica]:
         """Begin a call on the replica where its state or session is, or on the one with the least to do."""
         kept, replicas = None, self._upstream.replicas
         if len(replicas) > 1 and not tried:
@@ -129,7 +129,7 @@ class Routing:
         return choose(replicas, tried if len(replicas) > 1 else (), fail_fast, self._upstream.settings.name)
 
     def _send(
-        self, ctx: Context, turn: Turn[Replica], method: str, sent: Message, entry: RelayedEntry | None
+        self, ctx: Context, turn: ReplicaCall[Replica], method: str, sent: Message, entry: RelayedEntry | None
     ) -> Message:
         replica, parked = turn.replica, False
         try:
