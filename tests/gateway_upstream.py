@@ -204,19 +204,18 @@ def refuse_other(made: Server, era: str) -> None:
     made.engine.call = picky  # type: ignore[method-assign]
 
 
-def main() -> None:
+def serve(made: Server, era: str, door: str) -> None:
     """Serve over stdio, or over HTTP on any free port, which is printed."""
-    era, door = sys.argv[1:]
     if era != "both":
-        refuse_other(server, era)
-    if NEWS.is_file():
-        threading.Thread(target=_follow, daemon=True).start()
+        refuse_other(made, era)
     if door == "stdio":
-        server.run()
+        made.run()
     else:
         path = "/sse" if door == "sse" else "/mcp"
-        server.run_http(port=0, ready=lambda listening: print(f"listening on {listening.url}{path}", flush=True))
+        made.run_http(port=0, ready=lambda listening: print(f"listening on {listening.url}{path}", flush=True))
 
 
 if __name__ == "__main__":
-    main()
+    if NEWS.is_file():
+        threading.Thread(target=_follow, daemon=True).start()
+    serve(server, *sys.argv[1:])

@@ -431,7 +431,8 @@ def walked(request):
             on_log=heard.log,
             log_level="debug",
         ) as client:
-            _walk(client, seen, (kit, version) not in WITHOUT_LISTEN)
+            _walk(client, seen)
+            _grow(client, seen, (kit, version) not in WITHOUT_LISTEN)
     finally:
         server.stop()
         seen["left"] = server.left()
@@ -439,7 +440,7 @@ def walked(request):
     return seen
 
 
-def _walk(client: Client, seen: dict, listens: bool) -> None:
+def _walk(client: Client, seen: dict) -> None:
     seen["version"] = client.protocol_version
     seen["name"] = client.server_info["name"]
     seen["instructions"] = client.instructions
@@ -470,6 +471,9 @@ def _walk(client: Client, seen: dict, listens: bool) -> None:
     with ThreadPoolExecutor(8) as threads:
         seen["together"] = list(threads.map(lambda n: _steps_and_sum(client, n), range(24)))
     seen["big"] = client.call_tool("big", size=3 * 1024 * 1024)
+
+
+def _grow(client: Client, seen: dict, listens: bool) -> None:
     if not listens:
         assert refused(lambda: client.listen(tools=True)).code == -32601
         seen["change"] = None
