@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import pytest
@@ -180,3 +181,165 @@ def test_a_legacy_server_is_not_told_of_the_extension():
         assert client.call_tool("x").text == "42"
     declared = server.wait_for("initialize")["params"]["capabilities"]
     assert declared == {"extensions": {"com.example/x": {}}}
+
+
+# Coming back to a task
+
+
+def test_a_call_says_the_id_of_its_task_and_may_be_detached():
+    server = played(task("working", pollIntervalMs=60_000))
+    with Client(server, tasks=True) as client:
+        call = client.start_tool("x")
+        assert call.detach(10) == call.task_id == "t-1"
+        with pytest.raises(minimcp.CallCancelled, match=r"client\.task\('t-1'\)"):
+            call.result()
+        # Neither then nor when nobody holds it any more is the server told anything.
+        del call
+        gc.collect()
+        server.methods["tasks/get"] = lambda params, say: task("completed", result=DONE)
+        assert client.task("t-1").result().text == "42"
+    assert not server.all("tasks/cancel") and len(server.all("tools/call")) == 1
+
+
+def test_a_call_that_is_no_task_cannot_be_detached():
+    answered = threading.Event()
+
+    def answer(params, say):
+        answered.wait(10)
+        return DONE
+
+    with Client(Scripted(tools_call=answer), tasks=True) as client:
+        call = client.start_tool("x")
+        assert call.task_id is None
+        with pytest.raises(minimcp.Timeout, match="has not made a task"):
+            call.detach(0.01)
+        answered.set()
+        assert call.result().text == "42" and call.task_id is None
+        with pytest.raises(minimcp.ProtocolError, match="without making a task"):
+            call.detach(10)
+    with Client(Scripted(tools_call=fault), tasks=True) as client, pytest.raises(minimcp.RemoteError, match="no such"):
+        client.start_tool("x").detach(10)
+
+
+def fault(params, say):
+    raise Fault(-32602, "no such tool")
+
+
+def test_a_task_that_has_ended_is_detached_without_effect():
+    with Client(played(task("completed", result=DONE)), tasks=True) as client:
+        call = client.start_tool("x")
+        assert call.result().text == "42" and call.detach() == "t-1" and call.result().text == "42"
+
+
+def test_another_client_comes_back_to_a_task_and_answers_its_questions():
+    server = played(
+        task("working", statusMessage="half"),
+        task("input_required", inputRequests={"a": QUESTION}),
+        task("completed", result=DONE),
+    )
+    with Client(server, tasks=True, elicit=lambda question: {"n": 1}) as client:
+        call = client.task("t-1")
+        assert list(call) == [{"message": "half"}] and call.result().text == "42" and call.task_id == "t-1"
+    (sent,) = server.all("tasks/update")
+    assert sent["params"]["inputResponses"] == {"a": {"action": "accept", "content": {"n": 1}}}
+    assert not server.all("tools/call") and not server.all("tasks/cancel")
+
+
+def test_a_task_that_is_come_back_to_may_be_cancelled():
+    server = played(task("working", pollIntervalMs=60_000))
+    with Client(server, tasks=True) as client:
+        with client.task("t-1") as call:
+            assert call.detach(10) == "t-1"
+        assert not server.all("tasks/cancel")
+        call = client.task("t-1")
+        server.wait_for("tasks/get")
+        call.cancel()
+        with pytest.raises(minimcp.CallCancelled):
+            call.result()
+        assert server.wait_for("tasks/cancel")["params"]["taskId"] == "t-1"
+
+
+def test_a_tool_that_failed_in_a_task_raises_where_that_was_asked_for():
+    failed = {**DONE, "isError": True}
+    for of_client, of_call, raises in (
+        (False, None, False),
+        (True, None, True),
+        (True, False, False),
+        (False, True, True),
+    ):
+        with Client(played(task("completed", result=failed)), tasks=True, check=of_client) as client:
+            call = client.task("t-1", check=of_call)
+            if raises:
+                with pytest.raises(minimcp.ToolFailed, match="42"):
+                    call.result()
+            else:
+                assert call.result().is_error
+
+
+def test_an_unknown_task_is_a_remote_error():
+    def unknown(params, say):
+        raise Fault(-32602, "unknown task")
+
+    server = played(task("working"))
+    server.methods["tasks/get"] = unknown
+    with Client(server, tasks=True) as client, pytest.raises(minimcp.RemoteError, match="unknown task"):
+        client.task("elsewhere").result()
+
+
+def test_tasks_need_a_client_and_a_server_that_speak_of_them():
+    with Client(played(task("working"))) as client, pytest.raises(minimcp.ProtocolError, match="tasks=True"):
+        client.task("t-1")
+    old = Scripted(initialize=lambda params, say: INITIALIZED)
+    with Client(old, mode="legacy", tasks=True) as client, pytest.raises(minimcp.ProtocolError, match="2025-11-25"):
+        client.task("t-1")
+
+
+def test_a_server_that_needs_tasks_has_the_client_say_what_to_write():
+    def needs(params, say):
+        raise Fault(-32021, "no", {"requiredCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}})
+
+    with Client(Scripted(tools_call=needs)) as client, pytest.raises(minimcp.RemoteError, match=r"tasks=True"):
+        client.call_tool("x")
+
+
+def test_polls_survive_a_server_that_is_started_anew():
+    results = {
+        "server/discover": DISCOVERED,
+        "tools/list": {"resultType": "complete", "tools": []},
+        "tools/call": {**task("working"), "resultType": "task"},
+    }
+    trouble = ["503", "hang up", "502"]
+
+    def answer(request, peer):
+        method = request.message["method"]
+        if method == "tasks/get" and trouble:
+            kind = trouble.pop(0)
+            if kind == "hang up":
+                peer.hang_up()
+            else:
+                peer.body(b"starting", int(kind), Content_Type="text/plain")
+            return
+        found = task("completed", result=DONE) if method == "tasks/get" else results[method]
+        peer.json({"jsonrpc": "2.0", "id": request.message["id"], "result": found})
+
+    with scripted(answer) as server, Client(server.url, tasks=True) as client:
+        assert client.call_tool("x", {}).text == "42"
+    assert trouble == [] and not [each for each in server.requests if each.message["method"] == "tasks/cancel"]
+
+
+def test_a_server_that_stays_away_leaves_the_id_of_the_task(monkeypatch):
+    monkeypatch.setattr("minimcp.client.tasks._TRIES", 2)
+    results = {"server/discover": DISCOVERED, "tools/call": {**task("working"), "resultType": "task"}}
+
+    def answer(request, peer):
+        method = request.message["method"]
+        if method not in results:
+            peer.hang_up()
+            return
+        peer.json({"jsonrpc": "2.0", "id": request.message["id"], "result": results[method]})
+
+    with scripted(answer) as server, Client(server.url, tasks=True) as client:
+        with pytest.raises(minimcp.ConnectionLost, match=r"client\.task\('t-1'\) comes back"):
+            client.call_tool("x", {})
+    sent = [each.message["method"] for each in server.requests]
+    assert sent.count("tasks/get") >= 3 and "tasks/cancel" not in sent

@@ -5,24 +5,19 @@ Spec: 26:basic/patterns/mrtr, 26:basic/patterns/cancellation
 
 from __future__ import annotations
 
-import contextvars
-import os
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..engines.errors import ConnectionLost, ProtocolError, Timeout
-from ..engines.fork import PerProcess
 from ..protocol import spec, wire
 from ..protocol.errors import McpError
 from . import negotiation, tasks
-from .connection import HANG_UP_S
-from .errors import CallCancelled, RemoteError, UsedAfterFork
+from .errors import CallCancelled, RemoteError
 from .results import Result
 from .transports.transport import Exchange, SessionExpired
-from .transports.waiting import Deadline, Mailbox
+from .transports.waiting import Deadline
 
 if TYPE_CHECKING:
     from .connection import Connection, Reply
@@ -45,6 +40,10 @@ class ClientCall:
     :param progress: whether progress is asked for.
     :param needs: the capability that the server must have declared.
     :param finish: `f(connection, result) -> outcome of the call`.
+    :param follow: whether the answer is a task that was made before, to follow to its end.
+    :ivar task_id: the id of the task that the server made of the call, None before and without one.
+    :ivar detached: whether that task is followed no longer, and goes on.
+    :ivar on_task: takes that id, on the thread that runs the call.
     :ivar asked: whether the server asked something, so that the result is for this call alone. Spec: FEAT-129
     :ivar on_progress: takes the params of each progress notification, on the thread that runs the call.
     """
@@ -65,9 +64,13 @@ class ClientCall:
         progress: bool = False,
         needs: tuple[str, ...] = (),
         finish: Callable[[Connection, Result], Any] | None = None,
+        follow: bool = False,
     ) -> None:
         self.method = method
         self.params = params
+        self.task_id: Optional[str] = None
+        self.detached = False
+        self.on_task: Callable[[str], object] = _ignore
         self.asked = False
         self.on_progress: Callable[[Message], Any] = _ignore
         self._connect = connect
@@ -80,6 +83,7 @@ class ClientCall:
         self._progress = progress
         self._needs = needs
         self._finish = finish
+        self._follow = follow
         self._cancelled = threading.Event()
         self._exchange: Optional[Exchange] = None
 
@@ -118,12 +122,22 @@ class ClientCall:
 
     def cancel(self) -> None:
         """End the call from any thread: `run` raises CallCancelled, after it has told the server."""
+        self._stop()
+
+    def detach(self) -> None:
+        """Follow the task no longer: `run` raises CallCancelled, and the server is told nothing."""
+        self.detached = True
+        self._stop()
+
+    def _stop(self) -> None:
         self._cancelled.set()
         exchange = self._exchange
         if exchange is not None:
             exchange.abort(self._cancellation())
 
     def _cancellation(self) -> CallCancelled:
+        if self.detached:
+            return CallCancelled(f"The call was detached; client.task({self.task_id!r}) comes back to its task")
         return CallCancelled(f"{self.method} was cancelled")
 
     def _repeatable(self, conn: Connection, problem: ConnectionLost) -> bool:
@@ -171,9 +185,9 @@ class ClientCall:
         for number in range(MAX_ROUNDS + 1):
             result = self._round(conn, peer, {**self.params, **more})
             outcome = peer.era.outcome(self.method, result, spec.TASKS in conn.settings.extensions)
-            if outcome == "complete":
+            if outcome == "complete" and not self._follow:
                 return Result(result)
-            if outcome == "task":
+            if outcome == "task" or self._follow:
                 return Result(tasks.drive(self, conn, peer, result))
             if number == MAX_ROUNDS:
                 break
@@ -270,157 +284,9 @@ class ClientCall:
         return self._send(conn, peer, message)
 
 
-class RunningCall:
-    """A call on a thread of its own: iterate over it for its progress, take its `result()`, or `cancel()` it.
-
-    As a context it is cancelled at the end, if it has not ended by then; so is one that nobody refers to any more.
-    """
-
-    def __init__(self, call: ClientCall) -> None:
-        self._call = call
-        self._work = work = _Work(call)
-        self._pid = os.getpid()
-        self._raised = False
-        # The thread knows the call and never the handle, which would not be found dropped otherwise.
-        weakref.finalize(self, _dropped().calls.put, call).atexit = False
-        run = contextvars.copy_context().run
-        self._thread = threading.Thread(target=run, args=(work.run,), name="minimcp-call", daemon=True)
-        try:
-            _dropped().run(self._thread)
-        except RuntimeError as problem:
-            raise ConnectionLost(f"Nothing was sent: {problem}", "always") from None
-
-    def __enter__(self) -> RunningCall:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if not self._work.over:
-            self.cancel()
-            if self._thread is not threading.current_thread():
-                self._thread.join(HANG_UP_S)  # it tells the server
-
-    def __iter__(self) -> Iterator[Message]:
-        """Yield `{"progress": number, "total"?: number, "message"?: str}` until the call has ended."""
-        return self
-
-    def __next__(self) -> Message:
-        work = self._work
-        # An interrupt may have come between taking the None that marks the end and acting on it.
-        if not work.over or len(work.progress):
-            if self._pid != os.getpid():
-                raise UsedAfterFork("The call runs in the parent process; start another one here")
-            progress: Optional[Message] = work.progress.get(None)
-            if progress is not None:
-                return progress
-            work.progress.put(None)  # for other threads that wait
-        if work.error is not None and not self._raised:
-            self._raised = True
-            raise work.error
-        raise StopIteration
-
-    def result(self, on_progress: Callable[[Message], Any] | None = None) -> Any:
-        """Wait for the answer.
-
-        :param on_progress: called with each progress on this thread; an exception of it ends the call.
-        :raises ClientError: when there is no answer, or a wrong one.
-        """
-        try:
-            for progress in self:
-                if on_progress is not None:
-                    on_progress(progress)
-        except BaseException:
-            self.cancel()
-            raise
-        if self._work.error is not None:
-            raise self._work.error
-        return self._work.outcome
-
-    def cancel(self) -> None:
-        """End the call from any thread: `result` raises CallCancelled, and the server is told."""
-        if not self._work.over:
-            self._call.cancel()
-
-
-class _Work:
-    """A call, its progress so far, None at its end, and its outcome; no lock, since one thread writes it."""
-
-    __slots__ = ("call", "error", "outcome", "over", "progress")
-
-    def __init__(self, call: ClientCall) -> None:
-        self.call = call
-        self.progress = Mailbox()
-        self.outcome: Any = None
-        self.error: Optional[BaseException] = None
-        self.over = False
-
-    def run(self) -> None:
-        try:
-            self.outcome = self.call.run(self.hear)
-        except BaseException as error:
-            self.error = error
-        self.over = True
-        self.progress.put(None)
-        _dropped().end()
-
-    def hear(self, progress: Message) -> None:
-        """Keep progress for the handle; too much of it is lost."""
-        self.progress.offer(progress)
-
-
-class _Dropped:
-    """Cancels the calls whose handle was dropped, on a thread that lives as long as calls have threads of their own.
-
-    A finalizer may run inside the collector, at any point of any thread. So it only puts the call into a mailbox, which
-    takes no lock; cancelling takes locks and uses the network.
-    """
-
-    def __init__(self) -> None:
-        self.calls = Mailbox()
-        self._lock = threading.Lock()  # guards _running and _watching
-        self._running = 0
-        self._watching = False
-
-    def run(self, thread: threading.Thread) -> None:
-        """Start the thread of a call, which calls `end` at its end.
-
-        :raises RuntimeError: when the system has no thread to give.
-        """
-        with self._lock:
-            if not self._watching:
-                threading.Thread(target=self._cancel, name="minimcp-dropped", daemon=True).start()
-                self._watching = True
-            self._running += 1
-        try:
-            thread.start()
-        except RuntimeError:
-            self.end()
-            raise
-
-    def end(self) -> None:
-        """Count a call that has ended."""
-        with self._lock:
-            self._running -= 1
-            if self._running == 0:
-                self.calls.put(None)
-
-    def _cancel(self) -> None:
-        while True:
-            call: Optional[ClientCall] = self.calls.get(None)
-            if call is not None:
-                call.cancel()
-                continue
-            with self._lock:
-                if self._running == 0:
-                    self._watching = False
-                    return
-
-
-_dropped = PerProcess(_Dropped)
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _ignore(progress: Message) -> None:
+def _ignore(found: Any) -> None:
     pass

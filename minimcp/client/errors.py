@@ -49,6 +49,9 @@ def _advice(code: int, data: Any) -> str:
     needed = data.get("requiredCapabilities") if code == spec.MISSING_CAPABILITY and isinstance(data, dict) else None
     options = {"elicitation": "elicit", "sampling": "sample", "roots": "roots"}
     found = [f"{options[name]}=" for name in needed if name in options] if isinstance(needed, dict) else []
+    extensions = needed.get("extensions") if isinstance(needed, dict) else None
+    if isinstance(extensions, dict) and spec.TASKS in extensions:
+        return "; its answer is a task: give Client(..., tasks=True)"
     return f"; it asks the client: give Client(..., {', '.join(found)}...)" if found else ""
 
 

@@ -12,13 +12,14 @@ from ..engines.errors import ClientError, ProtocolError, Timeout
 from ..protocol import revisions, spec, wire
 from . import listen as listening
 from .answers import Roots
-from .call import ClientCall, RunningCall
+from .call import ClientCall
 from .connection import Connection, Reply
 from .eras import Peer
 from .errors import RemoteError, ToolFailed
 from .options import OF_A_CALL, Settings, split, to_arguments
 from .relay import RawCall
 from .results import Result
+from .running import RunningCall
 from .transports.waiting import Deadline
 
 if TYPE_CHECKING:
@@ -135,6 +136,25 @@ class Methods:
         """
         arguments, options = split(arguments, more)
         return RunningCall(self._tool_call(name, arguments, {**options, "progress": True}))
+
+    def task(self, id: str, *, check: bool | None = None, **options: Any) -> RunningCall:
+        """Come back to a task by its id, perhaps in another process than the one that started it, and follow it.
+
+        :param check: whether a result with `isError` raises `ToolFailed`; by default as the client does.
+        :param options: `timeout`, `max_timeout` (s), `meta` (a dict for `_meta`).
+        """
+        settings = self.settings
+        if spec.TASKS not in settings.extensions:
+            raise ProtocolError("Make the client with tasks=True: it does not declare the tasks extension")
+        if self.peer.era.name != "modern":
+            raise ProtocolError(f"{self.peer.name} speaks {self.peer.version}, which has no such tasks")
+
+        def finish(conn: Connection, result: Result) -> Result:
+            if result.is_error and (settings.check if check is None else check):
+                raise ToolFailed(f"task {id}", result)
+            return result
+
+        return RunningCall(self._call("tasks/get", {"taskId": id}, finish=finish, follow=True, **options))
 
     def _near(self, name: str) -> str:
         """Return the question whether a tool of a similar name was meant, or "" without one."""

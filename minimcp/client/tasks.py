@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Optional, Protocol
 
-from ..engines.errors import ClientError, ProtocolError, Timeout
+from ..engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from .connection import HANG_UP_S, Connection
 from .eras import Peer, result_of
-from .errors import CallCancelled
+from .errors import CallCancelled, HTTPStatus
 
 log = logging.getLogger("minimcp")
 
@@ -18,12 +18,20 @@ Message = dict[str, Any]
 _POLL_S = 1.0
 _LEAST_POLL_S = 0.02
 _MOST_POLL_S = 60.0
+# Half a minute in all, in which a server may be started anew.
+_TRIES = 11
+_BACKOFF_S = 0.1
+_MOST_BACKOFF_S = 5.0
+_PASSING = (429, 502, 503, 504)
 
 
 class Caller(Protocol):
     """The part of a `call.ClientCall` that a task uses."""
 
     on_progress: Callable[[Message], Any]
+    on_task: Callable[[str], object]
+    task_id: Optional[str]
+    detached: bool
 
     def wait(self, seconds: float) -> None:
         """Wait before asking again."""
@@ -39,7 +47,7 @@ def drive(call: Caller, conn: Connection, peer: Peer, task: Message) -> Message:
     """Follow a task to its end and return the result of the call it stands for.
 
     Status messages are told as progress without a number: `{"message": ...}`. When the call is given up, the task is
-    cancelled.
+    cancelled; not so when it is detached, or the server cannot be reached any more.
 
     :raises RemoteError: when the task failed.
     :raises ClientError: when it was cancelled, vanished or took too long.
@@ -47,6 +55,8 @@ def drive(call: Caller, conn: Connection, peer: Peer, task: Message) -> Message:
     id = task.get("taskId")
     if not isinstance(id, str):
         raise ProtocolError("The server answered with a task that has no taskId")
+    call.task_id = id
+    call.on_task(id)
     answered: set[str] = set()
     told = None
     ended = False
@@ -64,12 +74,29 @@ def drive(call: Caller, conn: Connection, peer: Peer, task: Message) -> Message:
             elif status != "working":
                 raise ProtocolError(f"The task has the unknown status {str(status)[:50]!r}")
             call.wait(_pause_s(task))
-            task = call.request(conn, peer, "tasks/get", {"taskId": id})
+            task = _poll(call, conn, peer, id)
+    except (ConnectionLost, HTTPStatus) as problem:
+        ended = True
+        problem.args = (f"{problem}; client.task({id[:100]!r}) comes back to the task",)
+        raise
     except Timeout:
         raise Timeout(f"The task {id[:100]!r} did not end in time; it was cancelled") from None
     finally:
-        if not ended:
+        if not ended and not call.detached:
             _cancel(conn, peer, id)
+
+
+def _poll(call: Caller, conn: Connection, peer: Peer, id: str) -> Message:
+    """Ask for the task, again if need be: where a server is started anew the task is there all the same."""
+    for number in range(_TRIES + 1):
+        try:
+            return call.request(conn, peer, "tasks/get", {"taskId": id})
+        except (ConnectionLost, HTTPStatus) as problem:
+            passing = isinstance(problem, ConnectionLost) or problem.status in _PASSING
+            if number == _TRIES or not passing or conn.closed or conn.lost is not None:
+                raise
+            call.wait(min(_BACKOFF_S * 2**number, _MOST_BACKOFF_S))
+    raise AssertionError
 
 
 def _pause_s(task: Message) -> float:
