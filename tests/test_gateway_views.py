@@ -10,6 +10,7 @@ from minimcp.gateway.views import View
 from minimcp.server.makers import make_prompt, make_resource, make_tool
 from minimcp.server.registry import Registry
 from tests.embedded import embedded
+from tests.gateways import gateway_of, served
 from tests.helpers import Legacy, http_headers, modern, post, result
 from tests.helpers import problem as failing
 
@@ -498,3 +499,71 @@ def test_only_changes_that_show_in_a_view_are_told():
     registry.update("crm", {"tools": {"crm_search": make_tool(crm_search)}})
     registry.update("crm", {"prompts": {"p": make_prompt(lambda: "x", "p")}})
     assert [message["method"] for message in client.sent] == [PROMPTS]
+
+
+# In a gateway
+
+ENDPOINTS = {
+    "finance": {
+        "servers": ["crm"],
+        "allow": ["tools:*"],
+        "tools": {"crm_search": CHANGE},
+        "search": False,
+    },
+    "find": {"search": True, "tools": {"crm_search": {"name": "look_up", "fixed": {"region": "EU"}}}},
+    "shut": {"servers": []},
+    "all": {},
+}
+
+
+def behind():
+    server = Server("crm")
+
+    @server.tool
+    def search(query: str, ctx: Context, region: str = "US", limit: int = 5, debug: bool = False) -> str:
+        """Search customers by name."""
+        ctx.progress(1)
+        answer = ctx.elicit("Sure?", {"sure": bool})
+        return f"{query} {region} {limit} {debug} {bool(answer and answer['sure'])}"
+
+    server.tool(lambda: "deleted", "delete")
+    server.prompt(lambda: "x", "mail")
+    return server
+
+
+@pytest.mark.parametrize("mode", ["modern", "legacy"])
+def test_endpoints_of_a_gateway_are_views(mode):
+    steps = []
+    with gateway_of(behind(), gateway={"endpoints": ENDPOINTS}) as gateway:
+
+        def client(name):
+            return Client(gateway.endpoints[name], mode=mode, elicit=lambda question: {"sure": True})
+
+        with client("finance") as finance:
+            assert [tool["name"] for tool in finance.list_tools()] == ["find", "crm_delete"]
+            found = finance.call_tool("find", {"query": "q"}, progress=lambda step: steps.append(step["progress"]))
+            assert found.text == "q EU 5 False True" and set(steps) == {1}
+            assert '"limit" is not a known argument' in finance.call_tool("find", {"query": "q", "limit": 1}).text
+            with pytest.raises(RemoteError, match="Unknown tool: crm_search"):
+                finance.call_tool("crm_search", query="q")
+        with client("find") as find:
+            assert [tool["name"] for tool in find.list_tools()] == ["search_tools", "describe_tool", "call_tool"]
+            assert [tool["name"] for tool in find.call_tool("search_tools", query="customers").data["tools"]] == [
+                "look_up"
+            ]
+            called = {"name": "look_up", "arguments": {"query": "q", "debug": True}}
+            assert find.call_tool("call_tool", called).text == "q EU 5 True True"
+        with client("shut") as shut, client("all") as whole:
+            assert shut.list_tools() == [] and shut.list_prompts() == []
+            assert [tool["name"] for tool in whole.list_tools()] == ["crm_search", "crm_delete"]
+
+
+def test_an_endpoint_is_served_below_its_name_and_rules_are_the_gateways():
+    rules = [{"allow": "tools:crm_search", "arguments": {"region": "EU"}}]
+    with gateway_of(behind(), gateway={"endpoints": ENDPOINTS, "rules": rules}) as gateway, served(gateway) as url:
+        with Client(url.replace("/mcp", "/finance/mcp"), elicit=lambda question: {"sure": False}) as finance:
+            assert [tool["name"] for tool in finance.list_tools()] == ["find"]
+            assert finance.call_tool("find", query="q").text == "q EU 5 False False"
+        with Client(url.replace("/mcp", "/all/mcp"), elicit=lambda question: {"sure": False}) as whole:
+            with pytest.raises(RemoteError, match="Unknown tool"):
+                whole.call_tool("crm_search", query="q")

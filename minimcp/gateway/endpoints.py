@@ -19,9 +19,14 @@ Message = dict[str, Any]
 _METHODS = ("POST", "GET", "DELETE")
 
 
-def make_catalog(gateway: Gateway, spec: Message) -> Catalog:
-    """Return the part of the gateway's catalog that an endpoint shows, or all of it."""
-    return View(gateway.federation, spec) if any(spec.values()) else gateway.federation
+def make_catalog(gateway: Gateway, spec: Message, name: str = "the gateway") -> Catalog:
+    """Return the part of the gateway's catalog that an endpoint shows, or all of it.
+
+    :param name: of the endpoint, for messages.
+    """
+    # An empty list lets nothing through, unlike none.
+    narrowed = any(value is not None and value is not False for value in spec.values())
+    return View(gateway.federation, spec, name) if narrowed else gateway.federation
 
 
 def make_endpoint(gateway: Gateway, name: str, spec: Message, options: Message) -> Server:
@@ -33,7 +38,8 @@ def make_endpoint(gateway: Gateway, name: str, spec: Message, options: Message) 
     # A session id of one endpoint is none of another, even for the same principal.
     secret = [f"{each}/{name}" for each in options["secret"]] if options["secret"] else None
     more = {"name": own.identity["name"], "auth": None, "secret": secret, "bus": own.bus}
-    server = Server(**{**server_options(options), **more, "catalog": make_catalog(gateway, spec)})
+    more["catalog"] = make_catalog(gateway, spec, f"the endpoint {name}")
+    server = Server(**{**server_options(options), **more})
     engine = server.engine
     engine.identity = own.identity
     engine.auth, engine.public, engine.debug, engine.page_size = own.auth, own.public, own.debug, own.page_size
