@@ -190,6 +190,24 @@ def test_arguments_that_are_mirrored_in_headers_are_mirrored_anew():
     assert seen == [("where", "eu")]
 
 
+def test_a_tool_that_wants_other_headers_than_it_said_is_listed_again_and_called_once_more():
+    server = Server("s")
+    ran = []
+
+    def tool(header):
+        schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": header}}}
+        server.tool(lambda region: ran.append(region) or region, "where", input_schema=schema)
+
+    tool("Region")
+    with gateway_of(server) as gateway, client_of(gateway) as client:
+        assert client.call_tool("s_where", region="eu").text == "eu"
+        upstream = gateway.upstreams["s"]
+        upstream.refresh_soon = lambda: None  # as if the notice of the change were on its way
+        tool("Place")
+        assert client.call_tool("s_where", region="us").text == "us"
+        assert ran == ["eu", "us"]
+
+
 def test_long_names_are_cut_the_same_way_every_time_and_still_work():
     server = Server("s")
     name = "n" * 100

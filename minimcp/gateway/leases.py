@@ -45,6 +45,7 @@ class Lease:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.level: str | None = None
+        self._told: Any = None  # the session that was asked for the level
         self.used = time.monotonic()
         self._lock = threading.Lock()  # guards calls
         self.calls: list[Context] = []
@@ -73,6 +74,9 @@ class Lease:
 
         :param alone: whether no other caller uses the connection, so that it may also send less from now on.
         """
+        peer = self.client.peer
+        if peer is not self._told:  # another session knows of no level
+            self._told, self.level = peer, None
         if level is None or level == self.level or (self.level is None and level == "info"):
             return
         rank = spec.LOG_LEVELS.index
@@ -112,7 +116,7 @@ class Replica:
         gateway = self.upstream.gateway
         if not self.upstream.credentials.per_principal:
             return self._lease(("own",), lambda: self._client(gateway.declared, gateway.info, None))
-        key = ("own", _mark(ctx.principal) if ctx is not None else None)
+        key = ("principal", _mark(ctx.principal) if ctx is not None else None, "own")
         return self._lease(key, lambda: self._client(gateway.declared, gateway.info, ctx))
 
     def lease(self, ctx: Context) -> Lease:

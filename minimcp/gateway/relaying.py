@@ -256,6 +256,8 @@ def written(upstream: Upstream, lease: Lease, ctx: Context, result: Message) -> 
         # That of a task which has ended.
         result = {**result, "result": upstream.rewrite(result["result"])}
     if ctx._era.name == "modern":
+        if result.get("cacheScope") == "public" and not upstream.settings.trusted:
+            ctx.private = True  # shared caches are not filled by the word of a server that is not trusted
         return result
     if lease.client.protocol_version == ctx.version:
         return result

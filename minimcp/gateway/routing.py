@@ -82,10 +82,11 @@ class Routing:
             except UpstreamUnavailable as problem:
                 raise problem.answer(ctx.version) from None
             except RemoteError as problem:
-                if problem.code == spec.HEADER_MISMATCH and not again:
+                if problem.code == spec.HEADER_MISMATCH and not again and self._relists():
                     # The tool is no longer the one that was listed, and it was not run. Spec: TRN-092
                     again = True
-                    self._upstream.refresh()
+                    if entry is not None and entry.kind == "tools":
+                        entry = self._upstream.named(entry.original["name"]) or entry
                     continue
                 pages = relaying.pages_of(problem) if ctx._era.name == "modern" else None
                 if pages:
@@ -105,6 +106,14 @@ class Routing:
         if missing and problem.code in (spec.INVALID_PARAMS, spec.RESOURCE_NOT_FOUND):
             return ResourceNotFound(problem.message, {**data, "uri": self._upstream.public_uri(data["uri"])})
         return McpError(problem.message, data, problem.code)
+
+    def _relists(self) -> bool:
+        """List the server again, and say whether that worked."""
+        try:
+            self._upstream.refresh()
+        except ClientError:
+            return False
+        return True
 
     def _repeats(
         self, problem: ClientError, replica: Replica, tried: list[Replica], method: str, definition: Message

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..client.errors import RemoteError
-from ..engines.errors import ClientError
+from ..engines.errors import ClientError, ConnectionLost
 from ..protocol import spec
 from ..protocol.errors import McpError
 from ..server import names
@@ -77,6 +77,7 @@ class Upstream:
         self._listed: set[str] = set()  # the original URIs of its resources
         self._watched: dict[str, int] = {}
         self._listen: Any = None
+        self._lease: Optional[Lease] = None  # the connection that it was listed over
         self._watching = threading.Lock()  # held while a subscription is sent
 
     # Its life
@@ -201,7 +202,7 @@ class Upstream:
                 raise first
             replica.health.error = None
             self._learn(lease, lists)
-            self.error = None
+            self.error, self._lease = None, lease
             for other in self.replicas:
                 if other is not replica:
                     self._compare(other, lists["tools"])
@@ -278,6 +279,10 @@ class Upstream:
         pinned = self.gateway.pinned
         return {kind: make_entries(self, kind, pinned(self.settings.name, kind, lists[kind])) for kind in KINDS}
 
+    def named(self, name: str) -> Optional[RelayedEntry]:
+        """Return the entry of a tool by the name that the server gives it."""
+        return next((entry for entry in self.entries["tools"].values() if entry.original["name"] == name), None)
+
     def _compare(self, replica: Replica, tools: list[Any]) -> None:
         """Take a replica out whose tools differ from those of the others."""
         try:
@@ -323,7 +328,9 @@ class Upstream:
                     raise
 
     def _watch(self, uri: str) -> None:
-        lease = self.replicas[0].open(self.replicas[0].own())
+        lease = self._lease
+        if lease is None:
+            raise ConnectionLost(f"The server {self.settings.name!r} is not there", "always")
         if not lease.is_modern:
             lease.client.subscribe(uri)
             return
@@ -341,8 +348,8 @@ class Upstream:
                 return
             self._watched.pop(uri, None)
             try:
-                lease = self.replicas[0].own()
-                if lease.client.state == "open" and not lease.is_modern:
+                lease = self._lease
+                if lease is not None and lease.client.state == "open" and not lease.is_modern:
                     lease.client.unsubscribe(uri)
             except ClientError as problem:
                 log.debug("a subscription could not be ended: %s", problem)
