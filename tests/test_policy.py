@@ -10,6 +10,7 @@ import pytest
 from minimcp import Client, Principal, RemoteError, Server
 from minimcp.auth import Keys, Rules
 from minimcp.server.makers import make_resource, make_tool
+from tests.helpers import Legacy, modern
 
 RULES = (
     {"allow": ["tools:report_*", "resources:report://*"], "roles": ["analyst", "admin"]},
@@ -200,3 +201,29 @@ def test_who_may_see_a_name_is_said_in_words(name: str, origin: str, said: list[
     kind, _, rest = name.partition(":")
     assert rules.audience(kind, rest, origin) == said
     assert Rules().audience(kind, rest) == ["nobody"]
+
+
+def test_a_rule_about_a_uri_holds_for_every_spelling_of_it() -> None:
+    rules = Rules({"allow": "resources:file://*"}, {"deny": ["resources:file:///secret*", "resources:file:///ü*"]})
+    server = Server("s", policy=rules)
+    server.resource("file:///{+path}", name="file")(lambda path: path)
+    with Client(server) as client:
+        assert client.read_resource("file:///open").text == "open"
+        for uri in ("file:///secret/1", "file:///%73ecret/1", "file:///secr%65t", "file:///ü", "file:///%c3%bc"):
+            with pytest.raises(RemoteError, match="not found"):
+                client.read_resource(uri)
+    assert "file:///%73ecret is denied" in rules.decide(None, "resources", "file:///%73ecret").reason
+    session = Legacy(server)
+    for uri in ("file:///secret/1", "file:///%73ecret/1"):
+        assert session.problem("resources/subscribe", uri=uri)["code"] == -32002
+    assert session.result("resources/subscribe", uri="file:///open") == {}
+    heard: list[Any] = []
+
+    def hear(message: Any) -> None:
+        heard.append(message["params"])
+        server.close()
+
+    wanted = {"resourceSubscriptions": ["file:///open", "file:///secret/1", "file:///%73ecret/1"]}
+    server.handle(modern("subscriptions/listen", notifications=wanted), hear)
+    assert heard[0]["notifications"] == {"resourceSubscriptions": ["file:///open"]}
+    assert rules.audience("resources", "file:///%73ecret") == ["nobody"]

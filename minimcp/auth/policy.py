@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Optional, Protocol
 
 from ..protocol.principal import Principal
+from ..protocol.spelling import normal
 
 Rule = Mapping[str, Any]
 _MEMBERS = frozenset({"allow", "deny", "roles", "scopes", "principals", "arguments", "servers"})
@@ -52,10 +53,10 @@ class Rules:
 
     Each rule is a dict with "allow" or "deny": a pattern such as "tools:report_*", or a list of them, where `*` stands
     for anything, the part before the colon is "tools", "resources" or "prompts", and that after it is the name or the
-    URI. It applies to everybody, or to those who have one of the "roles", all of the "scopes", or are one of the
-    "principals" (ids, or "issuer id"), only to what comes from one of the "servers" (patterns of the names of mounted
-    servers or of those behind a gateway, "" for the server itself), and only to calls whose "arguments",
-    `{name: pattern or patterns}`, match. A rule that denies goes before all that allow.
+    URI, however that is spelled. It applies to everybody, or to those who have one of the "roles", all of the "scopes",
+    or are one of the "principals" (ids, or "issuer id"), only to what comes from one of the "servers" (patterns of the
+    names of mounted servers or of those behind a gateway, "" for the server itself), and only to calls whose
+    "arguments", `{name: pattern or patterns}`, match. A rule that denies goes before all that allow.
 
     :raises ValueError: for a rule with a member that is not known, or without a pattern.
     """
@@ -92,7 +93,7 @@ class Rules:
         allowing = None
         target = f"{kind}:{name}"
         for rule in self._rules:
-            if not rule.covers(target, origin) or not rule.applies(principal):
+            if not rule.covers(kind, name, origin) or not rule.applies(principal):
                 continue
             if rule.denies:
                 # Seen is what some arguments are allowed for.
@@ -111,7 +112,7 @@ class Rules:
 
         :param kind: "tools", "resources" or "prompts".
         """
-        covering = [rule for rule in self._rules if rule.covers(f"{kind}:{name}", origin)]
+        covering = [rule for rule in self._rules if rule.covers(kind, name, origin)]
         # A rule that denies some arguments hides nothing.
         denying = [rule.who for rule in covering if rule.denies and not rule.arguments]
         allowing = [rule.who for rule in covering if not rule.denies]
@@ -139,7 +140,7 @@ class _Rule:
                 raise ValueError(f"{pattern!r} is not a pattern such as 'tools:report_*' or '*:*'")
         if not patterns:
             raise ValueError(f"The rule {dict(rule)} has no pattern")
-        self._target = Patterns(patterns)
+        self._target = Patterns([*patterns, *map(normal, patterns)])
         self._servers = Patterns(strings_of(rule["servers"])) if "servers" in rule else None
         self._roles = set(strings_of(rule.get("roles")))
         self._scopes = set(strings_of(rule.get("scopes")))
@@ -156,7 +157,9 @@ class _Rule:
         parts = [" or ".join(sorted(self._roles)), *scopes, " or ".join(sorted(self._principals))]
         return " and ".join(filter(None, parts)) or "nobody"
 
-    def covers(self, target: str, origin: str) -> bool:
+    def covers(self, kind: str, name: str, origin: str) -> bool:
+        """Say whether the rule is about a name; all spellings of a URI are one."""
+        target = f"{kind}:{normal(name) if kind == 'resources' else name}"
         return self._target.matches(target) and (self._servers is None or self._servers.matches(origin))
 
     def applies(self, principal: Principal | None) -> bool:

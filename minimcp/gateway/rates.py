@@ -18,7 +18,7 @@ from ..auth.verifier import PublicAddress
 from ..protocol import spec
 from ..protocol.errors import InternalError
 from ..protocol.principal import Principal
-from ..server.uris import normal
+from ..protocol.spelling import normal
 from .counts import Count, Limit, Memory, Redis
 from .failures import seconds, try_later
 

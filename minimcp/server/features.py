@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,15 @@ def read_resource(ctx: Context, params: Params) -> Result:
     if content.is_result(value, "contents", content.is_contents):
         return value  # type: ignore[no-any-return]
     return {"contents": _contents(uri, entry.definition.get("mimeType"), value)}
+
+
+def readable(ctx: Context, uri: str) -> bool:
+    """Say whether this caller may read a resource, and so subscribe to it; rules decide about its URI."""
+    reading = copy.copy(ctx)
+    reading.method, reading.params = "resources/read", {"uri": uri}
+    found = visible(reading, ctx._engine.catalog.resource(reading, uri))
+    ctx.private = ctx.private or reading.private
+    return found
 
 
 def _contents(uri: str, mime_type: str | None, value: Any) -> list[Any]:

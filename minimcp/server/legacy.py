@@ -15,7 +15,7 @@ from ..protocol import content, revisions, spec, wire
 from ..protocol.errors import InvalidParams, InvalidRequest, McpError, ResourceNotFound
 from . import features, methods
 from .asking import Block
-from .catalog import Entry, visible
+from .catalog import Entry
 from .dispatcher import Era
 from .seen import SeenLists
 
@@ -89,7 +89,7 @@ def set_level(ctx: Context, params: Message) -> Message:
 def subscribe(ctx: Context, params: Message) -> Message:
     """Answer `resources/subscribe`. Spec: FEAT-072"""
     uri = methods.read_text(params, "uri")
-    if not visible(ctx, ctx._engine.catalog.resource(ctx, uri)):
+    if not features.readable(ctx, uri):
         raise ResourceNotFound("Resource not found", {"uri": uri[:200]})
     ctx.session.subscribe(uri, ctx._engine.subscribed, ctx._engine.limits)
     return {}

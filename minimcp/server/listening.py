@@ -13,7 +13,7 @@ from ..engines.bounds import exceeded
 from ..protocol import spec, wire
 from ..protocol.errors import InternalError, InvalidParams
 from .bus import Subscription
-from .catalog import visible
+from .features import readable
 from .seen import SeenLists
 from .uris import check_uri
 
@@ -117,5 +117,4 @@ def _filter(ctx: Context, wanted: Any) -> tuple[list[str], list[str] | None]:
     if "subscribe" not in offers:
         return kinds, None
     # A resource that is hidden from this caller is left out just like one that is not there.
-    catalog = ctx._engine.catalog
-    return kinds, [uri for uri in uris if visible(ctx, catalog.resource(ctx, uri))]
+    return kinds, [uri for uri in uris if readable(ctx, uri)]

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ..protocol import wire
+from ..protocol.spelling import normal
 from .catalog import Completer, Definition, Entry
-from .uris import normal
 
 # The list a kind of entry is shown in, and the topic its changes are published under.
 LISTS = {"tools": "tools", "resources": "resources", "resourceTemplates": "resources", "prompts": "prompts"}

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from ..protocol import spec
 from ..protocol.principal import Authenticated, as_principal
+from ..protocol.spelling import normal
 from . import makers
 from .catalog import Completer, Entry
 from .extension import install
 from .needs import explain, take_needs
 from .tasked import TaskEntry
-from .uris import normal
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

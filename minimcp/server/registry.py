@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.errors import InvalidParams
+from ..protocol.spelling import normal
 from .catalog import Completer, Entry, Page, visible
 from .cursors import read_cursor, write_cursor
 from .methods import shorten
 from .registered import Registered, fingerprint
-from .uris import check_uri, normal
+from .uris import check_uri
 
 if TYPE_CHECKING:
     from .context import Context

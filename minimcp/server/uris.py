@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from typing import Any, Optional
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
+
+from ..protocol.spelling import normal, respell
 
 MAX_URI = 8 * 1024
 
@@ -13,9 +15,7 @@ _EXPRESSION = re.compile(r"\{([^{}]*)\}")
 _VARIABLE = re.compile(r"([+/?&]?)([A-Za-z_][A-Za-z0-9_]*)(\*?)\Z")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:[^\s\x00-\x1f\x7f\\]*\Z")
 _START = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:|\{\+")  # of what can be a URI
-_NORMAL = re.compile(r"%[0-9A-Fa-f]{2}|[^!-~]|[\"<>\\^`|]")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\"<>\\^`|]")  # in a literal of RFC 6570
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
 def check_uri(uri: Any) -> bool:
@@ -24,19 +24,6 @@ def check_uri(uri: Any) -> bool:
     Spec: FEAT-076, FEAT-078
     """
     return isinstance(uri, str) and len(uri) <= MAX_URI and _URI.match(uri) is not None
-
-
-def normal(uri: str) -> str:
-    """Return the one spelling of all equivalent ones of a URI or template. Spec: RFC 3986 section 6.2.2"""
-    return _NORMAL.sub(_respell, uri)
-
-
-def _respell(found: re.Match[str]) -> str:
-    part = found.group()
-    if len(part) == 1:
-        return quote(part, safe="", errors="surrogatepass")
-    plain = chr(int(part[1:], 16))
-    return plain if plain in _UNRESERVED else part.upper()
 
 
 class Template:
@@ -53,7 +40,7 @@ class Template:
     """
 
     def __init__(self, template: str, traversal: bool = False) -> None:
-        self.text = _FORBIDDEN.sub(_respell, template)
+        self.text = _FORBIDDEN.sub(respell, template)
         self.names: list[str] = []
         self._traversal = traversal
         # (literal before, variable name or "" for none, may hold slashes)
