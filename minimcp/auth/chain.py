@@ -26,7 +26,7 @@ from datetime import datetime, timezone
 from typing import Any, BinaryIO, Optional, Union
 
 from ..engines.fork import PerProcess
-from ..engines.oauth.tokens import locked_file
+from ..engines.open_files import FileLock, OpenFile
 
 log = logging.getLogger("minimcp")
 
@@ -42,7 +42,7 @@ LONGEST = 64 * 1024 * 1024
 _FIRST_READ = 2048
 _SMALLEST = 4096
 _UNSEEN = (0, -1)
-_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+_encode = json.JSONEncoder(default=repr).encode
 
 
 class Chain:
@@ -68,11 +68,11 @@ class Chain:
         self._key = checked_key(key)
         self._max_bytes = max_bytes
         self._fsync = fsync
-        self._end = PerProcess(_End)
+        self._end = PerProcess(lambda: _End(self._path))
         end = self._end()
-        with end.lock, locked_file(self._path):
+        with end.lock, FileLock(self._path):
             self._look()
-            self._write(self._path, b"")
+            OpenFile(self._path)()
             _check_private(self._path)
             # What has to be written first is found again with the first record.
             self._find_end(end, os.stat(self._path).st_size, starting=True)
@@ -85,7 +85,7 @@ class Chain:
         if not record.keys().isdisjoint(_OURS):
             record = {name: value for name, value in record.items() if name not in _OURS}
         end = self._end()
-        with end.lock, locked_file(self._path):
+        with end.lock, end.process_lock:
             known = end.seq, end.hash
             try:
                 self._append(end, record)
@@ -97,16 +97,17 @@ class Chain:
     def _append(self, end: _End, record: Record) -> None:
         seen, lead = self._look(), b""
         if seen != end.seen:
+            end.file.close()
             lead = self._find_end(end, seen[1])
         line = self._line(end, record)
         size = seen[1] + len(lead) + len(line)
         if self._max_bytes and seen[1] and size > self._max_bytes:
             if lead:
-                self._write(self._path, lead)
+                self._write(end.file, lead)
             self._rotate(end)
             seen, lead, line = self._look(), b"", self._line(end, record)
             size = seen[1] + len(line)
-        self._write(self._path, lead + line)
+        self._write(end.file, lead + line)
         end.note(line)
         end.seen = seen[0] or os.stat(self._path).st_ino, size
 
@@ -125,7 +126,7 @@ class Chain:
     def _line(self, end: _End, record: Record) -> bytes:
         """Return the line of a record after the last one."""
         # In ASCII, so that neither a line break nor a lone surrogate in a value can break a line.
-        text = json.dumps({**record, "seq": end.seq + 1, "prev": end.hash}, default=repr)[:-1].encode("ascii")
+        text = _encode({**record, "seq": end.seq + 1, "prev": end.hash})[:-1].encode("ascii")
         return text + f', "hash": "{hash_of(self._key, text)}"}}\n'.encode("ascii")
 
     def _mark(self, end: _End, kind: str, **more: Any) -> bytes:
@@ -135,17 +136,13 @@ class Chain:
         end.note(line)
         return line
 
-    def _write(self, path: str, data: bytes, flags: int = 0) -> None:
-        # Opened for each record: nothing stays open, and a file that somebody renames or removes is not written on.
-        file = os.open(path, _FLAGS | flags, 0o600)
-        try:
-            written = os.write(file, data)
-            if written != len(data):
-                raise OSError(f"{path} took only {written} of {len(data)} bytes")
-            if self._fsync:
-                os.fsync(file)
-        finally:
-            os.close(file)
+    def _write(self, to: OpenFile, data: bytes) -> None:
+        file = to()
+        written = os.write(file, data)
+        if written != len(data):
+            raise OSError(f"{self._path} took only {written} of {len(data)} bytes")
+        if self._fsync:
+            os.fsync(file)
 
     def _find_end(self, end: _End, size: int, starting: bool = False) -> bytes:
         """Find the last record, at a start or when somebody else has written.
@@ -187,7 +184,8 @@ class Chain:
             old += ".1"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._next)
-        self._write(self._next, self._mark(end, "continued", **{"from": os.path.basename(old)}), os.O_EXCL)
+        self._write(OpenFile(self._next, os.O_EXCL), self._mark(end, "continued", **{"from": os.path.basename(old)}))
+        end.file.close()
         os.replace(self._path, old)
         os.replace(self._next, self._path)
 
@@ -199,8 +197,10 @@ class _End:
     :ivar seen: the file and its size after the last record.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
         self.lock = threading.Lock()  # guards everything, and is held while a record is written
+        self.process_lock = FileLock(path)
+        self.file = OpenFile(path)
         self.seq = 0
         self.hash = ""
         self.seen = _UNSEEN

@@ -42,6 +42,7 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple, Optional, TextIO, Union
 
 from .fork import PerProcess
+from .open_files import OpenFile
 
 log = logging.getLogger("minimcp")
 
@@ -66,6 +67,7 @@ _IN_TEXT = (
 )
 _MOST_OPEN = 1000
 _MOST_COMPLAINTS = 3
+_encode = json.JSONEncoder(default=repr).encode
 
 # One lock for all recorders, since several may write to one file.
 _writing = PerProcess(threading.Lock)
@@ -182,8 +184,9 @@ def writer(trace: Trace) -> Write:
         return lambda record: _write_line(sys.stderr, record)
     if isinstance(trace, (str, os.PathLike)):
         path = os.path.abspath(os.fspath(trace))
-        _append(path, b"")
-        return lambda record: _append(path, _line(record).encode("ascii"))
+        OpenFile(path)()
+        file = OpenFile(path)
+        return lambda record: os.write(file(), _line(record).encode("ascii"))
     if hasattr(trace, "write"):
         return lambda record: _write_line(trace, record)
     if callable(trace):
@@ -193,13 +196,7 @@ def writer(trace: Trace) -> Write:
 
 def _line(record: Message) -> str:
     # In ASCII, so that nothing a server sends can play tricks on a terminal.
-    return json.dumps(record, default=repr) + "\n"
-
-
-def _append(path: str, line: bytes) -> None:
-    # Opened for each line, so that nothing stays open, and forked processes can share the file.
-    with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab", buffering=0) as file:
-        file.write(line)
+    return _encode(record) + "\n"
 
 
 def _write_line(file: Any, record: Message) -> None:

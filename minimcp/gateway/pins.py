@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 from ..engines.fork import PerProcess
-from ..engines.oauth.tokens import locked_file, write_private
+from ..engines.oauth.tokens import write_private
+from ..engines.open_files import FileLock
 
 log = logging.getLogger("minimcp")
 
@@ -210,7 +211,7 @@ class Pins:
         :param must: whether a file that cannot be read or written is an error; otherwise memory has to do.
         """
         try:
-            with contextlib.nullcontext() if self._path is None else locked_file(self._path):
+            with contextlib.nullcontext() if self._path is None else FileLock(self._path):
                 if self._seen != self._stat():
                     self._read()
                 judged = change()

@@ -20,6 +20,7 @@ from typing import Any, Union
 
 from ..errors import AuthorizationError
 from ..fork import PerProcess
+from ..open_files import FileLock
 
 Token = dict[str, Any]
 Store = MutableMapping[str, dict[str, Any]]
@@ -93,27 +94,6 @@ def write_private(path: Path, content: Mapping[str, Any]) -> None:
         raise
 
 
-@contextlib.contextmanager
-def locked_file(path: Union[str, os.PathLike[str]]) -> Iterator[None]:
-    """Keep other processes, and other holders of this lock, from a file: they wait for `PATH.lock`.
-
-    Where Python has no `fcntl`, as on Windows, nobody waits.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(f"{os.fspath(path)}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        # Not by closing alone: a child that was forked meanwhile has the file open, too.
-        fcntl.flock(handle, fcntl.LOCK_UN)
-        os.close(handle)
-
-
 class FileStore(MutableMapping[str, dict[str, Any]]):
     """A token store in one JSON file that only its owner can read; safe for several threads and processes.
 
@@ -137,7 +117,7 @@ class FileStore(MutableMapping[str, dict[str, Any]]):
         with hold.lock, contextlib.ExitStack() as stack:
             if not hold.depth:
                 self._make_folder()
-                stack.enter_context(locked_file(self._path))
+                stack.enter_context(FileLock(self._path))
             hold.depth += 1
             try:
                 yield
