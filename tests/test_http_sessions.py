@@ -10,7 +10,7 @@ from werkzeug.test import Client
 
 from minimcp.transports.http import HttpApp
 from tests.held import HELLO, META, Steps, held_server, legacy, opened, post, streaming
-from tests.helpers import BOTH, exchange, serving
+from tests.helpers import BOTH, events, exchange, serving
 
 
 @pytest.fixture
@@ -148,6 +148,15 @@ def test_event_ids_are_unique_in_a_session_and_name_their_stream(server):
     messages = [json.loads(each["data"]) for each in replayed if each["data"]]
     assert [each.get("id", each.get("params", {}).get("progress")) for each in messages] == [3, 1]
     assert [each["id"] for each in replayed if each["data"]] == seen[0][3:]
+
+
+def test_calls_that_end_before_their_streams_are_read_lose_nothing(client):
+    session = opened(client)
+    headers = {"Mcp-Session-Id": session, "MCP-Protocol-Version": "2025-11-25"}
+    # Of streams that were read to their end a few are kept; none of these is one yet.
+    responses = [post(client, called("three", id), headers) for id in range(12)]
+    replies = [events(response.data.splitlines(keepends=True)) for response in responses]
+    assert [[each.get("id") for each in found] for found in replies] == [[None] * 3 + [id] for id in range(12)]
 
 
 @pytest.mark.parametrize("id", ["nonsense", "99-1", "1", "-", "1-x", "٣-1", "0-" + "9" * 40])

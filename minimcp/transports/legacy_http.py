@@ -54,9 +54,9 @@ class LegacyStreams:
         return Outbox(number=number, limit=int(limits["events"]), kept=self._kept, kept_bytes=limits["event_bytes"])
 
     def add(self) -> Outbox:
-        """Make the stream of a call, and forget the oldest of those that have ended."""
+        """Make the stream of a call, and forget the oldest of those that have ended and are not being read."""
         with self._lock:
-            old = [stream for stream in self._calls.values() if stream.done][:-_KEPT_STREAMS]
+            old = [stream for stream in self._calls.values() if stream.done and not stream.read][:-_KEPT_STREAMS]
             self._newest += 1
             stream = self._calls[self._newest] = self._make(self._newest)
         for each in old:

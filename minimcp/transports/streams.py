@@ -229,6 +229,11 @@ class Outbox:
                 self._left = time.monotonic()
             return self._left is not None
 
+    @property
+    def read(self) -> bool:
+        """Whether it has a reader, which may not have got to its end."""
+        return self._left is None
+
     def unread_s(self) -> float:
         """Return for how many seconds nobody has read the stream."""
         left = self._left
