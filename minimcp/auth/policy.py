@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Optional, Protocol
 
 from ..protocol.principal import Principal
@@ -62,7 +63,8 @@ class Rules:
     """
 
     def __init__(self, *rules: Rule) -> None:
-        self._rules = [_Rule(rule) for rule in rules]
+        made = [_Rule(rule) for rule in rules]
+        self._about = remembered(lambda *name: [rule for rule in made if rule.covers(*name)])
 
     def __call__(self, ctx: RuledRequest, entry: RuledEntry) -> bool:
         """Say whether the caller may see the entry, or, when the request is for it, use it with its arguments."""
@@ -92,8 +94,8 @@ class Rules:
         """
         allowing = None
         target = f"{kind}:{name}"
-        for rule in self._rules:
-            if not rule.covers(kind, name, origin) or not rule.applies(principal):
+        for rule in self._about(kind, name, origin):
+            if not rule.applies(principal):
                 continue
             if rule.denies:
                 # Seen is what some arguments are allowed for.
@@ -112,7 +114,7 @@ class Rules:
 
         :param kind: "tools", "resources" or "prompts".
         """
-        covering = [rule for rule in self._rules if rule.covers(kind, name, origin)]
+        covering = self._about(kind, name, origin)
         # A rule that denies some arguments hides nothing.
         denying = [rule.who for rule in covering if rule.denies and not rule.arguments]
         allowing = [rule.who for rule in covering if not rule.denies]
@@ -172,8 +174,9 @@ class _Rule:
             return False
         if "scopes" in self.source and not self._scopes <= set(principal.scopes):
             return False
-        ids = {principal.id, f"{principal.issuer} {principal.id}"}
-        return "principals" not in self.source or not self._principals.isdisjoint(ids)
+        if "principals" not in self.source:
+            return True
+        return not self._principals.isdisjoint((principal.id, f"{principal.issuer} {principal.id}"))
 
     def fits(self, arguments: Mapping[str, Any]) -> bool:
         """Say whether the arguments match; one that is no text, number or boolean matches nothing."""
@@ -197,6 +200,12 @@ def strings_of(value: Any) -> list[str]:
     if not all(isinstance(each, str) for each in found):
         raise ValueError(f"{value!r} is neither a string nor a list of strings")
     return found
+
+
+def remembered(find: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """Return a function of strings that keeps what it returned for the latest of them, unless they are long."""
+    kept = lru_cache(4096)(find)
+    return lambda *names: (kept if sum(map(len, names)) < 1000 else find)(*names)
 
 
 class Patterns:

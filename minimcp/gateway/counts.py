@@ -55,21 +55,19 @@ class Memory:
         """Count a request against all limits, or against none and return that which refuses it for longest."""
         with self._lock:
             now = self._clock()
-            found = [(self._of(each), each) for each in wanted]
-            waits = [(windows.wait_s(each.caller, now), each.limit) for windows, each in found]
-            wait_s, limit = max(waits, key=lambda each: each[0])
-            if wait_s > 0:
-                return limit, wait_s
-            for windows, each in found:
-                windows.add(each.caller, now)
-            return None
-
-    def _of(self, count: Count) -> _Windows:
-        key = (count.rule, count.limit.text)
-        windows = self._windows.get(key)
-        if windows is None:
-            windows = self._windows[key] = _Windows(count.limit)
-        return windows
+            found, refusal = [], None
+            for limit, rule, caller in wanted:
+                windows = self._windows.get((rule, limit.text))
+                if windows is None:
+                    windows = self._windows[rule, limit.text] = _Windows(limit)
+                wait_s = windows.wait_s(caller, now)
+                if wait_s > 0 and (refusal is None or wait_s > refusal[1]):
+                    refusal = limit, wait_s
+                found.append((windows, caller))
+            if refusal is None:
+                for windows, caller in found:
+                    windows.add(caller, now)
+            return refusal
 
 
 class _Windows:

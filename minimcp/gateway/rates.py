@@ -7,13 +7,13 @@ import ipaddress
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Optional, Protocol
 
-from ..auth.policy import Patterns, strings_of
+from ..auth.policy import Patterns, remembered, strings_of
 from ..auth.verifier import PublicAddress
 from ..protocol import spec
 from ..protocol.errors import InternalError
@@ -68,7 +68,8 @@ class Rates:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # The same rule twice is one.
-        self._rules = {rate.digest: rate for rate in map(_Rate, rules)}.values()
+        made = {rate.digest: rate for rate in map(_Rate, rules)}.values()
+        self._about = remembered(lambda *subject: [rule for rule in made if rule.covers(*subject)])
         self._proxies = PublicAddress(trusted_proxy=trusted_proxy)
         self._redis = redis
         self._counts: Memory | Redis
@@ -95,10 +96,9 @@ class Rates:
         kind, names = _subject(ctx)
         server = getattr(ctx._entry, "origin", "")
         wanted = []
-        for rule in self._rules:
-            if rule.covers(request.method, kind, names, server):
-                caller = self._caller(rule.per, request)
-                wanted += [Count(limit, rule.digest, caller) for limit in rule.limits]
+        for rule in self._about(request.method, kind, server, *names):
+            caller = self._caller(rule.per, request)
+            wanted += [Count(limit, rule.digest, caller) for limit in rule.limits]
         refused = self._counts.take(wanted) if wanted else None
         if refused is None:
             return None
@@ -138,7 +138,7 @@ class _Rate:
             raise ValueError(f"The rate {dict(rule)} is about {method!r}, which is no method of MCP{_guess(method)}")
         self.digest = _digest(json.dumps(dict(rule), sort_keys=True))
 
-    def covers(self, method: str, kind: str, names: Sequence[str], server: str) -> bool:
+    def covers(self, method: str, kind: str, server: str, *names: str) -> bool:
         """Say whether a request falls under it."""
         if method not in self._methods or (self._servers is not None and not self._servers.matches(server)):
             return False
@@ -146,7 +146,7 @@ class _Rate:
             return True
         patterns = self._names.get(kind)
         # A list has no name; a rule for all of a kind is about it as well.
-        return patterns is not None and any(map(patterns.matches, names or [""]))
+        return patterns is not None and any(map(patterns.matches, names or ("",)))
 
 
 def _limits(rule: Mapping[str, Any]) -> list[Limit]:
