@@ -346,6 +346,21 @@ def test_a_subscription_to_a_resource_reaches_its_server_and_its_updates_come_ba
             assert event["params"]["uri"] == "weather+weather://all"
 
 
+def test_a_legacy_session_subscribes_in_its_own_session_at_a_legacy_server():
+    server = weather()
+
+    @server.tool
+    def whose(ctx: Context) -> str:
+        return " ".join(ctx.session.uris) or "none"
+
+    with gateway_of(server, entries={"weather": {"mode": "legacy"}}) as gateway:
+        with client_of(gateway, "legacy") as one, client_of(gateway, "legacy") as other:
+            one.subscribe("weather+weather://all")
+            assert [each.call_tool("weather_whose").text for each in (one, other)] == ["weather://all", "none"]
+            one.unsubscribe("weather+weather://all")
+            assert one.call_tool("weather_whose").text == "none"
+
+
 @BOTH
 @pytest.mark.parametrize("upstream", ["modern", "legacy"])
 def test_a_cancelled_call_is_cancelled_at_its_server(mode, upstream):

@@ -17,7 +17,7 @@ from ..protocol.errors import InvalidParams
 from ..server import legacy, modern
 from ..server.engine import Engine
 from ..server.server import Server
-from . import assembly, config, subscriptions, unasked
+from . import assembly, config, unasked
 from .calls import Calls
 from .credentials import Credentials
 from .endpoints import close_endpoint, make_catalog, make_endpoint, serve_endpoint
@@ -30,6 +30,7 @@ from .parked import Parked
 from .relayed_tasks import RelayedTasks
 from .relaying import META_GATEWAYS
 from .states import Relaying, States
+from .subscriptions import Subscriptions
 from .upstream import Upstream
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Gateway(Server):
         self.parked = Parked(PARKED_S)
         self.upstreams: dict[str, Upstream] = {}
         self._strategy = strategy
+        self._subscriptions = Subscriptions()
         self._began = time.monotonic()
         self._starting = threading.RLock()  # held while starting, reloading and closing; guards _pid
         self._pid: Optional[int] = None
@@ -120,7 +122,7 @@ class Gateway(Server):
         rows["server/discover"] = rows["server/discover"]._replace(handler=self._discover)
         old = engine.methods["legacy"]
         old["initialize"] = old["initialize"]._replace(handler=self._initialize)
-        subscriptions.install(engine, self)
+        self._subscriptions.install(engine)
         unasked.install(engine, self)
         self.relayed_tasks.install(engine)
 

@@ -313,11 +313,19 @@ class Upstream:
 
     # Subscriptions
 
-    def watch(self, uri: str) -> None:
-        """Subscribe to a resource of the server, by its original URI, unless that has happened.
+    def subscribe(self, ctx: Context, uri: str) -> Callable[[], None]:
+        """Subscribe to a resource of the server, by its original URI, and return the function that ends that.
+
+        A legacy client whose session at the server is its own subscribes there, since updates may depend on it.
 
         :raises ClientError: when the server refuses.
         """
+        if ctx._era.name != "modern":
+            replica = next((each for each in self.replicas if each.has(ctx)), self.replicas[0])
+            lease = replica.lease(ctx)
+            if lease is not replica.own(ctx) and not lease.is_modern:
+                lease.client.subscribe(uri)
+                return lambda: _unsubscribe(lease, uri)
         with self._watching:
             self._watched[uri] = self._watched.get(uri, 0) + 1
             if self._watched[uri] == 1:
@@ -326,6 +334,7 @@ class Upstream:
                 except ClientError:
                     del self._watched[uri]
                     raise
+        return lambda: self._unwatch(uri)
 
     def _watch(self, uri: str) -> None:
         lease = self._lease
@@ -339,7 +348,7 @@ class Upstream:
         if old is not None:
             old.close()
 
-    def unwatch(self, uri: str) -> None:
+    def _unwatch(self, uri: str) -> None:
         """End one subscription; a modern server is told with the next one."""
         with self._watching:
             left = self._watched.get(uri, 1) - 1
@@ -347,12 +356,8 @@ class Upstream:
                 self._watched[uri] = left
                 return
             self._watched.pop(uri, None)
-            try:
-                lease = self._lease
-                if lease is not None and lease.client.state == "open" and not lease.is_modern:
-                    lease.client.unsubscribe(uri)
-            except ClientError as problem:
-                log.debug("a subscription could not be ended: %s", problem)
+            if self._lease is not None:
+                _unsubscribe(self._lease, uri)
 
     def _subscribable(self, lease: Lease) -> list[str]:
         return list(self._watched) if lease.client.peer.offers("resources", "subscribe") else []
@@ -385,3 +390,11 @@ class Upstream:
 
     def _where(self, replica: Replica) -> str:
         return replica.own().client.target.shown
+
+
+def _unsubscribe(lease: Lease, uri: str) -> None:
+    try:
+        if lease.client.state == "open" and not lease.is_modern:
+            lease.client.unsubscribe(uri)
+    except ClientError as problem:
+        log.debug("a subscription could not be ended: %s", problem)
