@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
 
-from ..protocol import types
+from ..protocol import app_pages, types
 from .catalog import Allow
 
 
@@ -32,6 +32,8 @@ class ToolOptions(PromptOptions, total=False):
     instead of the one made from the type hints; `output_schema` takes the place of the return hint's. Spec: FEAT-013
     With `task` a call becomes a task where the client declares the tasks extension: True and "optional" answer other
     clients with the result, "required" refuses them. `idempotent` lets a task run again whose process has died.
+    `ui` is the URI of the page that hosts with MCP Apps show its result in, or a dict with `resourceUri` and
+    `visibility`: `["app"]` is a tool for the page alone.
     """
 
     annotations: types.ToolAnnotations | None
@@ -39,6 +41,7 @@ class ToolOptions(PromptOptions, total=False):
     output_schema: dict[str, Any] | None
     task: bool | Literal["optional", "required"]
     idempotent: bool
+    ui: str | app_pages.ToolUi | None
 
 
 class ResourceOptions(PromptOptions, total=False):
@@ -47,6 +50,7 @@ class ResourceOptions(PromptOptions, total=False):
     `name` is the function's by default, `size` is in bytes, `ttl_ms` says for how many milliseconds clients may cache
     what is read here, and `cache_scope` for whom. `traversal` lets the variables of a template hold `..` and absolute
     paths, which are refused otherwise: give such a path to `minimcp.safe_join` before it touches a file system.
+    `ui` says what a page, a resource whose URI begins with `ui://`, may load (`csp`) and wants of the browser.
     """
 
     name: str | None
@@ -56,3 +60,4 @@ class ResourceOptions(PromptOptions, total=False):
     ttl_ms: int | None
     cache_scope: Literal["private", "public"] | None
     traversal: bool
+    ui: app_pages.PageUi | None

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..engines.schema import hints, validator
-from ..protocol import content, headers, revisions, wire
+from ..protocol import app_pages, content, headers, revisions, wire
 from .catalog import Allow, Definition, Entry
 from .context import Context
+from .pages import PageEntry
 from .tasked import TaskEntry
 from .uris import Template, check_uri, is_template
 
@@ -37,11 +38,12 @@ def make_tool(
     allow: Allow | None = None,
     task: bool | str = False,
     idempotent: bool = False,
+    ui: str | app_pages.ToolUi | None = None,
 ) -> Entry:
     """Make the entry of a tool.
 
     :raises TypeError: for a function or hint that cannot be a tool.
-    :raises ValueError: for a name, schema or `x-mcp-header` that breaks a rule.
+    :raises ValueError: for a name, schema, `x-mcp-header` or page that breaks a rule.
     """
     if input_schema is None:
         signature = hints.signature(function, Context)
@@ -68,7 +70,7 @@ def make_tool(
         description=description or signature.text,
         annotations=annotations,
         icons=icons,
-        _meta=meta,
+        _meta=meta if ui is None else app_pages.tool_meta(name, ui, meta),
         inputSchema=signature.schema,
         outputSchema=output,
     )
@@ -132,12 +134,18 @@ def make_resource(
     cache_scope: str | None = None,
     allow: Allow | None = None,
     traversal: bool = False,
+    ui: app_pages.PageUi | None = None,
 ) -> Entry:
-    """Make the entry of a resource or, when the URI has variables, of a template.
+    """Make the entry of a resource or, when the URI has variables, of a template; those with `ui://` are pages.
 
     :raises ValueError: for a malformed URI or template, one whose variables are not the function's parameters, a
-        template with a size, or caching hints that make no sense.
+        template with a size, caching hints that make no sense, or a page that breaks a rule.
     """
+    is_page = uri[:5].lower() == app_pages.SCHEME
+    if is_page:
+        mime_type, meta = app_pages.page_options(uri, mime_type, ui, meta)
+    elif ui is not None:
+        raise ValueError(f"{uri!r} is no page of MCP Apps, which ui= is for; their URIs begin with ui://")
     signature = hints.signature(function, Context)
     names = set(signature.schema.get("properties", {}))
     template = Template(uri, traversal) if is_template(uri) else None
@@ -161,7 +169,7 @@ def make_resource(
         _meta=meta,
         **place,
     )
-    entry = Entry(function, definition, signature, allow)
+    entry = (PageEntry if is_page else Entry)(function, definition, signature, allow)
     entry.template = template
     entry.hints = caching_hints(ttl_ms, cache_scope)
     return entry
