@@ -40,8 +40,8 @@ class Engine:
     :ivar on_denied: "hide" or "challenge", see `Server`.
     :ivar caching: the caching hints of results that have none of their own. Spec: FEAT-121, FEAT-123, FEAT-124
     :ivar serving: whether a message has been taken; before that no change is published.
-    :ivar tasks: runs tools as tasks, where the tasks extension is in use.
     :ivar starting: functions to call when the first message is taken.
+    :ivar tasks: runs tools as tasks, where the tasks extension is in use.
     """
 
     def __init__(
@@ -73,12 +73,8 @@ class Engine:
         self.allowed_origins: frozenset[str] = frozenset()
         self.debug: bool | None = None
         self.tasks: Background | None = None
-        self.serving = False
-        # The servers within this one, those that it is within, and what is called with each of the latter.
-        self.mounts: list[Mount] = []
-        self.mounted_in: list[Mount] = []
-        self.on_mount: list[Callable[[Engine], None]] = []
         self.starting: list[Callable[[], None]] = []
+        self.serving = False
         self.methods = {era.name: dict(era.methods) for era in (modern.ERA, legacy.ERA)}
         self.notifications = {era.name: dict(era.notifications) for era in (modern.ERA, legacy.ERA)}
         # The settings of each extension, those in force in each era, and the extension that a result type belongs to.
@@ -116,9 +112,9 @@ class Engine:
             self.serving = True
             if self.tasks is not None:
                 self.tasks.start()
-        if isinstance(message, list):
             for start in self.starting:
                 hooks.notify(start)
+        if isinstance(message, list):
             return read_batch(self, message, session, principal, request)
         kind = wire.check(message)
         if kind == "response":

@@ -17,7 +17,6 @@ from .catalog import Completer, Entry
 from .extension import install
 from .needs import explain, take_needs
 from .pages import PageEntry, check_links, page_function
-from .registered import key_of
 from .tasked import TaskEntry
 
 if TYPE_CHECKING:
@@ -75,6 +74,10 @@ class Registration:
         if isinstance(entry, TaskEntry):
             self._use_tasks()
         self._add("tools", entry.definition["name"], entry)
+        if options.get("ui") is not None:
+            self._use_apps()
+            if self.engine.serving:
+                check_links(self.engine, entry.definition["name"])
         return function
 
     @property
@@ -91,10 +94,14 @@ class Registration:
             tasks.setup(self)
         return cast("Tasks", self.engine.tasks)
 
-        if options.get("ui") is not None:
-            self._use_apps()
-            if self.engine.serving:
-                check_links(self.engine, entry.definition["name"])
+    def _use_apps(self) -> None:
+        from ..extensions.apps import Apps
+
+        if Apps.identifier not in self.engine.extensions:
+            apps = Apps()
+            install(self.engine, apps)
+            apps.setup(self)
+
     def remove_tool(self, name: str) -> bool:
         """Remove a tool and say whether it was there."""
         return self.engine.registry.remove("tools", name)
@@ -111,17 +118,22 @@ class Registration:
         def register(function: F) -> F:
             entry = makers.make_resource(function, uri, **_options("resource", makers.make_resource, options))
             self._add("resourceTemplates" if entry.template else "resources", uri, entry)
-    def _use_apps(self) -> None:
-        from ..extensions.apps import Apps
-
-        if Apps.identifier not in self.engine.extensions:
-            apps = Apps()
-            install(self.engine, apps)
-            apps.setup(self)
-
+            if isinstance(entry, PageEntry):
+                self._use_apps()
             return function
 
         return register
+
+    def page(self, uri: str, html: str | os.PathLike[str], **options: Unpack[ResourceOptions]) -> str:
+        """Register a page of MCP Apps, and return its URI: `@server.tool(ui=server.page("ui://clock/page.html", ...))`.
+
+        :param html: the text of an HTML document, or the `Path` of one, which is read each time it is asked for.
+        :param options: as of `resource`.
+        :raises ValueError: when it is no whole HTML document.
+        """
+        options.setdefault("name", uri.rpartition("/")[2] or uri)
+        self.resource(uri, **options)(page_function(uri, html))
+        return uri
 
     def remove_resource(self, uri: str) -> bool:
         """Remove a resource or template and say whether it was there."""
@@ -135,23 +147,10 @@ class Registration:
         """Register a function as a prompt, or replace the prompt of that name: `@server.prompt`.
 
         The function returns text, a message, or a list of them.
-            if isinstance(entry, PageEntry):
-                self._use_apps()
         """
         if function is None:
             return lambda later: self.prompt(later, name, **options)
         entry = makers.make_prompt(_callable(function), name, **_options("prompt", makers.make_prompt, options))
-    def page(self, uri: str, html: str | os.PathLike[str], **options: Unpack[ResourceOptions]) -> str:
-        """Register a page of MCP Apps, and return its URI: `@server.tool(ui=server.page("ui://clock/page.html", ...))`.
-
-        :param html: the text of an HTML document, or the `Path` of one, which is read each time it is asked for.
-        :param options: as of `resource`.
-        :raises ValueError: when it is no whole HTML document.
-        """
-        options.setdefault("name", uri.rpartition("/")[2] or uri)
-        self.resource(uri, **options)(page_function(uri, html))
-        return uri
-
         self._add("prompts", entry.definition["name"], entry)
         return function
 
