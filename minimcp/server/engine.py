@@ -19,6 +19,7 @@ from .bus import Bus, LocalBus, Subscription
 from .catalog import Catalog, Policy
 from .context import Context
 from .dispatcher import Call
+from .mount import Mount
 from .registry import Registry
 from .seal import Sealer, Secret
 from .session import Session, Sessions
@@ -73,6 +74,10 @@ class Engine:
         self.allowed_origins: frozenset[str] = frozenset()
         self.debug: bool | None = None
         self.tasks: Background | None = None
+        # The servers within this one, those that it is within, and what is called with each of the latter.
+        self.mounts: list[Mount] = []
+        self.mounted_in: list[Mount] = []
+        self.on_mount: list[Callable[[Engine], None]] = []
         self.starting: list[Callable[[], None]] = []
         self.serving = False
         self.methods = {era.name: dict(era.methods) for era in (modern.ERA, legacy.ERA)}

@@ -17,6 +17,7 @@ from . import features, methods
 from .asking import Block
 from .catalog import Entry
 from .dispatcher import Era
+from .mount import instructions
 from .seen import SeenLists
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ def initialize(ctx: Context, params: Message) -> Message:
         "capabilities": revisions.known(ctx.version, features.capabilities(ctx), revisions.CAPABILITIES_SINCE),
         "serverInfo": revisions.known(ctx.version, ctx._engine.identity, revisions.IMPLEMENTATION_FIELDS_SINCE),
     }
-    if ctx._engine.instructions:
-        result["instructions"] = ctx._engine.instructions
+    text = instructions(ctx._engine)
+    if text:
+        result["instructions"] = text
     return result
 
 

@@ -13,6 +13,7 @@ from . import features, methods
 from .asking import Replay
 from .dispatcher import Era
 from .listening import listen
+from .mount import instructions
 
 if TYPE_CHECKING:
     from .context import Context
@@ -77,8 +78,9 @@ def bad_arguments(ctx: Context, text: str) -> Message:
 def discover(ctx: Context, params: Message) -> Message:
     """Answer `server/discover`. Spec: BASE-071, BASE-072, BASE-080"""
     result = {"supportedVersions": list(spec.VERSIONS), "capabilities": features.capabilities(ctx)}
-    if ctx._engine.instructions:
-        result["instructions"] = ctx._engine.instructions
+    text = instructions(ctx._engine)
+    if text:
+        result["instructions"] = text
     return result
 
 

@@ -130,7 +130,7 @@ def _with(value: Message, member: str, part: Any) -> Message:
     return value if part is value[member] else {**value, member: part}
 
 
-def _each(items: list[Any], change: Callable[[Any, Rename], Any], rewrite: Rename) -> list[Any]:
+def _each(items: Any, change: Callable[[Any, Rename], Any], rewrite: Rename) -> Any:
     found = [change(item, rewrite) for item in items]
     return items if all(new is old for new, old in zip(found, items)) else found
 
@@ -171,6 +171,6 @@ def _message(value: Any, rewrite: Rename) -> Any:
     if not isinstance(value, dict) or "content" not in value:
         return value
     content = value["content"]
-    if isinstance(content, list):
+    if isinstance(content, (list, tuple)):
         return _with(value, "content", _each(content, _block, rewrite))
     return _with(value, "content", _block(content, rewrite))

@@ -23,12 +23,13 @@ class Needs:
 
     :ivar scopes: those that the principal needs all of.
     :ivar roles: those that the principal needs one of.
+    :ivar allow: the author's function, or None.
     """
 
     def __init__(self, scopes: Iterable[str], roles: Iterable[str], allow: Allow | None) -> None:
         self.scopes = frozenset(scopes)
         self.roles = frozenset(roles)
-        self._allow = allow
+        self.allow = allow
 
     def __call__(self, ctx: Context) -> bool:
         """Say whether the caller fulfils the rule."""
@@ -42,7 +43,7 @@ class Needs:
         """Say whether a further scope would be enough."""
         if self.roles and (ctx.principal is None or self.roles.isdisjoint(ctx.principal.roles)):
             return False
-        return self._allow is None or self._allow(ctx)
+        return self.allow is None or self.allow(ctx)
 
 
 def denied(ctx: Context, entry: Entry) -> None:

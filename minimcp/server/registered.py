@@ -76,7 +76,7 @@ class Registered:
             entries[key] = entry
             self._replace(kind, entries)
             self._offers |= _offers(kind, [entry])
-        self._changed(LISTS[kind])
+        self.announce(LISTS[kind])
 
     def remove(self, kind: str, key: str) -> bool:
         """Remove an entry and say whether it was there."""
@@ -86,7 +86,7 @@ class Registered:
             found = entries.pop(key, None) is not None
             self._replace(kind, entries)
         if found:
-            self._changed(LISTS[kind])
+            self.announce(LISTS[kind])
         return found
 
     def update(self, origin: str, wanted: Mapping[str, Mapping[str, Entry]]) -> Updated:
@@ -98,12 +98,17 @@ class Registered:
         :param origin: the name of the server that they come from, which becomes their `origin`.
         :param wanted: by kind, then by name, URI or template; a kind that is not there stays as it is.
         """
+        updated = self.exchange(origin, wanted)
+        self.announce(*sorted(updated.changed))
+        return updated
+
+    def exchange(self, origin: str, wanted: Mapping[str, Mapping[str, Entry]]) -> Updated:
+        """Do what `update` does, but leave it to the caller to announce what changed."""
         updated = Updated(set(), [])
         with self._lock:
             for kind, entries in wanted.items():
                 self._replace(kind, self._exchange(kind, origin, entries, updated))
                 self._offers |= _offers(kind, entries.values())
-        self._changed(*sorted(updated.changed))
         return updated
 
     def _exchange(self, kind: str, origin: str, wanted: Mapping[str, Entry], updated: Updated) -> dict[str, Entry]:
@@ -145,7 +150,7 @@ class Registered:
         with self._lock:
             self.completions = {**self.completions, (normal(reference), argument): function}
             self._offers |= {"completions"}
-        self._changed()
+        self.announce()
 
     def fingerprint(self, kind: str) -> bytes | None:
         """Return the fingerprint of a list that every caller sees in full, or None where an entry has a rule."""
@@ -161,7 +166,8 @@ class Registered:
         self._lists = {}
         self._fingerprints = {}
 
-    def _changed(self, *topics: str) -> None:
+    def announce(self, *topics: str) -> None:
+        """Tell those who watch, and then the clients, that lists have changed."""
         for watcher in self._watchers:
             watcher()
         for topic in topics:

@@ -10,13 +10,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from ..protocol import spec
+from ..protocol.app_pages import IDENTIFIER
 from ..protocol.principal import Authenticated, as_principal
-from ..protocol.spelling import normal
 from . import makers
 from .catalog import Completer, Entry
 from .extension import install
+from .mount import mount, publish
 from .needs import explain, take_needs
 from .pages import PageEntry, check_links, page_function
+from .registered import key_of
 from .tasked import TaskEntry
 
 if TYPE_CHECKING:
@@ -49,8 +51,11 @@ class Registration:
             raise TypeError(f"The name of a server is a str, not {engine.identity.get('name')!r}")
 
     def _add(self, kind: str, key: str, entry: Entry) -> None:
-        """Register an entry; log a warning when it takes the place of another function's before the server serves."""
-        known = getattr(self.engine.registry, kind).get(normal(key) if kind.startswith("resource") else key)
+        """Register an entry; log a warning when it takes the place of another function's before the server serves.
+
+        :raises ValueError: when a mounted server has that key.
+        """
+        known = self._known(kind, key)
         if known is not None and not self.engine.serving:
             old, new = _place(known.function), _place(entry.function)
             # A cell of a notebook is run again, and a module loaded again, to replace what it had.
@@ -58,6 +63,19 @@ class Registration:
                 what = {"resourceTemplates": "resource template"}.get(kind, kind[:-1])
                 log.warning("the %s %r at %s takes the place of the one at %s", what, key, new, old)
         self.engine.registry.add(kind, key, entry)
+
+    def _known(self, kind: str, key: str) -> Entry | None:
+        """Return the entry of a key, or None.
+
+        :raises ValueError: when it comes from another server.
+        """
+        known: Entry | None = getattr(self.engine.registry, kind).get(key_of(kind, key))
+        if known is not None and known.origin:
+            raise ValueError(f"{key!r} comes from the server {known.origin!r}, which keeps it; change it there")
+        return known
+
+    def _remove(self, kind: str, key: str) -> bool:
+        return self._known(kind, key) is not None and self.engine.registry.remove(kind, key)
 
     @overload
     def tool(self, function: F, name: str | None = None, **options: Unpack[ToolOptions]) -> F: ...
@@ -104,7 +122,7 @@ class Registration:
 
     def remove_tool(self, name: str) -> bool:
         """Remove a tool and say whether it was there."""
-        return self.engine.registry.remove("tools", name)
+        return self._remove("tools", name)
 
     def resource(self, uri: str, **options: Unpack[ResourceOptions]) -> Callable[[F], F]:
         """Register a function as a resource, or replace the one at that URI: `@server.resource("config://app")`.
@@ -137,7 +155,7 @@ class Registration:
 
     def remove_resource(self, uri: str) -> bool:
         """Remove a resource or template and say whether it was there."""
-        return self.engine.registry.remove("resources", uri) or self.engine.registry.remove("resourceTemplates", uri)
+        return self._remove("resources", uri) or self._remove("resourceTemplates", uri)
 
     @overload
     def prompt(self, function: F, name: str | None = None, **options: Unpack[PromptOptions]) -> F: ...
@@ -156,7 +174,7 @@ class Registration:
 
     def remove_prompt(self, name: str) -> bool:
         """Remove a prompt and say whether it was there."""
-        return self.engine.registry.remove("prompts", name)
+        return self._remove("prompts", name)
 
     def completion(self, reference: str, argument: str) -> Callable[[C], C]:
         """Register a function `f(value, arguments) -> list[str]` that completes an argument.
@@ -173,6 +191,22 @@ class Registration:
             return function
 
         return register
+
+    def mount(self, prefix: str, other: Registration) -> None:
+        """Serve what another server has within this one, now and later: each team or blueprint has a server of its own.
+
+        Its tools and prompts are named `{prefix}_{name}`; its URIs get a marker, as in `weather+file:///a`, also in the
+        links that it returns. Its rules, `around_call`, completions, instructions, notices and the servers that are
+        mounted into it come along; all that concerns connections, such as `auth` and `limits`, is this server's.
+
+        :param prefix: at most 40 of A-Z a-z 0-9 _ - . and "" for none.
+        :raises ValueError: for names that are taken, naming both owners, or a server that would be within itself.
+        """
+        mount(self.engine, prefix, other.engine)
+        if other.engine.tasks is not None:
+            self._use_tasks()
+        if IDENTIFIER in other.engine.extensions:
+            self._use_apps()
 
     def route(self, path: str, handler: Route, method: str = "GET") -> None:
         """Serve a further path beside the endpoint over HTTP, to every caller that Host and Origin let in.
@@ -205,11 +239,11 @@ class Registration:
         """Tell clients that the list of "tools", "prompts" or "resources" changed; registration does so by itself."""
         if kind not in spec.CHANGES:
             raise ValueError(f"{kind!r} is not one of {', '.join(spec.CHANGES)}; for one resource use updated(uri)")
-        self.engine.bus.publish(kind)
+        publish(self.engine, kind)
 
     def updated(self, uri: str) -> None:
         """Tell clients that subscribed to a resource that it changed."""
-        self.engine.bus.publish("resource", uri)
+        publish(self.engine, "resource", uri)
 
 
 _ROUTE = re.compile(r"[^{}]*(?:/\{\+?[A-Za-z_][A-Za-z0-9_]*\})?")
