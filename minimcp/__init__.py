@@ -37,6 +37,7 @@ _HOMES = {
     "Sanitizer": "server.sanitize",
     "Server": "server.server",
     "Steps": "client.steps",
+    "Tasks": "extensions.tasks.background",
     "Timeout": "engines.errors",
     "ToolError": "protocol.errors",
     "ToolFailed": "client.errors",
@@ -79,6 +80,7 @@ __all__ = [
     "Sanitizer",
     "Server",
     "Steps",
+    "Tasks",
     "Timeout",
     "ToolError",
     "ToolFailed",
@@ -105,6 +107,7 @@ if TYPE_CHECKING:
     from .engines.errors import AuthorizationError, ClientError, ConnectionLost, MinimcpError, ProtocolError, Timeout
     from .engines.oauth.oauth import OAuth
     from .engines.oauth.tokens import FileStore
+    from .extensions.tasks import Tasks
     from .gateway.gateway import Gateway
     from .protocol.content import Raw, audio, image, link, resource, text
     from .protocol.errors import Cancelled, Forbidden, McpError, ToolError, Unauthorized

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import sys
 
 import pytest
 
+from minimcp import CallCancelled, Client, RemoteError
 from tests import transports
 from tests.helpers import Process, modern, post
 
@@ -206,3 +208,59 @@ def test_the_raw_wire_says_what_the_library_says(example):
         "id": 9,
         "error": {"code": -32602, "message": "_meta must name the protocol version and the client's capabilities"},
     }
+
+
+@of("tasks.py")
+def test_tasks_go_on_after_their_call_was_answered(example):
+    tasks = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+    ids = itertools.count(100)
+
+    def result(method, **params):
+        return example.result(method, next(ids), capabilities={**FORMS, **tasks}, **params)
+
+    def until(id, *statuses):
+        states = (result("tasks/get", taskId=id) for _ in range(10_000))
+        return next(task for task in states if task["status"] in statuses)
+
+    made = result("tools/call", name="count_primes", arguments={"below": 5000})
+    assert made["resultType"] == "task" and made["status"] == "working"
+    assert until(made["taskId"], "completed")["result"]["structuredContent"] == 669
+    letters = {"name": "send_letters", "arguments": {"names": ["Ann", "Bo"]}}
+    assert example("tools/call", next(ids), **letters)["error"]["code"] == -32021
+    id = result("tools/call", **letters)["taskId"]
+    (question,) = until(id, "input_required")["inputRequests"].values()
+    assert question["params"]["message"] == "Send 2 letters?"
+    result("tasks/update", taskId=id, inputResponses={"q1": {"action": "accept", "content": {"agree": True}}})
+    assert until(id, "completed")["result"]["content"][0]["text"] == "Sent 2 letters."
+    old = result("tools/call", name="report", arguments={"year": 2020})
+    assert old["resultType"] == "complete" and "archive" in old["content"][0]["text"]
+    new = result("tools/call", name="report", arguments={"year": 2027})
+    assert until(new["taskId"], "completed")["result"]["content"][0]["text"] == "The report of 2027 is new."
+    # Who follows no tasks waits.
+    assert example.call("report", year=2027)["content"][0]["text"] == "The report of 2027 is new."
+
+
+def test_tasks_are_there_after_a_crash_and_a_client_comes_back_to_them(tmp_path):
+    command = [sys.executable, "-m", "minimcp", "run", "examples/tasks.py", "--http"]
+    kept = {"TASKS_FILE": str(tmp_path / "tasks.db")}
+    with Process([*command, "0"], cwd=str(ROOT), **kept) as process:
+        url = process.wait_for(r"tasks is listening on (http://127\.0\.0\.1:\d+/mcp)").group(1)
+        with Client(url, tasks=True) as client:
+            done = client.start_tool("count_primes", {"below": 100})
+            assert done.result().data == 25
+            asked = client.start_tool("count_primes", {"below": 100_000_000})
+            id = asked.detach(20)
+        process.child.kill()
+        process.child.wait(20)
+    with Process([*command, url.rpartition(":")[2].partition("/")[0]], cwd=str(ROOT), **kept) as process:
+        process.wait_for(r"tasks is listening on")
+        with Client(url, tasks=True) as client:
+            assert client.task(done.task_id).result().data == 25
+            # It would run again from the beginning; somebody finds that it takes too long.
+            again = client.task(id)
+            assert next(again)["message"]
+            again.cancel()
+            with pytest.raises(CallCancelled):
+                again.result()
+            with pytest.raises(RemoteError, match="Unknown task"):
+                client.task("f" * 32).result()
