@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from .. import __version__
 from ..engines.fork import PerProcess
-from ..protocol import spec
+from ..protocol import app_pages, spec
 from ..protocol.revisions import check_extension
 from . import targets
 from .answers import Answers, Elicit, Roots, Sample
@@ -59,6 +59,7 @@ class Client(Methods):
     :param validate: whether structured results are checked against the tool's output schema.
     :param cache: keep results as the server allows: True, False, or a `Cache` shared with other clients.
     :param tasks: whether a server may answer a call with a task, which is then followed to its end.
+    :param apps: whether this host shows the pages of tools (MCP Apps); see `app`.
     :param extensions: further extensions to declare, `{identifier: settings}`.
     :param capabilities: the capabilities to declare in place of those that the callbacks mean: a relay answers itself
         what a server asks, in its calls by `exchange`, elsewhere by `on_request`, an `f(request) -> result`.
@@ -97,6 +98,7 @@ class Client(Methods):
         validate: bool = True,
         cache: bool | Cache = True,
         tasks: bool = False,
+        apps: bool = False,
         extensions: Message | None = None,
         capabilities: Message | None = None,
         on_request: Callable[[Message], Message] | None = None,
@@ -114,6 +116,8 @@ class Client(Methods):
         declared = {**(getattr(auth, "extensions", None) or {}), **(extensions or {})}
         if tasks:
             declared.setdefault(spec.TASKS, {})
+        if apps:
+            declared.setdefault(app_pages.IDENTIFIER, {"mimeTypes": [app_pages.MEDIA_TYPE]})
         for identifier in declared:
             check_extension(identifier)
         record = None

@@ -24,6 +24,7 @@ from .transports.waiting import Deadline
 
 if TYPE_CHECKING:
     from ..protocol import types
+    from .app_views import AppPage
 
 log = logging.getLogger("minimcp")
 
@@ -171,7 +172,7 @@ class Methods:
         if settings.approve is not None:
             from .consent import ask
 
-            ask(settings.approve, self._tool(name), arguments, settings.trusted, settings.target)
+            ask(settings.approve, self._tool(name) or {"name": name}, arguments, settings.trusted, settings.target)
 
         def finish(conn: Connection, result: Result) -> Result:
             structured = result.get("structuredContent")
@@ -198,13 +199,27 @@ class Methods:
             except ClientError as error:
                 log.warning("no result is judged, because the tools could not be listed: %.300s", error)
 
-    def _tool(self, name: str) -> Message:
-        """Return the definition of a tool for the approval of a call, listing the tools if need be."""
+    def _tool(self, name: str) -> Message | None:
+        """Return the definition of a tool, listing the tools if need be, or None for an unknown one."""
         conn = self._connect()
         conn.ready()
         if conn.tools.get(name) is None:
             self.list_tools()
-        return conn.tools.get(name) or {"name": name}
+        return conn.tools.get(name)
+
+    def app(self, name: str) -> AppPage | None:
+        """Read the page in which the result of a tool is shown (MCP Apps), or return None when it has none.
+
+        `minimcp.client.app_views.AppView` speaks with it; `Client(..., apps=True)` says that pages are shown.
+
+        :raises ProtocolError: when there is no such tool, or its page cannot be shown.
+        """
+        from .app_views import read_app
+
+        tool = self._tool(name)
+        if tool is None:
+            raise ProtocolError(f"There is no tool {name!r}{self._near(name)}")
+        return read_app(self, tool)
 
     def list_tools(self, *, fresh: bool = False) -> list[types.Tool]:
         """Return all tools; `fresh` asks the server even if the last answer may still be used."""
