@@ -72,7 +72,8 @@ class Federation(Registry):
                     log.error("%s. That of the first one counts", problem)
             self.collisions = collisions
             # First what goes, so that a name is free for the server that gets it.
-            gone = {entry.origin for entries in self._all() for entry in entries.values()} - {"", *wanted}
+            held = [entry for entries in self._all() for entry in entries.values() if isinstance(entry, RelayedEntry)]
+            gone = {entry.origin for entry in held} - {*wanted}
             for origin in gone:
                 self.update(origin, {kind: {} for kind in KINDS})
             for name, own in wanted.items():

@@ -60,7 +60,7 @@ def take_notice(upstream: Upstream, session: Session | None, message: Message) -
     if method == "notifications/resources/updated":
         uri = params.get("uri") if isinstance(params, dict) else None
         if isinstance(uri, str):
-            upstream.gateway.engine.bus.publish("resource", upstream.public_uri(uri))
+            upstream.gateway.updated(upstream.public_uri(uri))
     elif method in _LISTS_CHANGED:
         upstream.refresh_soon()
     elif session is not None and session.send is not None and method != "notifications/cancelled":

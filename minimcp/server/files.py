@@ -23,6 +23,7 @@ from ..protocol.errors import ResourceNotFound
 from .uris import is_device
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .server import Server
 
 log = logging.getLogger("minimcp")
@@ -85,12 +86,18 @@ class FileResources:
             return self._read(path.split("/"))
 
         server.resource(self._uri + "{+path}", name="file", **options)(read)
-        for methods in server.engine.methods.values():
+        self._look_first(server.engine)
+        # The requests of a server that this one is mounted into are about these files, too.
+        server.engine.on_mount.append(self._look_first)
+        self.refresh()
+        return self
+
+    def _look_first(self, engine: Engine) -> None:
+        """Have the folder looked through before the requests about resources."""
+        for methods in engine.methods.values():
             for name in ("resources/list", "resources/read", "resources/subscribe", "subscriptions/listen"):
                 if name in methods:
                     methods[name] = methods[name]._replace(handler=self._before(methods[name].handler))
-        self.refresh()
-        return self
 
     def _before(self, handler: Any) -> Any:
         """Wrap a handler, so that the folder is looked through first."""

@@ -31,13 +31,14 @@ _PREFIX = re.compile(r"[A-Za-z0-9_.-]{0,40}")
 _KINDS = {"tools": "tool", "resources": "resource", "resourceTemplates": "resource template", "prompts": "prompt"}
 
 
-def mount(host: Engine, prefix: str, other: Engine) -> None:
+def mount(host: Engine, prefix: str, other: Engine, owner: object = None) -> None:
     """Serve what another server has within this one; see `Server.mount`.
 
+    :param owner: is kept as long as the other one is mounted.
     :raises ValueError: for a prefix that cannot be one, a collision, or a server that would be within itself.
     """
     _check(host, prefix, other)
-    made = Mount(host, prefix, other)
+    made = Mount(host, prefix, other, owner)
     taken = made.collisions()
     if taken:
         raise ValueError(f"{made.name!r} cannot be mounted at {prefix!r}: {'; '.join(taken)}. Give another prefix")
@@ -109,8 +110,9 @@ class Mount:
     :ivar origin: the `origin` of its entries there: the prefix, or else the name.
     """
 
-    def __init__(self, host: Engine, prefix: str, other: Engine) -> None:
+    def __init__(self, host: Engine, prefix: str, other: Engine, owner: object) -> None:
         self.host = host
+        self.owner = owner
         self.prefix = prefix
         self.other = other
         self.name: str = other.identity["name"]

@@ -202,7 +202,7 @@ class Registration:
         :param prefix: at most 40 of A-Z a-z 0-9 _ - . and "" for none.
         :raises ValueError: for names that are taken, naming both owners, or a server that would be within itself.
         """
-        mount(self.engine, prefix, other.engine)
+        mount(self.engine, prefix, other.engine, other)
         if other.engine.tasks is not None:
             self._use_tasks()
         if IDENTIFIER in other.engine.extensions:

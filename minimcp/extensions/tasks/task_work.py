@@ -113,6 +113,7 @@ class TaskWork:
         self._take_room(principal, ctx.principal is not None)
         if ctx.request is not None and ctx.request.get("wsgi.multiprocess") and not self.store.lasting:
             self._warn()
+        name = ctx._entry.definition["name"] if ctx._entry is not None else ctx.params["name"]
         record = TaskRecord(
             id=os.urandom(16).hex(),
             status="queued",
@@ -123,7 +124,8 @@ class TaskWork:
             updated=now,
             expires=None if self._bounds.ttl_s is None else now + self._bounds.ttl_s,
             request={
-                "params": {"name": ctx.params["name"], "arguments": arguments, "_meta": ctx.meta},
+                # The name that the tool has in this server: within a mounted one it has its own there.
+                "params": {"name": name, "arguments": arguments, "_meta": ctx.meta},
                 "principal": principal_fields(ctx.principal),
                 "key": None if ctx._strategy is None else ctx.idempotency_key,
                 "local": ctx.session is not None and ctx.session.local,
