@@ -13,7 +13,7 @@ import base64
 import json
 from typing import Annotated, Any, Literal
 
-from minimcp import Answer, Context, Server, ToolError, audio, image, resource
+from minimcp import Answer, Context, McpError, Server, ToolError, audio, image, resource
 
 # One pixel, and a millisecond of silence.
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mNQaPgPAAJjAaBHFA0BAAAAAElFTkSuQmCC")
@@ -315,6 +315,60 @@ def test_input_required_result_capabilities(ctx: Context) -> str:
     if not questions:
         return "There is nobody to ask"
     return f"Answered: {', '.join(ctx.ask(**questions))}"
+
+
+# Tools whose calls become tasks, under the names of the suite's scenarios
+
+
+@server.tool
+def greet(name: str) -> str:
+    """Greet somebody at once."""
+    return f"Hello, {name}!"
+
+
+@server.tool(task=True)
+def slow_compute(ctx: Context, seconds: float = 1, label: str = "") -> str:
+    """Take some seconds."""
+    ctx.cancelled.wait(seconds)
+    ctx.check()
+    return f"{label} took {seconds} s"
+
+
+@server.tool(task="required")
+def failing_job() -> str:
+    """Fail in a way the model should read."""
+    raise ToolError("This job always fails")
+
+
+@server.tool(task=True)
+def protocol_error_job() -> str:
+    """Fail with a protocol error."""
+    raise McpError("This job breaks the protocol", code=-31001)
+
+
+@server.tool(task=True)
+def confirm_delete(filename: str, ctx: Context) -> str:
+    """Ask before a file is deleted."""
+    answer = ctx.elicit(f"Delete {filename}?", {"confirm": bool})
+    return "deleted" if answer and answer["confirm"] else "kept"
+
+
+@server.tool(task=True)
+def multi_input(ctx: Context) -> str:
+    """Ask two things at once."""
+    first, second = _question("Your name?", name="string"), _question("Sure?", confirm="boolean")
+    answers = ctx.ask(first=first, second=second)
+    return f"{answers['first']['name']}: {answers['second']['confirm']}"
+
+
+@server.tool
+def test_tool_with_task(ctx: Context) -> str:
+    """Ask for a name, and go on in a task."""
+    return ctx.task(_greeting, ctx.elicit("What is your name?", {"name": str}, key="user_name")["name"])
+
+
+def _greeting(name: str) -> str:
+    return f"Hello, {name}!"
 
 
 # Resources
