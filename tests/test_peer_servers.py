@@ -184,7 +184,8 @@ def _walk_everything(client: Client, heard: Heard, seen: dict) -> None:
         client.call_tool("toggle-subscriber-updates")
         seen["change"] = changes.receive(BOUND_S)
         client.call_tool("toggle-subscriber-updates")
-    client.ping()
+    if seen["version"] < "2026-07-28":
+        client.ping()
     with pytest.raises(Timeout):
         client.call_tool("trigger-long-running-operation", {"duration": 30, "steps": 1}, timeout=0.3)
     seen["after"] = client.call_tool("echo", message="still here")
@@ -261,11 +262,8 @@ def test_everything_has_its_questions_answered(everything):
 
 def test_everything_logs_and_tells_of_changes(everything):
     assert everything["logged"]
-    assert everything["change"] == {
-        "jsonrpc": "2.0",
-        "method": "notifications/resources/updated",
-        "params": {"uri": TEXT},
-    }
+    assert everything["change"]["method"] == "notifications/resources/updated"
+    assert everything["change"]["params"]["uri"] == TEXT
 
 
 def test_everything_serves_on_after_a_call_was_given_up(everything):
@@ -420,6 +418,8 @@ def walked(request):
         return {"nights": 3} if len(heard.questions) == 1 else None
 
     seen: dict = {"kit": kit, "door": door, "expected": version, "heard": heard}
+    # The first Python SDK has no code for what is not there.
+    seen["missing"] = 0 if kit == "python_sdk1" else -32602
     official.violations.clear()
     server = made(kit, door)
     try:
@@ -519,8 +519,7 @@ def test_a_server_answers_calls_reads_prompts_and_completions(walked):
 def test_a_server_s_errors_are_told_apart(walked):
     assert walked["fail"].is_error and "out of stock" in walked["fail"].text
     assert walked["wrong"].is_error
-    # The first Python SDK has no code for it.
-    assert walked["unknown"].code == (0 if walked["kit"] == "python_sdk1" else -32602)
+    assert walked["unknown"].code == walked["missing"]
 
 
 def test_progress_and_log_messages_come_with_the_call(walked):

@@ -188,6 +188,11 @@ class Relay:
         question: Message = {name: request[name] for name in ("method", "params") if name in request}
         if method not in QUESTIONS:
             raise MethodNotFound(f"Method not found: {method[:100]}")
+        if self.asked is None and self.ctx._send is None:
+            # What is answered without a stream can carry no question; the session may have a stream of its own.
+            from .unasked import answer as ask_session
+
+            return {"result": ask_session(self.upstream, self.ctx.session, request)}
         question = check_askable(self.ctx, self.upstream, question)
         if self.asked is not None:
             answer = self.asked.ask(question, self.upstream.gateway.parked.seconds)
@@ -217,7 +222,8 @@ def check_askable(ctx: Context, upstream: Upstream, question: Any) -> Message:
     """
     if not isinstance(question, dict) or question.get("method") not in QUESTIONS:
         raise ToolError("The server asked something that is not a question of the protocol")
-    if not revisions.declared(ctx.version, ctx.capabilities, _needed(question)):
+    askable = ctx._era.name == "modern" or ctx._send is not None
+    if not askable or not revisions.declared(ctx.version, ctx.capabilities, _needed(question)):
         raise ToolError(f"This client cannot be asked: it does not support {question['method']} here")
     params = question.get("params")
     asked: Message = dict(question)
