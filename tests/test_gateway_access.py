@@ -90,6 +90,17 @@ def test_rate_limits_hold_over_plain_http_too() -> None:
         assert gateway.calls.failing("shop") == 0 and gateway.calls.recent()[0].server == "shop"
 
 
+def test_further_endpoints_have_their_tools_over_plain_http() -> None:
+    options = {"rest": True, "endpoints": {"desk": {"servers": ["shop"], "allow": ["tools:shop_order"]}}}
+    with gateway_of(shop(), gateway=options) as gateway:
+        app = Browser(gateway.wsgi)
+        assert app.post("/desk/tools/shop_order", json={"count": 2}).json == {"ordered": 2}
+        assert app.post("/desk/tools/shop_ask").status_code == 404
+        document = app.get("/desk/openapi.json").json
+        assert list(document["paths"]) == ["/tools/shop_order"] and document["servers"] == [{"url": "/desk"}]
+        assert len(app.get("/openapi.json").json["paths"]) == 3
+
+
 @ERAS
 def test_the_trace_context_of_headers_goes_to_the_server(mode: str) -> None:
     server = shop()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..server.server import Server
 from ..transports.http import HttpApp
 from .gateway_options import server_options
+from .rest import install_rest, rest_paths
 from .views import View
 
 if TYPE_CHECKING:
@@ -61,11 +62,13 @@ def serve_endpoint(gateway: Gateway, name: str, server: Server) -> None:
     for each in (path, path + "/"):
         for method in _METHODS:
             gateway.route(each, answer, method)
+    if gateway.settings.options["rest"]:
+        install_rest(server, f"/{name}", gateway)
 
 
 def close_endpoint(gateway: Gateway, name: str, server: Server) -> None:
     """End an endpoint and its sessions."""
     path = f"/{name}{gateway.settings.options['path']}"
-    for each in (path, path + "/"):
+    for each in (path, path + "/", *rest_paths(f"/{name}")):
         gateway.engine.routes.pop(each, None)
     server.close()

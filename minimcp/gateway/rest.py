@@ -17,7 +17,7 @@ from ..transports.bodies import read_message, respond
 from ..transports.hangups import watched
 from ..transports.origin import Refused, embedded_in_page
 from ..transports.streams import Outbox, gone
-from .openapi import document
+from . import openapi
 
 if TYPE_CHECKING:
     from ..protocol.principal import Principal
@@ -31,14 +31,21 @@ _FIELDS: Headers = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "n
 _MOST_PAGES = 1000
 
 
-def install_rest(server: Server, below: str = "") -> None:
-    """Add to a server the routes of its tools.
+def install_rest(server: Server, below: str = "", at: Server | None = None) -> None:
+    """Add the routes of a server's tools.
 
     :param below: the path below which they are, such as "/api".
+    :param at: the server at which they are, by default the same.
     """
-    facade = Facade(server)
-    server.route(below + "/tools/{+name}", facade.call, "POST")
-    server.route(below + "/openapi.json", facade.describe)
+    facade, at = Facade(server), at or server
+    tools, document = rest_paths(below)
+    at.route(tools, facade.call, "POST")
+    at.route(document, facade.describe)
+
+
+def rest_paths(below: str) -> tuple[str, str]:
+    """Return the paths of the routes: that of a tool, and that of the document."""
+    return below + "/tools/{+name}", below + "/openapi.json"
 
 
 class Facade:
@@ -100,7 +107,7 @@ class Facade:
             info["description"] = engine.instructions
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         base = path[: -len("/openapi.json")].encode("latin-1").decode("utf-8", "replace")
-        return _respond(200, document(info, tools, base, engine.auth is not None))
+        return _respond(200, openapi.document(info, tools, base, engine.auth is not None))
 
     def _caller(self, environ: Environ) -> Optional[Principal]:
         if embedded_in_page(environ):
