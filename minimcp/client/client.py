@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from .. import __version__
+from ..engines.errors import ProtocolError
 from ..engines.fork import PerProcess
 from ..protocol import app_pages, spec
 from ..protocol.revisions import check_extension
@@ -22,6 +23,7 @@ from .options import OnMessage, Settings, check_seconds
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
+    from .tool_page import AppPage
 
 Message = dict[str, Any]
 
@@ -251,6 +253,20 @@ class Client(Methods):
     def discovery(self) -> Message:
         """The outcome of negotiation; as `discovery=` of the next client it saves the probe."""
         return {**self.peer.greeting, "protocolVersion": self.peer.version}
+
+    def app(self, name: str) -> AppPage | None:
+        """Read the page in which the result of a tool is shown (MCP Apps), or return None when it has none.
+
+        `minimcp.client.app_views.AppView` speaks with it; `Client(..., apps=True)` says that pages are shown.
+
+        :raises ProtocolError: when there is no such tool, or its page cannot be shown.
+        """
+        from .tool_page import read_app
+
+        tool = self._tool(name)
+        if tool is None:
+            raise ProtocolError(f"There is no tool {name!r}{self._near(name)}")
+        return read_app(self, tool)
 
 
 class _Own:

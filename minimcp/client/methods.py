@@ -24,7 +24,6 @@ from .transports.waiting import Deadline
 
 if TYPE_CHECKING:
     from ..protocol import types
-    from .app_views import AppPage
 
 log = logging.getLogger("minimcp")
 
@@ -206,20 +205,6 @@ class Methods:
         if conn.tools.get(name) is None:
             self.list_tools()
         return conn.tools.get(name)
-
-    def app(self, name: str) -> AppPage | None:
-        """Read the page in which the result of a tool is shown (MCP Apps), or return None when it has none.
-
-        `minimcp.client.app_views.AppView` speaks with it; `Client(..., apps=True)` says that pages are shown.
-
-        :raises ProtocolError: when there is no such tool, or its page cannot be shown.
-        """
-        from .app_views import read_app
-
-        tool = self._tool(name)
-        if tool is None:
-            raise ProtocolError(f"There is no tool {name!r}{self._near(name)}")
-        return read_app(self, tool)
 
     def list_tools(self, *, fresh: bool = False) -> list[types.Tool]:
         """Return all tools; `fresh` asks the server even if the last answer may still be used."""
