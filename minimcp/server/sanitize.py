@@ -24,16 +24,26 @@ _HIDDEN = re.compile(
     "\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff]"
 )
+_PLAIN = re.compile("[\t\n\r -~]*").fullmatch
 # Joins the parts of an emoji, and letters in some scripts; elsewhere it shows nothing.
 _JOINER = re.compile("(?<![\u0600-\u0dff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])[\u200c\u200d]")
 # Keys whose form says what they are; each has a beginning that nothing else has.
-_SECRETS = re.compile(
-    r"\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,200}"
-    r"|\bgh[pousr]_[A-Za-z0-9]{36,255}|\bgithub_pat_[A-Za-z0-9_]{22,255}|\bglpat-[A-Za-z0-9_-]{20,100}"
-    r"|\bxox[abeprs]-[A-Za-z0-9-]{10,255}|\bAKIA[0-9A-Z]{16}\b|\bAIza[A-Za-z0-9_-]{35}|\bmcp_[A-Za-z0-9_-]{43}"
-    r"|\beyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,2000}"
-    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[\s\S]{0,8000}?-----END [A-Z ]{0,30}PRIVATE KEY-----"
+_FORMS = (
+    r"\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,200}",
+    r"\bgh[pousr]_[A-Za-z0-9]{36,255}",
+    r"\bgithub_pat_[A-Za-z0-9_]{22,255}",
+    r"\bglpat-[A-Za-z0-9_-]{20,100}",
+    r"\bxox[abeprs]-[A-Za-z0-9-]{10,255}",
+    r"\bAKIA[0-9A-Z]{16}\b",
+    r"\bAIza[A-Za-z0-9_-]{35}",
+    r"\bmcp_[A-Za-z0-9_-]{43}",
+    r"\beyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,2000}",
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[\s\S]{0,8000}?-----END [A-Z ]{0,30}PRIVATE KEY-----",
 )
+_SECRETS = re.compile("|".join(_FORMS))
+# Patterns that begin with letters, each by itself, are searched for twenty times as fast; only what has one is changed.
+_QUICK = [re.compile(form.replace(r"\b", "")).search for form in _FORMS]
+_SHORTEST = 15
 _REDACTED = "[redacted]"
 # Base64 of images, sound and files.
 _BINARY = frozenset({"data", "blob"})
@@ -60,12 +70,15 @@ class Sanitizer:
     ) -> None:
         self.max_bytes = max_bytes
         self._hidden = hidden
-        self._patterns = ([_SECRETS] if secrets else []) + [re.compile(pattern) for pattern in patterns]
+        self._secrets = secrets
+        self._patterns = [re.compile(pattern) for pattern in patterns]
 
     def text(self, text: str) -> str:
         """Return a text without what is hidden or secret."""
-        if self._hidden:
+        if self._hidden and not _PLAIN(text):
             text = _HIDDEN.sub(_shown, _JOINER.sub("", text))
+        if self._secrets and len(text) >= _SHORTEST and any(search(text) for search in _QUICK):
+            text = _SECRETS.sub(_REDACTED, text)
         for pattern in self._patterns:
             text = pattern.sub(_REDACTED, text)
         return text
