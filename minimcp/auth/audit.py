@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime, timezone
+import time
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, Union
 
-from ..engines.trace import Redaction, Trace, writer
+from ..engines.trace import Redaction, Trace, timestamp, writer
 from ..protocol.errors import McpError
 from ..protocol.principal import Principal
 from ..protocol.redaction import NAMES
@@ -41,21 +40,14 @@ class Audit:
         self._write = writer(to)
         self._redaction = Redaction(NAMES) if arguments else None
 
-    @contextmanager
-    def __call__(self, request: AuditedRequest) -> Iterator[None]:
+    def __call__(self, request: AuditedRequest) -> AbstractContextManager[Any]:
         """Stand around one request."""
-        try:
-            yield
-        except McpError as problem:
-            # Another hook has refused it.
-            self._write({**self._line(request), "outcome": f"error {problem.code}"})
-            raise
-        self._write(self._line(request))
+        return _Audited(self, request)
 
     def _line(self, request: AuditedRequest) -> dict[str, Any]:
         principal = request.principal
         line: dict[str, Any] = {
-            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "time": timestamp(time.time()) + "+00:00",
             "principal": None if principal is None else principal.id,
             "issuer": None if principal is None else principal.issuer,
             "via": None if principal is None else principal.via,
@@ -68,6 +60,25 @@ class Audit:
         if self._redaction is not None and request.ctx is not None:
             line["arguments"] = self._redaction.value(request.ctx.params.get("arguments"))
         return line
+
+
+class _Audited:
+    __slots__ = ("_audit", "_request")
+
+    def __init__(self, audit: Audit, request: AuditedRequest) -> None:
+        self._audit = audit
+        self._request = request
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, problem: BaseException | None, trace: Any) -> None:
+        if problem is None or isinstance(problem, McpError):
+            line = self._audit._line(self._request)
+            if problem is not None:
+                # Another hook has refused it.
+                line["outcome"] = f"error {problem.code}"
+            self._audit._write(line)
 
 
 def _decision(request: AuditedRequest) -> str:

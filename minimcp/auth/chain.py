@@ -22,11 +22,12 @@ import os
 import re
 import stat
 import threading
-from datetime import datetime, timezone
+import time
 from typing import Any, BinaryIO, Optional, Union
 
 from ..engines.fork import PerProcess
 from ..engines.open_files import FileLock, OpenFile
+from ..engines.trace import timestamp
 
 log = logging.getLogger("minimcp")
 
@@ -131,8 +132,7 @@ class Chain:
 
     def _mark(self, end: _End, kind: str, **more: Any) -> bytes:
         """Return the line of a record of the log itself, and take it for the last one."""
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        line = self._line(end, {"time": now, "chain": kind, **more})
+        line = self._line(end, {"time": timestamp(time.time()) + "+00:00", "chain": kind, **more})
         end.note(line)
         return line
 

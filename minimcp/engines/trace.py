@@ -38,7 +38,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from typing import Any, NamedTuple, Optional, TextIO, Union
 
 from .fork import PerProcess
@@ -69,6 +68,8 @@ _MOST_OPEN = 1000
 _MOST_COMPLAINTS = 3
 _encode = json.JSONEncoder(default=repr).encode
 
+# The latest second, which most calls have, and its text.
+_second = (-1, "")
 # One lock for all recorders, since several may write to one file.
 _writing = PerProcess(threading.Lock)
 
@@ -134,7 +135,7 @@ class Recorder:
         :param method: of the HTTP request; `status` of the HTTP response.
         """
         try:
-            record: Message = {"time": _now(), "direction": direction, "transport": transport}
+            record: Message = {"time": timestamp(time.time()) + "Z", "direction": direction, "transport": transport}
             http = {"method": method, "status": status, "headers": headers and self._redaction.headers(headers)}
             http = {key: value for key, value in http.items() if value is not None}
             if http:
@@ -174,8 +175,14 @@ def _key(scope: Any, direction: str, id: Any) -> Any:
     return scope, direction, type(id), id if isinstance(id, (str, int, float)) else repr(id)
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def timestamp(seconds: float) -> str:
+    """Return a time since 1970 in ISO 8601, UTC, with milliseconds, without the zone."""
+    global _second
+    whole = int(seconds)
+    kept = _second
+    if kept[0] != whole:
+        kept = _second = whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    return f"{kept[1]}.{int((seconds - whole) * 1000):03d}"
 
 
 def writer(trace: Trace) -> Write:

@@ -9,11 +9,10 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
-from ..engines.trace import Redaction, Trace, writer
+from ..engines.trace import Redaction, Trace, timestamp, writer
 from ..protocol import spec
 from ..protocol.errors import Cancelled
 from ..protocol.redaction import NAMES
@@ -161,7 +160,7 @@ class Calls:
     def _log(self, record: Record, outcome: Outcome) -> None:
         ctx, principal = outcome.ctx, outcome.principal
         line: Message = {
-            "time": datetime.fromtimestamp(record.time, timezone.utc).isoformat(timespec="milliseconds"),
+            "time": timestamp(record.time) + "+00:00",
             "principal": None if principal is None else principal.id,
             "via": None if principal is None else principal.via,
             "method": record.method or None,
