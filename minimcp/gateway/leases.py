@@ -40,6 +40,7 @@ class Lease:
 
     :ivar level: the log level that a legacy server was last asked for, or None.
     :ivar calls: the contexts of the calls in flight on it, the newest last.
+    :ivar watched: the resources of a legacy server that are subscribed to, and how often.
     """
 
     def __init__(self, client: Client) -> None:
@@ -47,6 +48,8 @@ class Lease:
         self.level: str | None = None
         self._told: Any = None  # the session that was asked for the level
         self.used = time.monotonic()
+        self._subscribing = threading.Lock()  # guards watched, and is held while a subscription is sent
+        self.watched: dict[str, int] = {}
         self._lock = threading.Lock()  # guards calls
         self.calls: list[Context] = []
 
@@ -85,6 +88,28 @@ class Lease:
         if self.client.peer.offers("logging"):
             self.client.request("logging/setLevel", {"level": level})
         self.level = level
+
+    def subscribe(self, uri: str) -> None:
+        """Subscribe to a resource of a legacy server, unless that has happened.
+
+        :raises ClientError: when the server refuses.
+        """
+        with self._subscribing:
+            if uri not in self.watched:
+                self.client.subscribe(uri)
+            self.watched[uri] = self.watched.get(uri, 0) + 1
+
+    def unsubscribe(self, uri: str) -> None:
+        """End one subscription, and with the last one that of the server."""
+        with self._subscribing:
+            left = self.watched.pop(uri, 1) - 1
+            if left:
+                self.watched[uri] = left
+            elif self.client.state == "open":
+                try:
+                    self.client.unsubscribe(uri)
+                except ClientError as problem:
+                    log.debug("a subscription could not be ended: %s", problem)
 
 
 class Replica:

@@ -316,16 +316,16 @@ class Upstream:
     def subscribe(self, ctx: Context, uri: str) -> Callable[[], None]:
         """Subscribe to a resource of the server, by its original URI, and return the function that ends that.
 
-        A legacy client whose session at the server is its own subscribes there, since updates may depend on it.
+        At a legacy server that is done in the session of the caller, since updates may depend on it.
 
         :raises ClientError: when the server refuses.
         """
-        if ctx._era.name != "modern":
-            replica = next((each for each in self.replicas if each.has(ctx)), self.replicas[0])
+        replica = next((each for each in self.replicas if each.has(ctx)), self.replicas[0])
+        with self.credentials.acting(ctx.principal, ctx.request):
             lease = replica.lease(ctx)
-            if lease is not replica.own(ctx) and not lease.is_modern:
-                lease.client.subscribe(uri)
-                return lambda: _unsubscribe(lease, uri)
+        if not lease.is_modern:
+            lease.subscribe(uri)
+            return lambda: lease.unsubscribe(uri)
         with self._watching:
             self._watched[uri] = self._watched.get(uri, 0) + 1
             if self._watched[uri] == 1:
@@ -337,30 +337,24 @@ class Upstream:
         return lambda: self._unwatch(uri)
 
     def _watch(self, uri: str) -> None:
-        lease = self._lease
-        if lease is None:
+        """Open a stream for one more URI before the one in use is closed, so that no change falls between the two."""
+        if self._lease is None:
             raise ConnectionLost(f"The server {self.settings.name!r} is not there", "always")
-        if not lease.is_modern:
-            lease.client.subscribe(uri)
-            return
         old = self._listen
-        self._listen = lease.client.listen(tools=True, prompts=True, resources=True, uris=list(self._watched))
+        self._listen = self._lease.client.listen(tools=True, prompts=True, resources=True, uris=list(self._watched))
         if old is not None:
             old.close()
 
     def _unwatch(self, uri: str) -> None:
-        """End one subscription; a modern server is told with the next one."""
+        """End one subscription; the server is told with the next one."""
         with self._watching:
-            left = self._watched.get(uri, 1) - 1
+            left = self._watched.pop(uri, 1) - 1
             if left:
                 self._watched[uri] = left
-                return
-            self._watched.pop(uri, None)
-            if self._lease is not None:
-                _unsubscribe(self._lease, uri)
 
     def _subscribable(self, lease: Lease) -> list[str]:
-        return list(self._watched) if lease.client.peer.offers("resources", "subscribe") else []
+        wanted = self._watched if lease.is_modern else lease.watched
+        return list(wanted) if lease.client.peer.offers("resources", "subscribe") else []
 
     # For people
 
@@ -390,11 +384,3 @@ class Upstream:
 
     def _where(self, replica: Replica) -> str:
         return replica.own().client.target.shown
-
-
-def _unsubscribe(lease: Lease, uri: str) -> None:
-    try:
-        if lease.client.state == "open" and not lease.is_modern:
-            lease.client.unsubscribe(uri)
-    except ClientError as problem:
-        log.debug("a subscription could not be ended: %s", problem)
