@@ -115,12 +115,12 @@ def test_a_page_of_an_app_is_found_under_the_gateways_uri():
     def now() -> str:
         return "noon"
 
-    server.resource(page, mime_type="text/html;profile=mcp-app")(lambda: "<p>noon</p>")
+    server.resource(page, mime_type="text/html;profile=mcp-app")(lambda: "<!doctype html><p>noon</p>")
     with gateway_of(server) as gateway, client_of(gateway) as client:
         meta = client.list_tools()[0]["_meta"]
         assert meta["ui"] == {"resourceUri": "ui://clock+clock/page.html", "visibility": ["model"]}
         assert meta["ui/resourceUri"] == "ui://clock+clock/page.html"
-        assert client.read_resource(meta["ui"]["resourceUri"]).text == "<p>noon</p>"
+        assert client.read_resource(meta["ui"]["resourceUri"]).text == "<!doctype html><p>noon</p>"
 
 
 def strange() -> Server:
