@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..protocol import app_pages
+from ..protocol import app_pages, content
 from ..protocol.spelling import normal
 from .catalog import Entry
 
@@ -25,13 +25,16 @@ class PageEntry(Entry):
     def run(self, ctx: Context, arguments: dict[str, Any]) -> Any:
         """Call the function and return the contents of the page; None and a whole result stay as they are.
 
+        :raises TypeError: when it returns something else.
         :raises ValueError: when its text is no HTML5 document. Spec: EXT-095
         """
         html = super().run(ctx, arguments)
+        if html is None or content.is_result(html, "contents", content.is_contents):
+            return html
         if isinstance(html, bytes):
             html = html.decode("utf-8")
         if not isinstance(html, str):
-            return html
+            raise TypeError(f"The function of a page returns its HTML as text, not {type(html).__name__}")
         uri = ctx.params["uri"]
         contents = {"uri": uri, "mimeType": app_pages.MEDIA_TYPE, "text": app_pages.check_document(uri, html)}
         if "_meta" in self.definition:
