@@ -28,7 +28,7 @@ BOUND_S = 20
 def server():
     server = Server("s")
     yield server
-    assert not server.engine.tasks or not server.tasks._work.keeper().runs, "a body still runs"
+    assert server.tasks._work.keeper().ended(5), "a body still runs"
     server.tasks.close()
 
 
@@ -889,8 +889,8 @@ def test_a_hint_may_be_lost_doubled_and_late(server):
                 raise ConnectionError("the broker has gone")
             for _ in range(2):
                 thread = threading.Thread(target=server.tasks.run, args=(id,))
-                self.threads.append(thread)
                 thread.start()
+                self.threads.append(thread)
 
         def room(self):
             return 10
