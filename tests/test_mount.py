@@ -14,6 +14,7 @@ from minimcp.auth import Keys, Rules
 from minimcp.protocol import content
 from minimcp.protocol.content import Raw
 from minimcp.protocol.errors import ResourceNotFound
+from minimcp.server.bus import Subscription
 from minimcp.server.files import FileResources
 from tests.embedded import embedded
 from tests.gateways import gateway_of
@@ -282,13 +283,15 @@ def test_each_servers_hook_is_around_its_own_handlers():
     def hook(name):
         @contextlib.contextmanager
         def around(ctx):
-            events.append(f"{name} begins {ctx.params.get('name') or ctx.params.get('uri')}")
+            ref = ctx.params.get("ref", {})
+            what = ctx.params.get("name") or ctx.params.get("uri") or ref.get("name") or ref.get("uri")
+            events.append(f"{name} begins {what}")
             try:
                 yield
             except ToolError as error:
                 events.append(f"{name} fails: {error}")
                 raise
-            events.append(f"{name} ends")
+            events.append(f"{name} ends {ctx.params.get('name', '')}".rstrip())
 
         return around
 
@@ -297,6 +300,8 @@ def test_each_servers_hook_is_around_its_own_handlers():
     other.resource("a://1", name="r")(lambda: "x")
     other.prompt(lambda city: city, "p")
     other.completion("p", "city")(lambda value, arguments: ["Oslo"])
+    other.resource("a://{b}", name="t")(lambda b: b)
+    other.completion("a://{b}", "city")(lambda value, arguments: ["Oslo"])
 
     @other.tool
     def fails() -> str:
@@ -305,7 +310,7 @@ def test_each_servers_hook_is_around_its_own_handlers():
     server = host("o", other, around_call=hook("host"))
     server.tool(lambda: "x", "own")
     call(server, "own")
-    assert events == ["host begins own", "host ends"]
+    assert events == ["host begins own", "host ends own"]
     for method, params, name, public in (
         ("tools/call", {"name": "o_t"}, "t", "o_t"),
         ("resources/read", {"uri": "o+a://1"}, "a://1", "o+a://1"),
@@ -313,17 +318,23 @@ def test_each_servers_hook_is_around_its_own_handlers():
     ):
         del events[:]
         result(server, method, **params)
-        assert events == [f"host begins {public}", f"other begins {name}", "other ends", "host ends"]
-    del events[:]
-    asked = {"ref": {"type": "ref/prompt", "name": "o_p"}, "argument": {"name": "city", "value": ""}}
-    result(server, "completion/complete", **asked)
-    assert events == ["host begins None", "other begins None", "other ends", "host ends"]
+        ends = ["other ends", "host ends"] if "uri" in params else [f"other ends {name}", f"host ends {public}"]
+        assert events == [f"host begins {public}", f"other begins {name}", *ends]
+    for name, ref in (
+        ("p", {"type": "ref/prompt", "name": "o_p"}),
+        ("a://{b}", {"type": "ref/resource", "uri": "o+a://{b}"}),
+    ):
+        del events[:]
+        result(server, "completion/complete", ref=ref, argument={"name": "city", "value": ""})
+        assert events[1:2] == [f"other begins {name}"] and events[-1] == "host ends"
     del events[:]
     assert call(server, "o_fails") == "no"
     assert events == ["host begins o_fails", "other begins fails", "other fails: no", "host fails: no"]
 
 
 # Rules
+
+MINE = {"allow": lambda ctx: ctx.principal == Principal("ann") and not str(ctx.params.get("name")).startswith("o_")}
 
 
 def test_the_rules_of_both_servers_hold():
@@ -334,7 +345,7 @@ def test_the_rules_of_both_servers_hold():
         return entry.definition["name"] != "secret"
 
     other = Server("other", policy=policy)
-    for name, options in (("open", {}), ("secret", {}), ("staff", {"roles": ["staff"]})):
+    for name, options in (("open", {}), ("secret", {}), ("staff", {"roles": ["staff"]}), ("mine", MINE)):
         other.tool(lambda: "x", name, **options)
         other.resource(f"a://{name}", name=name, **options)(lambda: "x")
     server = host(
@@ -342,9 +353,12 @@ def test_the_rules_of_both_servers_hold():
     )
     server.tool(lambda: "x", "own")
     ann, bob, eve = Principal("ann", roles=["staff"]), Principal("bob"), Principal("eve")
-    assert names(server, principal=ann) == ["o_open", "o_staff"] and names(server, principal=bob) == ["o_open"]
+    assert names(server, principal=ann) == ["o_open", "o_staff", "o_mine"] and names(server, principal=bob) == [
+        "o_open"
+    ]
     assert names(server, principal=eve) == []
-    assert [call(server, "o_staff", who) for who in (ann, bob)] == ["x", -32602]
+    for name in ("o_staff", "o_mine"):
+        assert [call(server, name, who) for who in (ann, bob)] == ["x", -32602]
     assert ("staff", "staff") in seen and not {each for each in seen if each[0].startswith("o_")}
     for who, uri, found in ((ann, "staff", True), (bob, "staff", False), (ann, "secret", False), (eve, "open", True)):
         assert ("result" in server.handle(modern("resources/read", uri=f"o+a://{uri}"), principal=who)) == found
@@ -391,6 +405,10 @@ def test_what_comes_and_goes_later_shows_and_is_told_once():
     assert names(server) == ["weather_late"] and call(server, "weather_forecast", city="x") == -32602
     other.remove_resource("file:///{+path}")
     assert [message["method"] for message in client.sent] == [TOOLS, TOOLS, RESOURCES]
+    other.tool(lambda: "x", "ruled", allow=lambda ctx: ctx.principal is not None)
+    other.prompt(lambda: "x", "p")
+    assert [message["method"] for message in client.sent[3:]] == ["notifications/prompts/list_changed"]
+    other.remove_tool("ruled")
     other.tool(lambda: "later", "late")
     assert call(server, "weather_late") == "later"
     del client.sent[:]
@@ -447,10 +465,15 @@ def test_many_threads_that_register_leave_nothing_out():
                 other.remove_tool(f"t{n}_{k}")
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        sys.setswitchinterval(before)
     assert sorted(names(server)) == sorted(f"o_{name}" for name in names(other)) and len(names(server)) == 60
 
 
@@ -507,14 +530,19 @@ def test_a_tool_that_runs_as_a_task_is_one_here_too():
     other = Server("other")
 
     @other.tool(task=True)
-    def count(to: int) -> str:
+    def count(to: int) -> list:
         """Count."""
-        return f"counted to {to}"
+        return [content.link("a://1", f"counted to {to}")]
 
-    server = host("o", other)
-    with Client(server) as client:
-        assert client.call_tool("o_count", to=3).text == "counted to 3"
-    assert result(server, "server/discover")["capabilities"]["extensions"].keys() >= {"io.modelcontextprotocol/tasks"}
+    server, declared = host("o", other), {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+    made = result(server, "tools/call", name="o_count", arguments={"to": 3}, capabilities=declared)
+    with Subscription(server.engine.bus, [f"tasks/{made['taskId']}"]) as news:
+        for _ in range(20):
+            task = result(server, "tasks/get", taskId=made["taskId"], capabilities=declared)
+            if task["status"] not in ("queued", "working"):
+                break
+            news.take(1)
+    assert task["result"]["content"] == [{"type": "resource_link", "uri": "o+a://1", "name": "counted to 3"}]
     server.tasks.close()
 
 

@@ -294,7 +294,6 @@ class MountedEntry(Entry):
         self.definition = names.rewrite_definition(kind, inner.definition, mounted.public_name, mounted.public_uri)
         self.allow = mounted.rule(inner)
         self.stands_for = None
-        self.wraps = None
         self.template = inner.template and _MountedTemplate(mounted.prefix, inner.template)
         self.completer = self._complete if completes else None
 
