@@ -454,27 +454,22 @@ def test_clients_that_subscribed_hear_of_a_resource():
     ]
 
 
-def test_many_threads_that_register_leave_nothing_out():
+def test_a_change_that_overtakes_another_is_not_undone_by_it(monkeypatch):
     other = Server("other")
     server = host("o", other)
+    registry = server.engine.registry
+    exchange, late = registry.exchange, threading.Thread(target=lambda: other.tool(lambda: "x", "second"))
 
-    def work(n):
-        for k in range(20):
-            other.tool(lambda: "x", f"t{n}_{k}")
-            if k % 2:
-                other.remove_tool(f"t{n}_{k}")
+    def held(origin, wanted):
+        if "o_first" in wanted["tools"] and late.ident is None:
+            late.start()
+            late.join(0.3)
+        return exchange(origin, wanted)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-    finally:
-        sys.setswitchinterval(before)
-    assert sorted(names(server)) == sorted(f"o_{name}" for name in names(other)) and len(names(server)) == 60
+    monkeypatch.setattr(registry, "exchange", held)
+    other.tool(lambda: "x", "first")
+    late.join(10)
+    assert sorted(names(server)) == ["o_first", "o_second"]
 
 
 def test_servers_within_servers():
@@ -510,13 +505,17 @@ def test_a_server_may_be_within_several_and_twice_in_one():
     assert call(one, "c_t") == call(two, "b_t") == "x"
 
 
-def test_a_server_that_nobody_else_holds_stays(tmp_path):
+@pytest.mark.parametrize("order", ["outer first", "inner first"])
+def test_a_server_that_nobody_else_holds_stays(tmp_path, order):
     (tmp_path / "a.txt").write_text("a")
     other = Server("other")
     files = FileResources(tmp_path, "files:///", watch_s=0.0).add_to(other)
-    middle = Server("middle")
-    server = host("m", middle)
+    middle, server = Server("middle"), Server("host")
+    if order == "outer first":
+        server.mount("m", middle)
     middle.mount("o", other)
+    if order == "inner first":
+        server.mount("m", middle)
     del other, middle
     gc.collect()
     assert names(server, "resources", "uri") == ["m+o+files:///a.txt"]
