@@ -7,7 +7,18 @@ from tests.helpers import Legacy, result
 
 SERVER = {
     # Registering.
-    *("tool", "resource", "prompt", "completion", "remove_tool", "remove_resource", "remove_prompt", "use", "route"),
+    *(
+        "tool",
+        "resource",
+        "prompt",
+        "completion",
+        "remove_tool",
+        "remove_resource",
+        "remove_prompt",
+        "use",
+        "route",
+        "mount",
+    ),
     # Telling clients.
     *("changed", "updated"),
     # Work that outlives its call.
