@@ -7,18 +7,9 @@ from tests.helpers import Legacy, result
 
 SERVER = {
     # Registering.
-    *(
-        "tool",
-        "resource",
-        "prompt",
-        "completion",
-        "remove_tool",
-        "remove_resource",
-        "remove_prompt",
-        "use",
-        "route",
-        "mount",
-    ),
+    *("tool", "resource", "prompt", "completion", "remove_tool", "remove_resource", "remove_prompt", "use", "route"),
+    # Putting servers together.
+    "mount",
     # Telling clients.
     *("changed", "updated"),
     # Work that outlives its call.
