@@ -12,9 +12,10 @@ from werkzeug.test import Client
 
 from minimcp import Context, Principal, Server
 from minimcp.protocol.errors import SessionNotFound
-from minimcp.server import session as session_module
+from minimcp.server import sessions as session_module
 from minimcp.transports.legacy_http import session_streams
-from minimcp.transports.streams import Outbox, open_calls
+from minimcp.transports.outbox import Outbox
+from minimcp.transports.streams import open_calls
 from minimcp.transports.workers import Workers
 from tests.embedded import wait_until
 from tests.held import Steps, held_server, legacy, opened, post, streaming

@@ -303,11 +303,11 @@ class Gateway(Server):
         self._closing.add(thread)
         thread.start()
 
-    def close(self) -> None:
+    def close(self, wait_s: float = 0.0) -> None:
         """End every stream, session and connection, and the processes of the servers; it may be started again."""
-        super().close()
+        super().close(wait_s)
         for server in self.endpoints.values():
-            server.close()
+            server.close(wait_s)
         with self._starting:
             ours, self._pid = self._pid == os.getpid(), None
             upstreams, self.upstreams = self.upstreams, {}

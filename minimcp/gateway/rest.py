@@ -16,7 +16,8 @@ from ..protocol.served import Environ, Headers, Response
 from ..transports.bodies import read_message, respond
 from ..transports.hangups import watched
 from ..transports.origin import Refused, embedded_in_page
-from ..transports.streams import Outbox, gone
+from ..transports.outbox import Outbox
+from ..transports.streams import gone
 from . import openapi
 
 if TYPE_CHECKING:

@@ -84,6 +84,11 @@ class ServedSession(Protocol):
     :ivar calls: the calls in flight, by request id.
     :ivar on_close: functions to call when the session ends.
     :ivar listening: whether a client reads the session's own stream at this moment.
+    :ivar watched: whether changes are passed on to it.
+    :ivar away: whether another process has its own stream.
+    :ivar tell_all: tells it of a change of everything.
+    :ivar end_stream: makes a client that reads the session's own stream come back later.
+    :ivar closed: whether it has ended.
     """
 
     id: str
@@ -95,6 +100,11 @@ class ServedSession(Protocol):
     note: Optional[Callable[[object, bytes], None]]
     on_close: list[Callable[[], None]]
     listening: bool
+    watched: bool
+    away: bool
+    tell_all: Optional[Callable[[], None]]
+    end_stream: Optional[Callable[[], None]]
+    closed: bool
 
     @property
     def calls(self) -> Mapping[RequestId, ServedCall]: ...
@@ -109,6 +119,28 @@ class ServedSession(Protocol):
 
 
 S = TypeVar("S", bound=ServedSession)
+
+
+class SharedSessions(Protocol):
+    """The sessions of a server that has several processes, and the messages between these.
+
+    :ivar takers: what is done with a message of another process, by its "op": `f(session, message)`, without blocking.
+    :ivar on_listening: called with each session whose stream is read here, when that may be another process's now.
+    """
+
+    takers: dict[str, Callable[[Any, Message], None]]
+    on_listening: Optional[Callable[[Any], None]]
+
+    @property
+    def node(self) -> str: ...
+
+    def claim(self, session: Any) -> str: ...
+
+    def holder(self, session: Any) -> str: ...
+
+    def ask(self, session: Any, op: str, body: Message, node: str, timeout_s: float = ...) -> Message | None: ...
+
+    def reply(self, session: Any, message: Message, body: Message) -> None: ...
 
 
 class SealedStates(Protocol):
@@ -158,6 +190,9 @@ class Served(Protocol[S]):
 
     @property
     def sealer(self) -> SealedStates: ...
+
+    @property
+    def sharing(self) -> SharedSessions | None: ...
 
     def call(
         self,

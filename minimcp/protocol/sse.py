@@ -32,6 +32,11 @@ def encode(data: bytes, event: str | None = None, id: str | None = None, retry_m
     return b"\n".join(lines) + b"\n\n"
 
 
+def data_of(event: bytes) -> bytes:
+    """Return the data of an event that `encode` has made."""
+    return event[event.index(b"data: ") + 6 : -2]
+
+
 class EventReader:
     """An incremental, bounded parser of an event stream, used by one thread; it remembers where to resume.
 

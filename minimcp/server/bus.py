@@ -1,14 +1,16 @@
 """The bus: publishes changes by topic, to listeners in this process or, with another `Bus`, in others.
 
-Topics are "tools", "prompts" and "resources" (that list changed), "resource" (the one whose URI is the data changed),
-and free ones such as "tasks/<id>".
+Topics are "tools", "prompts" and "resources" (that list changed), "resource" (the one whose URI is the data changed, or
+any of them where that is None), and free ones such as "tasks/<id>".
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Optional, Protocol
+
+from ..engines.errors import MinimcpError
 
 # A JSON value, so that it can cross processes.
 Data = Any
@@ -23,6 +25,57 @@ class Bus(Protocol):
 
     def subscribe(self, topics: Collection[str], listener: Listener) -> Callable[[], None]:
         """Add a listener of some topics and return the function that removes it."""
+        ...
+
+
+class BusDown(MinimcpError):
+    """Other processes cannot be reached at the moment."""
+
+
+Fields = Mapping[str, Optional[str]]
+
+
+class SharedBus(Bus, Protocol):
+    """A bus between processes through which they share legacy sessions; it keeps a small record of each.
+
+    A record is a dict of texts, has at least the field "at", and expires.
+    """
+
+    @property
+    def node(self) -> str:
+        """The name of this process, of lower-case letters and digits."""
+        ...
+
+    def start(self) -> None:
+        """Begin to listen in this process, unless it does; publishing and subscribing do so by themselves."""
+
+    def send(self, topic: str, data: Data, node: str = "", wait_s: float = 0.0) -> int:
+        """Publish to other processes alone, or to one of them, and return how many have got it.
+
+        :param wait_s: how long to wait until their listeners have returned.
+        :raises BusDown: when that cannot be done.
+        """
+        ...
+
+    def read(self, keys: Sequence[str]) -> list[dict[str, str]]:
+        """Return records, empty where there is none.
+
+        :raises BusDown: when that cannot be done, as do all functions below.
+        """
+        ...
+
+    def put(self, key: str, fields: Fields, ttl_s: float, used: bool = True) -> None:
+        """Make or replace a record; where there are too many, those never used go first."""
+
+    def change(self, key: str, fields: Fields, ttl_s: float) -> bool:
+        """Change fields of a record, where None removes one, and say whether there is such a record."""
+        ...
+
+    def swap(self, key: str, field: str, value: str, ttl_s: float, over: bool = True) -> str:
+        """Set a field of a record and return what it was before, or "".
+
+        :param over: False to leave a field alone that has a value.
+        """
         ...
 
 
@@ -59,8 +112,9 @@ def _nothing() -> None:
 class Subscription:
     """The messages of some topics that one reader has not taken yet.
 
-    Messages of one topic become one, with the newest data; of "resource", those of one URI. So a reader that never
-    comes holds no more memory than the number of things it asked for. Spec: BASE-155 to BASE-172
+    Messages of one topic become one, with the newest data; of "resource", those of one URI, and a message about any of
+    them becomes one for each. So a reader that never comes holds no more memory than the number of things it asked for.
+    Spec: BASE-155 to BASE-172
 
     :param uris: the resources whose "resource" messages are wanted.
     """
@@ -73,11 +127,15 @@ class Subscription:
         self._unsubscribe = bus.subscribe({*topics, "resource"} if uris else topics, self._on_message)
 
     def _on_message(self, topic: str, data: Data) -> None:
-        if topic == "resource" and not (isinstance(data, str) and data in self._uris):
-            return
-        with self._changed:
-            self._pending[(topic, data if topic == "resource" else None)] = data
-            self._changed.notify()
+        if topic == "resource":
+            uris = self._uris if data is None else (data,) if isinstance(data, str) and data in self._uris else ()
+            news: dict[tuple[str, str | None], Data] = {(topic, uri): uri for uri in uris}
+        else:
+            news = {(topic, None): data}
+        if news:
+            with self._changed:
+                self._pending.update(news)
+                self._changed.notify()
 
     def take(self, timeout_s: float) -> list[tuple[str, Data]] | None:
         """Wait for messages `(topic, data)`; an empty list after `timeout_s` seconds without one, None once closed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..engines.budget import Budget
 from ..protocol import headers, spec, wire
@@ -22,8 +22,12 @@ from .dispatcher import Call
 from .mount import Mount
 from .registry import Registry
 from .seal import Sealer, Secret
-from .session import Session, Sessions
+from .session import Session
+from .sessions import Sessions
 from .tasked import Background
+
+if TYPE_CHECKING:
+    from .sharing import Sharing
 
 Message = dict[str, Any]
 
@@ -42,6 +46,7 @@ class Engine:
     :ivar caching: the caching hints of results that have none of their own. Spec: FEAT-121, FEAT-123, FEAT-124
     :ivar serving: whether a message has been taken; before that no change is published.
     :ivar starting: functions to call when the first message is taken.
+    :ivar sharing: the sessions of the other processes, where there are any.
     :ivar tasks: runs tools as tasks, where the tasks extension is in use.
     """
 
@@ -94,6 +99,11 @@ class Engine:
         self.sessions = Sessions(
             self.sealer, int(self.limits["sessions"]), self.limits["session_idle_s"], self.limits["session_s"]
         )
+        self.sharing: Sharing | None = None
+        if not isinstance(self.bus, LocalBus):
+            from .sharing import share
+
+            share(self)
         self.caching = makers.caching_hints(ttl_ms, cache_scope)
         self.subscribed = Budget()  # the bytes of subscribed URIs
         self._lock = threading.Lock()  # guards _streams
@@ -164,17 +174,17 @@ class Engine:
         return session.id
 
     def close_session(self, session: Session) -> None:
-        """End a session: its calls are cancelled and its streams end."""
+        """End a session, in every process: its calls are cancelled and its streams end."""
         self.sessions.remove(session)
 
-    def close(self) -> None:
-        """End every listen stream gracefully and every session; new ones may be opened afterwards."""
+    def close(self, wait_s: float = 0.0) -> None:
+        """End every stream gracefully, and every session of this process, whose calls have `wait_s` seconds to end."""
         with self._lock:
             streams = list(self._streams)
         for stream in streams:
-            hooks.notify(stream.close)
-        for session in self.sessions.all():
-            self.close_session(session)
+            if not isinstance(stream, Session):
+                hooks.notify(stream.close)
+        self.sessions.close([stream for stream in streams if isinstance(stream, Session)], wait_s)
 
     def add_stream(self, stream: Subscription | Session) -> None:
         """Remember an open listen stream, or a session that is one, so that `close` can end it.

@@ -159,6 +159,8 @@ def cancelled(engine: Engine, session: Session | None, params: Params) -> None:
     call = session.calls.get(id) if session is not None and wire.is_id(id) else None
     if call is not None:
         call.cancel(params.get("reason"))
+    elif session is not None and session.shared is not None and wire.is_id(id):
+        session.shared.cancel(session, id, params.get("reason"))
 
 
 METHODS = {

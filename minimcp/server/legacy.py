@@ -84,7 +84,7 @@ def set_level(ctx: Context, params: Message) -> Message:
     level = params.get("level")
     if level not in spec.LOG_LEVELS:
         raise InvalidParams(f"level must be one of {', '.join(spec.LOG_LEVELS)}")
-    ctx.session.log_level = level
+    ctx.session.set_level(level)
     return {}
 
 
@@ -116,7 +116,8 @@ def _change(topic: str, uri: str | None) -> tuple[Message, bytes]:
 def watch(session: Session, engine: Engine) -> None:
     """Pass changes on to a session from now on: those of lists that its caller sees, and updates of its subscriptions.
 
-    A session is watched once; a change that cannot be delivered is dropped.
+    A session is watched once; a change that cannot be delivered is dropped, and so is one while another process passes
+    them on.
     """
     if session.watched:
         return
@@ -124,23 +125,32 @@ def watch(session: Session, engine: Engine) -> None:
     seen = SeenLists(_listing(engine, session, "tools"), spec.CHANGES)
 
     def on_change(topic: str, data: Any) -> None:
-        send, note = session.send, session.note
-        if send is None or session.version is None:
+        if session.send is None or session.version is None:
             return
-        about = data if topic == "resource" and isinstance(data, str) else None
         if topic not in spec.CHANGES:
-            if about not in session.uris:
-                return
-        elif not seen.changed(_listing(engine, session, topic), topic):
-            return
+            # None stands for all of them.
+            for uri in list(session.uris) if data is None else [data] if isinstance(data, str) else ():
+                if uri in session.uris and not session.away:
+                    tell(topic, uri)
+        elif seen.changed(_listing(engine, session, topic), topic) and not session.away:
+            tell(topic, None)
+
+    def tell(topic: str, about: str | None) -> None:
+        send, note = session.send, session.note
         message, encoded = _change(topic, about)
         if session.record is not None:
             session.record("sent", message)
         if note is not None:
             note((topic, about), encoded)
-        else:
+        elif send is not None:
             send(message)
 
+    def tell_all() -> None:
+        for topic in spec.CHANGES.keys() & engine.catalog.offers(_listing(engine, session, "tools")):
+            tell(topic, None)
+        on_change("resource", None)
+
+    session.tell_all = tell_all
     session.on_close.append(engine.bus.subscribe((*spec.CHANGES, "resource"), on_change))
 
 
@@ -256,7 +266,8 @@ def bad_arguments(ctx: Context, text: str) -> Message:
 
 def initialized(engine: Engine, session: Session | None, params: Message) -> None:
     """Take `notifications/initialized`: from here on the server may speak first. Spec: BASE-100"""
-    if session is not None:
+    # Of several processes one does, until the client opens the session's stream at another.
+    if session is not None and (session.shared is None or session.shared.begin(session)):
         watch(session, engine)
 
 

@@ -58,7 +58,8 @@ class Server(Registration):
     :param allowed_hosts: values of Host that are served; default: on a loopback connection only loopback names.
     :param allowed_origins: origins, beside the server's own, whose pages may call it.
     :param limits: overrides of `minimcp.protocol.spec.LIMITS`.
-    :param bus: publishes changes, for instance to other processes; default: to this process alone.
+    :param bus: publishes changes, for instance to other processes; default: to this process alone. With a `RedisBus`
+        and a common secret these share legacy sessions, too.
     :param catalog: answers in place of `registry`, which the decorators fill, when clients list, call, get and read.
     :param policy: `f(ctx, entry)` decides, beside each entry's own `allow`, who sees and may use an entry.
     :param sanitize: filters what leaves: sizes, hidden characters and secrets, see `Sanitizer`.
@@ -168,9 +169,12 @@ class Server(Registration):
         if setup is not None:
             setup(self)
 
-    def close(self) -> None:
-        """End every listen stream gracefully and every session; new ones may be opened afterwards."""
-        self.engine.close()
+    def close(self, wait_s: float = 0.0) -> None:
+        """End every stream gracefully and every session of this process; new ones may be opened afterwards.
+
+        :param wait_s: how long calls in sessions may go on. Sessions that other processes share go on there.
+        """
+        self.engine.close(wait_s)
 
     def run(self) -> None:
         """Serve on standard input and output until the input ends."""

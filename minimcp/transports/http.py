@@ -32,8 +32,9 @@ from .hangups import watched
 from .http_sse import HttpSse
 from .legacy_http import LegacyHttp
 from .origin import OriginCheck, Refused, embedded_in_page, options
+from .outbox import BRIEF_S, Outbox
 from .routes import guarded, is_mounted, tailed, without_body
-from .streams import BRIEF_S, Outbox, gone, open_calls, open_streams
+from .streams import gone, open_calls, open_streams
 from .workers import http_workers
 
 if TYPE_CHECKING:

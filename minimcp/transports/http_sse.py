@@ -17,7 +17,7 @@ from ..protocol.principal import Principal
 from ..protocol.served import Environ, Reply, Response, S
 from .bodies import read_message, respond, respond_with_events
 from .origin import Refused
-from .streams import Outbox
+from .outbox import Outbox
 
 if TYPE_CHECKING:
     from .http import HttpApp

@@ -5,10 +5,12 @@ Spec: TRN-107 to TRN-159
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 from weakref import WeakKeyDictionary
 
@@ -21,12 +23,14 @@ from ..protocol.served import Environ, Headers, Reply, Response, S, ServedCall, 
 from .bodies import accepts, respond, respond_with_events, respond_with_reply
 from .hangups import watched
 from .origin import Refused
-from .streams import BRIEF_S, Outbox
+from .outbox import BRIEF_S, Outbox
 
 if TYPE_CHECKING:
     from .http import HttpApp
+    from .shared_streams import SharedStreams
 
 RETRY_MS = 500
+INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 _KEPT_STREAMS = 4
 # The bytes up to which a stream is kept although a reader got to its end.
 _SMALL = 64 * 1024
@@ -35,13 +39,15 @@ _SMALL = 64 * 1024
 class LegacyStreams:
     """The streams of one session.
 
+    :param node: the name of this process, where there are others.
     :ivar standing: the stream, with number 0, of messages that belong to no request.
     """
 
-    __slots__ = ("__weakref__", "_calls", "_kept", "_lock", "_newest", "limits", "standing")
+    __slots__ = ("__weakref__", "_calls", "_kept", "_lock", "_newest", "_node", "limits", "standing")
 
-    def __init__(self, limits: Mapping[str, float], kept: Budget) -> None:
+    def __init__(self, limits: Mapping[str, float], kept: Budget, node: str) -> None:
         self.limits = limits
+        self._node = node
         self._kept = kept
         self._lock = threading.Lock()  # guards everything below
         self._newest = 0
@@ -50,8 +56,9 @@ class LegacyStreams:
         self.standing = self._make(0)
 
     def _make(self, number: int) -> Outbox:
-        limits = self.limits
-        return Outbox(number=number, limit=int(limits["events"]), kept=self._kept, kept_bytes=limits["event_bytes"])
+        limits, kept = self.limits, self._kept
+        label = f"{number}.{self._node}" if self._node else None
+        return Outbox(None, number, int(limits["events"]), kept, limits["event_bytes"], label)
 
     def add(self) -> Outbox:
         """Make the stream of a call, and forget the oldest of those that have ended and are not being read."""
@@ -69,6 +76,11 @@ class LegacyStreams:
             self._calls.pop(stream.number or 0, None)
         stream.forget()
 
+    def find(self, number: int) -> Outbox | None:
+        """Return the stream with a number."""
+        with self._lock:
+            return self._calls.get(number) if number else self.standing
+
     def position(self, event_id: str | None) -> tuple[Outbox, int | None]:
         """Return the stream that an event id names, and the number of the event in it, None for the newest one read.
 
@@ -76,14 +88,26 @@ class LegacyStreams:
         """
         if event_id is None:
             return self.standing, None
-        number, _, event = event_id.partition("-")
-        if number.isascii() and number.isdigit() and event.isascii() and event.isdigit() and len(event_id) < 30:
-            with self._lock:
-                stream = self._calls.get(int(number)) if int(number) else self.standing
-            if stream is not None:
-                # A worker that has never seen this session has no events that the client could be ahead of.
-                return stream, min(int(event), stream.newest)
-        raise Refused(400, "Last-Event-ID names no stream of this session")
+        named = parse(event_id)
+        stream = self.find(named[0]) if named is not None and named[1] == self._node else None
+        if named is None or stream is None:
+            raise no_stream()
+        # A worker that has never seen this session has no events that the client could be ahead of.
+        return stream, min(named[2], stream.newest)
+
+
+_EVENT_ID = re.compile(r"([0-9]{1,9})(?:\.([0-9a-z]{1,32}))?-([0-9]{1,15})")
+
+
+def parse(event_id: str) -> tuple[int, str, int] | None:
+    """Return the stream's number, its process, or "", and the event's number of an event id; None for another text."""
+    found = _EVENT_ID.fullmatch(event_id)
+    return None if found is None else (int(found[1]), found[2] or "", int(found[3]))
+
+
+def no_stream() -> Refused:
+    """Make the refusal of an event id that names nothing."""
+    return Refused(400, "Last-Event-ID names no stream of this session")
 
 
 class SessionStreams:
@@ -103,17 +127,28 @@ class SessionStreams:
         self._read: dict[Outbox, tuple[float, LegacyStreams]] = {}
         self._unread: dict[Outbox, tuple[float, LegacyStreams]] = {}
 
-    def of(self, session: ServedSession, limits: Mapping[str, float]) -> LegacyStreams:
-        """Return the streams of a session, made on first use."""
+    def of(
+        self, session: ServedSession, limits: Mapping[str, float], shared: SharedStreams[Any] | None = None
+    ) -> LegacyStreams:
+        """Return the streams of a session, made on first use.
+
+        :param shared: the streams of the other processes, where there are any.
+        """
         with self._lock:
             streams = self._streams.get(session)
             if streams is not None:
                 return streams
-            streams = self._streams[session] = LegacyStreams(limits, self.kept)
+            node = "" if shared is None else shared.node
+            streams = self._streams[session] = LegacyStreams(limits, self.kept, node)
         standing = streams.standing
         session.send, session.note = standing.send, standing.note
+        if shared is not None:
+            session.send = partial(shared.send, session)
+        session.end_stream = partial(standing.detach, RETRY_MS)
 
         def on_close() -> None:
+            if shared is not None:
+                session.send = None
             standing.finish()
             self.end(streams, standing)
 
@@ -156,6 +191,11 @@ class LegacyHttp(Generic[S]):
     def __init__(self, app: HttpApp[S]) -> None:
         self._app = app
         self._limits = app.limits
+        self._shared: SharedStreams[S] | None = None
+        if app.engine.sharing is not None:
+            from .shared_streams import SharedStreams
+
+            self._shared = SharedStreams(app, app.engine.sharing)
 
     def find(self, environ: Environ, message: Any, principal: Principal | None, get_header: headers.Get) -> S:
         """Return the session that a message belongs to, a new one for `initialize`.
@@ -182,7 +222,7 @@ class LegacyHttp(Generic[S]):
         return session
 
     def _streams_of(self, session: S) -> LegacyStreams:
-        return session_streams().of(session, self._limits)
+        return session_streams().of(session, self._limits, self._shared)
 
     def answer(
         self,
@@ -254,7 +294,7 @@ class LegacyHttp(Generic[S]):
         principal: Principal | None,
         leave: Callable[[], None] | None = None,
     ) -> Response:
-        """Send a stream's events from number `after` on; only clients that poll are primed. Spec: TRN-134, TRN-140
+        """Send a stream's events from number `after` on; only clients that poll are primed.
 
         A legacy client that disconnects has not cancelled its call. Spec: TRN-119
         """
@@ -264,12 +304,11 @@ class LegacyHttp(Generic[S]):
             unread = stream.leave(reader)
             if leave is not None:
                 leave()
-                session.listening = not unread
+                session.listening = not unread and not session.away
             elif ended and stream.done and unread:
                 session_streams().end(streams, stream, read=True)
 
-        # At least a comment, so that the head arrives at once.
-        primed = sse.encode(b"", id=f"{stream.number}-{after}", retry_ms=RETRY_MS) if _polls(session) else sse.COMMENT
+        primed = priming(session, f"{stream.label}-{after}")
         # A call goes on when its caller's credential ends; a stream is read with another one.
         until = self._app.until(principal)
         batches = stream.batches(after, self._limits["keepalive_s"], until, primed, reader)
@@ -283,18 +322,28 @@ class LegacyHttp(Generic[S]):
         if "stream" not in accepts(environ):
             raise Refused(406, "Accept must allow text/event-stream")
         session = self._known(environ, principal)
-        streams = self._streams_of(session)
-        stream, after = streams.position(environ.get("HTTP_LAST_EVENT_ID"))
+        streams, event_id, shared = self._streams_of(session), environ.get("HTTP_LAST_EVENT_ID"), self._shared
+        if shared is not None and shared.is_elsewhere(event_id):
+            elsewhere = shared.follow(environ, session, event_id, principal)
+            if elsewhere is not None:
+                return elsewhere
+            # It names the session's own stream, which comes here.
+            stream, after = streams.standing, None
+        else:
+            stream, after = streams.position(event_id)
         leave = None
         if stream is streams.standing:
             leave = self._app.enter_stream(environ)
             if leave is None:
                 raise Refused(405, "No further stream can be held open here", ("Allow", "POST, DELETE"))
-            # A session restored from its id has not been told that it may speak.
-            self._app.engine.call({"jsonrpc": "2.0", "method": "notifications/initialized"}, session=session)
+            if shared is None:
+                # A session restored from its id has not been told that it may speak.
+                self._app.engine.call(INITIALIZED, session=session)
             session.listening = True
         # The newest reader takes over: a client comes back before its server knows that it had left. Spec: TRN-122
         reader = stream.attach()
+        if leave is not None and shared is not None:
+            shared.take_over(session, event_id)
         after = stream.delivered if after is None else after
         return self._follow(environ, session, stream, reader, after, principal, leave)
 
@@ -304,6 +353,11 @@ class LegacyHttp(Generic[S]):
             raise Refused(405, "DELETE needs an Mcp-Session-Id", ("Allow", "POST"))
         self._app.engine.close_session(self._known(environ, self._app.authenticate(environ)))
         return respond(204)
+
+
+def priming(session: ServedSession, event_id: str) -> bytes:
+    """Return the beginning of a stream: at least a comment, so that the head arrives at once. Spec: TRN-134, TRN-140"""
+    return sse.encode(b"", id=event_id, retry_ms=RETRY_MS) if _polls(session) else sse.COMMENT
 
 
 def _polls(session: ServedSession) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from minimcp import Server
-from minimcp.server import session as session_module
+from minimcp.server import sessions as session_module
 from minimcp.transports.streams import open_streams
 from tests.embedded import wait_until
 from tests.helpers import http_headers, modern

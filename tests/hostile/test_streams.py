@@ -96,7 +96,7 @@ def test_a_client_that_stops_reading_is_given_up_and_others_do_not_notice_T101(h
 
 
 def test_what_a_client_leaves_unread_is_bounded_in_bytes_T101() -> None:
-    from minimcp.transports.streams import Outbox
+    from minimcp.transports.outbox import Outbox
 
     outbox = Outbox()
     message = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x" * 10**6}}

@@ -1,0 +1,359 @@
+"""Legacy sessions of several processes: what a client sends to one of them reaches those that it concerns.
+
+Any process restores a session from its id and from its record, which has what the id does not say: the level of log
+messages, the subscriptions, and the process that has the session's own stream. What a client changes is in force in
+every process when it is answered. Messages between processes are signed: whoever may write to the bus can neither
+answer a question nor cancel a call. Neither ids nor principals leave a process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import TYPE_CHECKING, Any, Optional, cast
+
+from ..protocol import spec
+from ..protocol.errors import InternalError, McpError
+from .bus import BusDown, Fields, SharedBus
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .session import Session
+
+log = logging.getLogger("minimcp")
+
+Message = dict[str, Any]
+# `f(session, message)` takes a message of another process; it must not block.
+Taker = Callable[["Session", Message], None]
+
+_TOPIC = "sessions"
+_ASK_S = 1.0
+_AGREE_S = 0.5
+# A message that is older was held back, or is sent again by somebody else.
+_OLDEST_S = 600.0
+# After Redis was gone, the time in which the other processes write again what it has lost.
+_BACK_S = 5.0
+_CHUNK = 200
+_NODE = re.compile(r"s\d+\.([0-9a-z]{1,32})")
+_URI = "u:"
+
+
+def share(engine: Engine) -> None:
+    """Let the sessions of an engine be those of all processes, where its bus can and they have a common secret."""
+    if engine.sealer.shared and hasattr(engine.bus, "swap"):
+        engine.sharing = engine.sessions.sharing = Sharing(engine, cast(SharedBus, engine.bus))
+
+
+class Sharing:
+    """The legacy sessions of one server, in all of its processes.
+
+    :ivar takers: what is done with a message of another process, by its "op".
+    :ivar on_listening: called with each session whose stream is read here, when its record may have changed.
+    """
+
+    def __init__(self, engine: Engine, bus: SharedBus) -> None:
+        self._engine = engine
+        self._bus = bus
+        self._ttl_s = engine.limits["session_idle_s"]
+        self.on_listening: Callable[[Session], None] | None = None
+        self.takers: dict[str, Taker] = {
+            "answer": lambda session, message: cast(None, session.resolve(message["response"])),
+            "cancel": self._take_cancel,
+            "end": self._take_end,
+            "set": self._take_set,
+            "reply": self._take_reply,
+        }
+        self._lock = threading.Lock()  # guards everything below
+        self._listening = False
+        self._missed_at = float("-inf")
+        self._asked: dict[str, Future[Message]] = {}
+
+    @property
+    def node(self) -> str:
+        """The name of this process."""
+        return self._bus.node
+
+    # The records
+
+    def keep(self, session: Session) -> None:
+        """Make the record of a new session."""
+        self._start()
+        try:
+            self._bus.put(session.key, _record(session), self._ttl_s, used=False)
+        except BusDown:
+            log.warning("a session is known to this process alone until the bus is back")
+
+    def fill(self, session: Session, key: str) -> bool:
+        """Bring a session up to date with its record, and say whether there is one that has not ended.
+
+        :raises InternalError: when that cannot be found out at the moment.
+        """
+        self._start()
+        try:
+            (record,) = self._bus.read([key])
+        except BusDown as problem:
+            raise _busy() from problem
+        if not record and time.monotonic() - self._missed_at < _BACK_S:
+            raise _busy()
+        try:
+            return bool(record) and self._apply(session, record)
+        except McpError as problem:
+            raise _busy() from problem
+
+    def _apply(self, session: Session, record: Fields) -> bool:
+        """Bring a session up to date, and say whether it goes on; raises an McpError when there is no room for it."""
+        if "ended" in record:
+            return False
+        level = record.get("level") or "info"
+        session.log_level = level if level in spec.LOG_LEVELS else "info"
+        session.client_info = {name: (record.get(name) or "")[:200] for name in ("name", "version")}
+        uris = {field[len(_URI) :] for field in record if field.startswith(_URI)}
+        for uri in session.uris - uris:
+            session.remove_uri(uri)
+        for uri in uris - session.uris:
+            session.add_uri(uri, self._engine.subscribed, self._engine.limits)
+        return True
+
+    def touch(self, session: Session) -> None:
+        """Keep the record of a session that is in use."""
+        try:
+            if not self._bus.change(session.key, {}, self._ttl_s):
+                self._bus.change(session.key, _record(session), self._ttl_s)
+        except BusDown:
+            pass  # It is written when the bus is back.
+
+    def begin(self, session: Session) -> bool:
+        """Say whether this process passes changes on to a session, as the first that was asked to."""
+        try:
+            before = self._bus.swap(session.key, "holder", self.node, self._ttl_s, over=False)
+        except BusDown:
+            return True  # Until the bus is back, and this is found out.
+        return before in ("", self.node)
+
+    def claim(self, session: Session) -> str:
+        """Make this process the one that has the session's own stream, and return which other one had it, or ""."""
+        session.away = False
+        try:
+            before = self._bus.swap(session.key, "holder", self.node, self._ttl_s)
+        except BusDown:
+            return ""  # This is done again when the bus is back.
+        return "" if before == self.node else before
+
+    def holder(self, session: Session) -> str:
+        """Return which other process has the session's own stream, or ""."""
+        try:
+            (record,) = self._bus.read([session.key])
+        except BusDown:
+            return ""
+        found = record.get("holder", "")
+        return "" if found == self.node else found
+
+    # Messages to the others
+
+    def set_level(self, session: Session, level: str) -> None:
+        """Set the level of log messages everywhere else; raises InternalError when that cannot be done."""
+        self._set(session, {"level": level})
+
+    def subscribe(self, session: Session, uri: str) -> None:
+        """Add a subscription everywhere else; raises InternalError when that cannot be done."""
+        self._set(session, {_URI + uri: ""})
+
+    def unsubscribe(self, session: Session, uri: str) -> None:
+        """End a subscription everywhere else; raises InternalError when that cannot be done."""
+        self._set(session, {_URI + uri: None})
+
+    def _set(self, session: Session, fields: Message) -> None:
+        try:
+            if not self._bus.change(session.key, fields, self._ttl_s):
+                self._bus.change(session.key, {**_record(session), **fields}, self._ttl_s)
+            self.tell(session, "set", {"fields": fields}, wait_s=_AGREE_S)
+        except BusDown as problem:
+            raise _busy(http=False) from problem
+
+    def end(self, session: Session) -> None:
+        """End a session everywhere else; raises InternalError when that cannot be done."""
+        try:
+            self._bus.put(session.key, {"at": _now(), "ended": "1"}, self._ttl_s)
+            self.tell(session, "end", {}, wait_s=_AGREE_S)
+        except BusDown as problem:
+            raise _busy() from problem
+
+    def cancel(self, session: Session, id: Any, reason: Any) -> None:
+        """Cancel a call that another process may run, now or when it can be told."""
+        self._bus.publish(_TOPIC, self._signed(session, "cancel", {"id": id, "reason": str(reason or "")[:200]}))
+
+    def pass_answer(self, session: Session, response: Message) -> bool:
+        """Pass a response to the process that has asked, and say whether that is another one.
+
+        :raises InternalError: when it cannot be reached.
+        """
+        id = response.get("id")
+        asked = _NODE.fullmatch(id) if isinstance(id, str) else None
+        if asked is None or asked[1] == self.node:
+            return False
+        try:
+            self.tell(session, "answer", {"response": response}, asked[1])
+        except ValueError as problem:
+            raise InternalError(f"The answer does not reach the call that it is for: {problem}") from problem
+        except BusDown as problem:
+            raise _busy() from problem
+        return True
+
+    def tell(self, session: Session, op: str, body: Message, node: str = "", wait_s: float = 0.0) -> int:
+        """Send a message about a session to all other processes, or to one, and return how many have got it.
+
+        :raises BusDown: when it cannot be sent.
+        :raises ValueError: when it is too large.
+        """
+        self._start()
+        return self._bus.send(_TOPIC, self._signed(session, op, body), node, wait_s)
+
+    def _signed(self, session: Session, op: str, body: Message) -> Message:
+        text = json.dumps({**body, "op": op, "from": self.node, "at": time.time()}, separators=(",", ":"))
+        return {"key": session.key, "text": text, "signature": self._engine.sealer.sign(_TOPIC, session.key + text)}
+
+    def ask(self, session: Session, op: str, body: Message, node: str, timeout_s: float = _ASK_S) -> Optional[Message]:
+        """Send a message about a session to a process and return its reply; None when it has none, or is gone."""
+        number, reply = os.urandom(8).hex(), Future[Message]()
+        with self._lock:
+            self._asked[number] = reply
+        try:
+            if not self.tell(session, op, {**body, "number": number}, node):
+                return None
+            return reply.result(timeout_s)
+        except (BusDown, FutureTimeout):
+            return None
+        finally:
+            with self._lock:
+                self._asked.pop(number, None)
+
+    def reply(self, session: Session, message: Message, body: Message) -> None:
+        """Reply to a message of `ask`, from any thread."""
+        try:
+            self.tell(session, "reply", {"number": message.get("number"), "body": body}, str(message["from"]))
+        except (BusDown, ValueError) as problem:
+            log.warning("a reply to another process is lost: %s", problem)
+
+    # Messages of the others
+
+    def _start(self) -> None:
+        with self._lock:
+            first, self._listening = not self._listening, True
+        if first:
+            self._bus.subscribe([_TOPIC], self._hear)
+        self._bus.start()
+
+    def _hear(self, topic: str, data: Any) -> None:
+        if data is None:
+            self._missed_at = time.monotonic()
+            threading.Thread(target=self._catch_up, name="minimcp-sharing", daemon=True).start()
+            return
+        key, text, signature = (data.get(name) if isinstance(data, dict) else None for name in _MEMBERS)
+        session = self._engine.sessions.find(key) if isinstance(key, str) else None
+        if session is None:
+            return
+        if not isinstance(text, str) or not self._engine.sealer.verify(_TOPIC, session.key + text, signature):
+            log.warning("a message about a session came through the bus that no process of this server has signed")
+            return
+        message = json.loads(text)
+        if abs(time.time() - message["at"]) > _OLDEST_S:
+            log.warning("a message about a session is too old; do the clocks of all machines agree?")
+            return
+        taker = self.takers.get(message["op"])
+        if taker is not None:
+            taker(session, message)
+
+    def _catch_up(self) -> None:
+        """Bring all sessions up to date after messages were missed, and write the records that are lost."""
+        sessions = self._engine.sessions.all()
+        for start in range(0, len(sessions), _CHUNK):
+            chunk = [session for session in sessions[start : start + _CHUNK] if session.key]
+            try:
+                for session, record in zip(chunk, self._bus.read([session.key for session in chunk])):
+                    self._renew(session, record)
+            except BusDown:
+                return  # This is done again when it is back.
+
+    def _renew(self, session: Session, record: Fields) -> None:
+        if not record:
+            self._bus.change(session.key, _record(session), self._ttl_s)
+        elif not self._goes_on(session, record):
+            return
+        if session.listening and self.on_listening is not None:
+            self.on_listening(session)
+        elif session.watched and not session.away:
+            session.away = not self.begin(session)
+
+    def _goes_on(self, session: Session, record: Fields) -> bool:
+        try:
+            ended = not self._apply(session, record)
+        except McpError:
+            ended = False  # What is not here in full is restored with the next request, or that is refused.
+        else:
+            if not ended:
+                return True
+        self._engine.sessions.drop(session, ended)
+        return False
+
+    def _take_cancel(self, session: Session, message: Message) -> None:
+        id = message["id"]
+        call = session.calls.get(id) if isinstance(id, (str, int, float)) else None
+        if call is not None:
+            # What is told of a cancellation may take its time.
+            threading.Thread(target=call.cancel, args=(message["reason"],), name="minimcp-cancel", daemon=True).start()
+
+    def _take_end(self, session: Session, message: Message) -> None:
+        self._forget(session, ended=True)
+
+    def _forget(self, session: Session, ended: bool) -> None:
+        self._engine.sessions.forget(session, ended)
+        # What is told of the end may take its time.
+        threading.Thread(target=session.close, name="minimcp-end", daemon=True).start()
+
+    def _take_set(self, session: Session, message: Message) -> None:
+        for field, value in message["fields"].items():
+            uri = field[len(_URI) :]
+            if field == "level":
+                session.log_level = value
+            elif value is None:
+                session.remove_uri(uri)
+            else:
+                try:
+                    session.add_uri(uri, self._engine.subscribed, self._engine.limits)
+                except McpError:
+                    self._forget(session, ended=False)
+
+    def _take_reply(self, session: Session, message: Message) -> None:
+        with self._lock:
+            asked = self._asked.pop(message["number"], None)
+        if asked is not None:
+            asked.set_result(message["body"])
+
+
+_MEMBERS = ("key", "text", "signature")
+
+
+def _record(session: Session) -> Fields:
+    """Return what is known of a session here, as a record."""
+    fields = {"at": _now(), **session.client_info, **{_URI + uri: "" for uri in session.uris}}
+    if session.log_level != "info":
+        fields["level"] = session.log_level
+    return fields
+
+
+def _now() -> str:
+    return str(int(time.time()))
+
+
+def _busy(http: bool = True) -> InternalError:
+    problem = InternalError("The other processes of this server cannot be reached at the moment; try again")
+    if http:
+        problem.http = (503, [("Retry-After", "1")])
+    return problem
