@@ -220,6 +220,7 @@ def test_a_change_of_who_may_see_something_is_told_to_those_it_is_about(era, way
 
 @ERAS
 def test_rules_that_fail_keep_nobody_from_being_told(era, caplog):
+    caplog.set_level("DEBUG", "minimcp")
     server, broken = Server("s"), []
 
     def policy(ctx, entry):
@@ -245,6 +246,7 @@ def test_a_catalog_without_end_is_announced(caplog):
         def page(self, ctx, kind, cursor, size):
             return [], "again"
 
+    caplog.set_level("DEBUG", "minimcp")
     server = Server("s", catalog=Endless())
     client = Legacy(server)
     server.changed("tools")

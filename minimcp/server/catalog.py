@@ -91,11 +91,12 @@ def visible(ctx: Context, entry: Entry | None) -> bool:
     """
     if entry is None:
         return False
-    policy: Policy | None = None if entry.open else ctx._engine.policy
-    if entry.allow is None and policy is None:
+    policy: Policy | None = ctx._engine.policy
+    if entry.allow is None and (policy is None or entry.open):
         return True
     ctx.private = True
-    if (entry.allow is None or entry.allow(ctx)) and (policy is None or policy(ctx, entry.stands_for or entry)):
+    asked = None if entry.open else policy
+    if (entry.allow is None or entry.allow(ctx)) and (asked is None or asked(ctx, entry.stands_for or entry)):
         return True
     if entry is ctx._entry:
         denied(ctx, entry)

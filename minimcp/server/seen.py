@@ -65,7 +65,8 @@ def _mark(ctx: Context, topic: str, number: int) -> _Mark:
     try:
         lists = [_seen(ctx, kind) for kind in _KINDS[topic]]
     except Exception:
-        log.warning("the rules of who sees the %s failed, so that their changes are announced", topic, exc_info=True)
+        # Such as of a rule that looks at the HTTP request, which there is none of here.
+        log.debug("the rules of who sees the %s failed, so that all their changes are told", topic, exc_info=True)
         return _Mark(number)
     return _Mark(number, ctx.private, tuple(lists)) if None not in lists else _Mark(number)
 
