@@ -251,12 +251,15 @@ def test_a_task_that_is_come_back_to_may_be_cancelled():
         with client.task("t-1") as call:
             assert call.detach(10) == "t-1"
         assert not server.all("tasks/cancel")
-        call = client.task("t-1")
-        server.wait_for("tasks/get")
-        call.cancel()
-        with pytest.raises(minimcp.CallCancelled):
-            call.result()
-        assert server.wait_for("tasks/cancel")["params"]["taskId"] == "t-1"
+        for wait in (True, False):
+            server.heard.clear()
+            call = client.task("t-1")
+            if wait:
+                server.wait_for("tasks/get")
+            call.cancel()
+            with pytest.raises(minimcp.CallCancelled):
+                call.result()
+            assert server.wait_for("tasks/cancel")["params"]["taskId"] == "t-1"
 
 
 def test_a_tool_that_failed_in_a_task_raises_where_that_was_asked_for():

@@ -355,6 +355,23 @@ def test_one_process_hands_over_and_another_one_works(pair):
     assert web.tasks.wait(id, BOUND_S)["result"]["content"][0]["text"] == "yes1"
 
 
+def test_who_lives_is_not_taken_for_dead(pair):
+    web, worker, started = pair
+    worker.tasks.start()
+    web.tasks.start()
+    id = made(web, "work", n=0)
+    assert started.wait(BOUND_S)
+    owner, end = web.tasks.store.get(id).owner, time.monotonic() + BOUND_S
+    while web.tasks.store.owners()[owner] < 6:
+        assert time.monotonic() < end, "its heart does not beat"
+        threading.Event().wait(0.01)
+    # However often one looks: what counts is the time without a heartbeat.
+    for _ in range(5):
+        web.tasks._work.keeper()._end_abandoned()
+    assert result(web, "tasks/get", taskId=id, capabilities=DECLARED)["status"] == "working"
+    assert web.tasks.cancel(id) and worker.tasks._work.keeper().ended(BOUND_S)
+
+
 def test_a_task_is_cancelled_from_another_process(pair):
     web, worker, started = pair
     worker.tasks.start()

@@ -40,7 +40,7 @@ class ClientCall:
     :param progress: whether progress is asked for.
     :param needs: the capability that the server must have declared.
     :param finish: `f(connection, result) -> outcome of the call`.
-    :param follow: whether the answer is a task that was made before, to follow to its end.
+    :param follow: whether the params name a task that was made before, to follow to its end.
     :ivar task_id: the id of the task that the server made of the call, None before and without one.
     :ivar detached: whether that task is followed no longer, and goes on.
     :ivar on_task: takes that id, on the thread that runs the call.
@@ -181,14 +181,16 @@ class ClientCall:
 
     def _rounds(self, conn: Connection, peer: Peer) -> Result:
         """Send the request as often as the server has questions, and return the result. Spec: BASE-188 to BASE-195"""
+        if self._follow:
+            return Result(tasks.drive(self, conn, peer, self.params["taskId"]))
         more: Message = {}
         for number in range(MAX_ROUNDS + 1):
             result = self._round(conn, peer, {**self.params, **more})
             outcome = peer.era.outcome(self.method, result, spec.TASKS in conn.settings.extensions)
-            if outcome == "complete" and not self._follow:
+            if outcome == "complete":
                 return Result(result)
-            if outcome == "task" or self._follow:
-                return Result(tasks.drive(self, conn, peer, result))
+            if outcome == "task":
+                return Result(tasks.drive(self, conn, peer, result.get("taskId"), result))
             if number == MAX_ROUNDS:
                 break
             more = {}

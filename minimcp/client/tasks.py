@@ -43,16 +43,16 @@ class Caller(Protocol):
         """Send a request and return its result."""
 
 
-def drive(call: Caller, conn: Connection, peer: Peer, task: Message) -> Message:
+def drive(call: Caller, conn: Connection, peer: Peer, id: Any, task: Message | None = None) -> Message:
     """Follow a task to its end and return the result of the call it stands for.
 
     Status messages are told as progress without a number: `{"message": ...}`. When the call is given up, the task is
     cancelled; not so when it is detached, or the server cannot be reached any more.
 
-    :raises RemoteError: when the task failed.
+    :param task: the task as the server has just described it.
+    :raises RemoteError: when the task failed, or is unknown.
     :raises ClientError: when it was cancelled, vanished or took too long.
     """
-    id = task.get("taskId")
     if not isinstance(id, str):
         raise ProtocolError("The server answered with a task that has no taskId")
     call.task_id = id
@@ -62,6 +62,8 @@ def drive(call: Caller, conn: Connection, peer: Peer, task: Message) -> Message:
     ended = False
     try:
         while True:
+            if task is None:
+                task = _poll(call, conn, peer, id)
             status = task.get("status")
             if task.get("statusMessage") != told and isinstance(task.get("statusMessage"), str):
                 told = task["statusMessage"]
@@ -74,7 +76,7 @@ def drive(call: Caller, conn: Connection, peer: Peer, task: Message) -> Message:
             elif status != "working":
                 raise ProtocolError(f"The task has the unknown status {str(status)[:50]!r}")
             call.wait(_pause_s(task))
-            task = _poll(call, conn, peer, id)
+            task = None
     except (ConnectionLost, HTTPStatus) as problem:
         ended = True
         problem.args = (f"{problem}; client.task({id[:100]!r}) comes back to the task",)
