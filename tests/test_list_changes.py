@@ -340,3 +340,17 @@ def test_a_session_sees_what_its_latest_request_may_see():
             assert ear.next() == TOOLS
             server.close()
             thread.join(10)
+
+
+@pytest.mark.parametrize("way", ["memory", "http"])
+def test_a_rule_about_the_http_request_keeps_nobody_from_being_told(way):
+    """A session has no request at hand when a list changes, so what such a rule says then counts for nothing."""
+    server = Server("s", auth=Keys(USERS))
+    server.tool(lambda: "x", "first", allow=lambda ctx: ctx.request is not None and "HTTP_X_API_KEY" in ctx.request)
+    server.prompt(lambda: "x", "prompt")
+    with listening(server, "legacy", way) as (ann, bob):
+        server.tool(lambda: "x", "second", allow=lambda ctx: ctx.request is not None)
+        if way == "http":
+            assert [ann.next(), bob.next()] == [TOOLS, TOOLS]
+        server.prompt(lambda: "x", "fence")
+        assert [ann.next(), bob.next()] == [PROMPTS, PROMPTS]

@@ -18,7 +18,7 @@ from .asking import Block
 from .catalog import Entry
 from .dispatcher import Era
 from .mount import instructions
-from .seen import SeenLists
+from .seen import ListContext, SeenLists
 
 if TYPE_CHECKING:
     from .context import Context
@@ -122,7 +122,7 @@ def watch(session: Session, engine: Engine) -> None:
     if session.watched:
         return
     session.watched = True
-    seen = SeenLists(_listing(engine, session, "tools"), spec.CHANGES)
+    seen = SeenLists(ListContext(engine, ERA, session, "tools"), spec.CHANGES)
 
     def on_change(topic: str, data: Any) -> None:
         if session.send is None or session.version is None:
@@ -132,7 +132,7 @@ def watch(session: Session, engine: Engine) -> None:
             for uri in list(session.uris) if data is None else [data] if isinstance(data, str) else ():
                 if uri in session.uris and not session.away:
                     tell(topic, uri)
-        elif seen.changed(_listing(engine, session, topic), topic) and not session.away:
+        elif seen.changed(ListContext(engine, ERA, session, topic), topic) and not session.away:
             tell(topic, None)
 
     def tell(topic: str, about: str | None) -> None:
@@ -146,21 +146,12 @@ def watch(session: Session, engine: Engine) -> None:
             send(message)
 
     def tell_all() -> None:
-        for topic in spec.CHANGES.keys() & engine.catalog.offers(_listing(engine, session, "tools")):
+        for topic in spec.CHANGES.keys() & engine.catalog.offers(ListContext(engine, ERA, session, "tools")):
             tell(topic, None)
         on_change("resource", None)
 
     session.tell_all = tell_all
     session.on_close.append(engine.bus.subscribe((*spec.CHANGES, "resource"), on_change))
-
-
-def _listing(engine: Engine, session: Session, topic: str) -> Context:
-    """Return the context that a request for a list would have in a session."""
-    from .context import Context
-
-    ctx = Context(engine, ERA, {"method": f"{topic}/list"}, session, session.principal, None)
-    read_envelope(ctx)
-    return ctx
 
 
 def write_envelope(ctx: Context, result: Message) -> Message:

@@ -7,12 +7,15 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
+from .context import Context
 from .registered import LISTS, fingerprint
 
 if TYPE_CHECKING:
-    from .context import Context
+    from .dispatcher import Era
+    from .engine import Engine
+    from .session import Session
 
 log = logging.getLogger("minimcp")
 
@@ -29,6 +32,30 @@ class _Mark(NamedTuple):
     number: int
     ruled: bool = True
     lists: Optional[tuple[Optional[bytes], ...]] = None
+
+
+class ListContext(Context):
+    """The context that a request for a list would have in a session; over HTTP it lacks the request itself.
+
+    :ivar missed: whether a rule has looked at the request, so that its answer says nothing about a real one.
+    """
+
+    __slots__ = ("missed",)
+
+    def __init__(self, engine: Engine, era: Era, session: Session, topic: str) -> None:
+        super().__init__(engine, era, {"method": f"{topic}/list"}, session, session.principal, None)
+        self.missed = False
+        era.read_envelope(self)
+
+    @property
+    def request(self) -> Any:
+        """None, as in any request in memory and over stdio."""
+        self.missed = self.session.transport in ("http", "sse")
+        return None
+
+    @request.setter
+    def request(self, request: Any) -> None:
+        pass
 
 
 class SeenLists:
@@ -62,13 +89,15 @@ def _mark(ctx: Context, topic: str, number: int) -> _Mark:
     # Of its own, since a list notes in it whether it is the caller's alone.
     ctx = copy.copy(ctx)
     ctx.private = False
+    if isinstance(ctx, ListContext):
+        ctx.missed = False
     try:
         lists = [_seen(ctx, kind) for kind in _KINDS[topic]]
     except Exception:
-        # Such as of a rule that looks at the HTTP request, which there is none of here.
         log.debug("the rules of who sees the %s failed, so that all their changes are told", topic, exc_info=True)
         return _Mark(number)
-    return _Mark(number, ctx.private, tuple(lists)) if None not in lists else _Mark(number)
+    unknown = None in lists or (isinstance(ctx, ListContext) and ctx.missed)
+    return _Mark(number) if unknown else _Mark(number, ctx.private, tuple(lists))
 
 
 def _seen(ctx: Context, kind: str) -> bytes | None:
