@@ -18,7 +18,8 @@ from ..client.consent import printable
 from ..client.results import Result
 from ..client.sandbox import Sandbox
 from ..client.transports.command import shown
-from ..client.transports.process import SAID, ServerLines
+from ..client.transports.process import SAID
+from ..client.transports.server_lines import ServerLines
 from ..engines.addresses import without_secrets
 from ..engines.errors import AuthorizationError, ClientError, ProtocolError
 from . import arguments, questions, show

@@ -20,7 +20,7 @@ from ..engines.errors import ConnectionLost
 from ..engines.fork import number_of
 from .host_files import load
 from .transports.command import environment, find, shown
-from .transports.process import ServerLines
+from .transports.server_lines import ServerLines
 from .transports.transport import Transport
 from .variables import expand, verbatim
 
