@@ -158,7 +158,8 @@ def test_another_process_goes_on_and_says_so_within_two_heartbeats(tmp_path):
         server.tasks.start()
         kill(process)
         killed = time.monotonic()
-    running = [record.id for record in server.tasks.store.find(None, ["working"], JOBS) if not _again(record)]
+    store = server.tasks.store
+    running = [record.id for record in store.find(None, ["working"], JOBS) if not _again(store.get(record.id, True))]
     for id in running:
         assert server.tasks.wait(id, BOUND_S)["statusMessage"] == INTERRUPTED
     took_s = time.monotonic() - killed

@@ -202,7 +202,7 @@ class Keeper:
             state = {**record.state, "questions": {}, "message": "The task was interrupted, and begins anew"}
             return record._replace(status="queued", owner="", state=state)
 
-        if self._work.change(id, again) is not None:
+        if self._work.change(id, again, whole=True) is not None:
             self._work.hint(id)
         else:
             self._work.fail(id, "The task was interrupted: the process that ran it has stopped", owner=owner)

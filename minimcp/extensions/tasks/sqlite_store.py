@@ -32,6 +32,7 @@ CREATE INDEX IF NOT EXISTS made ON tasks (principal, created);
 CREATE INDEX IF NOT EXISTS ending ON tasks (expires) WHERE expires IS NOT NULL;
 CREATE TABLE IF NOT EXISTS owners (owner TEXT PRIMARY KEY, beats INTEGER NOT NULL);
 """
+_BUT_REQUEST = "id, status, version, owner, principal, created, updated, expires, '{}', state, outcome"
 _UNFINISHED = "status IN ('queued', 'working', 'input_required')"
 
 
@@ -80,9 +81,10 @@ class SqliteStore:
         """Keep a new record."""
         self._opened().write(f"INSERT INTO tasks VALUES ({', '.join('?' * 11)})", _row(record))
 
-    def get(self, id: str) -> TaskRecord | None:
-        """Return a record, or None."""
-        found = self._opened().read("SELECT * FROM tasks WHERE id = ?", (id,))
+    def get(self, id: str, whole: bool = False) -> TaskRecord | None:
+        """Return a record, or None; its `request` is {} unless `whole`."""
+        columns = "*" if whole else _BUT_REQUEST
+        found = self._opened().read(f"SELECT {columns} FROM tasks WHERE id = ?", (id,))
         return _record(found[0]) if found else None
 
     def replace(self, record: TaskRecord) -> bool:
@@ -135,15 +137,14 @@ class SqliteStore:
         return [row[0] for row in found]
 
     def find(self, principal: str | None, statuses: Sequence[str], limit: int) -> Sequence[TaskRecord]:
-        """Return the newest records with one of these statuses, the newest first."""
+        """Return the newest records with one of these statuses, the newest first, without `request`."""
         which = f"status IN ({', '.join('?' * len(statuses))})"
         values: list[Any] = [*statuses]
         if principal is not None:
             which += " AND principal = ?"
             values.append(principal)
-        found = self._opened().read(
-            f"SELECT * FROM tasks WHERE {which} ORDER BY created DESC LIMIT ?", (*values, limit)
-        )
+        query = f"SELECT {_BUT_REQUEST} FROM tasks WHERE {which} ORDER BY created DESC LIMIT ?"
+        found = self._opened().read(query, (*values, limit))
         return [_record(row) for row in found]
 
     def count(self, principal: str, most: int) -> tuple[int, int, int]:

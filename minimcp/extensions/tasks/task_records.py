@@ -54,11 +54,14 @@ class TaskStore(Protocol):
     def add(self, record: TaskRecord) -> None:
         """Keep a new record; it can be got at once, by every process."""
 
-    def get(self, id: str) -> TaskRecord | None:
-        """Return a record, or None."""
+    def get(self, id: str, whole: bool = False) -> TaskRecord | None:
+        """Return a record, or None; its `request`, which may be large, is {} unless `whole`."""
 
     def replace(self, record: TaskRecord) -> bool:
-        """Put a record in the place of the one with the version just before its own; say whether there was that one."""
+        """Put a record in the place of the one with the version just before its own; say whether there was that one.
+
+        Its id, principal, creation and `request` stay as they are.
+        """
         ...
 
     def remove(self, id: str) -> None:
@@ -84,7 +87,7 @@ class TaskStore(Protocol):
         ...
 
     def find(self, principal: str | None, statuses: Sequence[str], limit: int) -> Sequence[TaskRecord]:
-        """Return the newest records with one of these statuses, the newest first.
+        """Return the newest records with one of these statuses, the newest first, without `request`.
 
         :param principal: who made them; None for everybody.
         """

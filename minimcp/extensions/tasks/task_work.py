@@ -192,7 +192,7 @@ class TaskWork:
                 state = {**record.state, "runs": record.state["runs"] + 1}
                 return record._replace(status="working", owner=keeper.owner, state=state)
 
-            record = self.change(id, claimed, tell=False)
+            record = self.change(id, claimed, tell=False, whole=True)
             if record is not None:
                 self._finish(run, self._reply(run, record, function))
         finally:
@@ -246,14 +246,15 @@ class TaskWork:
         return self.keeper().owner
 
     def change(
-        self, id: str, edit: Callable[[TaskRecord], Optional[TaskRecord]], tell: bool = True
+        self, id: str, edit: Callable[[TaskRecord], Optional[TaskRecord]], tell: bool = True, whole: bool = False
     ) -> TaskRecord | None:
         """Change a record unless it has ended, and tell who listens; return the new one, or None if nothing changed.
 
         :param edit: returns the record as it shall be, or None to leave it.
+        :param whole: whether that needs its `request`.
         """
         while True:
-            record = self.store.get(id)
+            record = self.store.get(id, whole)
             new = edit(record) if record is not None and record.status not in ENDED else None
             if record is None or new is None:
                 return None
