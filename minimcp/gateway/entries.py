@@ -11,6 +11,7 @@ from ..protocol import headers
 from ..server import names
 from ..server.catalog import Completer, Definition, Entry
 from ..server.uris import Template
+from . import shapes
 
 if TYPE_CHECKING:
     from ..protocol.content import Raw
@@ -114,7 +115,8 @@ def passes(chosen: Filter, name: str) -> bool:
 def make_entries(upstream: Upstream, kind: str, listed: Iterable[Message]) -> dict[str, RelayedEntry]:
     """Make the entries of what a server lists, by their public names or URIs; the filters leave some out.
 
-    An item that is none, or whose headers break the rules, is left out with a warning.
+    An item that is none, that clients would refuse the whole list for, or whose headers break the rules, is left out
+    with a warning.
     """
     settings = upstream.settings
     chosen: Filter = getattr(settings, "resources" if kind == "resourceTemplates" else kind)
@@ -127,7 +129,12 @@ def make_entries(upstream: Upstream, kind: str, listed: Iterable[Message]) -> di
             continue
         if not passes(chosen, name):
             continue
-        definition = public_definition(settings, kind, item)
+        listable = shapes.repaired(kind, item)
+        fault = shapes.fault_of(kind, listable)
+        if fault:
+            log.warning("%s: %.100s is left out: %s", settings.name, name, fault)
+            continue
+        definition = public_definition(settings, kind, listable)
         public = definition[member]
         try:
             entry = RelayedEntry(upstream, kind, definition, item)
