@@ -1,4 +1,4 @@
-"""What becomes of calls, processes and descriptors when servers behind a gateway die, hang or flap, or it does itself."""
+"""What becomes of calls, processes and descriptors when servers behind a gateway die, or it does itself."""
 
 from __future__ import annotations
 
