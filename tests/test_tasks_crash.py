@@ -114,7 +114,8 @@ def check(folder, tasks, made, kills):
         else:
             failed += 1
             assert task["status"] == "failed" and task["statusMessage"] == INTERRUPTED
-            assert task["error"] == {"code": -32603, "message": INTERRUPTED} and begun == 1
+            # It was claimed; whether its body had begun is a matter of a moment.
+            assert task["error"] == {"code": -32603, "message": INTERRUPTED}
     return failed
 
 
