@@ -13,10 +13,12 @@ from typing import Any
 
 from minimcp import Client
 from minimcp.client.app_views import AppView
+from tests.browser import Browser
 from tests.embedded import embedded
 
 HERE = Path(__file__).with_name("apps")
 Message = dict[str, Any]
+VIEW = ("#frame", "iframe")  # the sandbox, and the page in it
 
 
 class AppHost:
@@ -34,7 +36,10 @@ class AppHost:
         handlers: dict[str, Callable[[Message], Any]] = {"ui/notifications/size-changed": self._resize}
         handlers.update(options.pop("handlers", {}))
         context = {"theme": "light", "containerDimensions": {"maxHeight": 2000}, **options.pop("context", {})}
-        self.view = AppView(client, page, context=context, handlers=handlers, **options)
+        self.view: Any = None
+        make_view = options.pop("make_view", None)
+        if make_view is None:
+            self.view = AppView(client, page, context=context, handlers=handlers, **options)
         self.url = self.proxy = ""
         self.heard: list[Message] = []
         self.told: list[Message] = []
@@ -43,6 +48,8 @@ class AppHost:
         self._changed = threading.Condition()  # guards the lists, and everything below
         self._next: list[Message] = []
         self._over = False
+        if make_view is not None:
+            self.view = make_view(self)
 
     def _resize(self, size: Message) -> None:
         self._height = size.get("height", 0)
@@ -66,7 +73,9 @@ class AppHost:
         until = time.monotonic() + timeout_s
         with self._changed:
             while True:
-                found = next((each for each in self.heard if isinstance(each, dict) and each.get("method") == method), None)
+                found = next(
+                    (each for each in self.heard if isinstance(each, dict) and each.get("method") == method), None
+                )
                 if found is not None:
                     return found
                 assert self._changed.wait(until - time.monotonic()), f"no {method} among {self.heard}"
@@ -133,3 +142,26 @@ def app_host(target: Any, tool: str, arguments: Message, **options: Any) -> Iter
                 yield host
             finally:
                 host.end()
+
+
+@contextlib.contextmanager
+def showing(window: Browser, server: Any, tool: str, arguments: Any, **options: Any) -> Iterator[AppHost]:
+    """Show the page of a tool in the window, as soon as it is initialized."""
+    with app_host(server, tool, arguments, **options) as host:
+        window.look(720, 700)
+        window.log()
+        window.enter()
+        window.open(host.url + "/")
+        host.wait("ui/notifications/initialized")
+        window.enter(*VIEW)
+        try:
+            yield host
+        finally:
+            window.enter()
+            window.open("about:blank")
+
+
+def texts(window: Browser, selector: str) -> Any:
+    return window.run(
+        f"return Array.from(document.querySelectorAll({json.dumps(selector)}), (each) => each.textContent)"
+    )

@@ -78,6 +78,13 @@ class Browser:
         found = self._send("POST", "/element", {"using": "css selector", "value": selector})[_ELEMENT]
         self._send("POST", f"/element/{found}/click")
 
+    def enter(self, *frames: str) -> None:
+        """Go on within a frame: the one that each selector finds within the last one, from the window itself on."""
+        self._send("POST", "/frame", {"id": None})
+        for selector in frames:
+            found = self._send("POST", "/element", {"using": "css selector", "value": selector})
+            self._send("POST", "/frame", {"id": found})
+
     def devtools(self, command: str, **params: Any) -> Any:
         """Run a command of the DevTools protocol."""
         return self._send("POST", "/goog/cdp/execute", {"cmd": command, "params": params})

@@ -157,7 +157,7 @@ class AppView:
             if not self._ready:
                 self.closed.set()
                 return []
-            return [wire.request(_TEARDOWN, "ui/resource-teardown", {"reason": reason})]
+            return [wire.request(_TEARDOWN, "ui/resource-teardown", {"reason": reason} if reason else {})]
 
     def _post(self, method: str, params: Message) -> list[Message]:
         """Return a notification to post now, or keep it for later. Spec: EXT-110"""
@@ -228,7 +228,7 @@ class AppView:
             except Exception:
                 log.exception("the page %s: the handler of %s failed", self.page.uri, method)
         if method == "ui/notifications/request-teardown" and answer is not False:
-            return self.teardown("the page asked for it")
+            return self.teardown()
         return []
 
     def _size(self, params: Message) -> Message:
