@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -149,7 +148,9 @@ def test_read_as_json_and_what_is_not_there(capsys, toys):
     assert main(["read", toys, "toys://text", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["contents"][0]["text"] == "a\x1bb"
     assert main(["read", toys, "toys://no"]) == 1
-    assert re.fullmatch(r"minimcp: .*\(-32602\)\n", capsys.readouterr().err)
+    assert capsys.readouterr().err == (
+        "minimcp: Resource not found (-32602): toys://no; the server lists toys://bytes, toys://text\n"
+    )
 
 
 def test_prompt_shows_its_messages(capsys, library):

@@ -435,7 +435,7 @@ def test_a_search_sees_the_names_and_schemas_of_the_view():
         ({}, '"name" missing'),
         ({"name": 5}, '"name" must be a string'),
         ({"name": "own", "arguments": [1]}, '"arguments" must be'),
-        ({"name": "own", "argument": {}}, 'unknown member "argument"'),
+        ({"name": "own", "argument": {}}, '"argument" is unknown'),
     ],
 )
 def test_a_call_that_does_not_say_what_is_told_so(arguments, words):

@@ -349,7 +349,7 @@ def test_generators_classes_and_unbound_methods_are_refused():
         hints.signature(generator, Context)
     with pytest.raises(TypeError, match="is not a function"):
         hints.signature(Color, Context)
-    with pytest.raises(TypeError, match="register one of an instance"):
+    with pytest.raises(TypeError, match="register that of an instance"):
         hints.signature(Method.run, Context)
 
 

@@ -20,7 +20,6 @@ import pytest
 
 from minimcp import Client, ClientError, ConnectionLost, Context, RemoteError, Server, audio, image
 from minimcp.__main__ import main
-from minimcp.client.errors import HTTPStatus
 from minimcp.transports.http import HttpApp
 from tests.embedded import embedded
 from tests.helpers import Process, modern, post
@@ -241,7 +240,7 @@ def test_run_verbose_shows_every_request(folder):
 
 def refused(*target, **options) -> str:
     """What a client says of its target, at once or when it opens."""
-    with pytest.raises((ValueError, TypeError, ConnectionLost, RemoteError, HTTPStatus)) as caught:
+    with pytest.raises((ValueError, TypeError, ClientError)) as caught:
         Client(*target, **{"stderr": False, **options} if "://" not in str(target) else options).open()
     return str(caught.value)
 
@@ -409,6 +408,7 @@ def misused(server, what):
     def unhinted(a, b=1): ...
 
     mistakes = {
+        "method": lambda: server.tool(Foo.method),
         "hint": lambda: server.tool(foo),
         "return": lambda: server.tool(bar),
         "ctx": lambda: server.tool(asks),
@@ -445,6 +445,11 @@ HINTS = (
         (
             "unknown",
             "@server.prompt has no option xyzzy; there are allow, description, icons, meta, roles, scopes, title",
+        ),
+        (
+            "method",
+            "Foo.method is a method without its object: register that of an instance, such as "
+            "server.tool(Foo().method)",
         ),
         ("bad name", "The tool name 'my tool!' is not 1 to 128 of A-Z a-z 0-9 _ - ."),
         ("bare resource", 'Write the URI: @server.resource("config://app")'),
@@ -506,6 +511,13 @@ def calling(client, what):
         "time": lambda: client.call_tool("add", {"a": 1}, timeout="3"),
         "no time": lambda: client.call_tool("add", {"a": 1}, timeout=-1),
         "content": lambda: client.call_tool("echo", value=1).content,
+        "snake case": lambda: client.call_tool("echo", value=1).structured_content,
+        "tool": lambda: client.list_tools()[0].name,
+        "tool snake case": lambda: client.list_tools()[0].input_schema,
+        "tools": lambda: client.list_tools().tools,
+        "no member": lambda: client.list_tools()[0].nme,
+        "server name": lambda: client.server_info.name,
+        "callback": lambda: Client("http://h/", elicit=True),
         "other": lambda: client.call_tool("echo", value=1).contnt,
         "timeout": lambda: Client("http://h/", timeout="5"),
         "no timeout": lambda: Client("http://h/", timeout=0),
@@ -538,6 +550,16 @@ def calling(client, what):
         ("no time", "timeout= is a time to wait, more than 0 seconds, not -1"),
         ("content", "A result is a dict with the specification's names: write result['content']"),
         ("other", "'Result' object has no attribute 'contnt'"),
+        ("snake case", "A result is a dict with the specification's names: write result['structuredContent']"),
+        ("tool", "This is a dict with the specification's names: write ['name'] in place of .name"),
+        (
+            "tool snake case",
+            "This is a dict with the specification's names: write ['inputSchema'] in place of .input_schema",
+        ),
+        ("tools", "This is the list itself: leave out .tools"),
+        ("no member", "'Item' object has no attribute 'nme'"),
+        ("server name", "This is a dict with the specification's names: write ['name'] in place of .name"),
+        ("callback", "elicit= is a function, not True"),
         ("timeout", "timeout= is a number of seconds, not '5'"),
         ("no timeout", "timeout= is a time to wait, more than 0 seconds, not 0"),
         (
@@ -584,9 +606,14 @@ def test_the_habits_of_asynchronous_kits_are_told_what_to_leave_out():
         with Client(echoing()) as client:
             await client.call_tool("echo", value=1)
 
+    async def listed():
+        with Client(echoing()) as client:
+            await client.list_tools()
+
     for work, text in (
         (with_async, "This client is synchronous: write `with Client(...) as client:`, without async"),
         (awaited, "The result is there already, since this client is synchronous: leave out await"),
+        (listed, "The list is there already, since this client is synchronous: leave out await"),
     ):
         with pytest.raises(TypeError) as caught:
             asyncio.run(work())
@@ -846,7 +873,7 @@ def test_the_end_of_a_server_is_told_with_what_may_help(folder, monkeypatch):
         assert client.call_tool("add", a=1, b=2).data == 3
 
 
-def test_a_tool_of_a_similar_name_is_named(warned):
+def test_a_tool_of_a_similar_name_is_named():
     server = Server("s")
 
     @server.tool
@@ -857,11 +884,89 @@ def test_a_tool_of_a_similar_name_is_named(warned):
         with pytest.raises(RemoteError) as caught:
             client.call_tool("serach", text="x")
         assert str(caught.value) == "Unknown tool: serach (-32602); did you mean search?"
-        assert client.call_tool("search", text="x", timeout=5).is_error
-    assert warned() == [
-        "timeout= went to the tool as an argument; an option follows a dict of arguments: "
-        "call_tool('search', {...}, timeout=...)"
-    ]
+
+
+def test_an_option_among_the_arguments_is_told_where_it_goes(warned):
+    server = Server("s")
+
+    @server.tool
+    def search(text: str) -> str:
+        return text
+
+    @server.tool
+    def wait(timeout: int, **more: int) -> int:
+        return timeout + more["check"]
+
+    @server.prompt
+    def review(title: str) -> str:
+        return title
+
+    with Client(server) as client:
+        for call in (client.call_tool, client.start_tool):
+            with pytest.raises(TypeError) as caught:
+                call("search", text="x", timeout=5)
+            assert str(caught.value) == (
+                "timeout= is no argument of search; options follow a dict of arguments: ('search', {...}, timeout=...)"
+            )
+        with pytest.raises(TypeError) as caught:
+            client.get_prompt("review", title="x", meta={})
+        assert str(caught.value) == (
+            "meta= is no argument of review; options follow a dict of arguments: ('review', {...}, meta=...)"
+        )
+        assert client.call_tool("wait", timeout=5, check=1).data == 6
+        assert client.call_tool("search", text="x", other=1).text == (
+            'Invalid arguments for search: "other" is unknown; known are "text"'
+        )
+        assert str(pytest.raises(RemoteError, client.call_tool, "none", timeout=5).value) == (
+            "Unknown tool: none (-32602)"
+        )
+    assert warned() == []
+
+
+def babbling(count, end=""):
+    return [sys.executable, "-c", f"for i in range({count}): print('line', i, flush=True)\ninput(){end}"]
+
+
+def test_a_program_that_only_babbles_is_given_up(warned):
+    command = babbling(100, "\nimport time; time.sleep(60)")
+    shown = shlex.join(command)
+    assert refused(command) == (
+        f"The server {' '.join(shown.split())} wrote 100 lines and none of them is a message: it is no MCP server. The "
+        "first is 'line 0'"
+    )
+    assert len(warned()) == 5 and warned()[4].endswith("b'line 4'; further such lines are not logged")
+
+
+def test_a_program_that_says_something_else_and_waits_is_told_as_such(warned):
+    told = "The server did not answer initialize in 0.5 s"
+    more = "; it wrote 1 line and none of them is a message: is it an MCP server? The first is 'line 0'"
+    assert refused(babbling(1, "\ninput()"), timeout=0.5, probe_timeout=0.1) == told + more
+    assert refused([sys.executable, "-c", "input()\ninput()"], timeout=0.5, probe_timeout=0.1) == told
+
+
+@pytest.fixture
+def shadowed(folder):
+    """A folder with a file of the package's own name."""
+    (folder / "minimcp.py").write_text(ADD)
+    (folder / "f.py").write_text(ADD)
+    return folder
+
+
+def test_a_file_with_the_name_of_this_package_is_told_to_be_renamed(shadowed, capsys, monkeypatch):
+    hidden = (
+        f"{shadowed.resolve() / 'minimcp.py'} has the name of this package, so that `import minimcp` finds that file: "
+        "give it another name"
+    )
+    for target in ("minimcp.py", "f.py"):
+        assert refused(target) == hidden
+        assert said(capsys, "list", target) == (2, f"minimcp: {hidden}\n")
+    assert said(capsys, "run", "minimcp.py", "--http", "0") == (2, f"minimcp: {hidden}\n")
+    told = refused([sys.executable, "minimcp.py"], env={"PYTHONPATH": str(ROOT)})
+    assert f" exited with code 1 ({hidden}). The end of its standard error:\nTraceback" in told
+    # From elsewhere the other files there are fine.
+    monkeypatch.chdir("/")
+    with Client(shadowed / "f.py") as client:
+        assert client.call_tool("add", a=1, b=2).data == 3
 
 
 def test_what_is_printed_on_the_wire_is_told_where_it_belongs(folder, warned):

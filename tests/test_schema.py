@@ -205,7 +205,7 @@ def test_a_valid_value_passes_and_numbers_follow_json():
         ({"city": "x", "days": True}, '"days" must be an integer, not true'),
         ({"city": "x", "days": 0}, '"days" must be at least 1, not 0'),
         ({"city": "x", "unit": "K"}, '"unit" must be one of "C", "F", not "K"'),
-        ({"city": "x", "dyas": 3}, 'The value has the unknown member "dyas"; known are "city", "days", "unit"'),
+        ({"city": "x", "dyas": 3}, '"dyas" is unknown; known are "city", "days", "unit"'),
     ],
 )
 def test_the_message_names_the_place_and_what_was_expected(value, sentence):

@@ -10,6 +10,8 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
+from ..client.transports.command import HIDING
+
 
 def run(options: Any) -> int:
     """Serve until the client hangs up, or Ctrl-C.
@@ -88,6 +90,11 @@ def load(target: str) -> Any:
         raise WrongTarget(f"There is no file {path!r}")
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
     module_name = os.path.splitext(os.path.basename(path))[0]
+    if module_name == "minimcp":
+        raise WrongTarget(HIDING.format(os.path.abspath(path)))
+    if module_name in sys.modules:
+        # Other modules go on finding the one that they know under this name.
+        module_name = f"served_{module_name}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise WrongTarget(f"{path!r} is not a Python file")

@@ -45,6 +45,7 @@ class ClientCall:
     :ivar detached: whether that task is followed no longer, and goes on.
     :ivar on_task: takes that id, on the thread that runs the call.
     :ivar asked: whether the server asked something, so that the result is for this call alone. Spec: FEAT-129
+    :ivar advise: returns what is to be added to the message of an error of the server.
     :ivar on_progress: takes the params of each progress notification, on the thread that runs the call.
     """
 
@@ -73,6 +74,7 @@ class ClientCall:
         self.on_task: Callable[[str], object] = _ignore
         self.asked = False
         self.on_progress: Callable[[Message], Any] = _ignore
+        self.advise: Optional[Callable[[RemoteError], str]] = None
         self._connect = connect
         self._deadline = deadline or Deadline(
             settings.timeout_s if timeout is ... else timeout,
@@ -111,6 +113,8 @@ class ClientCall:
                     raise
             except RemoteError as problem:
                 if attempt == 2 or not self._recover(conn, peer, problem):
+                    if self.advise is not None:
+                        problem.args = (f"{problem}{self.advise(problem)}",)
                     raise
                 peer = conn.ready()
         return result if self._finish is None else self._finish(conn, result)

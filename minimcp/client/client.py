@@ -19,7 +19,8 @@ from .connection import Connection
 from .errors import UsedAfterFork
 from .methods import Methods
 from .negotiation import MODES, negotiate
-from .options import OnMessage, Settings, check_seconds
+from .options import OnMessage, Settings, check_callback, check_seconds
+from .results import Item
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -113,6 +114,15 @@ class Client(Methods):
             raise ValueError(f"log_level must be one of {', '.join(spec.LOG_LEVELS)}")
         for name, limit in (("timeout", timeout), ("max_timeout", max_timeout), ("probe_timeout", probe_timeout)):
             check_seconds(name, limit)
+        for name, callback in (
+            ("elicit", elicit),
+            ("sample", sample),
+            ("on_log", on_log),
+            ("on_notification", on_notification),
+            ("approve", approve),
+            ("on_request", on_request),
+        ):
+            check_callback(name, callback)
         options = {"headers": headers, "auth": auth, "session": session, "env": env, "cwd": cwd}
         options.update(stderr=stderr, sandbox=sandbox, limits=limits)
         declared = {**(getattr(auth, "extensions", None) or {}), **(extensions or {})}
@@ -237,7 +247,7 @@ class Client(Methods):
     @property
     def server_info(self) -> Message:
         """The server's own name and version, not verified. Spec: BASE-047"""
-        return self.peer.info
+        return Item(self.peer.info)
 
     @property
     def capabilities(self) -> Message:

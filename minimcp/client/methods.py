@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn, Optional, cast
@@ -10,15 +9,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, Optional, cast
 from ..engines.bounds import weight
 from ..engines.errors import ClientError, ProtocolError, Timeout
 from ..protocol import revisions, spec, wire
+from . import advice
 from . import listen as listening
 from .answers import Roots
 from .call import ClientCall
 from .connection import Connection, Reply
 from .eras import Peer
 from .errors import RemoteError, ToolFailed
-from .options import OF_A_CALL, Settings, split, to_arguments
+from .options import Settings, split, to_arguments
 from .relay import RawCall
-from .results import Result
+from .results import Result, listing
 from .running import RunningCall
 from .transports.waiting import Deadline
 
@@ -113,28 +113,27 @@ class Methods:
         :raises ToolFailed: when the result has `isError` and `check` is set.
         :raises ClientError: when there is no answer, or a wrong one.
         """
-        arguments, options = split(arguments, more, others)
+        arguments, options = self._split_tool("call_tool", name, arguments, more, others)
         progress = options.pop("progress", None)
         call = self._tool_call(name, arguments, {**options, "progress": progress is not None})
-        try:
-            result: Result = call.run(progress)
-        except RemoteError as problem:
-            if problem.code == spec.INVALID_PARAMS and problem.message.startswith("Unknown tool"):
-                problem.args = (f"{problem}{self._near(name)}",)
-            raise
-        meant = sorted(OF_A_CALL & arguments.keys()) if result.is_error and arguments is more else ()
-        for option in meant:
-            advice = f"an option follows a dict of arguments: call_tool({name!r}, {{...}}, {option}=...)"
-            log.warning("%s= went to the tool as an argument; %s", option, advice)
-        return result
+        return call.run(progress)  # type: ignore[no-any-return]
 
-    def start_tool(self, name: str, arguments: Message | None = None, /, **more: Any) -> RunningCall:
+    def _split_tool(
+        self, method: str, name: str, arguments: Message | None, more: Message, others: tuple[NoReturn, ...]
+    ) -> tuple[Message, Message]:
+        """Return the arguments and the options of a call of a tool; see `options.split`."""
+        arguments, options = split(method, name, arguments, more, others)
+        if arguments is more:
+            advice.check_keywords(name, more, lambda: (self._tool(name) or {}).get("inputSchema"))
+        return arguments, options
+
+    def start_tool(self, name: str, arguments: Message | None = None, /, *others: NoReturn, **more: Any) -> RunningCall:
         """Start a call of a tool and return it at once: iterate over it for its progress, then take its `result()`.
 
         The call runs on a thread of its own until it ends, is cancelled, or nobody holds it any more. Arguments and
         options are those of `call_tool`.
         """
-        arguments, options = split(arguments, more)
+        arguments, options = self._split_tool("start_tool", name, arguments, more, others)
         return RunningCall(self._tool_call(name, arguments, {**options, "progress": True}))
 
     def task(self, id: str, *, check: bool | None = None, **options: Any) -> RunningCall:
@@ -158,11 +157,7 @@ class Methods:
 
     def _near(self, name: str) -> str:
         """Return the question whether a tool of a similar name was meant, or "" without one."""
-        try:
-            near = difflib.get_close_matches(name, [tool["name"] for tool in self.list_tools()], 1)
-        except ClientError:
-            near = []
-        return f"; did you mean {near[0]}?" if near else ""
+        return advice.near(name, self.list_tools)
 
     def _tool_call(self, name: str, arguments: Message, options: Message) -> ClientCall:
         settings = self.settings
@@ -187,7 +182,9 @@ class Methods:
             return result
 
         params = {"name": name, "arguments": arguments}
-        return self._call("tools/call", params, needs=("tools",), finish=finish, **options)
+        call = self._call("tools/call", params, needs=("tools",), finish=finish, **options)
+        call.advise = lambda problem: advice.about(self, "tools/call", name, problem)
+        return call
 
     def _learn(self, conn: Connection) -> None:
         """List the tools once, so that the schema of a result is known; a result is not lost when that fails."""
@@ -212,20 +209,21 @@ class Methods:
         listed = self._list("tools/list", "tools", "tools", fresh)
         usable = conn.tools.learn(listed, conn.transport.kind in ("http", "wsgi"))
         conn.tools.complete = True
-        return cast("list[types.Tool]", usable)
+        return cast("list[types.Tool]", listing(usable))
 
     def list_resources(self, *, fresh: bool = False) -> list[types.Resource]:
         """Return all resources that are listed."""
-        return cast("list[types.Resource]", self._list("resources/list", "resources", "resources", fresh))
+        found = self._list("resources/list", "resources", "resources", fresh)
+        return cast("list[types.Resource]", listing(found))
 
     def list_resource_templates(self, *, fresh: bool = False) -> list[types.ResourceTemplate]:
         """Return all resource templates."""
         found = self._list("resources/templates/list", "resourceTemplates", "resources", fresh)
-        return cast("list[types.ResourceTemplate]", found)
+        return cast("list[types.ResourceTemplate]", listing(found))
 
     def list_prompts(self, *, fresh: bool = False) -> list[types.Prompt]:
         """Return all prompts."""
-        return cast("list[types.Prompt]", self._list("prompts/list", "prompts", "prompts", fresh))
+        return cast("list[types.Prompt]", listing(self._list("prompts/list", "prompts", "prompts", fresh)))
 
     def _list(self, method: str, key: str, capability: str, fresh: bool) -> list[Message]:
         """Return all pages of a list, [] when the server does not offer the kind. Spec: FEAT-113 to FEAT-120"""
@@ -288,17 +286,26 @@ class Methods:
         :param options: as for `request`.
         """
         self.peer.require("resources/read", "resources")
-        return self._cached("resources/read", {"uri": uri}, fresh, **options)
+        try:
+            return self._cached("resources/read", {"uri": uri}, fresh, **options)
+        except RemoteError as problem:
+            problem.args = (f"{problem}{advice.about(self, 'resources/read', uri, problem)}",)
+            raise
 
-    def get_prompt(self, name: str, arguments: Message | None = None, /, **more: Any) -> Result:
+    def get_prompt(self, name: str, arguments: Message | None = None, /, *others: NoReturn, **more: Any) -> Result:
         """Fetch a prompt, with its arguments as keywords, or as a dict followed by options as for `request`.
 
         Arguments of prompts are strings; other values go out as their JSON. Spec: FEAT-084
         """
-        arguments, options = split(arguments, more)
+        arguments, options = split("get_prompt", name, arguments, more, others)
         self.peer.require("prompts/get", "prompts")
+        if arguments is more:
+            advice.check_keywords(name, more, lambda: advice.prompt_schema(self.list_prompts(), name))
         texts = {key: value if isinstance(value, str) else wire.dump_text(value) for key, value in arguments.items()}
-        return self.request("prompts/get", {"name": name, "arguments": texts}, **options)
+        progress = options.pop("progress", None)
+        call = self._call("prompts/get", {"name": name, "arguments": texts}, progress=progress is not None, **options)
+        call.advise = lambda problem: advice.about(self, "prompts/get", name, problem)
+        return call.run(progress)  # type: ignore[no-any-return]
 
     def complete(
         self,

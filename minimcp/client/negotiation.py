@@ -72,7 +72,7 @@ TABLE = {
     "silence": Row("initialize", remember=True, doubt=True),  # nothing within `probe_timeout`
     "hang-up": Row("restart", told=True, doubt=True),  # an HTTP connection or stream that ends without an answer
     "end": Row("restart", remember=True, told=True, doubt=True),  # the end of a process, or of its output
-    "nowhere": Row("tell"),  # nothing was sent, or not with the right credentials (HTTP 401)
+    "nowhere": Row("tell"),  # nothing was sent, or not with the right credentials (HTTP 401), or it is no server
 }
 
 
@@ -118,6 +118,9 @@ def negotiate(conn: Connection) -> Peer:
         raise first
     if parts and parts.scheme == "http" and str(first).startswith("The connection to the server broke"):
         first.args = (f"{first}; if it speaks https, write https:{url[5:]}",)
+    doubt = conn.transport.doubt() if isinstance(first, Timeout) else ""
+    if doubt:
+        first.args = (f"{first}; {doubt}",)
     # A process that ends twice may say the same with another date.
     more = [str(other) for other in others if type(other) is not type(first) or not isinstance(first, ConnectionLost)]
     first.args = ("; then: ".join(dict.fromkeys([str(first), *more])),)
@@ -291,7 +294,7 @@ def _failure(conn: Connection, problem: ClientError) -> str:
         return "other error"
     if isinstance(problem, ConnectionLost):
         if conn.transport.kind == "stdio":
-            return "end"
+            return "nowhere" if problem.retry == "never" else "end"
         return "hang-up" if problem.retry == "idempotent" else "nowhere"
     return "nonsense" if isinstance(problem, ProtocolError) else "nowhere"
 

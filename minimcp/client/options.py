@@ -72,6 +72,15 @@ def check_seconds(name: str, value: object) -> None:
         raise ValueError(f"{name}= is a time to wait, more than 0 seconds, not {value!r}")
 
 
+def check_callback(name: str, value: object) -> None:
+    """Check an option that is a function.
+
+    :raises TypeError: when it is none.
+    """
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}= is a function, not {value!r}")
+
+
 def to_arguments(given: Message) -> Message:
     """Return arguments as JSON has them: dates, enums, dataclasses and models are converted.
 
@@ -104,18 +113,23 @@ def _json(value: Any) -> Any:
         raise TypeError(f"a {type(value).__name__} has no JSON form") from None
 
 
-def split(arguments: Message | None, more: Message, others: Sequence[object] = ()) -> tuple[Message, Message]:
+def split(
+    method: str, name: str, arguments: Message | None, more: Message, others: Sequence[object] = ()
+) -> tuple[Message, Message]:
     """Split the keywords of a call into arguments and options.
 
     They are arguments, unless there is a dict of arguments; then they are options.
 
+    :param method: the name of the client's method, and `name` that of the tool or prompt, for messages.
+    :param others: further positional arguments, which there may not be.
     :raises TypeError: for an unknown option, and for an argument that can only be meant as an option.
     """
     if arguments is not None:
         if not isinstance(arguments, dict) or others:
+            what = "prompt" if method == "get_prompt" else "tool"
             raise TypeError(
-                "The arguments of a tool go by name, or in one dict: "
-                "call_tool('add', a=1) or call_tool('add', {'a': 1})"
+                f"The arguments of a {what} go by name, or in one dict: "
+                f"{method}({name!r}, a=1) or {method}({name!r}, {{'a': 1}})"
             )
         unknown = more.keys() - OF_A_CALL
         if unknown:

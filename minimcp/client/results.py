@@ -1,4 +1,4 @@
-"""Results of calls: the dict that came, with its text, data and bytes as attributes."""
+"""Results of calls: the dicts that came, with what people take them for: text, data and bytes, or a list."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ class Result(dict):  # type: ignore[type-arg]
 
         def __getattr__(self, name: str) -> Any:
             """Say where the members of a result are, which is a dict."""
-            if name in _MEMBERS:
-                raise AttributeError(f"A result is a dict with the specification's names: write result[{name!r}]")
+            key = _camel(name)
+            if key in _MEMBERS:
+                raise AttributeError(f"A result is a dict with the specification's names: write result[{key!r}]")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __await__(self) -> NoReturn:
@@ -68,8 +69,49 @@ class Result(dict):  # type: ignore[type-arg]
         return [block["resource"] if isinstance(block.get("resource"), dict) else block for block in dicts]
 
 
+class Item(dict):  # type: ignore[type-arg]
+    """A dict that a server sent, such as one tool of a list; whoever takes it for an object is told what to write."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Say how a member is read."""
+            key = name if name in self else _camel(name)
+            if key in self:
+                told = f"This is a dict with the specification's names: write [{key!r}] in place of .{name}"
+                raise AttributeError(told)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+class Listing(list):  # type: ignore[type-arg]
+    """A list of tools, resources, templates or prompts."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Say that the list is not a member of something else."""
+            if _camel(name) in _LISTS:
+                raise AttributeError(f"This is the list itself: leave out .{name}")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __await__(self) -> NoReturn:
+        raise TypeError("The list is there already, since this client is synchronous: leave out await")
+
+
+def listing(found: list[Any]) -> Listing:
+    """Return a list that a server sent."""
+    return Listing(Item(each) if isinstance(each, dict) else each for each in found)
+
+
+_LISTS = ("tools", "resources", "resourceTemplates", "prompts")
 _MEMBERS = ("content", "structuredContent", "isError", "contents", "messages", "description", "_meta")
 
 
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def _camel(name: str) -> str:
+    """Return the specification's form of a name that is written with underscores."""
+    first, *rest = name.split("_")
+    return first + "".join(map(str.capitalize, rest)) if first else name

@@ -19,7 +19,7 @@ from ..engines.addresses import is_local, is_loopback, without_secrets
 from ..engines.errors import ConnectionLost
 from ..engines.fork import number_of
 from .host_files import load
-from .transports.command import environment, find, shown
+from .transports.command import HIDING, environment, find, shown
 from .transports.server_lines import ServerLines
 from .transports.transport import Transport
 from .variables import expand, verbatim
@@ -202,11 +202,23 @@ def _python(path: str, name: str, options: Message) -> Target:
 
     :param name: a colon and the name of a Server in the file, or "".
     """
+    _check_hidden(path, options.get("cwd") or os.curdir)
     entry = _python_entry((os.path.abspath(path) if options.get("cwd") else path) + name)
     env = {**entry["env"], **(options.get("env") or {})}
     made = _command([entry["command"], *entry["args"]], {**options, "env": env})
     made.name = path + name
     return made
+
+
+def _check_hidden(path: str, folder: str) -> None:
+    """Refuse to start a server where Python would take a file for this package.
+
+    :param path: the file of the server, and `folder` the one that it is started in.
+    :raises ValueError: naming that file.
+    """
+    for found in (path, os.path.join(folder, "minimcp.py")):
+        if os.path.basename(found) == "minimcp.py" and os.path.isfile(found):
+            raise ValueError(HIDING.format(os.path.abspath(found)))
 
 
 def _python_entry(file: str) -> Message:

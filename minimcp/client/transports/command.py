@@ -12,6 +12,9 @@ import shutil
 
 from ...engines.errors import ConnectionLost
 
+# Of a file with the name of this package, which hides the package from Python.
+HIDING = "{} has the name of this package, so that `import minimcp` finds that file: give it another name"
+
 _INHERITED = {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR"}
 _INHERITED_WINDOWS = {
     *("APPDATA", "COMSPEC", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "PATH", "PATHEXT", "PROCESSOR_ARCHITECTURE"),

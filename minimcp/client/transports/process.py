@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Union
 
 from ...engines.errors import ConnectionLost, Timeout
-from .command import environment, find, shown
+from .command import HIDING, environment, find, shown
 from .server_lines import ServerLines
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _STEP_S = 0.1
 _TAIL = 16 * 1024
 _SHOWN_TAIL = 2000
 _LAST_WORDS_S = 0.2
+_HIDDEN = re.compile(r"cannot import name '\w+' from [^\n]*'minimcp'[^\n]*\(([^()\n]*minimcp\.py)\)")
 _MISSING = re.compile(r"^KeyError: '(\w+)'$", re.MULTILINE)
 _SIGKILL = getattr(signal, "SIGKILL", 9)
 
@@ -321,6 +322,9 @@ class Child:
         if "No module named 'minimcp'" in tail and os.path.abspath(self._words[0]) != sys.executable:
             found = shutil.which(self._words[0], path=self._env.get("PATH")) or self._words[0]
             return f" ({self._words[0]} is {found}, while this program runs {sys.executable})"
+        hidden = _HIDDEN.search(tail)
+        if hidden:
+            return f" ({HIDING.format(hidden[1])})"
         if missing and missing[1] in os.environ and missing[1] not in self._env:
             return f" ({missing[1]} is set here, but a server gets few variables: env={{{missing[1]!r}: ...}} gives it)"
         return ""

@@ -36,7 +36,9 @@ log = logging.getLogger("minimcp")
 LINE_BYTES = 64 * 1024 * 1024
 MAX_DEPTH = 256
 MAX_ELEMENTS = 5_000_000
-_MOST_LOGGED = 20
+_MOST_LOGGED = 5
+# So many lines without a message among them, and it is no server.
+_MOST_FOREIGN = 100
 # How long the end of the output is waited for after the end of the process, and the other way round.
 _DRAIN_S = 0.5
 # How long a caller that is alone reads, and after how long without such a caller the thread reads again.
@@ -120,6 +122,12 @@ class StdioTransport(Transport):
         connection.check_process()
         return connection
 
+    def doubt(self) -> str:
+        """Return why this may be no server, or ""; see `Transport.doubt`."""
+        connection = self._connection
+        told = connection.doubt() if connection is not None else ""
+        return f"it {told}: is it an MCP server? {connection.first()}" if connection is not None and told else ""
+
 
 class StdioConnection:
     """One run of a server: its process, its open exchanges, and the thread that reads.
@@ -141,7 +149,10 @@ class StdioConnection:
         self._pending = Pending()
         self._line_bytes = line_bytes
         self._splitter = LineSplitter(line_bytes)
-        self._logged = 0
+        # Only the thread that reads, which holds _turn, changes these.
+        self._foreign = 0  # the number of lines that are no messages
+        self._first_foreign = b""
+        self._delivered = False  # whether any message came
         self._turn = threading.Lock()  # held by the thread that reads; guards _chunks and _poll
         self._chunks: deque[bytes] = deque()  # what callers have read and the thread has to take
         self._poll = child.output_poll()
@@ -168,7 +179,7 @@ class StdioConnection:
         try:
             queued = self._pending.add(message)
         except ConnectionLost as error:
-            raise ConnectionLost(error.message, "always") from None
+            raise ConnectionLost(error.message, _unsent(error)) from None
         try:
             self.write(message, timeout_s)
         except BaseException:
@@ -185,7 +196,7 @@ class StdioConnection:
             # The server's input is closed, so it has not read this. Its end says more, if it comes.
             self._gone.wait(_DRAIN_S)
             lost = self.lost or ConnectionLost(f"The server {self._child.command} has closed its standard input")
-            raise type(lost)(lost.message, "always") from None
+            raise type(lost)(lost.message, _unsent(lost)) from None
 
     def receive(self, queued: Queued, timeout_s: float | None) -> Message:
         """Return the next message of an exchange, or raise; see `Exchange`."""
@@ -305,7 +316,19 @@ class StdioConnection:
             else:
                 self._deliver(message)
 
+    def doubt(self) -> str:
+        """Return that only something else than messages came, if that is so, or ""."""
+        if self._delivered or not self._foreign:
+            return ""
+        lines = "1 line" if self._foreign == 1 else f"{self._foreign} lines"
+        return f"wrote {lines} and none of them is a message"
+
+    def first(self) -> str:
+        """Return a sentence with the first line that is no message."""
+        return f"The first is {self._first_foreign.decode('utf-8', 'replace')!r}"
+
     def _deliver(self, message: Message) -> None:
+        self._delivered = True
         transport = self._transport()
         if transport is not None and transport.record is not None:
             _tell(transport.record, "received", message)
@@ -319,15 +342,24 @@ class StdioConnection:
         """
         wrong = ProtocolError(f"The server answered with a line that is no message: {error}")
         self._pending.fail_alone(wrong, lambda id: may_answer(line if item is None else item, id))
-        self._logged += 1
-        if self._logged <= _MOST_LOGGED:
-            more = "; further such lines are not logged" if self._logged == _MOST_LOGGED else ""
+        self._first_foreign = self._first_foreign or line[:200].strip()
+        self._foreign += 1
+        if self._foreign == _MOST_FOREIGN and not self._delivered:
+            told = f"The server {self._child.command} {self.doubt()}: it is no MCP server. {self.first()}"
+            self._lose(ConnectionLost(told, "never"))
+        if self._foreign <= _MOST_LOGGED:
+            more = "; further such lines are not logged" if self._foreign == _MOST_LOGGED else ""
             log.warning(
                 "the server wrote a line that is no message (%s), where print() belongs on standard error: %r%s",
                 error,
                 line[:200],
                 more,
             )
+
+
+def _unsent(error: ClientError) -> str:
+    """Return the `retry` of a request that was not sent, since the connection had ended with this error."""
+    return "never" if isinstance(error, ConnectionLost) and error.retry == "never" else "always"
 
 
 def _names_no_request(message: Any) -> bool:

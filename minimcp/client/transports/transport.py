@@ -81,6 +81,10 @@ class Transport:
         :raises ClientError: when that fails.
         """
 
+    def doubt(self) -> str:
+        """Return why what is at the other end may be no server at all, or "", for a message."""
+        return ""
+
     def start(self, message: Message, headers: dict[str, str], timeout_s: float | None) -> Exchange:
         """Send a request.
 

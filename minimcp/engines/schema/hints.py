@@ -56,7 +56,9 @@ class _Read:
                     f"or *{parameter.name}: write an ordinary parameter, like {parameter.name}: list[str]"
                 )
             elif place == 0 and parameter.name in ("self", "cls") and parameter.name not in self.hints:
-                raise TypeError(f"{self.name} is a method without its object: register one of an instance")
+                owner, _, method = self.name.rpartition(".")
+                better = f", such as server.tool({owner}().{method})" if owner.isidentifier() else ""
+                raise TypeError(f"{self.name} is a method without its object: register that of an instance{better}")
             else:
                 self.named.append(parameter)
 

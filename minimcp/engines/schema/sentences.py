@@ -47,7 +47,7 @@ def sentence(error: Any, where: str = "") -> str:
         known = error.schema.get("properties") or {}
         extra = ", ".join(_show(name) for name in value if name not in known)[:150]
         allowed = f"; known are {', '.join(map(_show, known))}"[:300] if known else ""
-        return f"{where} has the unknown member {extra}{allowed}"
+        return f"{where} has the unknown member {extra}{allowed}" if place else f"{extra} is unknown{allowed}"
     words = {
         "expected": _expected({keyword: rule}),
         "options": " or ".join(dict.fromkeys(map(_expected, rule[:8] if keyword in ("anyOf", "oneOf") else ()))),
