@@ -21,6 +21,7 @@ from .methods import Methods
 from .negotiation import MODES, negotiate
 from .options import OnMessage, Settings, check_callback, check_seconds
 from .results import Item
+from .tracebacks import short_traceback
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -166,6 +167,7 @@ class Client(Methods):
 
     # Opening and closing
 
+    @short_traceback
     def open(self) -> Client:
         """Connect and find out the server's revision, if that has not happened yet.
 

@@ -20,6 +20,7 @@ from .options import Settings, split, to_arguments
 from .relay import RawCall
 from .results import Result, listing
 from .running import RunningCall
+from .tracebacks import short_traceback
 from .transports.waiting import Deadline
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Methods:
         """The server as negotiation found it; opens the connection if need be."""
         return self._connect().ready()
 
+    @short_traceback
     def request(self, method: str, params: Message | None = None, **options: Any) -> Result:
         """Send any request, such as one of an extension, and return its result.
 
@@ -101,6 +103,7 @@ class Methods:
     def _call(self, method: str, params: Message, **options: Any) -> ClientCall:
         return ClientCall(self._connect, self.settings, method, params, **options)
 
+    @short_traceback
     def call_tool(self, name: str, arguments: Message | None = None, /, *others: NoReturn, **more: Any) -> Result:
         """Call a tool and return its result.
 
@@ -127,6 +130,7 @@ class Methods:
             advice.check_keywords(name, more, lambda: (self._tool(name) or {}).get("inputSchema"))
         return arguments, options
 
+    @short_traceback
     def start_tool(self, name: str, arguments: Message | None = None, /, *others: NoReturn, **more: Any) -> RunningCall:
         """Start a call of a tool and return it at once: iterate over it for its progress, then take its `result()`.
 
@@ -203,6 +207,7 @@ class Methods:
             self.list_tools()
         return conn.tools.get(name)
 
+    @short_traceback
     def list_tools(self, *, fresh: bool = False) -> list[types.Tool]:
         """Return all tools; `fresh` asks the server even if the last answer may still be used."""
         conn = self._connect()
@@ -211,16 +216,19 @@ class Methods:
         conn.tools.complete = True
         return cast("list[types.Tool]", listing(usable))
 
+    @short_traceback
     def list_resources(self, *, fresh: bool = False) -> list[types.Resource]:
         """Return all resources that are listed."""
         found = self._list("resources/list", "resources", "resources", fresh)
         return cast("list[types.Resource]", listing(found))
 
+    @short_traceback
     def list_resource_templates(self, *, fresh: bool = False) -> list[types.ResourceTemplate]:
         """Return all resource templates."""
         found = self._list("resources/templates/list", "resourceTemplates", "resources", fresh)
         return cast("list[types.ResourceTemplate]", listing(found))
 
+    @short_traceback
     def list_prompts(self, *, fresh: bool = False) -> list[types.Prompt]:
         """Return all prompts."""
         return cast("list[types.Prompt]", listing(self._list("prompts/list", "prompts", "prompts", fresh)))
@@ -280,6 +288,7 @@ class Methods:
             cache.put(server, method, params, call.identity, result)
         return result
 
+    @short_traceback
     def read_resource(self, uri: str, *, fresh: bool = False, **options: Any) -> Result:
         """Read a resource; `.text` and `.bytes` of the result are its contents.
 
@@ -292,6 +301,7 @@ class Methods:
             problem.args = (f"{problem}{advice.about(self, 'resources/read', uri, problem)}",)
             raise
 
+    @short_traceback
     def get_prompt(self, name: str, arguments: Message | None = None, /, *others: NoReturn, **more: Any) -> Result:
         """Fetch a prompt, with its arguments as keywords, or as a dict followed by options as for `request`.
 
@@ -307,6 +317,7 @@ class Methods:
         call.advise = lambda problem: advice.about(self, "prompts/get", name, problem)
         return call.run(progress)  # type: ignore[no-any-return]
 
+    @short_traceback
     def complete(
         self,
         argument: str,

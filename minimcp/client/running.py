@@ -14,6 +14,7 @@ from ..engines.fork import PerProcess
 from .call import ClientCall
 from .connection import HANG_UP_S
 from .errors import UsedAfterFork
+from .tracebacks import short_traceback
 from .transports.waiting import Mailbox
 
 Message = dict[str, Any]
@@ -67,6 +68,7 @@ class RunningCall:
             raise work.error
         raise StopIteration
 
+    @short_traceback
     def result(self, on_progress: Callable[[Message], Any] | None = None) -> Any:
         """Wait for the answer.
 
