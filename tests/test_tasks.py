@@ -808,6 +808,7 @@ def test_polls_leave_nothing_behind(server):
     server.tasks.wait(id, BOUND_S)
     before = server.tasks.store.get(id)
     guessed = _about("tasks/get", "f" * 32)
+    assert server.engine.call(guessed).interactive is False, "a poll would take a thread of its own"
     for _ in range(3000):
         poll(server, id)
         assert server.handle(guessed)["error"]["code"] == -32602
