@@ -89,9 +89,12 @@ class ServedSession(Protocol):
     :ivar tell_all: tells it of a change of everything.
     :ivar end_stream: makes a client that reads the session's own stream come back later.
     :ivar closed: whether it has ended.
+    :ivar key: its name among processes.
     """
 
     id: str
+    key: str
+    principal: Optional[Principal]
     peer: str
     transport: str
     local: bool
@@ -133,6 +136,10 @@ class SharedSessions(Protocol):
 
     @property
     def node(self) -> str: ...
+
+    def key(self, session: Any, id: str) -> str: ...
+
+    def join(self, session: Any, id: str) -> Callable[[], None]: ...
 
     def claim(self, session: Any) -> str: ...
 

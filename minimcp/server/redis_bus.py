@@ -11,7 +11,8 @@ from typing import Any
 from ..engines.fork import PerProcess
 from .bus import Data, Fields, Listener
 from .hooks import notify
-from .redis_link import LinkSettings, RedisLink
+from .redis_client import LinkSettings
+from .redis_link import RedisLink
 
 _MIB = 1024 * 1024
 _TRIMMED = 100  # records at once

@@ -10,17 +10,16 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Optional, TypeVar
+from typing import Any, Optional, TypeVar
 
 from .bus import BusDown
 from .hooks import notify
+from .redis_client import MISSED, LinkSettings, Unsent, connect, errors, is_disconnection
 
 log = logging.getLogger("minimcp")
 
 T = TypeVar("T")
 
-# The topic whose messages say that there were others, which could not be sent.
-MISSED = "*"
 _CONNECTIONS = 16
 _TICK_S = 1.0
 # The ticks of silence after which the connections are tried, and after which they are made anew.
@@ -28,17 +27,7 @@ _TRY_TICKS = 5
 _LOST_TICKS = 15
 _PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
-_MOST_KEPT = 1000
 _COMPLAIN_S = 60.0
-
-
-class LinkSettings(NamedTuple):
-    """The address of Redis, what all names in it begin with, the longest time for one step, and the longest message."""
-
-    url: str
-    prefix: str
-    timeout_s: float
-    most_bytes: int
 
 
 class RedisLink:
@@ -66,14 +55,13 @@ class RedisLink:
         self._hear = hear
         self._on_missed = missed
         self._numbers = itertools.count(1)
+        self._unsent = Unsent(settings.most_bytes, self.encode({"from": self.node, "data": None}))
         self._stop = threading.Event()
         self._changed = threading.Condition()  # guards everything below
         self._thread: Optional[threading.Thread] = None
         self._sender: Any = None
         self._up = self._tried = self._suspect = self._missed = False
         self._confirmed: set[str] = set()  # the channels that are listened to
-        self._kept: dict[tuple[str, bytes], None] = {}  # what could not be sent, in order
-        self._kept_bytes = 0
         self._acks: dict[int, int] = {}  # how many processes have got a message, while somebody waits for that
         self._complained: dict[str, float] = {}  # used by the thread alone
 
@@ -132,9 +120,9 @@ class RedisLink:
             try:
                 self._sending().publish(self._channel(topic), raw)
                 return
-            except self._errors() as problem:
+            except errors() as problem:
                 self._failed(problem)
-        self._keep(topic, raw)
+        self._unsent.add(topic, raw)
         self.start()
 
     def send(self, topic: str, data: Any, node: str, wait_s: float) -> int:
@@ -176,7 +164,7 @@ class RedisLink:
                 raise BusDown("Redis cannot be reached at the moment")
         try:
             return work(self._sending())
-        except self._errors() as problem:
+        except errors() as problem:
             self._failed(problem)
             raise BusDown(f"Redis has failed: {type(problem).__name__}") from problem
 
@@ -202,42 +190,13 @@ class RedisLink:
     def _sending(self) -> Any:
         with self._changed:
             if self._sender is None:
-                self._sender = self._connect(1, _CONNECTIONS)
+                self._sender = connect(self._settings, 1, _CONNECTIONS)
             return self._sender
-
-    def _connect(self, retries: int, connections: int) -> Any:
-        from redis import BlockingConnectionPool, Redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
-        timeout_s = self._settings.timeout_s
-        options: dict[str, Any] = {
-            "socket_timeout": timeout_s,
-            "socket_connect_timeout": timeout_s,
-            "socket_keepalive": True,
-            "retry": Retry(NoBackoff(), retries),
-            "protocol": 2,
-        }
-        if self._settings.url.startswith("unix:"):
-            del options["socket_connect_timeout"], options["socket_keepalive"]
-        pool = BlockingConnectionPool.from_url(
-            self._settings.url, max_connections=connections, timeout=timeout_s, **options
-        )
-        return Redis(connection_pool=pool)
-
-    @staticmethod
-    def _errors() -> tuple[type[Exception], ...]:
-        from redis.exceptions import RedisError
-
-        return RedisError, OSError
 
     def _failed(self, problem: Exception) -> None:
         """Take note of a failure; where the connection itself failed, everything waits for a new one."""
-        from redis.exceptions import ConnectionError as Disconnected
-        from redis.exceptions import TimeoutError as TooLate
-
-        with self._changed:
-            if isinstance(problem, (Disconnected, TooLate, OSError)):
+        if is_disconnection(problem):
+            with self._changed:
                 self._up, self._suspect = False, True
                 self._changed.notify_all()
 
@@ -246,17 +205,8 @@ class RedisLink:
         if self._up:
             try:
                 self._sending().publish(self._own(self.node), b"")
-            except self._errors() as problem:
+            except errors() as problem:
                 self._failed(problem)
-
-    def _keep(self, topic: str, raw: bytes) -> None:
-        with self._changed:
-            if (topic, raw) not in self._kept:
-                self._kept[topic, raw] = None
-                self._kept_bytes += len(raw)
-            if len(self._kept) > _MOST_KEPT or self._kept_bytes > self._settings.most_bytes:
-                raw = self.encode({"from": self.node, "data": None})
-                self._kept, self._kept_bytes = {(MISSED, raw): None}, len(raw)
 
     # The thread
 
@@ -265,7 +215,7 @@ class RedisLink:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                listening = listening or self._connect(0, 1)
+                listening = listening or connect(self._settings, 0, 1)
                 with listening.pubsub() as pubsub:
                     self._follow(pubsub)
             except Exception as problem:
@@ -313,8 +263,8 @@ class RedisLink:
                 if asked - wanted:
                     pubsub.unsubscribe(*asked - wanted)
                 asked = wanted
-            if ready and self._kept:
-                self._flush()
+            if ready and self._unsent:
+                self._unsent.send(lambda topic, raw: self._sending().publish(self._channel(topic), raw))
 
     def _became_ready(self) -> None:
         with self._changed:
@@ -325,18 +275,6 @@ class RedisLink:
         if missed:
             log.info("Redis is reached again")
             notify(self._on_missed)
-
-    def _flush(self) -> None:
-        with self._changed:
-            kept, self._kept, self._kept_bytes = self._kept, {}, 0
-        done = 0
-        try:
-            for topic, raw in kept:
-                self._sending().publish(self._channel(topic), raw)
-                done += 1
-        finally:
-            for topic, raw in list(kept)[done:]:
-                self._keep(topic, raw)
 
     def _take(self, message: dict[str, Any]) -> None:
         kind, channel = message["type"], message["channel"].decode("utf-8", "replace")

@@ -2,26 +2,24 @@
 
 Any process restores a session from its id and from its record, which has what the id does not say: the level of log
 messages, the subscriptions, and the process that has the session's own stream. What a client changes is in force in
-every process when it is answered. Messages between processes are signed: whoever may write to the bus can neither
-answer a question nor cancel a call. Neither ids nor principals leave a process.
+every process when it is answered. Neither ids nor principals leave a process.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import re
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any, Optional, cast
 
 from ..protocol import spec
 from ..protocol.errors import InternalError, McpError
+from ..protocol.principal import key_of
 from .bus import BusDown, Fields, SharedBus
+from .seal import digest
+from .signed_messages import SignedMessages
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -33,11 +31,8 @@ Message = dict[str, Any]
 # `f(session, message)` takes a message of another process; it must not block.
 Taker = Callable[["Session", Message], None]
 
-_TOPIC = "sessions"
 _ASK_S = 1.0
 _AGREE_S = 0.5
-# A message that is older was held back, or is sent again by somebody else.
-_OLDEST_S = 600.0
 # After Redis was gone, the time in which the other processes write again what it has lost.
 _BACK_S = 5.0
 _CHUNK = 200
@@ -68,23 +63,33 @@ class Sharing:
             "cancel": self._take_cancel,
             "end": self._take_end,
             "set": self._take_set,
-            "reply": self._take_reply,
         }
-        self._lock = threading.Lock()  # guards everything below
-        self._listening = False
+        self._messages = SignedMessages(bus, engine.sealer, self._hear, self._missed)
         self._missed_at = float("-inf")
-        self._asked: dict[str, Future[Message]] = {}
+        # Sessions that last as long as a connection to this process; single operations of a dict, which are atomic.
+        self._connections: dict[str, Session] = {}
 
     @property
     def node(self) -> str:
         """The name of this process."""
         return self._bus.node
 
+    def join(self, session: Session, id: str) -> Callable[[], None]:
+        """Let other processes send messages about a session that is a connection; returns what ends that."""
+        self._messages.start()
+        session.key = self.key(session, id)
+        self._connections[session.key] = session
+        return lambda: cast(None, self._connections.pop(session.key, None))
+
+    def key(self, session: Session, id: str) -> str:
+        """Return the name that a session with an id has among processes; that of another principal has another."""
+        return digest([id, key_of(session.principal)])
+
     # The records
 
     def keep(self, session: Session) -> None:
         """Make the record of a new session."""
-        self._start()
+        self._messages.start()
         try:
             self._bus.put(session.key, _record(session), self._ttl_s, used=False)
         except BusDown:
@@ -95,7 +100,7 @@ class Sharing:
 
         :raises InternalError: when that cannot be found out at the moment.
         """
-        self._start()
+        self._messages.start()
         try:
             (record,) = self._bus.read([key])
         except BusDown as problem:
@@ -173,7 +178,7 @@ class Sharing:
         try:
             if not self._bus.change(session.key, fields, self._ttl_s):
                 self._bus.change(session.key, {**_record(session), **fields}, self._ttl_s)
-            self.tell(session, "set", {"fields": fields}, wait_s=_AGREE_S)
+            self._messages.tell(session.key, "set", {"fields": fields}, wait_s=_AGREE_S)
         except BusDown as problem:
             raise _busy(http=False) from problem
 
@@ -181,13 +186,13 @@ class Sharing:
         """End a session everywhere else; raises InternalError when that cannot be done."""
         try:
             self._bus.put(session.key, {"at": _now(), "ended": "1"}, self._ttl_s)
-            self.tell(session, "end", {}, wait_s=_AGREE_S)
+            self._messages.tell(session.key, "end", {}, wait_s=_AGREE_S)
         except BusDown as problem:
             raise _busy() from problem
 
     def cancel(self, session: Session, id: Any, reason: Any) -> None:
         """Cancel a call that another process may run, now or when it can be told."""
-        self._bus.publish(_TOPIC, self._signed(session, "cancel", {"id": id, "reason": str(reason or "")[:200]}))
+        self._messages.publish(session.key, "cancel", {"id": id, "reason": str(reason or "")[:200]})
 
     def pass_answer(self, session: Session, response: Message) -> bool:
         """Pass a response to the process that has asked, and say whether that is another one.
@@ -199,76 +204,39 @@ class Sharing:
         if asked is None or asked[1] == self.node:
             return False
         try:
-            self.tell(session, "answer", {"response": response}, asked[1])
+            self._messages.tell(session.key, "answer", {"response": response}, asked[1])
         except ValueError as problem:
             raise InternalError(f"The answer does not reach the call that it is for: {problem}") from problem
         except BusDown as problem:
             raise _busy() from problem
         return True
 
-    def tell(self, session: Session, op: str, body: Message, node: str = "", wait_s: float = 0.0) -> int:
-        """Send a message about a session to all other processes, or to one, and return how many have got it.
-
-        :raises BusDown: when it cannot be sent.
-        :raises ValueError: when it is too large.
-        """
-        self._start()
-        return self._bus.send(_TOPIC, self._signed(session, op, body), node, wait_s)
-
-    def _signed(self, session: Session, op: str, body: Message) -> Message:
-        text = json.dumps({**body, "op": op, "from": self.node, "at": time.time()}, separators=(",", ":"))
-        return {"key": session.key, "text": text, "signature": self._engine.sealer.sign(_TOPIC, session.key + text)}
-
     def ask(self, session: Session, op: str, body: Message, node: str, timeout_s: float = _ASK_S) -> Optional[Message]:
-        """Send a message about a session to a process and return its reply; None when it has none, or is gone."""
-        number, reply = os.urandom(8).hex(), Future[Message]()
-        with self._lock:
-            self._asked[number] = reply
+        """Send a message about a session to a process and return its reply; None when it has none, or is gone.
+
+        :raises InternalError: when the bus is down, or the message is too large.
+        """
         try:
-            if not self.tell(session, op, {**body, "number": number}, node):
-                return None
-            return reply.result(timeout_s)
-        except (BusDown, FutureTimeout):
-            return None
-        finally:
-            with self._lock:
-                self._asked.pop(number, None)
+            return self._messages.ask(session.key, op, body, node, timeout_s)
+        except (BusDown, ValueError) as problem:
+            raise _busy() from problem
 
     def reply(self, session: Session, message: Message, body: Message) -> None:
         """Reply to a message of `ask`, from any thread."""
-        try:
-            self.tell(session, "reply", {"number": message.get("number"), "body": body}, str(message["from"]))
-        except (BusDown, ValueError) as problem:
-            log.warning("a reply to another process is lost: %s", problem)
+        self._messages.reply(session.key, message, body)
 
     # Messages of the others
 
-    def _start(self) -> None:
-        with self._lock:
-            first, self._listening = not self._listening, True
-        if first:
-            self._bus.subscribe([_TOPIC], self._hear)
-        self._bus.start()
+    def _hear(self, key: str, message: Message | None) -> bool:
+        session = self._engine.sessions.find(key) or self._connections.get(key)
+        if session is not None and message is not None and message.get("op") in self.takers:
+            self.takers[message["op"]](session, message)
+        return session is not None
 
-    def _hear(self, topic: str, data: Any) -> None:
-        if data is None:
-            self._missed_at = time.monotonic()
-            threading.Thread(target=self._catch_up, name="minimcp-sharing", daemon=True).start()
-            return
-        key, text, signature = (data.get(name) if isinstance(data, dict) else None for name in _MEMBERS)
-        session = self._engine.sessions.find(key) if isinstance(key, str) else None
-        if session is None:
-            return
-        if not isinstance(text, str) or not self._engine.sealer.verify(_TOPIC, session.key + text, signature):
-            log.warning("a message about a session came through the bus that no process of this server has signed")
-            return
-        message = json.loads(text)
-        if abs(time.time() - message["at"]) > _OLDEST_S:
-            log.warning("a message about a session is too old; do the clocks of all machines agree?")
-            return
-        taker = self.takers.get(message["op"])
-        if taker is not None:
-            taker(session, message)
+    def _missed(self) -> None:
+        self._missed_at = time.monotonic()
+        # Not on the bus's own thread, which has to take the replies.
+        threading.Thread(target=self._catch_up, name="minimcp-sharing", daemon=True).start()
 
     def _catch_up(self) -> None:
         """Bring all sessions up to date after messages were missed, and write the records that are lost."""
@@ -329,15 +297,6 @@ class Sharing:
                     session.add_uri(uri, self._engine.subscribed, self._engine.limits)
                 except McpError:
                     self._forget(session, ended=False)
-
-    def _take_reply(self, session: Session, message: Message) -> None:
-        with self._lock:
-            asked = self._asked.pop(message["number"], None)
-        if asked is not None:
-            asked.set_result(message["body"])
-
-
-_MEMBERS = ("key", "text", "signature")
 
 
 def _record(session: Session) -> Fields:

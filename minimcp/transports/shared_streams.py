@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Generic
 
 from ..protocol import sse
+from ..protocol.errors import McpError
 from ..protocol.principal import Principal
 from ..protocol.served import Environ, Message, Response, S, SharedSessions
 from .bodies import respond_with_events
@@ -59,7 +60,7 @@ class SharedStreams(Generic[S]):
         """Send a message that belongs to no call on the session's own stream, which may be another process's."""
         if session.away or not session.watched:
             holder = self._sharing.holder(session)
-            if holder and self._sharing.ask(session, "say", {"message": message}, holder) is not None:
+            if holder and self._asked(session, "say", {"message": message}, holder) is not None:
                 return
             # Nobody has it, or a process that is gone.
             self.take_over(session)
@@ -74,7 +75,7 @@ class SharedStreams(Generic[S]):
         self._app.engine.call(INITIALIZED, session=session)
         if not before:
             return
-        rest = self._sharing.ask(session, "release", {"last": event_id}, before)
+        rest = self._asked(session, "release", {"last": event_id}, before)
         standing = session_streams().of(session, self._limits, self).standing
         if rest is None:
             # Nobody knows what the client was not told.
@@ -85,6 +86,12 @@ class SharedStreams(Generic[S]):
             standing.send(json.loads(text))
         for key, text in rest["notes"]:
             standing.note(tuple(key), text.encode("utf-8"))
+
+    def _asked(self, session: S, op: str, body: Message, node: str) -> Message | None:
+        try:
+            return self._sharing.ask(session, op, body, node)
+        except McpError:
+            return None
 
     def _take_say(self, session: S, message: Message) -> None:
         session_streams().of(session, self._limits, self).standing.send(message["message"])
@@ -132,7 +139,10 @@ class SharedStreams(Generic[S]):
                 if got["over"] or session.closed or time.monotonic() >= until:
                     return
                 wanted = {"stream": number, "after": got["after"], "reader": got["reader"], "wait_s": keepalive_s}
-                got = self._ask(session, node, wanted)
+                try:
+                    got = self._ask(session, node, wanted)
+                except McpError:
+                    return
 
         return respond_with_events(environ, batches(), _nothing, _no_nudge)
 
