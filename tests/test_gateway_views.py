@@ -6,7 +6,7 @@ import pytest
 
 from minimcp import Client, Context, Principal, RemoteError, Server
 from minimcp.auth import Rules
-from minimcp.gateway.views import View
+from minimcp.views.view import View
 from minimcp.server.makers import make_prompt, make_resource, make_tool
 from minimcp.server.registry import Registry
 from tests.embedded import embedded

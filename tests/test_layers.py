@@ -21,11 +21,11 @@ BELOW = {
     "client": {"engines", "protocol"},
     "transports": {"engines", "protocol"},
     "auth": {"engines", "protocol"},
+    "views": {"engines", "protocol", "server"},
     "extensions": {"engines", "protocol", "server"},
-    "gateway": {"engines", "protocol", "server", "client", "transports", "auth", "extensions"},
-    "cli": {"engines", "protocol", "server", "client", "transports", "auth", "extensions", "gateway"},
-    "inspector": {"engines", "protocol", "server", "client", "transports", "auth", "extensions", "gateway"},
+    "gateway": {"engines", "protocol", "server", "client", "transports", "auth", "views", "monitoring", "extensions"},
 }
+BELOW["cli"] = BELOW["inspector"] = set(BELOW)
 # Each engine, and what it uses of the others; all of them use the small modules beside them, which use no engine.
 ENGINES = {"schema": set(), "http_server": set(), "http_client": set(), "oauth": {"http_client"}}
 # A Server's own transports load on first use, inside the method that opens them.
@@ -44,9 +44,9 @@ THIRD_PARTIES = {
     "flask_login": ("auth/surrounding.py",),
     "django": ("transports/frameworks.py",),
     "pydantic": ("engines/schema/models.py",),
-    "limits": ("gateway/rates.py", "gateway/counts.py"),
-    "redis": ("gateway/counts.py",),
-    "prometheus_client": ("gateway/metrics.py",),
+    "limits": ("auth/rates.py", "auth/counts.py", "gateway/rates.py", "gateway/counts.py"),
+    "redis": ("auth/counts.py", "gateway/counts.py", "server/redis_"),
+    "prometheus_client": ("gateway/metrics.py", "monitoring/metrics.py"),
     # For type checkers alone, which bring its stubs.
     "typing_extensions": ("server/registration.py",),
     "pytest": ("pytest_plugin.py",),

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..server.server import Server
 from ..transports.http import HttpApp
+from ..views.view import View
 from .gateway_options import server_options
 from .rest import install_rest, rest_paths
-from .views import View
 
 if TYPE_CHECKING:
     from ..server.catalog import Catalog

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import headers
+from ..protocol.spelling import fits
 from ..server import names
 from ..server.catalog import Completer, Definition, Entry
 from ..server.uris import Template
@@ -95,16 +95,6 @@ def _template(definition: Definition) -> Template | None:
         return Template(definition["uriTemplate"])
     except ValueError:
         return None
-
-
-_SPECIAL = re.compile(r"[\[?]")  # to fnmatch, but not here
-
-
-def fits(patterns: Iterable[str], name: str) -> bool:
-    """Say whether one of some patterns, in which `*` stands for anything, is for a name; case counts."""
-    from fnmatch import fnmatchcase
-
-    return any(pattern == "*" or fnmatchcase(name, _SPECIAL.sub(r"[\g<0>]", pattern)) for pattern in patterns)
 
 
 def passes(chosen: Filter, name: str) -> bool:

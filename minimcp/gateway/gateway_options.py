@@ -202,7 +202,7 @@ def _endpoints(value: Any, place: Place) -> Message:
 
 def _check_view(spec: Message) -> None:
     from ..server.registry import Registry
-    from .views import View
+    from ..views.view import View
 
     View(Registry(lambda kind: None), spec, "it")
 

@@ -1,11 +1,13 @@
-"""The one spelling of all equivalent ones of a URI. Spec: RFC 3986 section 6.2.2"""
+"""The one spelling of all equivalent ones of a URI, and patterns of names. Spec: RFC 3986 section 6.2.2"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from urllib.parse import quote
 
 _OTHER = re.compile(r"%[0-9A-Fa-f]{2}|[^!-~]|[\"<>\\^`|]")
+_SPECIAL = re.compile(r"[\[?]")  # to fnmatch, but not here
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
@@ -21,3 +23,10 @@ def respell(found: re.Match[str]) -> str:
         return quote(part, safe="", errors="surrogatepass")
     plain = chr(int(part[1:], 16))
     return plain if plain in _UNRESERVED else part.upper()
+
+
+def fits(patterns: Iterable[str], name: str) -> bool:
+    """Say whether one of some patterns, in which `*` stands for anything, is for a name; case counts."""
+    from fnmatch import fnmatchcase
+
+    return any(pattern == "*" or fnmatchcase(name, _SPECIAL.sub(r"[\g<0>]", pattern)) for pattern in patterns)

@@ -8,13 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..protocol.errors import InvalidParams
-from ..protocol.spelling import normal
+from ..protocol.spelling import fits, normal
 from ..server.catalog import Catalog, Completer, Definition, Entry, Page
 from ..server.methods import shorten
 from ..server.registered import fingerprint
 from ..server.registry import Registry
 from .changed_tools import ChangedTools
-from .entries import fits
 from .search import Search
 
 if TYPE_CHECKING:
