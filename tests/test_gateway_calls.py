@@ -16,9 +16,9 @@ from werkzeug.test import Client
 
 from minimcp import Context, Server
 from minimcp.auth import Keys
-from minimcp.gateway.calls import Calls
-from minimcp.gateway.metrics import Metrics
-from minimcp.gateway.propagation import trace_headers, trace_id, traced
+from minimcp.monitoring.calls import Calls
+from minimcp.monitoring.metrics import Metrics
+from minimcp.monitoring.propagation import trace_headers, trace_id, traced
 from minimcp.protocol.errors import InternalError, McpError
 from tests.gateway_double import SNAPSHOT
 from tests.helpers import Legacy, http_headers, modern
@@ -147,7 +147,7 @@ def test_only_the_last_are_kept_and_pings_are_counted_alone() -> None:
 
 
 def test_names_from_outside_do_not_multiply_the_counters(monkeypatch: Any) -> None:
-    monkeypatch.setattr("minimcp.gateway.calls._MOST_NAMES", 2)
+    monkeypatch.setattr("minimcp.monitoring.calls._MOST_NAMES", 2)
     server, calls = counted()
     for number in range(50):
         call(server, name=f"made-up-{number}")
@@ -200,7 +200,7 @@ def test_latencies_fall_into_fixed_buckets() -> None:
 
 
 def test_the_last_minutes_are_known_slot_by_slot() -> None:
-    from minimcp.gateway.series import Series
+    from minimcp.monitoring.series import Series
 
     series = Series()
     for ms in (1.0, 2.0, 3.0, 100.0):
@@ -421,6 +421,6 @@ def test_metrics_without_their_package_say_what_to_install(monkeypatch: Any) -> 
 def test_the_package_is_loaded_by_metrics_alone() -> None:
     import subprocess
 
-    code = "import sys, minimcp.gateway.calls, minimcp.gateway.metrics; print('prometheus_client' in sys.modules)"
+    code = "import sys, minimcp.monitoring.calls, minimcp.monitoring.metrics; print('prometheus_client' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "False", done.stderr

@@ -53,7 +53,7 @@ def run(command: str, url: str, folder: Path) -> subprocess.CompletedProcess[str
 def commands(word: str) -> list[str]:
     """The lines of the README's commands that have a word in them."""
     blocks = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if word in line]
+    return [line for block in blocks for line in block.replace("\\\n", "").splitlines() if word in line]
 
 
 def test_the_one_command_is_that_of_the_configuration():

@@ -14,7 +14,7 @@ from minimcp import Context, Server, ToolError
 from minimcp.auth import Keys, Rules
 from minimcp.engines.errors import InvalidArguments
 from minimcp.engines.schema.validator import Validator, check_schema
-from minimcp.gateway.calls import Calls
+from minimcp.monitoring.calls import Calls
 from minimcp.gateway.openapi import moved
 from minimcp.gateway.rest import install_rest
 from minimcp.protocol.errors import InternalError, InvalidParams, McpError

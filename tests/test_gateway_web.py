@@ -14,7 +14,7 @@ import pytest
 from werkzeug.test import Client
 
 from minimcp.auth import Keys, Rules
-from minimcp.gateway.calls import Calls
+from minimcp.monitoring.calls import Calls
 from minimcp.gateway.web import install_web
 from minimcp.protocol.errors import McpError
 from minimcp.protocol.principal import Principal

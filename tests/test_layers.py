@@ -22,6 +22,7 @@ BELOW = {
     "transports": {"engines", "protocol"},
     "auth": {"engines", "protocol"},
     "views": {"engines", "protocol", "server"},
+    "monitoring": {"engines", "protocol", "server"},
     "extensions": {"engines", "protocol", "server"},
     "gateway": {"engines", "protocol", "server", "client", "transports", "auth", "views", "monitoring", "extensions"},
 }

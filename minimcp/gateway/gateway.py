@@ -12,13 +12,13 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from ..monitoring.calls import Calls
 from ..protocol import spec
 from ..protocol.errors import InvalidParams
 from ..server import legacy, modern
 from ..server.engine import Engine
 from ..server.server import Server
 from . import assembly, config, unasked
-from .calls import Calls
 from .credentials import Credentials
 from .endpoints import close_endpoint, make_catalog, make_endpoint, serve_endpoint
 from .entries import RelayedEntry

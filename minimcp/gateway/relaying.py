@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..client.connection import Reply
 from ..client.errors import RemoteError
 from ..engines.errors import ProtocolError
+from ..monitoring.propagation import trace_headers
 from ..protocol import revisions, spec
 from ..protocol.errors import ClientRefused, InternalError, McpError, MethodNotFound, ToolError
 from ..protocol.input_requests import required
 from ..server import asking
 from .parked import ParkedCall, as_error
-from .propagation import trace_headers
 
 if TYPE_CHECKING:
     from ..server.context import Context

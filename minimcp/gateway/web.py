@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from weakref import WeakKeyDictionary
 
 from ..engines.addresses import is_loopback
+from ..monitoring.series import series_of
 from ..protocol import spec
 from ..protocol.errors import Forbidden
 from ..protocol.served import Environ, Headers, Response
@@ -21,11 +22,10 @@ from ..server.catalog import Entry, visible
 from ..server.context import Context
 from ..server.needs import Needs
 from ..transports.origin import Refused, embedded_in_page
-from .series import series_of
 
 if TYPE_CHECKING:
+    from ..monitoring.calls import Calls, Record
     from ..protocol.principal import Principal
-    from .calls import Calls, Record
     from .gateway import Gateway
 
 Message = dict[str, Any]
@@ -72,7 +72,7 @@ def install_web(
         gateway.route("/status", page.answer)
         gateway.route("/status.json", routes.status)
     if metrics:
-        from .metrics import Metrics
+        from ..monitoring.metrics import Metrics
 
         measured = Metrics(calls, gateway.snapshot)
 
