@@ -1,6 +1,42 @@
 """The Model Context Protocol for synchronous Python: threads that block, no event loop.
 
 All public names are importable from here; each loads its module on first use, so that `import minimcp` is fast.
+`help(minimcp.Server)` tells more about each.
+
+Servers:
+
+- Server: register functions as tools, resources and prompts, then run it, or mount it in an application
+- Context: a parameter with this hint is the way back to the client: progress, log messages, questions
+- Answer: what came of `ctx.elicit`; true when the person accepted
+- text, image, audio, link, resource: build the blocks that a tool returns
+- Raw: a result that goes out as it is
+- ToolError: raise it in a tool to tell the model what went wrong
+- McpError, Unauthorized, Forbidden: raise them to answer with an error of the protocol
+- Principal: who calls, as `ctx.principal`
+- Cancelled: ends a handler whose client no longer waits
+- FileResources, safe_join: the files of a folder, and a path that cannot leave one
+- Sanitizer: caps results and strips hidden characters and secrets
+- Tasks: calls that go on for hours, and survive a restart
+- Gateway: a server in front of many
+
+Clients:
+
+- Client: a server to call, by its URL, command, file or object
+- clients: one `Client` for each server of an mcpServers file
+- Steps: the protocol taken step by step, to learn it or to test a server
+- OAuth, FileStore: sign in to a server, and where the tokens are kept
+- Sandbox: bounds a server that the client starts
+- consent: asks before tools are called
+- Cache: results that may be used again, shared by several clients
+
+Errors of clients are one family; `.retry` says whether a call may be repeated:
+
+- ClientError: all of them
+- ToolFailed: the tool says that it failed, with `check=True`
+- RemoteError: the server answered with an error
+- Timeout, ConnectionLost, HTTPStatus, ProtocolError: there was no answer, or none of this protocol
+- AuthorizationError, NotApproved, CallCancelled, UsedAfterFork: it was not allowed, not wanted, or not possible here
+- MinimcpError: the errors of servers too
 """
 
 from __future__ import annotations
@@ -145,4 +181,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

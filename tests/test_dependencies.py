@@ -41,3 +41,19 @@ def test_what_comes_with_another_comes_with_a_floor(name):
     ]
     found = re.search(r">=\s*(\d+)\.(\d+)", needs[0])
     assert found and "extra ==" not in needs[0] and (int(found[1]), int(found[2])) >= floor
+
+
+def test_pip_of_every_supported_python_builds_it_without_a_notice():
+    # Without this file the pip that comes with Python 3.9 prints a notice of deprecation, in spite of -q.
+    lines = (ROOT / "pyproject.toml").read_text("utf-8").splitlines()
+    assert lines[0] == "[build-system]" and 'build-backend = "setuptools.build_meta"' in lines
+
+
+def test_the_metadata_name_every_python_that_is_tested():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    metadata = config["metadata"]
+    named = re.findall(r"Python :: (3\.\d+)", metadata["classifiers"])
+    tested = re.search(r"python3\.\{([\d,]+)\}", (ROOT / ".ci" / "run").read_text("utf-8"))
+    assert named == [f"3.{number}" for number in tested[1].split(",")] and f">={named[0]}" in config["options"].values()
+    assert metadata["author"] and "https://" in metadata["project_urls"]

@@ -486,6 +486,7 @@ def test_an_image_is_read_from_its_path(folder):
 
 def test_a_version_that_is_a_number_goes_out_as_text():
     assert Server("m", 1).engine.identity == {"name": "m", "version": "1"}
+    assert repr(Server("m", 1)) == "<Server 'm', version 1>"
 
 
 # What a caller is told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pydoc
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,15 @@ NAMES = [name for name in minimcp.__all__ if name != "__version__"]
 def test_the_names_are_sorted_and_each_has_a_home():
     assert minimcp.__all__ == sorted(minimcp.__all__)
     assert list(minimcp._HOMES) == sorted(minimcp._HOMES) == NAMES
-    assert set(minimcp.__all__) <= set(dir(minimcp))
+    assert [name for name in dir(minimcp) if not name.startswith("__")] == NAMES
+    assert "__version__" in dir(minimcp)
+
+
+def test_help_names_each_once_with_a_line_about_it():
+    lines = re.findall(r"^- (\w+(?:, \w+)*): [^\n]+$", minimcp.__doc__, re.MULTILINE)
+    assert sorted(name for line in lines for name in line.split(", ")) == NAMES
+    shown = pydoc.render_doc(minimcp, renderer=pydoc.plaintext)
+    assert "    - Server: register functions as tools" in shown
 
 
 @pytest.mark.parametrize("name", NAMES)

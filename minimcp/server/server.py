@@ -134,6 +134,9 @@ class Server(Registration):
 
             Tracing(engine, trace)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.engine.identity['name']!r}, version {self.engine.identity['version']}>"
+
     def handle(
         self,
         message: Any,
