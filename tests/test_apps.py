@@ -646,3 +646,23 @@ def test_the_calls_of_a_page_are_messages_like_any_other() -> None:
     server = clock()
     called = modern("tools/call", name="zones", arguments={}, capabilities=HOST)
     assert server.handle(called)["result"]["content"][0]["text"] == "Europe/Oslo"
+
+
+# Within another server
+
+
+def test_an_app_works_within_another_server(caplog: Any) -> None:
+    inner, outer = clock(csp={"connectDomains": ["https://a.example"]}), Server("outer")
+    inner.tool(lambda: "x", "far", ui="ui://else/where")
+
+    @inner.tool
+    def shown(ctx: Context) -> str:
+        return str(shows_pages(ctx))
+
+    outer.mount("shop", inner)
+    with Client(outer, apps=True) as client:
+        page = client.app("shop_now")
+        assert page is not None and (page.uri, page.html) == ("ui://shop+clock/page.html", HTML)
+        assert page.domains == ["https://a.example"] and UI in client.capabilities["extensions"]
+        assert client.call_tool("shop_shown").text == "True"
+    assert caplog.text.count("the tool 'far' names the page ui://else/where, which is not there") == 1

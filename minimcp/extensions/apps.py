@@ -27,8 +27,10 @@ class Apps:
     settings: dict[str, Any] = {}
 
     def setup(self, server: Registration) -> None:
-        """Have the links of all tools checked when the server takes its first message."""
-        server.engine.starting.append(partial(check_links, server.engine))
+        """Have the links of all tools checked when the server, or one that it is in, takes its first message."""
+        check = partial(check_links, server.engine)
+        server.engine.starting.append(check)
+        server.engine.on_mount.append(lambda outer: outer.starting.append(check))
 
 
 def shows_pages(ctx: Context) -> bool:
