@@ -19,6 +19,7 @@ _MODULES = {
     "Jwt": "jwt",
     "Keys": "keys",
     "ProxyCertificate": "surrounding",
+    "Rates": "rates",
     "RemoteUser": "surrounding",
     "Rules": "policy",
     "Verifier": "verifier",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .jwt import Jwt as Jwt
     from .keys import Keys as Keys
     from .policy import Rules as Rules
+    from .rates import Rates as Rates
     from .surrounding import DjangoUser as DjangoUser
     from .surrounding import FlaskLogin as FlaskLogin
     from .surrounding import ProxyCertificate as ProxyCertificate

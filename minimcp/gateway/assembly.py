@@ -37,7 +37,7 @@ def make_hook(gateway: Gateway, options: Message, chain: Optional[Chain]) -> Aro
     if gateway.around is not None:
         hooks.append(gateway.around)
     if options["rates"]:
-        from .rates import Rates
+        from ..auth.rates import Rates
 
         gateway.rates = Rates(options["rates"], options["redis"], options["trusted_proxy"], gateway.rates)
         hooks.append(gateway.rates)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Optional
 
 from ..client.errors import CallCancelled, HTTPStatus, NotApproved, RemoteError, ToolFailed, UsedAfterFork
 from ..engines.errors import AuthorizationError, ClientError, ConnectionLost, ProtocolError, Timeout
 from ..protocol import spec
 from ..protocol.errors import InternalError
+from ..protocol.later import seconds, try_later
 
 Message = dict[str, Any]
 
@@ -48,24 +48,6 @@ class UpstreamUnavailable(ClientError):
     def answer(self, version: str) -> InternalError:
         """Return the error that a client is answered with, in its revision."""
         return try_later(self.message, self.retry_after_s, 503, version, server=self.server)
-
-
-def try_later(message: str, retry_after_s: float, status: int, version: str, **data: Any) -> InternalError:
-    """Return an error that says when to try again, with that time for programs as `retryAfterMs`.
-
-    :param status: that over HTTP. Legacy clients get 200 instead, since many of them hold any other for a broken
-        connection and never read the error.
-    :param version: the revision of the client, "" when it is not known.
-    """
-    problem = InternalError(message, {"retryAfterMs": math.ceil(retry_after_s * 1000), **data})
-    if version not in spec.LEGACY_VERSIONS:
-        problem.http = (status, [("Retry-After", str(max(1, math.ceil(retry_after_s))))])
-    return problem
-
-
-def seconds(duration_s: float) -> str:
-    """Write a duration for a sentence, rounded up."""
-    return f"{max(1, math.ceil(duration_s))} s"
 
 
 def is_failure(error: BaseException, own_credentials: bool = False) -> bool:

@@ -34,6 +34,7 @@ from .subscriptions import Subscriptions
 from .upstream import Upstream
 
 if TYPE_CHECKING:
+    from ..auth.rates import Rates
     from ..client.client import Client
     from ..engines.http_server.wsgi_server import WsgiServer
     from ..protocol.content import Raw
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from ..server.hooks import AroundRequest
     from ..server.session import Session
     from .pins import Pins
-    from .rates import Rates
 
 log = logging.getLogger("minimcp")
 

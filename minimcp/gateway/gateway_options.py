@@ -294,7 +294,7 @@ def _check_auth(options: Message) -> None:
 
 def _check_rates(options: Message) -> None:
     if options["rates"]:
-        from .rates import Rates
+        from ..auth.rates import Rates
 
         Rates(options["rates"])
 

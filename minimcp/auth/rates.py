@@ -13,14 +13,14 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Optional, Protocol
 
-from ..auth.policy import Patterns, remembered, strings_of
-from ..auth.verifier import PublicAddress
 from ..protocol import spec
 from ..protocol.errors import InternalError
+from ..protocol.later import seconds, try_later
 from ..protocol.principal import Principal
 from ..protocol.spelling import normal
 from .counts import Count, Limit, Memory, Redis
-from .failures import seconds, try_later
+from .policy import Patterns, remembered, strings_of
+from .verifier import PublicAddress
 
 Message = dict[str, Any]
 

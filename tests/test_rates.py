@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from minimcp import Principal, Server
+from minimcp.auth import rates
+from minimcp.auth.counts import Count, Limit, Memory
+from minimcp.auth.rates import Rates
 from minimcp.auth.verifier import PublicAddress
-from minimcp.gateway import config, rates
-from minimcp.gateway.counts import Count, Limit, Memory
+from minimcp.gateway import config
 from minimcp.gateway.gateway import Gateway
-from minimcp.gateway.rates import Rates
 from tests.helpers import Legacy, Process, exchange, free_port, http_headers, modern, serving
 
 pytest.importorskip("limits", reason="rate limits need the package limits")
@@ -429,7 +430,7 @@ def test_callers_that_are_not_seen_any_more_are_forgotten(clock):
 
 
 def test_no_more_callers_are_held_than_there_is_room_for(clock, monkeypatch):
-    from minimcp.gateway import counts
+    from minimcp.auth import counts
 
     monkeypatch.setattr(counts, "_MOST_CALLERS", 10)
     hook = Rates([{"limit": "1/hour"}], clock=clock)
