@@ -10,6 +10,7 @@ SERVER = {
     *("tool", "resource", "prompt", "completion", "remove_tool", "remove_resource", "remove_prompt", "use", "route"),
     # Putting servers together.
     "mount",
+    "page",
     # Telling clients.
     *("changed", "updated"),
     # Work that outlives its call.
