@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import minimcp
+from tests import helpers
 from tests.embedded import wait_until
 from tests.held import HELLO, streaming
 from tests.processes import NOTE, Client, Redis, RoundRobin, Worker, exchange_at, message_of, rest_of
@@ -274,8 +278,208 @@ def test_what_redis_keeps_of_sessions_is_bounded_expires_and_tells_no_secrets(si
     client.request("resources/subscribe", uri="a://1")
     with redis.client() as inside:
         keys = list(inside.scan_iter())
-        assert keys and all(0 < inside.ttl(key) <= 1200 for key in keys)
+        assert keys and all(0 < inside.ttl(key) <= (172_800 if key == b"minimcp:sessions" else 4200) for key in keys)
         hashes = [inside.hgetall(key) for key in keys if inside.type(key) == b"hash"]
     kept = repr((keys, hashes))
     assert "a://1" in kept
     assert "ann@example.com" not in kept and client.headers["Mcp-Session-Id"] not in kept
+
+
+# Any client, by turns
+
+
+def test_our_client_needs_no_process_of_its_own(urls):
+    with RoundRobin(urls) as proxy:
+        for mode in ("legacy", "modern"):
+            heard, logged = [], []
+            options = {"elicit": lambda question: {"name": "Ann"}, "log_level": "debug", "on_log": logged.append}
+            with minimcp.Client(proxy.url, mode=mode, timeout=20, **options) as client:
+                asked = {client.call_tool("ask", {}).text for _ in range(9)}
+                assert {each.partition(" ")[0] for each in asked} == {"Ann"}
+                assert {client.call_tool("pid", {}).text for _ in range(12)} == {
+                    each.partition(" ")[2] for each in asked
+                }
+                assert [client.call_tool("three", {}, progress=heard.append).text for _ in range(6)] == ["done"] * 6
+                assert [each["progress"] for each in heard] == [1, 2, 3] * 6
+                with client.listen(tools=True, uris=["a://1"]) as changes:
+                    for topic in ("tools", "a://1", "a://2", "tools"):
+                        client.call_tool("change", {"topic": topic})
+                        if topic != "a://2":
+                            assert (
+                                changes.receive(timeout=10)["method"]
+                                == {
+                                    "tools": "notifications/tools/list_changed",
+                                    "a://1": "notifications/resources/updated",
+                                }[topic]
+                            )
+                for _ in range(3):
+                    client.call_tool("say", {})
+                wait_until(lambda: len(logged) == 9)
+
+
+def test_many_clients_by_turns_each_get_their_own_answers(urls):
+    with RoundRobin(urls) as proxy, ThreadPoolExecutor(8) as pool:
+
+        def work(number):
+            options = {"elicit": lambda question: {"name": f"n{number}"}, "timeout": 30}
+            with minimcp.Client(proxy.url, mode="legacy" if number % 3 else "modern", **options) as client:
+                return [client.call_tool("ask", {}).text.partition(" ")[0] for _ in range(10)]
+
+        assert list(pool.map(work, range(16))) == [[f"n{number}"] * 10 for number in range(16)]
+
+
+def test_a_cancelled_call_of_our_client_ends_in_whatever_process_it_runs(urls, tmp_path):
+    with RoundRobin(urls) as proxy, minimcp.Client(proxy.url, mode="legacy", timeout=20) as client:
+        for number in range(6):
+            call = client.start_tool("held", {"until": str(tmp_path / str(number))})
+            assert next(iter(call))
+            call.cancel()
+        for number in range(6):
+            (tmp_path / str(number)).touch()
+
+
+# Faults
+
+
+def test_while_redis_is_gone_what_does_not_need_it_goes_on_and_the_rest_says_so_and_recovers(go):
+    with Redis() as redis, workers(2, redis) as found:
+        urls = [worker.url for worker in found]
+        known, unknown = Client(urls, **ELICIT).begin(1), Client(urls).begin(0)
+        known.request("logging/setLevel", at=0, level="error")
+        known.request("resources/subscribe", at=1, uri="a://1")
+        with known.listen(at=0) as (_, event), known.call("ask", at=0, id="q") as (_, asking):
+            event(), asking()
+            asked = message_of(asking())
+            redis.kill()
+            wait_until(lambda: unknown.send({"jsonrpc": "2.0", "id": 1, "method": "ping"}, at=1)[0] == 503)
+            # What needs the other process, or what it knows.
+            busy = json.loads(
+                b'{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":'
+                b'"The other processes of this server cannot be reached at the moment; try again"}}'
+            )
+            status, headers, body = unknown.send({"jsonrpc": "2.0", "id": 1, "method": "ping"}, at=1)
+            assert (status, headers["Retry-After"], json.loads(body)) == (503, "1", {**busy, "id": 1})
+            assert known.send(answer(asked["id"]), at=1)[0] == 503
+            assert known.send(None, at=1, method="DELETE")[0] == 503
+            for at in range(2):
+                assert known.request("logging/setLevel", at, level="debug")["error"] == busy["error"]
+                assert known.request("resources/subscribe", at, uri="a://2")["error"] == busy["error"]
+                assert known.request("resources/unsubscribe", at, uri="a://1")["error"] == busy["error"]
+            # Everything else.
+            for at in range(2):
+                assert known.request("tools/call", at, name="pid")["result"]["content"]
+                assert helpers.post(urls[at], helpers.modern("tools/call", name="pid"))[0] == 200
+            with known.call("say", at=1) as (_, saying):
+                assert [each.get("params", {}).get("level") for each in rest_of(saying)] == ["error", None]
+            assert known.send(answer(asked["id"]), at=0)[0] == 202
+            assert message_of(asking())["result"]["content"][0]["text"].startswith("Ann ")
+            assert known.request("tools/call", at=0, name="change", arguments={"topic": "a://1"})["result"]
+            assert message_of(event())["params"]["uri"] == "a://1"
+            late = Client(urls, at=0).begin(0)
+            # Said by the other one, which nobody here can hear of now.
+            assert known.request("tools/call", at=1, name="change", arguments={"topic": "tools"})["result"]
+            redis.start()
+            # It has lost everything, and is told again.
+            wait_until(lambda: late.send({"jsonrpc": "2.0", "id": 1, "method": "ping"}, at=1)[0] == 200)
+            told = {message_of(event())["method"] for _ in range(4)}
+            assert "notifications/tools/list_changed" in told
+            wait_until(lambda: unknown.send({"jsonrpc": "2.0", "id": 1, "method": "ping"}, at=1)[0] == 200)
+        assert known.request("logging/setLevel", at=1, level="debug")["result"] == {}
+        with known.call("say", at=0) as (_, event):
+            assert len(rest_of(event)) == 4
+        assert late.send(None, at=1, method="DELETE")[0] == 204
+        assert late.send({"jsonrpc": "2.0", "id": 1, "method": "ping"}, at=0)[0] == 404
+
+
+def test_what_a_session_was_told_is_there_again_after_redis_lost_it(go):
+    with Redis() as redis, workers(3, redis) as found:
+        client = Client([worker.url for worker in found]).begin(0)
+        client.request("logging/setLevel", at=0, level="error")
+        client.request("resources/subscribe", at=0, uri="a://1")
+        redis.kill()
+        redis.start()
+        ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+        # The third process has never seen it.
+        wait_until(lambda: client.send(ping, at=2)[0] == 200)
+        with client.call("say", at=2) as (_, event):
+            assert [each.get("params", {}).get("level") for each in rest_of(event)] == ["error", None]
+        with client.listen(at=2) as (_, event):
+            event()
+            client.request("tools/call", at=1, name="change", arguments={"topic": "a://1"})
+            # Beside everything that may have changed while nobody could tell.
+            while message_of(event()).get("params", {}).get("uri") != "a://1":
+                pass
+
+
+def test_a_session_goes_on_when_the_process_that_held_it_is_killed(go):
+    with Redis() as redis, workers(3, redis) as found:
+        client = Client([worker.url for worker in found], **ELICIT).begin(0)
+        client.request("logging/setLevel", at=0, level="error")
+        client.request("resources/subscribe", at=0, uri="a://1")
+        with client.listen(at=0) as (_, listening), client.call("ask", at=0) as (_, event):
+            last, first = listening()["id"], event()["id"]
+            asked = message_of(event())
+            found[0].kill()
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                assert event() is None and listening() is None
+        # Its call has no outcome, and nobody pretends that it had: the answer is for nobody, the stream is none.
+        assert client.send(answer(asked["id"]), at=1)[0] == 202
+        assert client.send(None, 1, "GET", Accept="text/event-stream", Last_Event_ID=first)[0] == 400
+        # What it would have told while nobody read is told now, though nobody knows whether anything changed.
+        client.request("tools/call", at=2, name="change", arguments={"topic": "a://1"})
+        with client.listen(at=1, last=last) as (_, event):
+            event()
+            told = [message_of(event()) for _ in range(4)]
+        assert sorted((each["method"], each.get("params", {}).get("uri")) for each in told) == [
+            ("notifications/prompts/list_changed", None),
+            ("notifications/resources/list_changed", None),
+            ("notifications/resources/updated", "a://1"),
+            ("notifications/tools/list_changed", None),
+        ]
+        with client.call("say", at=2) as (_, event):
+            assert [each.get("params", {}).get("level") for each in rest_of(event)] == ["error", None]
+
+
+def test_a_process_that_stops_sends_its_listeners_to_others_and_ends_its_calls_first(go):
+    with Redis() as redis, workers(2, redis) as found:
+        client = Client([worker.url for worker in found], **ELICIT).begin(0)
+        modern = helpers.modern("subscriptions/listen", notifications={"toolsListChanged": True})
+        with (
+            client.listen(at=0) as (_, listening),
+            client.call("held", at=0, until=str(go)) as (_, event),
+            streaming(found[0].url, modern, helpers.http_headers(modern)) as (_, changes),
+        ):
+            last = listening()["id"]
+            event(), event()
+            assert message_of(changes())["method"] == "notifications/subscriptions/acknowledged"
+            stopping = threading.Thread(target=found[0].terminate)
+            stopping.start()
+            ended = listening()
+            assert ended is None or ended == {"retry": "500"}
+            cancelled, ended = rest_of(changes)
+            assert cancelled["method"] == "notifications/cancelled"
+            assert ended["result"]["resultType"] == "complete"
+            go.touch()
+            assert [each.get("result", {}).get("content") for each in rest_of(event)][-1][0]["text"] == "held"
+            stopping.join(20)
+        with client.listen(at=1, last=last) as (_, event):
+            event()
+            client.request("tools/call", at=1, name="change", arguments={"topic": "tools"})
+            assert any(message_of(event())["method"] == "notifications/tools/list_changed" for _ in range(4))
+
+
+def test_what_a_client_has_not_got_outlives_the_process_that_stops(tmp_path):
+    with Redis() as redis, workers(2, redis) as found:
+        client = Client([worker.url for worker in found]).begin(0)
+        (go := tmp_path / "go").touch()
+        with client.call("polled", at=0, until=str(go)) as (_, event):
+            events = list(iter(event, None))
+        last = [each["id"] for each in events if "id" in each][-1]
+        assert found[0].terminate() == 0
+        for _ in range(2):
+            with client.listen(at=1, last=last) as (_, event):
+                messages = rest_of(event)
+            assert messages[0]["params"]["progress"] == 2 and messages[1]["result"]["content"][0]["text"] == "polled"
+        with redis.client() as inside:
+            (kept,) = [key for key in inside.scan_iter() if b"1." in key]
+            assert 0 < inside.ttl(kept) <= 60

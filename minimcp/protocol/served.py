@@ -129,10 +129,12 @@ class SharedSessions(Protocol):
 
     :ivar takers: what is done with a message of another process, by its "op": `f(session, message)`, without blocking.
     :ivar on_listening: called with each session whose stream is read here, when that may be another process's now.
+    :ivar on_leaving: called with each session when this process stops serving.
     """
 
     takers: dict[str, Callable[[Any, Message], None]]
     on_listening: Optional[Callable[[Any], None]]
+    on_leaving: Optional[Callable[[Any], None]]
 
     @property
     def node(self) -> str: ...
@@ -148,6 +150,10 @@ class SharedSessions(Protocol):
     def ask(self, session: Any, op: str, body: Message, node: str, timeout_s: float = ...) -> Message | None: ...
 
     def reply(self, session: Any, message: Message, body: Message) -> None: ...
+
+    def leave_events(self, session: Any, label: str, events: Mapping[str, str]) -> None: ...
+
+    def left_events(self, session: Any, label: str) -> dict[str, str]: ...
 
 
 class SealedStates(Protocol):
@@ -231,4 +237,4 @@ class Served(Protocol[S]):
 
     def remove_stream(self, stream: S) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, wait_s: float = ...) -> None: ...

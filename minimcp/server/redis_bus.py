@@ -16,6 +16,7 @@ from .redis_link import RedisLink
 
 _MIB = 1024 * 1024
 _TRIMMED = 100  # records at once
+_INDEX_S = 2 * 86_400
 
 
 class RedisBus:
@@ -40,7 +41,7 @@ class RedisBus:
         *,
         prefix: str = "minimcp",
         timeout_s: float = 1.0,
-        most_bytes: int = 6 * _MIB,
+        most_bytes: int = 10 * _MIB,
         most_records: int = 100_000,
     ) -> None:
         try:
@@ -151,17 +152,14 @@ class RedisBus:
 
     def put(self, key: str, fields: Fields, ttl_s: float, used: bool = True) -> None:
         """Make or replace a record; where there are too many, those never used go first."""
-        now = time.time()
+        mapping = {name: value for name, value in fields.items() if value is not None}
 
         def work(redis: Any) -> Any:
             pipeline = redis.pipeline()
             pipeline.delete(self._key(key))
-            pipeline.hset(self._key(key), mapping={name: value for name, value in fields.items() if value is not None})
-            pipeline.expire(self._key(key), _seconds(ttl_s))
-            # As if they had been used long ago.
-            pipeline.zadd(self._index, {key: now if used else now - ttl_s})
-            pipeline.zremrangebyscore(self._index, "-inf", now - 2 * ttl_s)
-            pipeline.expire(self._index, _seconds(2 * ttl_s))
+            pipeline.hset(self._key(key), mapping=mapping)
+            # Those never used count as if they had been, long ago.
+            self._note_use(pipeline, key, ttl_s, 0.0 if used else ttl_s)
             pipeline.zcard(self._index)
             excess = pipeline.execute()[-1] - self._most_records
             if excess > 0:
@@ -169,6 +167,11 @@ class RedisBus:
                 redis.delete(*(self._key(_text(name)) for name, _ in oldest))
 
         self._link().run(work)
+
+    def _note_use(self, pipeline: Any, key: str, ttl_s: float, ago_s: float = 0.0) -> None:
+        pipeline.expire(self._key(key), max(1, int(ttl_s)))
+        pipeline.zadd(self._index, {key: time.time() - ago_s})
+        pipeline.expire(self._index, _INDEX_S)
 
     def change(self, key: str, fields: Fields, ttl_s: float) -> bool:
         """Change fields of a record, where None removes one, and say whether there is such a record."""
@@ -181,8 +184,7 @@ class RedisBus:
                 pipeline.hset(self._key(key), mapping=new)
             if old:
                 pipeline.hdel(self._key(key), *old)
-            pipeline.expire(self._key(key), _seconds(ttl_s))
-            pipeline.zadd(self._index, {key: time.time()})
+            self._note_use(pipeline, key, ttl_s)
             pipeline.hexists(self._key(key), "at")
             return pipeline.execute()[-1]
 
@@ -195,7 +197,7 @@ class RedisBus:
             pipeline = redis.pipeline()
             pipeline.hget(self._key(key), field)
             (pipeline.hset if over else pipeline.hsetnx)(self._key(key), field, value)
-            pipeline.expire(self._key(key), _seconds(ttl_s))
+            self._note_use(pipeline, key, ttl_s)
             return pipeline.execute()[0]
 
         before = self._link().run(work)
@@ -217,10 +219,6 @@ class RedisBus:
         for topics, listener in self._listeners:
             for topic in topics:
                 notify(listener, topic, None)
-
-
-def _seconds(ttl_s: float) -> int:
-    return max(1, int(ttl_s))
 
 
 def _text(raw: bytes) -> str:

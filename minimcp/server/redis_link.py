@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Optional, TypeVar
 
+from ..protocol import wire
 from .bus import BusDown
 from .hooks import notify
 from .redis_client import MISSED, LinkSettings, Unsent, connect, errors, is_disconnection
@@ -173,10 +174,7 @@ class RedisLink:
 
         :raises ValueError: when it is not JSON, or too large.
         """
-        try:
-            raw = json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii")
-        except (TypeError, RecursionError) as problem:
-            raise ValueError(f"A message between processes is JSON: {problem}") from None
+        raw = wire.dumps(message)
         if len(raw) > self._settings.most_bytes:
             raise ValueError(f"A message between processes has at most {self._settings.most_bytes} bytes")
         return raw

@@ -206,6 +206,8 @@ class Sessions:
         while any(session.calls for session in (*sessions, *connections)) and time.monotonic() < until:
             pause.wait(_PAUSE_S)
         for session in self.all():
+            if session.shared is not None and session.shared.on_leaving is not None:
+                notify(session.shared.on_leaving, session)
             self.drop(session, ended=session.shared is None)
         for session in connections:
             notify(session.close)

@@ -11,7 +11,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, cast
 
 from ..protocol import spec
@@ -51,13 +51,16 @@ class Sharing:
 
     :ivar takers: what is done with a message of another process, by its "op".
     :ivar on_listening: called with each session whose stream is read here, when its record may have changed.
+    :ivar on_leaving: called with each session when this process stops serving.
     """
 
     def __init__(self, engine: Engine, bus: SharedBus) -> None:
         self._engine = engine
         self._bus = bus
-        self._ttl_s = engine.limits["session_idle_s"]
+        # A client that only listens comes back with another request once its stream was ended for its age.
+        self._ttl_s = engine.limits["session_idle_s"] + engine.limits["stream_s"]
         self.on_listening: Callable[[Session], None] | None = None
+        self.on_leaving: Callable[[Session], None] | None = None
         self.takers: dict[str, Taker] = {
             "answer": lambda session, message: cast(None, session.resolve(message["response"])),
             "cancel": self._take_cancel,
@@ -160,6 +163,24 @@ class Sharing:
         found = record.get("holder", "")
         return "" if found == self.node else found
 
+    def leave_events(self, session: Session, label: str, events: Mapping[str, str]) -> None:
+        """Keep the events of a stream that has ended for the other processes, by their numbers."""
+        try:
+            self._bus.put(f"{session.key}:{label}", {"at": _now(), **events}, self._engine.limits["event_s"])
+        except BusDown:
+            log.warning("events that a client has not got are lost, since the bus is down")
+
+    def left_events(self, session: Session, label: str) -> dict[str, str]:
+        """Return the events of a stream that another process has left, by their numbers; none where there are none.
+
+        :raises InternalError: when the bus is down.
+        """
+        try:
+            (found,) = self._bus.read([f"{session.key}:{label}"])
+        except BusDown as problem:
+            raise _busy() from problem
+        return {number: event for number, event in found.items() if number.isdigit()}
+
     # Messages to the others
 
     def set_level(self, session: Session, level: str) -> None:
@@ -206,7 +227,9 @@ class Sharing:
         try:
             self._messages.tell(session.key, "answer", {"response": response}, asked[1])
         except ValueError as problem:
-            raise InternalError(f"The answer does not reach the call that it is for: {problem}") from problem
+            large = InternalError("The answer is too large for the process that has asked")
+            large.http = (413, [])
+            raise large from problem
         except BusDown as problem:
             raise _busy() from problem
         return True

@@ -6,12 +6,12 @@ import json
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, Optional
 
+from ..protocol import wire
 from .bus import BusDown, SharedBus
 from .seal import Sealer
 
@@ -20,8 +20,6 @@ log = logging.getLogger("minimcp")
 Message = dict[str, Any]
 
 _TOPIC = "sessions"
-# A message that is older was held back, or is sent again by somebody else.
-_OLDEST_S = 600.0
 _MEMBERS = ("key", "text", "signature")
 
 
@@ -98,7 +96,7 @@ class SignedMessages:
             log.warning("a reply to another process is lost: %s", problem)
 
     def _signed(self, key: str, op: str, body: Message) -> Message:
-        text = json.dumps({**body, "op": op, "from": self._bus.node, "at": time.time()}, separators=(",", ":"))
+        text = wire.dumps({**body, "op": op, "from": self._bus.node}).decode("utf-8")
         return {"key": key, "text": text, "signature": self._sealer.sign(_TOPIC, key + text)}
 
     def _receive(self, topic: str, data: Any) -> None:
@@ -116,9 +114,7 @@ class SignedMessages:
                 log.warning("a message about a session came that no process of this server has signed")
             return
         message = json.loads(text)
-        if abs(time.time() - message["at"]) > _OLDEST_S:
-            log.warning("a message about a session is too old; do the clocks of all machines agree?")
-        elif message["op"] == "reply":
+        if message["op"] == "reply":
             with self._lock:
                 reply = self._asked.pop(message["number"], None)
             if reply is not None:

@@ -373,7 +373,7 @@ def serve(
         )
 
     def on_ready(listening: WsgiServer) -> None:
-        listening.on_shutdown.append(engine.close)
+        listening.on_shutdown.append(lambda: engine.close(listening.limits["grace_s"]))
         if ready is not None:
             ready(listening)
 

@@ -81,6 +81,11 @@ class LegacyStreams:
         with self._lock:
             return self._calls.get(number) if number else self.standing
 
+    def unread(self) -> list[Outbox]:
+        """Return the streams of calls that have ended, but were not read to their ends."""
+        with self._lock:
+            return [stream for stream in self._calls.values() if stream.done and stream.delivered < stream.newest]
+
     def position(self, event_id: str | None) -> tuple[Outbox, int | None]:
         """Return the stream that an event id names, and the number of the event in it, None for the newest one read.
 

@@ -198,6 +198,11 @@ class Outbox:
             self._left = time.monotonic()
         self._wake()
 
+    def events(self) -> list[tuple[int, bytes]]:
+        """Return the numbered events that are kept."""
+        with self._lock:
+            return list(self._events)
+
     def resume(self, reader: int) -> None:
         """Note that a reader that had left is back."""
         with self._lock:

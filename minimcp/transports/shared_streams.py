@@ -42,7 +42,7 @@ class SharedStreams(Generic[S]):
         self._limits = app.limits
         self._sharing = sharing
         sharing.takers.update(say=self._take_say, release=self._take_release, events=self._take_events)
-        sharing.on_listening = self.take_over
+        sharing.on_listening, sharing.on_leaving = self.take_over, self._leave
 
     @property
     def node(self) -> str:
@@ -125,22 +125,23 @@ class SharedStreams(Generic[S]):
         if named is None or named[0] == 0:
             return None
         number, node, after = named
-        first = self._ask(session, node, {"stream": number, "after": after, "reader": 0, "wait_s": 0.0})
-        if first is None:
+        wanted = {"stream": number, "after": after, "reader": 0, "wait_s": 0.0}
+        begun = self._ask(session, node, wanted) or self._left(session, node, number, after)
+        if begun is None:
             raise no_stream()
-        begun: Message = first
-        keepalive_s, until = self._limits["keepalive_s"], self._app.until(principal)
+        keepalive_s, until, first = self._limits["keepalive_s"], self._app.until(principal), begun["start"]
 
         def batches() -> Iterator[bytes]:
-            yield priming(session, f"{number}.{node}-{begun['start']}")
+            yield priming(session, f"{number}.{node}-{first}")
             got: Message | None = begun
-            while got is not None:
+            while got:
                 yield "".join(got["events"]).encode("utf-8")
                 if got["over"] or session.closed or time.monotonic() >= until:
                     return
-                wanted = {"stream": number, "after": got["after"], "reader": got["reader"], "wait_s": keepalive_s}
+                after = got["after"]
+                wanted = {"stream": number, "after": after, "reader": got["reader"], "wait_s": keepalive_s}
                 try:
-                    got = self._ask(session, node, wanted)
+                    got = self._ask(session, node, wanted) or self._left(session, node, number, after)
                 except McpError:
                     return
 
@@ -149,6 +150,25 @@ class SharedStreams(Generic[S]):
     def _ask(self, session: S, node: str, wanted: Message) -> Message | None:
         found = self._sharing.ask(session, "events", wanted, node, _REPLY_S + wanted["wait_s"])
         return found or None
+
+    def _leave(self, session: S) -> None:
+        """Leave what was not read of calls that have ended to the other processes, since this one stops serving."""
+        for stream in session_streams().of(session, self._limits, self).unread():
+            events, size = {}, 0
+            for number, event in stream.events():
+                size += len(event)
+                events[str(number)] = event.decode("utf-8")
+            if size <= _PIECE:
+                self._sharing.leave_events(session, stream.label, events)
+
+    def _left(self, session: S, node: str, number: int, after: int) -> Message | None:
+        """Return the events that a process which has stopped left of a stream, or None."""
+        found = self._sharing.left_events(session, f"{number}.{node}")
+        numbers = sorted(map(int, found))
+        if not numbers:
+            return None
+        events = [found[str(each)] for each in numbers if each > after]
+        return {"events": events, "after": numbers[-1], "over": True, "reader": 0, "start": min(after, numbers[-1])}
 
     def _take_events(self, session: S, message: Message) -> None:
         streams = session_streams().of(session, self._limits, self)
