@@ -30,6 +30,8 @@ def main() -> None:
     parser.add_argument("question")
     parser.add_argument("--trust", action="store_true")
     given = parser.parse_args()
+    if "LLM_URL" not in os.environ:
+        parser.error("set LLM_URL to the address of a model, such as http://127.0.0.1:11434/v1/chat/completions")
     approve = consent.terminal(read_only=True)
     with Client(given.target, approve=approve, trusted=given.trust) as client:
         print(answer(client, given.question))

@@ -7,7 +7,7 @@ address to visit instead, for a machine without a screen: open it on any other, 
 import argparse
 import sys
 
-from minimcp import AuthorizationError, Client, FileStore, OAuth
+from minimcp import AuthorizationError, Client, ClientError, FileStore, OAuth
 
 
 def paste(url: str) -> str:
@@ -37,6 +37,8 @@ def main() -> None:
                 print(f"{tool['name']}: {tool.get('description', '')}")
     except AuthorizationError as error:
         sys.exit(f"Not signed in: {error}")
+    except ClientError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+"""Every block of the guide is run, and every output that it shows is compared with what is printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests import documents
+from tests.documents import ROOT, Page
+
+EXAMPLES = ROOT / "examples"
+GUIDE = EXAMPLES / "guide"
+PAGES = sorted(GUIDE.glob("*.md"))
+# What a page needs beside the library.
+_NEEDS = {"mounting.md": ("flask", "django"), "gateway.md": ("jwt",), "protecting.md": ("jwt",)}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_the_blocks_of_a_page_print_what_it_says(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in _NEEDS.get(path.name, ()):
+        pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
+    Page(path, tmp_path).run()
+
+
+def test_the_first_page_names_all_pages_and_no_link_leads_nowhere() -> None:
+    first = (GUIDE / "README.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(([\w./-]+\.md)", first))
+    assert {path.name for path in PAGES} - {"README.md"} <= linked
+    for path in [*PAGES, EXAMPLES / "README.md"]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_an_output_is_compared_line_by_line_but_for_what_varies() -> None:
+    assert documents.matches("a … c\n", "a b c\n") and documents.matches("a\n…\nd\n", "a\nb\nc\nd")
+    assert not documents.matches("a … c\n", "a b\nc\n") and not documents.matches("a\n", "a\nb\n")
+    assert not documents.matches("a.c", "abc")
