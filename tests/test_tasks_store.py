@@ -355,6 +355,22 @@ def test_one_process_hands_over_and_another_one_works(pair):
     assert web.tasks.wait(id, BOUND_S)["result"]["content"][0]["text"] == "yes1"
 
 
+def test_of_two_processes_with_the_same_hint_one_runs_the_task(pair):
+    web, worker, started = pair
+    id = made(web, "work", n=0)
+    thread = threading.Thread(target=worker.tasks.run, args=(id,))
+    thread.start()
+    assert started.wait(BOUND_S)
+    started.clear()
+    # The other one comes late, and finds that it is claimed.
+    web.tasks.run(id)
+    assert not started.is_set() and web.tasks.store.get(id).owner == worker.tasks._work.owner
+    assert web.tasks.cancel(id)
+    thread.join(BOUND_S)
+    web.tasks.run(id)
+    assert not started.is_set() and not thread.is_alive()
+
+
 def test_who_lives_is_not_taken_for_dead(pair):
     web, worker, started = pair
     worker.tasks.start()
