@@ -1,10 +1,10 @@
-"""The client benchmark takes its figures; how large they are is no matter of a test."""
+"""The benchmarks of the client and the gateway take their figures; how large they are is no matter of a test."""
 
 from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import callers, client
+from tests.benchmarks import callers, client, gateway_figures, gateways
 from tests.benchmarks.contenders import CHECKOUT
 from tests.benchmarks.figures import Results
 
@@ -19,3 +19,17 @@ def test_the_client_benchmark_measures_our_client():
     assert results.reasons == {}
     assert {name for name, value in taken.items() if value is None} == {"calls-http-sdk", "calls-stdio-sdk"}
     assert taken["huge-http"] == 2
+
+
+def test_the_gateway_benchmark_measures_our_gateway():
+    ours = gateways.Gateway("minimcp", "minimcp gateway", gateways.minimal)
+    taken = gateway_figures.Taken()
+    gateway_figures.calls(taken, [ours], "stdio", seconds=0.1, rounds=1)
+    gateway_figures.lists(taken, [ours], seconds=0.1)
+    gateway_figures.killed(taken, [ours._replace(doors=("stdio",))], seconds=1.5)
+    assert taken.reasons == {}
+    for name in ("direct", "minimcp"):
+        assert all(taken.get("stdio", name, clients, "rate") for clients in gateway_figures.CLIENTS)
+    killed = taken.alone["killed-stdio", "minimcp"]
+    assert killed["duplicates"] == killed["unexecuted"] == 0 and killed["recovery_ms"] is not None
+    assert 0 < taken.alone["lists-p50", "minimcp"]

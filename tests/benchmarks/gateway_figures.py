@@ -180,8 +180,8 @@ def lists(taken: Taken, found: List[Gateway], seconds: float) -> None:
 
 def _list(taken: Taken, gateway: Gateway, place: str, upstreams: gateways.Upstreams, seconds: float) -> None:
     with gateways.starting(gateway, upstreams) as started:
-        ready = started.wait(call=False)
-        taken.alone[f"{place}-ready", gateway.name] = ready * 1000
+        for step in ("http", "greeting"):
+            taken.alone[f"{place}-{step}", gateway.name] = started.wait(step) * 1000
         first = good(started.job(method="tools/list", clients=1, calls=1, warm=0))
         taken.alone[f"{place}-first", gateway.name] = first["p50"]
         figures = good(started.job(method="tools/list", clients=1, seconds=seconds))

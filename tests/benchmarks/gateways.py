@@ -82,8 +82,7 @@ def guarded(upstreams: Upstreams, port: int, folder: Path) -> Setting:
         "audit": {"file": str(folder / "audit.jsonl")},
         "pins": {"file": str(folder / "pins.json"), "mode": "block"},
         "sanitize": {},
-        "metrics": True,
-        "log": str(folder / "calls.jsonl"),
+        "log": False,
     }
     return ours(upstreams, options, folder)._replace(headers={"Authorization": f"Bearer {KEY}"})
 
@@ -196,17 +195,19 @@ class Running:
         ask = {"method": "tools/call", "tool": self.setting.tool, "headers": self.setting.headers}
         return {"port": self.port, "path": "/mcp", "modern": self.modern, **ask, **more}
 
-    def wait(self, call: bool = True) -> float:
-        """Wait for the first answer, or the first right answer to a call, and return the seconds since its start.
+    def wait(self, what: str = "call") -> float:
+        """Wait until it serves, and return the seconds since its start.
 
+        :param what: "http": some answer, "greeting": one to the handshake or discovery, "call": a right one to a call.
         :raises RuntimeError: when there is none, with the end of what it printed.
         """
+        attempt = {"http": self._serves, "greeting": self._greet, "call": self._call}[what]
         reason = "nothing listened"
         while time.perf_counter() - self.begun < START_S:
             if self._child.poll() is not None:
                 raise RuntimeError(f"it ended at its start: {self.said()}")
             try:
-                answer = self._call() if call else self._greet()
+                answer = attempt()
                 if answer is None:
                     return time.perf_counter() - self.begun
                 reason = answer
@@ -226,6 +227,15 @@ class Running:
         finally:
             if caller.connection is not None:
                 caller.connection.close()
+
+    def _serves(self) -> Optional[str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_S)
+        try:
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            return None
+        finally:
+            connection.close()
 
     def _greet(self) -> Optional[str]:
         caller = Caller(self.job(method="server/discover" if self.modern else "initialize"), 0)
