@@ -111,9 +111,9 @@ def _lists(taken: Taken, found: List[gateways.Gateway]) -> None:
             row += [_n(taken.alone.get((f"{place}-{key}", gateway.name)), 2) for key in ("first", "p50", "p99")]
         rows.append([*row, _n(taken.alone.get(("idle-http", gateway.name)), 1)])
     print(
-        f"\n{figures.SERVERS} servers of 11 tools: start to the first HTTP answer and to the greeting, then tools/list, ms;"
+        f"\n{figures.SERVERS} servers of 11 tools: the first HTTP answer and the greeting after the start, and tools/list,"
     )
-    print("the same with one of them hanging\n")
+    print("in ms; then with one of the servers hanging\n")
     heads = ["", *(["serves", "greets", "first", "p50", "p99"] * 2), "idle MiB"]
     print_table(heads, rows, len(heads))
 
