@@ -110,10 +110,8 @@ def _lists(taken: Taken, found: List[gateways.Gateway]) -> None:
             row += [_n(taken.alone.get((f"{place}-{key}", gateway.name))) for key in ("http", "greeting")]
             row += [_n(taken.alone.get((f"{place}-{key}", gateway.name)), 2) for key in ("first", "p50", "p99")]
         rows.append([*row, _n(taken.alone.get(("idle-http", gateway.name)), 1)])
-    print(
-        f"\n{figures.SERVERS} servers of 11 tools: the first HTTP answer and the greeting after the start, and tools/list,"
-    )
-    print("in ms; then with one of the servers hanging\n")
+    print(f"\n{figures.SERVERS} servers of 11 tools: the first HTTP answer and the greeting after the start, and")
+    print("tools/list, in ms; then with one of the servers hanging\n")
     heads = ["", *(["serves", "greets", "first", "p50", "p99"] * 2), "idle MiB"]
     print_table(heads, rows, len(heads))
 
