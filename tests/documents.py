@@ -1,7 +1,7 @@
 """Pages whose blocks are run from the first to the last, and whose printed outputs are compared.
 
 - A block of Python runs in the module that all such blocks of a page share. An error that ends it is printed as its
-  last line would be.
+  last line would be, and a warning in the log as its text.
 - A block of a shell runs in the folder of the page, and later ones know its variables. After `<!-- runs on -->` it is
   a server, which is up from there to the end of the page.
 - A block of `text` is what the block before it prints: no more and no less, and standard error counts too. In it `…`
@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import signal
@@ -117,8 +118,9 @@ class Page:
         :raises AssertionError: naming the line of the first one that prints something else.
         """
         self._write_programs()
-        name = self._module.__name__
+        name, modules = self._module.__name__, set(sys.modules)
         sys.modules[name] = self._module
+        sys.path.insert(0, str(self.folder))
         written: list[tuple[tuple[int, int], str]] = []
         try:
             # The blocks of Python run in this process.
@@ -134,7 +136,11 @@ class Page:
                         continue
                     raise AssertionError(f"{where} says\n\n{expected}\nand prints\n\n{actual}")
         finally:
-            sys.modules.pop(name, None)
+            sys.path.remove(str(self.folder))
+            for each in set(sys.modules) - modules:
+                if (getattr(sys.modules[each], "__file__", None) or "").startswith(f"{self.folder}{os.sep}"):
+                    del sys.modules[each]
+            del sys.modules[name]
             for (start, end), output in reversed(written):
                 self.text = self.text[:start] + output + self.text[end:]
             if written:
@@ -175,6 +181,13 @@ class Page:
         def show(message: Warning | str, category: type[Warning], *_: object) -> None:
             print(f"{category.__name__}: {message}", file=out)
 
+        class Shown(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                if record.levelno == logging.WARNING:
+                    print(record.getMessage(), file=out)
+
+        handler = Shown()
+        logging.getLogger("minimcp").addHandler(handler)
         # The lines of the page, so that what a traceback or a warning names is there.
         compiled = compile("\n" * line + code, str(self.path), "exec", dont_inherit=True)
         with contextlib.redirect_stdout(out), warnings.catch_warnings():
@@ -188,6 +201,8 @@ class Page:
                 last = "".join(traceback.format_exception_only(type(problem), problem))
                 kind, _, said = last.partition(": ")
                 print(f"{kind.rpartition('.')[2]}: {said}", end="", file=out)
+            finally:
+                logging.getLogger("minimcp").removeHandler(handler)
         return out.getvalue()
 
     @contextlib.contextmanager

@@ -20,6 +20,7 @@ import pytest
 
 from minimcp import Client, ClientError, ConnectionLost, Context, RemoteError, Server, audio, image
 from minimcp.__main__ import main
+from minimcp.auth import Rules
 from minimcp.transports.http import HttpApp
 from tests.embedded import embedded
 from tests.helpers import Process, modern, post
@@ -885,6 +886,21 @@ def test_a_tool_of_a_similar_name_is_named():
         with pytest.raises(RemoteError) as caught:
             client.call_tool("serach", text="x")
         assert str(caught.value) == "Unknown tool: serach (-32602); did you mean search?"
+
+
+def test_a_listed_tool_that_is_refused_is_not_mistaken_for_another():
+    rules = Rules({"allow": "*:*"}, {"deny": "tools:read", "arguments": {"path": "/etc/*"}})
+    server = Server("s", policy=rules)
+
+    @server.tool
+    def read(path: str) -> str:
+        return path
+
+    with Client(server) as client, pytest.raises(RemoteError) as caught:
+        client.call_tool("read", path="/etc/passwd")
+    assert str(caught.value) == (
+        "Unknown tool: read (-32602); it is listed, so that the server refuses this call of it, or has just removed it"
+    )
 
 
 def test_an_option_among_the_arguments_is_told_where_it_goes(warned):

@@ -119,6 +119,11 @@ def test_rules_with_mistakes_are_refused(rule: Any, problem: str) -> None:
         Rules(rule)
 
 
+def test_a_list_of_rules_is_told_how_rules_are_given() -> None:
+    with pytest.raises(TypeError, match=r"given one by one, Rules\(\{\.\.\.\}, \{\.\.\.\}\), not \[\{'allow'"):
+        Rules([{"allow": "*:*"}])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("member", ["roles", "scopes", "principals"])
 def test_an_empty_list_lets_nobody_in_by_mistake(member: str) -> None:
     decision = Rules({"allow": "*:*", member: []}).decide(Principal("x", roles=["r"], scopes=["s"]), "tools", "x")

@@ -60,6 +60,7 @@ class Rules:
     "arguments", `{name: pattern or patterns}`, match. A rule that denies goes before all that allow.
 
     :raises ValueError: for a rule with a member that is not known, or without a pattern.
+    :raises TypeError: for a rule that is no dict, such as a list of rules.
     """
 
     def __init__(self, *rules: Rule) -> None:
@@ -127,6 +128,8 @@ class Rules:
 
 class _Rule:
     def __init__(self, rule: Rule) -> None:
+        if not isinstance(rule, Mapping):
+            raise TypeError(f"A rule is a dict, and several are given one by one, Rules({{...}}, {{...}}), not {rule!r}")
         unknown = set(rule) - _MEMBERS
         if unknown:
             raise ValueError(f"The rule {dict(rule)} has {sorted(unknown)}; a rule may have {sorted(_MEMBERS)}")

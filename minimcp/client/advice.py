@@ -75,9 +75,12 @@ def near(name: str, listed: Callable[[], Any]) -> str:
     :param listed: returns the list of the server.
     """
     try:
-        found = difflib.get_close_matches(name, _texts(listed(), "name"), 1)
+        names = _texts(listed(), "name")
     except ClientError:
         return ""
+    if name in names:
+        return "; it is listed, so that the server refuses this call of it, or has just removed it"
+    found = difflib.get_close_matches(name, names, 1)
     return f"; did you mean {found[0]}?" if found else ""
 
 
