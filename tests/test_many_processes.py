@@ -314,7 +314,7 @@ def test_our_client_needs_no_process_of_its_own(urls):
                             )
                 for _ in range(3):
                     client.call_tool("say", {})
-                wait_until(lambda: len(logged) == 9)
+                wait_until(lambda logged=logged: len(logged) == 9)
 
 
 def test_many_clients_by_turns_each_get_their_own_answers(urls):
@@ -471,10 +471,11 @@ def test_a_process_that_stops_sends_its_listeners_to_others_and_ends_its_calls_f
 def test_what_a_client_has_not_got_outlives_the_process_that_stops(tmp_path):
     with Redis() as redis, workers(2, redis) as found:
         client = Client([worker.url for worker in found]).begin(0)
-        (go := tmp_path / "go").touch()
+        go = tmp_path / "go"
         with client.call("polled", at=0, until=str(go)) as (_, event):
             events = list(iter(event, None))
         last = [each["id"] for each in events if "id" in each][-1]
+        go.touch()
         assert found[0].terminate() == 0
         for _ in range(2):
             with client.listen(at=1, last=last) as (_, event):
