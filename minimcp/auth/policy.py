@@ -129,7 +129,9 @@ class Rules:
 class _Rule:
     def __init__(self, rule: Rule) -> None:
         if not isinstance(rule, Mapping):
-            raise TypeError(f"A rule is a dict, and several are given one by one, Rules({{...}}, {{...}}), not {rule!r}")
+            raise TypeError(
+                f"A rule is a dict, and several are given one by one, Rules({{...}}, {{...}}), not {rule!r}"
+            )
         unknown = set(rule) - _MEMBERS
         if unknown:
             raise ValueError(f"The rule {dict(rule)} has {sorted(unknown)}; a rule may have {sorted(_MEMBERS)}")
