@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from .cli.loading import load
 from .cli.main import main
-from .cli.run import load
 
 __all__ = ["load", "main"]
 

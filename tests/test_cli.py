@@ -186,10 +186,20 @@ def test_a_server_is_picked_from_a_file(capsys, toys, tmp_path):
     assert main(["call", str(config), "echo", "--server", "one"]) == 0
     assert capsys.readouterr().out == "None False\n"
     assert main(["read", str(config), "toys://text"]) == 2
-    assert capsys.readouterr().err == "minimcp: Say which server: --server one of 'one', 'two'\n"
+    assert capsys.readouterr().err == f"minimcp: {config}: Say which server: --server one of 'one', 'two'\n"
+    assert main(["list", str(config), "--server", "three"]) == 2
+    assert capsys.readouterr().err == f"minimcp: {config}: There is no server 'three'; there are 'one', 'two'\n"
     assert main(["list", str(config)]) == 1
     out, err = capsys.readouterr()
     assert out.startswith("== one\nToy") and out.endswith("\n\n== two\n") and "127.0.0.1:1" in err
+    assert main(["list", str(config), "--json"]) == 1
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert [*found] == ["one", "two"] and found["one"]["serverInfo"]["name"] == "toys"
+    assert err == f"minimcp: two: {found['two']['error']}\n"
+    config.write_text('{"mcpServers": {}}')
+    assert main(["list", str(config)]) == 2
+    assert capsys.readouterr().err == f"minimcp: {config}: There are no servers in it\n"
 
 
 def test_over_http_with_headers(capsys):
@@ -274,12 +284,45 @@ def test_what_goes_wrong_is_one_line_and_a_code(capsys, library, words, code, sa
     assert out == "" and err.count("\n") == 1 and err.startswith("minimcp: ") and said in err
 
 
-@pytest.mark.parametrize("words", [["lisst"], ["list", "x", "--mode", "never"], ["list", "x", "y"]])
-def test_what_makes_no_sense_is_exit_code_2(capsys, words):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lisst"], "minimcp: there is no command 'lisst'; did you mean list? (minimcp --help tells more)"),
+        (["help", "cal"], "minimcp: there is no command 'cal'; did you mean call? (minimcp --help tells more)"),
+        (
+            ["server.py"],
+            "minimcp: there is no command 'server.py'; a command comes first, as in: minimcp list server.py "
+            "(minimcp --help tells more)",
+        ),
+        (["list"], "minimcp list: TARGET is missing (minimcp list --help tells more)"),
+        (["list", "x", "y"], "minimcp list: unrecognized arguments: y (minimcp list --help tells more)"),
+        (
+            ["list", "x", "--timout", "3"],
+            "minimcp list: --timout is no option; did you mean --timeout? (minimcp list --help tells more)",
+        ),
+        (
+            ["list", "x", "--timeout", "soon"],
+            "minimcp list: --timeout: 'soon' is not a number of seconds (minimcp list --help tells more)",
+        ),
+        (
+            ["run", "x", "--allow-host", "h"],
+            "minimcp run: --allow-host goes with --http PORT (minimcp run --help tells more)",
+        ),
+        (
+            ["run", "x", "--http", "0", "--path", "mcp"],
+            "minimcp run: --path: 'mcp' is not the path of a URL, such as /mcp (minimcp run --help tells more)",
+        ),
+        (
+            ["token", "ann", "--", "x"],
+            "minimcp token: token takes no words after -- (minimcp token --help tells more)",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_one_line_and_exit_code_2(capsys, words, said):
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2
-    assert "usage: minimcp" in capsys.readouterr().err
+    assert capsys.readouterr().err == said + "\n"
 
 
 def test_help_names_commands_and_exit_codes(capsys):

@@ -17,7 +17,7 @@ from minimcp import Client, Server
 from minimcp.__main__ import main
 from minimcp.cli import explanation
 from minimcp.cli.bridge import entry_of
-from minimcp.cli.main import _parsers
+from minimcp.cli.parser import parsers
 from minimcp.client import targets
 from minimcp.gateway import config
 from tests.authority import Authority, Browser, Resource
@@ -115,10 +115,10 @@ def test_diff_tells_of_a_variable(capsys, write, tmp_path):
     [["gateway"], ["gateway", "f", "--stdio", "--http", "1"], ["gateway", "f", "--check", "--diff", "g"]]
     + [["gateway", "f", "--http", "x"], ["gateway", "f", "--explain", "a"], ["bridge"], ["bridge", "x", "--public"]],
 )
-def test_wrong_usage_is_told_with_the_usage(capsys, words):
+def test_wrong_usage_is_told(capsys, words):
     with pytest.raises(SystemExit) as caught:
         main(words)
-    assert caught.value.code == 2 and "usage: minimcp" in capsys.readouterr().err
+    assert caught.value.code == 2 and " --help tells more)" in capsys.readouterr().err
 
 
 # Explaining
@@ -317,7 +317,7 @@ def test_at_a_terminal_a_gateway_over_stdio_says_that_it_waits(write):
 
 def options_of(*words):
     at = words.index("--") if "--" in words else len(words)
-    _, known = _parsers(at == len(words))
+    _, known = parsers(at == len(words))
     options = known["bridge"].parse_intermixed_args(list(words[:at]))
     if at < len(words):
         options.target = list(words[at + 1 :])

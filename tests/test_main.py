@@ -157,8 +157,8 @@ def test_it_is_served_over_tls_with_certificates_of_clients(file, tmp_path):
 @pytest.mark.parametrize(
     "words, problem",
     [
-        (["--tls-cert", "c", "--tls-key", "k"], "go with --http PORT"),
-        (["--public"], "go with --http PORT"),
+        (["--tls-cert", "c", "--tls-key", "k"], "--tls-cert goes with --http PORT"),
+        (["--public"], "--public goes with --http PORT"),
         (["--http", "0", "--tls-cert", "c"], "TLS needs --tls-cert FILE and --tls-key FILE"),
         (["--http", "0", "--tls-key", "k"], "TLS needs --tls-cert FILE and --tls-key FILE"),
         (["--http", "0", "--tls-ca", "a"], "TLS needs --tls-cert FILE and --tls-key FILE"),

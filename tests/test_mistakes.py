@@ -795,16 +795,15 @@ def test_a_command_is_told_what_to_write(offer, capsys, words, code, text):
     [
         (
             ["call", "f.py", "paint", "--colour", "red"],
-            "minimcp call: error: unrecognized arguments: --colour red; "
-            "an argument of a tool or prompt is written colour=VALUE",
+            "minimcp call: --colour is no option; an argument is written colour=red (minimcp call --help tells more)",
         ),
         (
             ["run", "f.py", "--http", "abc"],
-            "minimcp run: error: argument --http: 'abc' is not a port, a number up to 65535",
+            "minimcp run: --http: 'abc' is not a port, a number up to 65535 (minimcp run --help tells more)",
         ),
         (
             ["run", "f.py", "--http", "99999999"],
-            "minimcp run: error: argument --http: '99999999' is not a port, a number up to 65535",
+            "minimcp run: --http: '99999999' is not a port, a number up to 65535 (minimcp run --help tells more)",
         ),
     ],
 )

@@ -20,7 +20,13 @@ def arguments(words: list[str], schema: Message) -> Message:
     found: Message = {}
     typed: dict[str, list[str]] = {}
     for word in words:
-        name, raw, value = split(word)
+        try:
+            name, raw, value = split(word)
+        except ValueError as problem:
+            takes = ", ".join(properties) if isinstance(properties, dict) else ""
+            raise ValueError(
+                f"{problem}; the tool takes {takes}" if takes and word[:1] != "{" and "=" not in word else str(problem)
+            ) from None
         if name in found or (raw and name in typed):
             raise ValueError(f"{name} is given twice")
         if raw:

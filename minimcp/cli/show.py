@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
+import shutil
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Optional
 
 from ..client.consent import printable
 from . import schemas
@@ -39,91 +40,90 @@ def safe(text: str) -> str:
     return "\n".join("\t".join(printable(part) for part in line.split("\t")) for line in text.split("\n"))
 
 
+def wide() -> Optional[int]:
+    """Return the columns of the terminal that standard output is, None where it is none and lines stay whole."""
+    return max(20, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
+
+
+def line(text: str, indent: str = "", more: str = "    ") -> None:
+    """Write a line, folded between words where the terminal ends.
+
+    :param indent: stands before it; before its further lines `more` stands, too.
+    """
+    width = wide()
+    if width is None or len(indent) + len(text) <= width:
+        out(f"{indent}{text}".rstrip() + "\n")
+        return
+    fold = textwrap.TextWrapper(width, indent, indent + more, break_long_words=False, break_on_hyphens=False)
+    for part in fold.wrap(text):
+        out(part + "\n")
+
+
+def paragraph(text: Any, indent: str) -> None:
+    """Write a text of the server, of which very long ones are cut."""
+    if isinstance(text, str) and text.strip():
+        for part in text.strip().split("\n")[:40]:
+            line(printable(part.strip(), 1000), indent, "")
+
+
 def offer(info: Message, version: str, instructions: Any, lists: Message) -> None:
     """Show what a server offers.
 
     :param lists: `tools`, `resources`, `resourceTemplates`, `prompts`.
     """
     name = info.get("title") or info.get("name") or "a server without a name"
-    out(f"{_short(name)} {_short(info.get('version', ''))} ({version})\n")
+    line(f"{short(name)} {short(info.get('version', ''))} ({version})")
     if isinstance(instructions, str):
-        _paragraph(instructions, "")
-    for key, heading, line in (
-        ("tools", "Tools", _tool),
-        ("resources", "Resources", _resource),
-        ("resourceTemplates", "Resource templates", _resource),
-        ("prompts", "Prompts", _prompt),
+        paragraph(instructions, "")
+    for key, heading, title in (
+        ("tools", "Tools", tool),
+        ("resources", "Resources", resource),
+        ("resourceTemplates", "Resource templates", resource),
+        ("prompts", "Prompts", prompt),
     ):
         if lists[key]:
             out(f"\n{heading}\n")
         for item in lists[key]:
             if isinstance(item, dict):
-                out(f"  {line(item)}\n")
-                _paragraph(item.get("description"), "      ")
+                line(title(item), "  ")
+                paragraph(item.get("description"), "      ")
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a name of the server for a terminal."""
     return printable(str(value), 300)
 
 
-def _paragraph(text: Any, indent: str) -> None:
-    if isinstance(text, str) and text.strip():
-        for line in text.strip().split("\n")[:40]:
-            out(f"{indent}{printable(line.strip(), 1000)}".rstrip() + "\n")
+def tool(item: Message) -> str:
+    """Return a tool as it is called."""
+    schema = item["inputSchema"]
+    return f"{short(item['name'])}({', '.join(schemas.parts(schema, schema))}){_titled(item)}"
 
 
-def _tool(tool: Message) -> str:
-    schema = tool["inputSchema"]
-    return f"{_short(tool['name'])}({', '.join(schemas.parts(schema, schema))}){_titled(tool)}"
-
-
-def tool(tool: Message, target: str) -> None:
-    """Show one tool in full, with a call to copy.
-
-    :param target: the server as the user typed it.
-    """
-    out(_tool(tool) + "\n")
-    _paragraph(tool.get("description"), "  ")
-    schema = tool["inputSchema"]
-    members, required = schema.get("properties"), schema.get("required")
-    wanted = required if isinstance(required, list) else []
-    if isinstance(members, dict) and members:
-        out("\nArguments\n")
-    for line, (name, member) in zip(
-        schemas.parts(schema, schema), members.items() if isinstance(members, dict) else ()
-    ):
-        out(f"  {line}{'  (required)' if name in wanted else ''}\n")
-        _paragraph(member.get("description") if isinstance(member, dict) else None, "      ")
-    if isinstance(tool.get("outputSchema"), dict):
-        out(f"\nResult\n  {schemas.shape(tool['outputSchema'], tool['outputSchema'])}\n")
-    hints = tool.get("annotations")
-    if isinstance(hints, dict) and hints:
-        out("\nHints of the server\n  " + ", ".join(f"{_short(key)}: {_short(hints[key])}" for key in hints) + "\n")
-    words = ["minimcp", "call", target, str(tool["name"])]
-    if isinstance(members, dict):
-        for name in wanted:
-            value = schemas.example(members.get(name), schema)
-            words.append(f"{name}={value}" if isinstance(value, str) else f"{name}={json.dumps(value)}")
-    out(f"\nTo call it\n  {printable(shlex.join(words), 2000)}\n")
-
-
-def _resource(item: Message) -> str:
+def resource(item: Message) -> str:
+    """Return the URI of a resource or of a template, and what it is."""
     kind = item.get("mimeType")
-    return _short(item.get("uri", item.get("uriTemplate", "?"))) + (f"  {_short(kind)}" if kind else "") + _titled(item)
+    return short(item.get("uri", item.get("uriTemplate", "?"))) + (f"  {short(kind)}" if kind else "") + _titled(item)
 
 
-def _prompt(prompt: Message) -> str:
-    listed = prompt.get("arguments")
-    parts = [
-        _short(each.get("name")) + ("" if each.get("required") else "?")
-        for each in (listed if isinstance(listed, list) else ())
-        if isinstance(each, dict)
-    ]
-    return f"{_short(prompt.get('name'))}({', '.join(parts)}){_titled(prompt)}"
+def prompt(item: Message) -> str:
+    """Return a prompt with its arguments; those with a question mark may be left out."""
+    parts = [short(each.get("name")) + ("" if each.get("required") else "?") for each in arguments_of(item)]
+    return f"{short(item.get('name'))}({', '.join(parts)}){_titled(item)}"
+
+
+def arguments_of(item: Message) -> list[Message]:
+    """Return the arguments of a prompt."""
+    listed = item.get("arguments")
+    return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
 
 
 def _titled(item: Message) -> str:
-    return f"  - {_short(item['title'])}" if isinstance(item.get("title"), str) else ""
+    return f"  - {short(item['title'])}" if isinstance(item.get("title"), str) else ""
+
+
+# The end of the line that stands for bytes.
+SAVES = "; -o FILE writes them]"
 
 
 def content(blocks: Any, data: Any = None) -> str:
@@ -148,7 +148,7 @@ def _block(block: Message) -> str:
     if kind == "resource_link":
         return f"[link to {block.get('uri')}]"
     size = len(block["data"]) * 3 // 4 if isinstance(block.get("data"), str) else 0
-    return f"[{kind} {block.get('mimeType', '')}, about {size} bytes; -o FILE writes them]"
+    return f"[{kind} {block.get('mimeType', '')}, about {size} bytes{SAVES}"
 
 
 class Bar:
@@ -171,6 +171,7 @@ class Bar:
             pass  # There is no total, or not a valid one.
         if isinstance(progress.get("message"), str):
             text += " " + printable(progress["message"], 100)
+        text = text[: shutil.get_terminal_size().columns - 1]
         with self._lock:
             if not self._hidden:
                 self._stream.write("\r" + text.ljust(self._width))

@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional
 from urllib.parse import urlsplit
@@ -18,8 +17,9 @@ from urllib.parse import urlsplit
 from ..engines.addresses import is_local, is_loopback, without_secrets
 from ..engines.errors import ConnectionLost
 from ..engines.fork import number_of
+from . import python_files
 from .host_files import load
-from .transports.command import HIDING, environment, find, shown
+from .transports.command import environment, find, shown, split_words
 from .transports.server_lines import ServerLines
 from .transports.transport import Transport
 from .variables import expand, verbatim
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 Make = Callable[[], Transport]
 
-# A file and the name of a Server in it; a host, as it is often written without a scheme, and the path.
-_FILE = re.compile(r"(?<=\.py):\w+\Z", re.IGNORECASE)
+# A host, as it is often written without a scheme, and the path.
 _NO_SCHEME = re.compile(
     r"(?:(?:localhost|[\d.]{7,15}|\[[0-9a-fA-F:]+\])(?::\d+)?|[\w.-]+:\d+|[\w-]+(?:\.[\w-]+)+(?=/))(/.*)?\Z"
 )
@@ -167,20 +166,20 @@ def _text(target: Any, server: Optional[str], options: Message) -> Target:
     text = os.fspath(target)
     if text.lower().startswith(("http://", "https://")):
         return _url(text, None, options)
-    # On Windows a backslash separates folders.
-    parts = [text] if isinstance(target, os.PathLike) else shlex.split(text, posix=os.name == "posix")
+    path, name = python_files.split(text)
+    is_file = os.path.isfile(path)
+    if is_file and path.lower().endswith(".py"):
+        return _python(path, name, options)
+    if is_file and path.lower().endswith(".json"):
+        return _entry(*pick(load(text), server, f"{text}: "), options, f"{text}: ")
+    parts = [text] if isinstance(target, os.PathLike) else split_words(text)
     if not parts:
         raise ValueError("The target is empty; give a URL, a command or a file")
-    path = _FILE.sub("", text)
-    if path.lower().endswith((".json", ".py")):
-        if os.path.isfile(path) and path.lower().endswith(".py"):
-            return _python(path, text[len(path) :], options)
-        if os.path.isfile(text):
-            return _entry(*pick(load(text), server, f"{text}: "), options, f"{text}: ")
-        if len(parts) == 1 or shutil.which(parts[0]) is None:
-            raise ValueError(f"There is no file {path!r}")
-    if len(parts) == 1 and shutil.which(text) is None and not os.path.exists(text):
+    if len(parts) == 1 and shutil.which(text) is None and not is_file:
         _check_no_url(text)
+    meant = path.lower().endswith((".json", ".py")) or os.path.isfile(f"{path}.py")
+    if meant and not is_file and (len(parts) == 1 or shutil.which(parts[0]) is None):
+        raise ValueError(python_files.no_file(path))
     return _command(parts, options)
 
 
@@ -198,36 +197,17 @@ def _check_no_url(text: str) -> None:
 
 
 def _python(path: str, name: str, options: Message) -> Target:
-    """Return the target for a Python file, which `minimcp run` serves.
+    """Return the target for a Python file.
 
-    :param name: a colon and the name of a Server in the file, or "".
+    :param name: the name of a Server in the file, or "".
     """
-    _check_hidden(path, options.get("cwd") or os.curdir)
-    entry = _python_entry((os.path.abspath(path) if options.get("cwd") else path) + name)
+    python_files.check_hidden(path, options.get("cwd") or os.curdir)
+    name = f":{name}" if name else ""
+    entry = python_files.entry((os.path.abspath(path) if options.get("cwd") else path) + name)
     env = {**entry["env"], **(options.get("env") or {})}
     made = _command([entry["command"], *entry["args"]], {**options, "env": env})
     made.name = path + name
     return made
-
-
-def _check_hidden(path: str, folder: str) -> None:
-    """Refuse to start a server where Python would take a file for this package.
-
-    :param path: the file of the server, and `folder` the one that it is started in.
-    :raises ValueError: naming that file.
-    """
-    for found in (path, os.path.join(folder, "minimcp.py")):
-        if os.path.basename(found) == "minimcp.py" and os.path.isfile(found):
-            raise ValueError(HIDING.format(os.path.abspath(found)))
-
-
-def _python_entry(file: str) -> Message:
-    """Return the entry of the server in a Python file, FILE.py or FILE.py:NAME."""
-    # The process uses the same minimcp as this one.
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    folders = dict.fromkeys([home, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
-    arguments = ["-m", "minimcp", "run", file]
-    return {"command": sys.executable, "args": arguments, "env": {"PYTHONPATH": os.pathsep.join(folders)}}
 
 
 def as_entry(target: Any, server: Optional[str] = None) -> tuple[Message, str]:
@@ -246,9 +226,10 @@ def as_entry(target: Any, server: Optional[str] = None) -> tuple[Message, str]:
             return {"url": verbatim(text)}, name
         if text.lower().endswith(".json") and os.path.isfile(text):
             return pick(load(text), server)
-        if os.path.isfile(_FILE.sub("", text)) and _FILE.sub("", text).lower().endswith(".py"):
-            return verbatim(_python_entry(text)), name
-        words = [text] if isinstance(target, os.PathLike) else shlex.split(text, posix=os.name == "posix")
+        path = python_files.split(text)[0]
+        if path.lower().endswith(".py") and os.path.isfile(path):
+            return verbatim(python_files.entry(text)), name
+        words = [text] if isinstance(target, os.PathLike) else split_words(text)
     return verbatim({"command": words[0], "args": words[1:]}), name
 
 
@@ -269,13 +250,18 @@ def entries(config: Any, where: str = "") -> dict[str, Message]:
 def pick(config: Any, server: Optional[str], where: str = "") -> tuple[Message, str]:
     """Return one entry of a configuration and its name, or the dict itself, without one, when it is an entry."""
     if isinstance(config, dict) and "mcpServers" not in config and "servers" not in config:
+        if server is not None:
+            raise ValueError(f"{where}server= cannot be used for this target: it is one entry, without a name")
         return config, ""
     found = entries(config, where)
     if server is None and len(found) == 1:
         server = next(iter(found))
     if server not in found:
         names = ", ".join(map(repr, sorted(found)))
-        raise ValueError(f"Say which server: server= one of {names}" if found else "There are no servers in it")
+        told = f"Say which server: server= one of {names}"
+        if server is not None:
+            told = f"There is no server {server!r}; there are {names}"
+        raise ValueError(where + (told if found else "There are no servers in it"))
     return found[server], server
 
 

@@ -69,7 +69,8 @@ def greet(engine: Engine, file: str, fd: int = 0) -> None:
     if os.isatty(fd):
         import shlex
 
-        advice = f"; try it from another terminal: minimcp list {shlex.quote(file)}" if ".py" in file else ""
+        file = shlex.quote(file) if os.name != "nt" else f'"{file}"' if " " in file else file
+        advice = f"; try it from another terminal: minimcp list {file}" if ".py" in file else ""
         say(f"{_plain(str(engine.identity['name']))} waits for MCP messages on standard input{advice}")
 
 

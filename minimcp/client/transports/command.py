@@ -9,11 +9,9 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 
 from ...engines.errors import ConnectionLost
-
-# Of a file with the name of this package, which hides the package from Python.
-HIDING = "{} has the name of this package, so that `import minimcp` finds that file: give it another name"
 
 _INHERITED = {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR"}
 _INHERITED_WINDOWS = {
@@ -28,6 +26,24 @@ _USER = re.compile(r"://[^/@\s]+@")
 # What follows one of these has a name and a value, and the value may be a secret whatever the name.
 _PAIR = re.compile(r"(?:-e|-H|--env|--header)\Z")
 _PAIR_VALUE = re.compile(r"((?:--env=|--header=)?[^=:]*[=:]).*", re.DOTALL)
+
+
+def split_words(text: str, windows: bool = os.name == "nt") -> list[str]:
+    """Split a command into words, as the shells of the system do.
+
+    :param windows: whether a backslash separates folders, and only double quotes keep spaces.
+    :raises ValueError: for a quotation that has no end.
+    """
+    if not windows:
+        return shlex.split(text)
+    if text.count('"') % 2:
+        raise ValueError("No closing quotation")
+    return [word.replace('"', "") for word in re.findall(r'(?:[^\s"]|"[^"]*")+', text)]
+
+
+def join_words(words: list[str], windows: bool = os.name == "nt") -> str:
+    """Return the words of a command as one types them."""
+    return subprocess.list2cmdline(words) if windows else shlex.join(words)
 
 
 def environment(extra: dict[str, str] | None) -> dict[str, str]:
@@ -73,5 +89,5 @@ def shown(command: list[str]) -> str:
             hidden = _PAIR_VALUE.sub(r"\1...", word)
         pair = bool(_PAIR.match(word))
         words.append(hidden)
-    text = " ".join(shlex.join(words).split())
+    text = " ".join(join_words(words).split())
     return text if len(text) <= 200 else text[:197] + "..."

@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Union
 
 from ...engines.errors import ConnectionLost, Timeout
-from .command import HIDING, environment, find, shown
+from ..python_files import HIDING
+from .command import environment, find, shown
 from .server_lines import ServerLines
 
 if TYPE_CHECKING:
