@@ -79,12 +79,15 @@ def blocks(page: str) -> list[Block]:
 
 def matches(expected: str, actual: str) -> bool:
     """Say whether an output is the one that a page shows."""
-    lines = [line.rstrip() for line in expected.rstrip("\n").split("\n")]
-    pattern = "\n".join(
-        r"[\s\S]*" if line == "…" else "[^\n]*".join(re.escape(part) for part in line.split("…")) for line in lines
-    )
-    plain = _COLOUR.sub("", actual).rstrip("\n")
-    return re.fullmatch(pattern, "\n".join(line.rstrip() for line in plain.split("\n"))) is not None
+    pattern = ""
+    for line in _lines(expected):
+        parts = (re.escape(part) for part in line.split("…"))
+        pattern += r"(?:[^\n]*\n)*?" if line == "…" else "[^\n]*".join(parts) + "\n"
+    return re.fullmatch(pattern, "".join(f"{line}\n" for line in _lines(_COLOUR.sub("", actual)))) is not None
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip("\n").split("\n")]
 
 
 class Page:

@@ -35,6 +35,6 @@ def test_the_first_page_names_all_pages_and_no_link_leads_nowhere() -> None:
 
 
 def test_an_output_is_compared_line_by_line_but_for_what_varies() -> None:
-    assert documents.matches("a … c\n", "a b c\n") and documents.matches("a\n…\nd\n", "a\nb\nc\nd")
+    assert documents.matches("a … c\n", "a b c\n") and documents.matches("a\n…\nd\n…\n", "a\nb\nc\nd")
     assert not documents.matches("a … c\n", "a b\nc\n") and not documents.matches("a\n", "a\nb\n")
     assert not documents.matches("a.c", "abc")
