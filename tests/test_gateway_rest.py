@@ -14,9 +14,9 @@ from minimcp import Context, Server, ToolError
 from minimcp.auth import Keys, Rules
 from minimcp.engines.errors import InvalidArguments
 from minimcp.engines.schema.validator import Validator, check_schema
-from minimcp.monitoring.calls import Calls
 from minimcp.gateway.openapi import moved
 from minimcp.gateway.rest import install_rest
+from minimcp.monitoring.calls import Calls
 from minimcp.protocol.errors import InternalError, InvalidParams, McpError
 from tests.embedded import Wire, embedded
 

@@ -14,8 +14,8 @@ import pytest
 from werkzeug.test import Client
 
 from minimcp.auth import Keys, Rules
-from minimcp.monitoring.calls import Calls
 from minimcp.gateway.web import install_web
+from minimcp.monitoring.calls import Calls
 from minimcp.protocol.errors import McpError
 from minimcp.protocol.principal import Principal
 from tests.browser import browser

@@ -8,8 +8,6 @@ import sys
 import threading
 from pathlib import Path
 
-import pytest
-
 import minimcp
 from minimcp import Server
 from minimcp.protocol import wire

@@ -6,9 +6,9 @@ import pytest
 
 from minimcp import Client, Context, Principal, RemoteError, Server
 from minimcp.auth import Rules
-from minimcp.views.view import View
 from minimcp.server.makers import make_prompt, make_resource, make_tool
 from minimcp.server.registry import Registry
+from minimcp.views.view import View
 from tests.embedded import embedded
 from tests.gateways import gateway_of, served
 from tests.helpers import Legacy, http_headers, modern, post, result

@@ -149,7 +149,7 @@ class Slots:
         self.used = 0
         self._server = server
         self._lock = threading.Lock()  # guards used, _waiting and what waits there
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_SlotWait] = deque()
 
     @property
     def waiting(self) -> int:
@@ -171,7 +171,7 @@ class Slots:
                 return
             if wait_s <= 0 or len(self._waiting) >= 4 * self.limit:
                 raise self._busy()
-            mine = _Waiting()
+            mine = _SlotWait()
             self._waiting.append(mine)
         try:
             if on_wait is not None:
@@ -196,7 +196,7 @@ class Slots:
             else:
                 self.used -= 1
 
-    def _leave(self, mine: _Waiting) -> None:
+    def _leave(self, mine: _SlotWait) -> None:
         with self._lock:
             if not mine.given:
                 self._waiting.remove(mine)
@@ -208,7 +208,7 @@ class Slots:
         return UpstreamUnavailable(self._server, f"has as many calls in progress as it may have ({self.limit})", 1.0)
 
 
-class _Waiting:
+class _SlotWait:
     """A call that waits for a slot, and what became of that."""
 
     def __init__(self) -> None:
