@@ -86,6 +86,14 @@ def matches(expected: str, actual: str) -> bool:
     return re.fullmatch(pattern, "".join(f"{line}\n" for line in _lines(_COLOUR.sub("", actual)))) is not None
 
 
+def merged(expected: str, actual: str) -> str:
+    """Return an output for a page, with the lines of the page that still hold, and so with their `…`."""
+    old, new = _lines(expected), _lines(_COLOUR.sub("", actual))
+    if len(old) == len(new):
+        new = [one if matches(one, other) else other for one, other in zip(old, new)]
+    return "".join(f"{line}\n" for line in new)
+
+
 def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip("\n").split("\n")]
 
@@ -135,7 +143,7 @@ class Page:
                     if matches(expected, actual):
                         continue
                     if os.environ.get("MINIMCP_WRITE_PAGES") and block.output is not None:
-                        written.append((block.span, self._with_written_ports(actual).rstrip("\n") + "\n"))
+                        written.append((block.span, merged(block.output, self._with_written_ports(actual))))
                         continue
                     raise AssertionError(f"{where} says\n\n{expected}\nand prints\n\n{actual}")
         finally:

@@ -38,3 +38,8 @@ def test_an_output_is_compared_line_by_line_but_for_what_varies() -> None:
     assert documents.matches("a … c\n", "a b c\n") and documents.matches("a\n…\nd\n…\n", "a\nb\nc\nd")
     assert not documents.matches("a … c\n", "a b\nc\n") and not documents.matches("a\n", "a\nb\n")
     assert not documents.matches("a.c", "abc")
+
+
+def test_an_output_that_is_written_anew_keeps_the_lines_that_hold() -> None:
+    assert documents.merged("a …\nb\n", "a 1\nc\n") == "a …\nc\n"
+    assert documents.merged("a\n", "a\nb") == "a\nb\n"

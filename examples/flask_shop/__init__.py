@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 from flask import Flask
+from sqlalchemy.exc import IntegrityError
 
 from . import auth, mcp, models, views
 
@@ -35,7 +36,11 @@ def create_app(**config: Any) -> Flask:
     @app.cli.command("init-db")
     def init_db() -> None:
         """Create the tables, three users and some goods."""
-        for name, token in models.create_all().items():
+        try:
+            tokens = models.create_all()
+        except IntegrityError:
+            raise click.ClickException("The shop has its users and goods already.") from None
+        for name, token in tokens.items():
             click.echo(f"{name}: {token}")
 
     return app
