@@ -325,6 +325,28 @@ def test_a_thousand_notices_of_a_change_are_a_few_lists() -> None:
         server.close()
 
 
+def test_a_change_is_told_when_the_list_is_as_it_will_be() -> None:
+    server = Server("growing")
+    for number in range(3):
+        server.tool(lambda: "x", f"tool{number}")
+    with embedded(server.wsgi) as listening:
+        url = f"http://127.0.0.1:{listening.port}/mcp"
+        with Gateway({"mcpServers": {"growing": {"url": url, "probe": 0, "prefix": ""}}}) as gateway:
+            seen: list[list[str]] = []
+
+            def look(*event: Any) -> None:
+                with Client(gateway, mode="modern") as client:
+                    seen.append([tool["name"] for tool in client.list_tools()])
+
+            look()
+            stop = gateway.engine.bus.subscribe(("tools",), look)
+            server.tool(lambda: "x", "late")
+            wait_until(lambda: len(seen) > 1)
+            stop()
+            assert seen[1] == ["tool0", "tool1", "tool2", "late"]
+        server.close()
+
+
 def test_a_server_that_flaps_costs_nothing_but_its_own_calls() -> None:
     """Up and down, faster than anything settles: the other server's calls all succeed, and threads do not pile up."""
     up = threading.Event()

@@ -74,8 +74,9 @@ class Federation(Registry):
             # First what goes, so that a name is free for the server that gets it.
             held = [entry for entries in self._all() for entry in entries.values() if isinstance(entry, RelayedEntry)]
             gone = {entry.origin for entry in held} - {*wanted}
+            changed: set[str] = set()
             for origin in gone:
-                self.update(origin, {kind: {} for kind in KINDS})
+                changed |= self.exchange(origin, {kind: {} for kind in KINDS}).changed
             for name, own in wanted.items():
                 left = {
                     kind: {key: entry for key, entry in getattr(self, kind).items() if entry.origin == name}
@@ -83,9 +84,10 @@ class Federation(Registry):
                 }
                 kept = {kind: {key: entry for key, entry in left[kind].items() if key in own[kind]} for kind in KINDS}
                 if kept != left:
-                    self.update(name, kept)
+                    changed |= self.exchange(name, kept).changed
             for place, (name, own) in enumerate(wanted.items(), 1):
-                updated = self.update(name, own)
+                updated = self.exchange(name, own)
+                changed |= updated.changed
                 for kind, key, owner in updated.collisions:
                     log.error("%s has %r among its %s, which is taken by %s", name, key, kind, owner or "the gateway")
                 for entries in own.values():
@@ -94,6 +96,8 @@ class Federation(Registry):
             with self._lock:
                 self._lists, self._fingerprints = {}, {}
             self._describe()
+            # Not before everything is in its place, since clients list at once.
+            self.announce(*sorted(changed))
 
     def _all(self) -> list[dict[str, Entry]]:
         return [getattr(self, kind) for kind in KINDS]

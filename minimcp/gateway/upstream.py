@@ -133,6 +133,9 @@ class Upstream:
             while not self._closed.wait(_UNTOLD_S):
                 lease = self.refresh()
             return
+        if lease.is_modern:
+            # What changed between the list and the stream was told to nobody.
+            self.refresh_soon()
         while not self._closed.is_set():
             listen = self._listen
             try:
