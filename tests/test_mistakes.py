@@ -11,6 +11,7 @@ import logging
 import re
 import shlex
 import socket
+import sqlite3
 import struct
 import sys
 import threading
@@ -51,6 +52,7 @@ def lines(*texts: str) -> str:
 
 
 GONE = "minimcp: The server PYTHON -m minimcp run f.py exited with code 1"
+VARIABLES = "a server gets few variables: --env API_KEY=VALUE gives it"
 ASYNC = "TypeError: add is async def: write def, and call blocking code; every call has its own thread"
 
 
@@ -81,13 +83,15 @@ ASYNC = "TypeError: add is async def: write def, and call blocking code; every c
         ("import os\nos.environ['API_KEY']\n", "line 2, in <module>\n    os.environ['API_KEY']", "KeyError: 'API_KEY'"),
     ],
 )
-def test_a_file_that_does_not_load_is_told_by_its_own_traceback(folder, capsys, source, where, error):
+def test_a_file_that_does_not_load_is_told_by_its_own_traceback(folder, capsys, monkeypatch, source, where, error):
+    monkeypatch.delenv("API_KEY", raising=False)
     (folder / "f.py").write_text(source)
     error = error.format("Server." if sys.version_info >= (3, 10) else "")
     number = where.split(",")[0]
     full = error.replace("JSONDecodeError", "json.decoder.JSONDecodeError")
     traceback = f'Traceback (most recent call last):\n  File "f.py", {where}\n{full}'
-    assert said(capsys, "list", "f.py") == (1, lines(f"minimcp: f.py, {number}: {error}", traceback, GONE))
+    gone = f"{GONE} ({VARIABLES})" if "environ" in source else GONE
+    assert said(capsys, "list", "f.py") == (1, lines(f"minimcp: f.py, {number}: {error}", traceback, gone))
 
 
 def test_a_syntax_error_names_its_line(folder, capsys):
@@ -872,6 +876,70 @@ def test_the_end_of_a_server_is_told_with_what_may_help(folder, monkeypatch):
     )
     with Client("f.py", env={"API_KEY": "2"}) as client:
         assert client.call_tool("add", a=1, b=2).data == 3
+
+
+ASKS = (
+    "import os\nfrom minimcp import Context, Server\nserver = Server('s')\nKEY = os.environ['API_KEY']\n@server.tool\n"
+    "def model(ctx: Context) -> str:\n    return ctx.sample('Hello')\n@server.tool\n"
+    "def folders(ctx: Context) -> str:\n    return str(ctx.list_roots())\n"
+)
+
+
+def test_the_command_line_says_in_its_own_words_what_to_give(folder, capsys, monkeypatch):
+    (folder / "f.py").write_text(ASKS)
+    (folder / "silent.py").write_text(ADD)
+    monkeypatch.delenv("API_KEY", raising=False)
+    assert said(capsys, "list", "f.py")[1].endswith(f"\n{GONE} ({VARIABLES})\n")
+    monkeypatch.setenv("API_KEY", "1")
+    assert said(capsys, "list", "f.py")[1].endswith(f"\n{GONE} (API_KEY is set here, but {VARIABLES})\n")
+    undeclared = "minimcp: The client did not declare a capability this call needs (-32021); it asks for "
+    for tool, text in (("model", "a model, and none is here"), ("folders", "folders, and none are given here")):
+        assert said(capsys, "call", "f.py", tool, "--env", "API_KEY=1") == (1, f"{undeclared}{text}\n")
+    path = f"PYTHONPATH={ROOT}"
+    assert said(capsys, "list", "--env", path, "--", sys.executable, "silent.py") == (
+        1,
+        "minimcp: The server PYTHON silent.py exited with code 0 (does silent.py call server.run()? "
+        "`minimcp list silent.py` serves it without) and wrote nothing to standard error\n",
+    )
+
+
+def test_a_connection_of_a_database_on_another_thread_is_told_what_to_do():
+    server = Server("s")
+    held, open_, done = [], threading.Event(), threading.Event()
+
+    def hold():
+        with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+            held.append(connection)
+            open_.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert open_.wait(20)
+
+    @server.tool
+    def count() -> int:
+        return held[0].execute("select 1").fetchone()[0]
+
+    with Client(server) as client:
+        told = client.call_tool("count").text
+    done.set()
+    thread.join(20)
+    assert told.startswith("The tool count failed: ProgrammingError: SQLite objects created in a thread can only")
+    assert told.endswith(". Functions run on several threads: open a connection in each call")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 10), reason="later Pythons know it")
+def test_a_union_of_later_pythons_is_told_how_it_is_written_on_old_ones(folder, capsys):
+    (folder / "f.py").write_text(HEAD + "def f(a: int | None): ...\n")
+    assert said(capsys, "list", "f.py")[1].splitlines()[0] == (
+        "minimcp: f.py, line 3: TypeError: unsupported operand type(s) for |: 'type' and 'NoneType'; on old Pythons "
+        "write Optional[X] and Union[X, Y] instead of X | Y"
+    )
+
+
+def test_where_nothing_listens_is_told_so():
+    assert refused("http://127.0.0.1:1/mcp") == "No connection to http://127.0.0.1:1: nothing listens there"
 
 
 def test_a_tool_of_a_similar_name_is_named():

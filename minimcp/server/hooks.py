@@ -52,7 +52,10 @@ def describe(ctx: Context, failure: str, error: BaseException) -> str:
     debug, session = ctx._engine.debug, ctx.session
     if debug or (debug is None and session is not None and session.local):
         kind = "" if isinstance(error, MinimcpError) else type(error).__name__
-        return ": ".join(part for part in (failure, kind, str(error)) if part)
+        said = ": ".join(part for part in (failure, kind, str(error)) if part)
+        if kind == "ProgrammingError" and "that same thread" in said:
+            said += ". Functions run on several threads: open a connection in each call"
+        return said
     return f'{failure}; the logger "minimcp" of the server has the details'
 
 

@@ -326,8 +326,9 @@ class Child:
         hidden = _HIDDEN.search(tail)
         if hidden:
             return f" ({HIDING.format(hidden[1])})"
-        if missing and missing[1] in os.environ and missing[1] not in self._env:
-            return f" ({missing[1]} is set here, but a server gets few variables: env={{{missing[1]!r}: ...}} gives it)"
+        if missing and "environ" in tail and missing[1] not in self._env:
+            known = f"{missing[1]} is set here, but " if missing[1] in os.environ else ""
+            return f" ({known}a server gets few variables: env={{{missing[1]!r}: ...}} gives it)"
         return ""
 
 

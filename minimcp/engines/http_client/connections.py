@@ -224,7 +224,7 @@ class HttpConnections(Connections):
             if deadline is not None and time.monotonic() >= deadline:
                 raise Timeout(f"No connection to {origin(self.url)} in time", "always") from None
             retry = "never" if "SSL" in type(problem).__name__ else "always"
-            why = str(problem)
+            why = "nothing listens there" if isinstance(problem, ConnectionRefusedError) else str(problem)
             if getattr(problem, "reason", "") in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
                 why = f"the answer is not encrypted; write http:{origin(self.url).partition(':')[2]} if it speaks http"
             raise ConnectionLost(f"No connection to {origin(self.url)}: {why}", retry) from None
