@@ -143,6 +143,21 @@ def test_it_opens_after_five_failures_in_a_row(clock):
     }
 
 
+def test_calls_that_a_broken_connection_ends_together_are_one_failure(clock):
+    (a,) = healths(clock, "a")
+    lost = ConnectionLost("the process ended")
+    turns = [a.begin() for _ in range(30)]
+    clock.now += 1
+    for turn in turns:
+        turn.end(False, lost)
+        clock.now += 0.001
+    assert (a.state, a.failures) == ("closed", 30)
+    for _ in range(4):
+        clock.now += 0.001
+        a.begin().end(False, lost)
+    assert a.state == "open"
+
+
 def mixed(health: Health, failures: int, successes: int) -> None:
     """Calls of which no five in a row fail; the last of them fails."""
     succeed(health, successes - -(-failures // 4))

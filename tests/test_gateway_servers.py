@@ -130,10 +130,8 @@ def everything(request: Any, tmp_path_factory: Any) -> dict[str, Any]:
     official.violations.clear()
     options: dict[str, Any] = {"elicit": elicit, "sample": heard.sample, "roots": ["file:///tmp/a"]}
     options.update(on_log=heard.log, on_notification=heard.notice)
-    # It sends updates to the session alone in which its tool was called; a modern client has none.
-    entry = {} if mode == "legacy" else {"sessions": "shared"}
     try:
-        with through(server, tmp_path_factory.mktemp("everything"), mode, entry, **options) as client:
+        with through(server, tmp_path_factory.mktemp("everything"), mode, {}, **options) as client:
             _walk_everything(client, heard, seen)
     finally:
         server.stop()

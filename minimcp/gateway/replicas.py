@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import random
 import threading
 import time
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Generic, Optional, Protocol, TypeVar
 
+from ..engines.errors import ConnectionLost
 from ..engines.fork import PerProcess
 from .failures import UpstreamUnavailable as UpstreamUnavailable
 from .failures import is_failure as is_failure
@@ -119,6 +121,7 @@ class Health:
         self._since = clock()  # when it closed
         self._generation = 0  # counts openings and closings; the end of an older call says nothing new
         self._consecutive = 0
+        self._lost = -math.inf  # when a connection broke that counted
         self._slices: deque[list[int]] = deque()  # of the window: number, calls, failures
         self._level = 0
         self._until = self._tried = self._moment_s = 0.0
@@ -282,6 +285,11 @@ class Health:
             return None
         self.error = _text(error)
         if self._closed:
+            if isinstance(error, ConnectionLost):
+                # The calls that were in flight when a connection broke have failed once, all together.
+                if turn._since < self._lost:
+                    return None
+                self._lost = now
             self._consecutive += 1
             self._count(now, True)
             return self._open(now) if self._is_failing() else None
