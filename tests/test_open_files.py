@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,24 @@ def test_a_lock_keeps_others_away_and_is_found_again_when_its_file_is_removed(
     with lock:
         assert taken()
     assert not taken()
+
+
+@posix
+@pytest.mark.parametrize("without", ["", "ctypes"])
+def test_who_comes_second_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: str) -> None:
+    monkeypatch.setitem(sys.modules, without, None)  # type: ignore[arg-type]
+    first, second, entered = FileLock(tmp_path / "file"), FileLock(tmp_path / "file"), threading.Event()
+
+    def enter() -> None:
+        with second:
+            entered.set()
+
+    with first:
+        thread = threading.Thread(target=enter)
+        thread.start()
+        assert not entered.wait(0.1)
+    thread.join(10)
+    assert entered.is_set()
 
 
 @posix

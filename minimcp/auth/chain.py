@@ -43,6 +43,7 @@ LONGEST = 64 * 1024 * 1024
 _FIRST_READ = 2048
 _SMALLEST = 4096
 _UNSEEN = (0, -1)
+# In ASCII, so that neither a line break nor a lone surrogate in a value can break a line.
 _encode = json.JSONEncoder(default=repr).encode
 
 
@@ -85,28 +86,28 @@ class Chain:
         """
         if not record.keys().isdisjoint(_OURS):
             record = {name: value for name, value in record.items() if name not in _OURS}
-        end = self._end()
+        body, end = _encode(record)[:-1], self._end()
         with end.lock, end.process_lock:
             known = end.seq, end.hash
             try:
-                self._append(end, record)
+                self._append(end, body)
             except BaseException:
                 # What was written all the same is found in the file.
                 (end.seq, end.hash), end.seen = known, _UNSEEN
                 raise
 
-    def _append(self, end: _End, record: Record) -> None:
+    def _append(self, end: _End, body: str) -> None:
         seen, lead = self._look(), b""
         if seen != end.seen:
             end.file.close()
             lead = self._find_end(end, seen[1])
-        line = self._line(end, record)
+        line = self._line(end, body)
         size = seen[1] + len(lead) + len(line)
         if self._max_bytes and seen[1] and size > self._max_bytes:
             if lead:
                 self._write(end.file, lead)
             self._rotate(end)
-            seen, lead, line = self._look(), b"", self._line(end, record)
+            seen, lead, line = self._look(), b"", self._line(end, body)
             size = seen[1] + len(line)
         self._write(end.file, lead + line)
         end.note(line)
@@ -124,15 +125,15 @@ class Chain:
             found = os.stat(self._path)
         return found.st_ino, found.st_size
 
-    def _line(self, end: _End, record: Record) -> bytes:
-        """Return the line of a record after the last one."""
-        # In ASCII, so that neither a line break nor a lone surrogate in a value can break a line.
-        text = _encode({**record, "seq": end.seq + 1, "prev": end.hash})[:-1].encode("ascii")
+    def _line(self, end: _End, body: str) -> bytes:
+        """Return the line of a record, given as JSON without its last brace, after the last one."""
+        comma = ", " if len(body) > 1 else ""
+        text = f'{body}{comma}"seq": {end.seq + 1}, "prev": "{end.hash}"'.encode("ascii")
         return text + f', "hash": "{hash_of(self._key, text)}"}}\n'.encode("ascii")
 
     def _mark(self, end: _End, kind: str, **more: Any) -> bytes:
         """Return the line of a record of the log itself, and take it for the last one."""
-        line = self._line(end, {"time": timestamp(time.time()) + "+00:00", "chain": kind, **more})
+        line = self._line(end, _encode({"time": timestamp(time.time()) + "+00:00", "chain": kind, **more})[:-1])
         end.note(line)
         return line
 

@@ -97,13 +97,16 @@ class _Windows:
         if self._slice_s:
             # Of many, those of a slice are kept as if all had come at its end.
             now = (now // self._slice_s + 1) * self._slice_s
-        times, total = self._callers.setdefault(caller, (deque(), [0]))
+        found = self._callers.get(caller)
+        if found is None:
+            found = self._callers[caller] = deque(), [0]
+        times, total = found
+        total[0] += 1
         if times and times[-1][0] == now:
             times[-1][1] += 1
         else:
             times.append([now, 1])
-        total[0] += 1
-        self._callers.move_to_end(caller)
+            self._callers.move_to_end(caller)
         for _ in range(2):
             # More may go than come, so that who is not seen any more is not kept.
             oldest, (others, _) = next(iter(self._callers.items()))

@@ -76,8 +76,8 @@ class Rules:
         if ctx.method == "resources/read" and kind == "resources":
             # Rules name what is read, and not only the template that matches it.
             uri = ctx.params.get("uri")
-            return not isinstance(uri, str) or bool(self.decide(ctx.principal, kind, uri, origin=entry.origin))
-        return bool(self.decide(ctx.principal, kind, place or definition["name"], arguments, entry.origin))
+            return not isinstance(uri, str) or self._find(ctx.principal, kind, uri, None, entry.origin)[0]
+        return self._find(ctx.principal, kind, place or definition["name"], arguments, entry.origin)[0]
 
     def decide(
         self,
@@ -93,8 +93,17 @@ class Rules:
         :param arguments: those of a call; None asks whether it may be seen, that is, used with some arguments.
         :param origin: the name of the server that it comes from, "" for this one.
         """
+        allowed, rule = self._find(principal, kind, name, arguments, origin)
+        if rule is None:
+            return Decision(False, f"no rule allows {kind}:{name} to {_named(principal)}")
+        said = "allowed" if allowed else "denied"
+        return Decision(allowed, f"{kind}:{name} is {said} by {rule.text}", rule.source)
+
+    def _find(
+        self, principal: Principal | None, kind: str, name: str, arguments: Mapping[str, Any] | None, origin: str
+    ) -> tuple[bool, _Rule | None]:
+        """Return whether a name is allowed, and the rule that decides."""
         allowing = None
-        target = f"{kind}:{name}"
         for rule in self._about(kind, name, origin):
             if not rule.applies(principal):
                 continue
@@ -103,12 +112,10 @@ class Rules:
                 if arguments is None and rule.arguments:
                     continue
                 if rule.fits(arguments or {}):
-                    return Decision(False, f"{target} is denied by {rule.text}", rule.source)
+                    return False, rule
             elif allowing is None and (arguments is None or rule.fits(arguments)):
                 allowing = rule
-        if allowing is None:
-            return Decision(False, f"no rule allows {target} to {_named(principal)}")
-        return Decision(True, f"{target} is allowed by {allowing.text}", allowing.source)
+        return allowing is not None, allowing
 
     def audience(self, kind: str, name: str, origin: str = "") -> list[str]:
         """Say who may see a name, in words for people: such as "staff", "ada", "scope mail", "not guest".
