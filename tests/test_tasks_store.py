@@ -510,7 +510,8 @@ def test_clocks_that_are_set_end_no_task_that_runs(tmp_path, monkeypatch):
     for step_s in (86_400, -86_400):
         monkeypatch.setattr(time, "time", lambda step_s=step_s: real() + step_s)
         for _ in range(3):
-            server.tasks._work.keeper()._look_after(True)
+            server.tasks._work.keeper()._own()
+            server.tasks._work.keeper()._end_abandoned()
         assert server.tasks.get(id)["status"] == "working"
     monkeypatch.undo()
     go.set()
@@ -556,3 +557,57 @@ def test_a_new_file_is_opened_by_many_at_once(tmp_path):
     assert all(len(store._inherited) == 1 for store in stores)
     for store in stores:
         store.close()
+
+
+def test_without_news_tasks_go_on_all_the_same(tmp_path, caplog):
+    class Gone:
+        """A bus that cannot be reached."""
+
+        def publish(self, topic, data=None):
+            raise ConnectionError("the bus has gone")
+
+        def subscribe(self, topics, listener):
+            raise ConnectionError("the bus has gone")
+
+    server = Server("s", bus=Gone())
+    server.use(Tasks(tmp_path / "tasks.db", heartbeat_s=0.2))
+
+    @server.tool(task=True)
+    def ask(ctx: Context) -> str:
+        return ctx.elicit("?", {"a": str})["a"]
+
+    id = made(server, "ask", {**DECLARED, **ALL})
+    status(server, id, "input_required")
+    result(server, "tasks/update", taskId=id, inputResponses={"q1": accept(a="x")}, capabilities=DECLARED)
+    assert status(server, id, "completed")["result"]["content"][0]["text"] == "x"
+    with pytest.raises(ConnectionError):
+        server.tasks.wait(id, 1)
+    server.tasks.close()
+    assert "the bus has gone" in caplog.text
+
+
+def test_a_store_may_be_closed_while_others_use_it(store):
+    store.add(record())
+    stop, failed = threading.Event(), []
+
+    def use():
+        while not stop.is_set():
+            try:
+                store.get("a")
+                store.beat("o")
+            except sqlite3.ProgrammingError as problem:
+                # It was closed between the look-up and the use.
+                assert "closed" in str(problem)
+            except Exception as problem:
+                failed.append(problem)
+                return
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(50):
+        store.close()
+    stop.set()
+    for thread in threads:
+        thread.join(BOUND_S)
+    assert not failed

@@ -29,7 +29,7 @@ log = logging.getLogger("minimcp")
 # A body that was interrupted so often is the likely cause of it.
 MOST_RUNS = 3
 # Of the time between two heartbeats, after which an owner that has made none is taken for dead.
-_SILENCE = 1.5
+_SILENCE = 1.25
 _MOST_AT_ONCE = 500
 _COMPLAIN_S = 60.0
 _JOIN_S = 5.0
@@ -54,9 +54,11 @@ class Keeper:
         self._lock = threading.Lock()  # guards _thread
         self._thread: threading.Thread | None = None
         self._news: Subscription | None = None  # the thread waits on it
+        self._over = threading.Event()  # set when the thread shall end, once nothing runs here
         self._idle = threading.Condition()  # notified when a run ends
-        self._beat_at = self._complained_at = float("-inf")
+        self._beat_at = self._swept_at = self._complained_at = float("-inf")
         self._seen: dict[str, tuple[int, float]] = {}  # used by the thread alone
+        self._suspects: set[str] = set()  # likewise
         self._orphans: set[str] = set()  # likewise
         self._waiting: dict[str, float] = {}  # likewise
 
@@ -64,21 +66,44 @@ class Keeper:
         """Start the thread, if it does not run."""
         if self._thread is not None:
             return
+        news = self._listen()
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._keep, name="minimcp-tasks", daemon=True)
+                thread = threading.Thread(target=self._keep, args=(news,), name="minimcp-tasks", daemon=True)
                 try:
                     thread.start()
+                    self._thread, news = thread, None
                 except RuntimeError:
                     log.warning("no thread could be started to look after the tasks")
-                    return
-                self._thread = thread
+        self._hang_up(news)
+
+    def _listen(self) -> Subscription | None:
+        """Subscribe to news of the tasks that run here; without a bus the thread looks by itself."""
+        engine = self._work.engine
+        try:
+            news = Subscription(engine.bus, [f"tasks/of/{self.owner}"])
+        except Exception:
+            self._complain()
+            return None
+        # So that the end of the server is the end of the thread too, once its tasks have ended.
+        engine.add_stream(news)
+        return news
+
+    def _hang_up(self, news: Subscription | None) -> None:
+        if news is not None:
+            self._work.engine.remove_stream(news)
+            news.close()
 
     def stop(self, wait_s: float) -> None:
         """Wait for the bodies that run here, then give them up, and have the thread end."""
         self.ended(wait_s)
-        for id in [*self.runs, *self.works]:
-            self._interrupted(id, self.owner)
+        self._over.set()
+        for id in [*(run.id for run in list(self.runs.values()) if run.runs), *self.works]:
+            try:
+                self._interrupted(id, self.owner)
+            except Exception:
+                # Others will find that its heartbeat has stopped.
+                log.warning("the end of task %s could not be kept", id, exc_info=True)
         news, thread = self._news, self._thread
         if news is not None:
             news.close()
@@ -97,38 +122,32 @@ class Keeper:
             self.works.pop(run.id, None)
             self._idle.notify_all()
 
-    def _keep(self) -> None:
-        engine = self._work.engine
-        with Subscription(engine.bus, [f"tasks/of/{self.owner}"]) as self._news:
-            # So that the end of the server is the end of this thread too, once its tasks have ended.
-            engine.add_stream(self._news)
-            try:
-                self._until_the_end(self._news)
-            finally:
-                engine.remove_stream(self._news)
-                with self._lock:
-                    if self._thread is threading.current_thread():
-                        self._thread = None
-
-    def _until_the_end(self, news: Subscription) -> None:
-        open_now = True
-        while open_now or self.runs:
-            try:
-                self._look_after(open_now)
-                if open_now and self._may_end():
-                    return
-            except Exception:
-                self._complain()
-            if not open_now:
-                with self._idle:
-                    self._idle.wait(self._pause_s())
-            elif news.take(self._pause_s()) is None:
-                open_now = False
-                self._work.stop_sending()
+    def _keep(self, news: Subscription | None) -> None:
+        self._over.clear()
+        try:
+            while self.runs or not self._over.is_set():
+                self._news = news = news or self._listen()
+                try:
+                    self._look_after()
+                    if self._may_end():
+                        return
+                except Exception:
+                    self._complain()
+                if news is None or self._over.is_set():
+                    with self._idle:
+                        self._idle.wait(self._pause_s())
+                elif news.take(self._pause_s()) is None:
+                    self._over.set()
+                    self._work.stop_sending()
+        finally:
+            self._hang_up(news)
+            with self._lock:
+                if self._thread is threading.current_thread():
+                    self._thread = None
 
     def _may_end(self) -> bool:
         """Say whether nothing is left to do, and nothing can come from elsewhere; a new task starts another thread."""
-        if self._work.store.lasting or self.runs or self._work.unfinished():
+        if self._work.store.lasting or self.runs or self._over.is_set() or self._work.unfinished():
             return False
         with self._lock:
             self._thread = None
@@ -138,7 +157,7 @@ class Keeper:
         return True
 
     def _pause_s(self) -> float:
-        return min(self._work.heartbeat_s / 2, 1.0)
+        return min(self._work.heartbeat_s / 4, 1.0)
 
     def _complain(self) -> None:
         now = time.monotonic()
@@ -146,12 +165,16 @@ class Keeper:
             self._complained_at = now
             log.exception("the tasks cannot be looked after at the moment")
 
-    def _look_after(self, sending: bool) -> None:
+    def _look_after(self) -> None:
         self._own()
-        self._end_abandoned()
-        if sending:
-            self._send_again()
-        self._expire()
+        now = time.monotonic()
+        if now - self._swept_at >= self._pause_s() / 2:
+            # Not with each of many news.
+            self._swept_at = now
+            self._end_abandoned()
+            self._expire()
+            if not self._over.is_set():
+                self._send_again()
 
     def _own(self) -> None:
         """Make a heartbeat, and bring the bodies that run here up to date with their records."""
@@ -185,13 +208,20 @@ class Keeper:
         owners = store.owners()
         owners.pop(self.owner, None)
         self._seen = {owner: seen for owner, seen in self._seen.items() if owner in owners}
+        suspects = set()
         for owner, beats in owners.items():
             if self._seen.get(owner, (-1, 0.0))[0] != beats:
                 self._seen[owner] = beats, now
             elif now - self._seen[owner][1] >= _SILENCE * self._work.heartbeat_s:
-                log.warning("the process %s has stopped in the middle of tasks", owner)
-                for id in store.owned(owner):
-                    self._interrupted(id, owner)
+                suspects.add(owner)
+        # One that could not write, since the store was locked, gets another look after this process could.
+        for owner in suspects & self._suspects:
+            log.warning("the process %s has stopped in the middle of tasks", owner)
+            for id in store.owned(owner):
+                self._interrupted(id, owner)
+        if suspects:
+            store.beat(self.owner)
+        self._suspects = suspects
 
     def _interrupted(self, id: str, owner: str) -> None:
         """End a task that nobody runs any more; one that may run again is queued."""
@@ -203,7 +233,8 @@ class Keeper:
             return record._replace(status="queued", owner="", state=state)
 
         if self._work.change(id, again, whole=True) is not None:
-            self._work.hint(id)
+            if not self._over.is_set():
+                self._work.hint(id)
         else:
             self._work.fail(id, "The task was interrupted: the process that ran it has stopped", owner=owner)
 

@@ -237,8 +237,11 @@ class _Opened:
             return self._reader.execute(statement, tuple(values)).fetchall()
 
     def close(self) -> None:
-        """Close the connections."""
-        _close(self.pid, self._writer, self._reader)
+        """Close the connections, once no thread uses them."""
+        with self._write_lock:
+            _close(self.pid, self._writer)
+        with self._read_lock:
+            _close(self.pid, self._reader)
 
 
 def _make_private(path: str) -> None:

@@ -267,7 +267,7 @@ class TaskWork:
     def _tell(self, record: TaskRecord) -> None:
         keeper, ended = self.keeper(), record.status in ENDED
         run = keeper.runs.get(record.id)
-        if run is not None and ended:
+        if run is not None and (ended or record.owner != keeper.owner):
             run.stop()
         elif run is not None:
             run.look()
