@@ -135,7 +135,7 @@ def test_what_cannot_be_reached_is_said_with_the_time_to_come_back():
     answer = UpstreamUnavailable("sum", "does not answer", 0.3).answer("2026-07-28")
     assert isinstance(answer, InternalError)
     assert (answer.code, answer.message) == (-32603, "The server 'sum' does not answer; try again in 1 s")
-    assert answer.data == {"retryAfterMs": 300, "server": "sum"}
+    assert answer.data == {"retryAfterMs": 300, "server": "sum", "mayHaveRun": False}
     assert answer.http == (503, [("Retry-After", "1")])
 
 

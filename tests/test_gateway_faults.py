@@ -109,9 +109,7 @@ class Load:
             result = client.call_tool("record", text=text)
         except RemoteError as problem:
             assert isinstance(problem.data, dict), problem
-            # What names a time to try again at was not sent.
-            may_have_run = problem.data.get("mayHaveRun", "retryAfterMs" not in problem.data)
-            return "may have run" if may_have_run else "not run"
+            return "may have run" if problem.data["mayHaveRun"] else "not run"
         except ClientError:
             return "lost"
         assert result.text == text, "the answer to another call"

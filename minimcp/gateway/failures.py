@@ -47,7 +47,7 @@ class UpstreamUnavailable(ClientError):
 
     def answer(self, version: str) -> InternalError:
         """Return the error that a client is answered with, in its revision."""
-        return try_later(self.message, self.retry_after_s, 503, version, server=self.server)
+        return try_later(self.message, self.retry_after_s, 503, version, server=self.server, mayHaveRun=False)
 
 
 def is_failure(error: BaseException, own_credentials: bool = False) -> bool:
