@@ -52,14 +52,13 @@ class TaskRun:
         self._call: Optional[Call] = None
         self._stopped = False
         self._changed = threading.Event()
-        self._idempotency_key = ""
+        self._key: Optional[str] = None
         self._told_at = 0.0
         self._message: Optional[str] = None  # the newest that is not written yet
 
     def begin(self, record: TaskRecord, call: Call) -> None:
         """Take the record as it was claimed, and the call that is about to run."""
-        self.runs = record.state["runs"]
-        self._idempotency_key = record.request.get("key") or digest(["key", record.id])
+        self.runs, self._key = record.state["runs"], record.request.get("key")
         if record.expires is not None:
             # By this clock, so that a step of the other one ends no task that runs.
             self.until = time.monotonic() + record.expires - time.time()
@@ -172,7 +171,7 @@ class TaskRun:
 
     def key(self) -> str:
         """Return a string that is the same in all runs of the task, and in the rounds of the call before it."""
-        return self._idempotency_key
+        return self._key or digest(["key", self.id])
 
 
 def _unused(key: str, issued: set[str]) -> str:

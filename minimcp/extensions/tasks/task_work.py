@@ -194,7 +194,7 @@ class TaskWork:
 
             record = self.change(id, claimed, tell=False, whole=True)
             if record is not None:
-                self._finish(run, self._reply(run, record, function))
+                self._finish(run, record, self._reply(run, record, function))
         finally:
             keeper.forget(run)
 
@@ -213,7 +213,7 @@ class TaskWork:
         run.done = True
         return reply
 
-    def _finish(self, run: TaskRun, reply: Message | None) -> None:
+    def _finish(self, run: TaskRun, record: TaskRecord, reply: Message | None) -> None:
         """Keep the end of a run, with some patience. Spec: EXT-024 to EXT-027"""
         status, outcome, message = _outcome(reply)
 
@@ -222,7 +222,7 @@ class TaskWork:
 
         for pause_s in (*_PAUSES_S, None):
             try:
-                self.change(run.id, ended)
+                self.change(run.id, ended, known=record)
                 return
             except ValueError as problem:
                 log.error("the result of task %s is not JSON: %s", run.id, problem)
@@ -246,15 +246,21 @@ class TaskWork:
         return self.keeper().owner
 
     def change(
-        self, id: str, edit: Callable[[TaskRecord], Optional[TaskRecord]], tell: bool = True, whole: bool = False
+        self,
+        id: str,
+        edit: Callable[[TaskRecord], Optional[TaskRecord]],
+        tell: bool = True,
+        whole: bool = False,
+        known: TaskRecord | None = None,
     ) -> TaskRecord | None:
         """Change a record unless it has ended, and tell who listens; return the new one, or None if nothing changed.
 
         :param edit: returns the record as it shall be, or None to leave it.
         :param whole: whether that needs its `request`.
+        :param known: the record as it may still be, which saves looking.
         """
         while True:
-            record = self.store.get(id, whole)
+            record, known = known or self.store.get(id, whole), None
             new = edit(record) if record is not None and record.status not in ENDED else None
             if record is None or new is None:
                 return None
