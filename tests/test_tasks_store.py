@@ -448,9 +448,10 @@ def handing(ctx: Context, how: str) -> str:
     "how, outcome", [("named", "3 tools/call"), ("imported", None), ("tuple", None), ("lambda", None)]
 )
 def test_what_another_process_can_run_and_what_ends_with_its_own(tmp_path, how, outcome):
-    web = Server("s")
-    web.use(Tasks(tmp_path / "tasks.db", workers=0, heartbeat_s=0.2))
+    web = Server("s", debug=True)
+    web.use(Tasks(tmp_path / "tasks.db", workers=1, heartbeat_s=0.2))
     web.tool(handing, "handing")
+    web.tasks._work._threads._limit = 0  # its only thread is busy
     id = made(web, "handing", how=how)
     assert web.tasks.store.get(id).owner == ("" if outcome else web.tasks._work.owner)
     web.close()
@@ -466,6 +467,16 @@ def test_what_another_process_can_run_and_what_ends_with_its_own(tmp_path, how, 
     else:
         assert task["error"]["message"] == "The task was interrupted: the process that ran it has stopped"
     again.tasks.close()
+    web.tasks.close()
+
+
+def test_a_process_that_leaves_tasks_to_others_takes_no_function_that_it_alone_could_run(tmp_path):
+    web = Server("s", debug=True)
+    web.use(Tasks(tmp_path / "tasks.db", workers=0))
+    web.tool(handing, "handing")
+    found = result(web, "tools/call", name="handing", arguments={"how": "lambda"}, capabilities=DECLARED)
+    assert found["isError"] and "the top of the tool's module" in found["content"][0]["text"]
+    assert made(web, "handing", how="named") and len(web.tasks.list()) == 1
     web.tasks.close()
 
 

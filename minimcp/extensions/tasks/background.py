@@ -60,6 +60,7 @@ class Tasks:
             if value is not None and not (math.isfinite(value) and 1 <= value * 1000 <= _LARGEST):
                 raise ValueError(f"{name}= is a number of seconds, of at least 0.001, unlike {value!r}")
         self.store: TaskStore = SqliteStore(store) if isinstance(store, (str, os.PathLike)) else store
+        self._workers = workers
         bounds = Bounds(ttl_s, poll_s, heartbeat_s, workers, most, most_own, most_kept, most_parked)
         self._work = work = TaskWork(self.store, carrier, bounds)
         answers = TaskMethods(work)
@@ -154,9 +155,17 @@ class Tasks:
         return self._work.create(ctx, arguments, {"idempotent": idempotent})
 
     def hand_over(self, ctx: Context, work: Callable[..., object], args: tuple[object, ...], named: Message) -> object:
-        """Make a task of a function with its arguments; where there can be none, call it and return its result."""
+        """Make a task of a function with its arguments; where there can be none, call it and return its result.
+
+        :raises RuntimeError: for a function that only this process could run, when it leaves tasks to others.
+        """
         if not self.takes(ctx):
             return call_function(work, args, named, ctx)
         reference = refer(ctx._entry.function, work, args, named) if ctx._entry is not None else None
         function = None if reference is not None else partial(call_function, work, args, named)
+        if function is not None and not self._workers:
+            raise RuntimeError(
+                "This process leaves tasks to others, Tasks(workers=0): give ctx.task a function at the top of the "
+                "tool's module, and arguments of JSON"
+            )
         return self._work.create(ctx, ctx.params.get("arguments") or {}, {"work": reference}, function)
