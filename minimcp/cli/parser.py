@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Optional
 from .. import __version__
 from ..protocol import spec
 from .gateway_command import add_gateway
+from .hosts import HOSTS
 
 _TARGET = (
     "the server: a URL, a Python file with a minimcp Server (FILE.py or FILE.py:OBJECT), a .json file of the "
@@ -25,6 +26,7 @@ what people do:
   minimcp read server.py weather://Oslo   read a resource
   minimcp run server.py                   serve it over stdio, as hosts start it
   minimcp run server.py --http 8000       serve it over HTTP
+  minimcp install cursor server.py        write it into the configuration of a host
   minimcp gateway mcp.json                serve all servers of a file as one
   minimcp bridge http://localhost:8000/mcp  serve a server of HTTP over stdio
 A server is a Python file, a URL (http://localhost:8000/mcp) or a command (minimcp list -- npx some-server).
@@ -32,7 +34,7 @@ A server is a Python file, a URL (http://localhost:8000/mcp) or a command (minim
 """
 _CODES = "exit codes: 0 done, 1 no connection or an error of the server, 2 wrong usage, 3 the tool failed"
 # Commands whose words after -- are a server, and those whose words after it are for the program that they run.
-_WITH_TARGET = ("list", "describe", "call", "read", "prompt", "bridge")
+_WITH_TARGET = ("list", "describe", "call", "read", "prompt", "bridge", "install")
 _WITH_WORDS = ("run",)
 
 
@@ -142,6 +144,9 @@ def parsers(with_target: bool = True) -> tuple[argparse.ArgumentParser, dict[str
     made.add_argument("--tls-key", metavar="FILE", help="the key of the certificate, in a PEM file")
     made.add_argument("--tls-ca", metavar="FILE", help="clients need a certificate of one of these authorities")
 
+    text = "write a server into the configuration of a host, such as Claude or an editor"
+    _add_install(add("install", text, " Everything else in the file stays, and the change can be undone."), with_target)
+
     add_gateway(commands, _port, _TRACE)
 
     made = add("bridge", "serve one server over another transport: over stdio, or over HTTP with --http")
@@ -221,6 +226,28 @@ def _add_call(call: argparse.ArgumentParser) -> None:
     )
     text = "write the images, sounds and other bytes to FILE, further ones to FILE-2, FILE-3 and so on"
     call.add_argument("-o", "--output", metavar="FILE", help=text)
+
+
+def _add_install(parser: argparse.ArgumentParser, with_target: bool) -> None:
+    titles = ", ".join(HOSTS)
+    parser.add_argument("host", metavar="HOST", choices=list(HOSTS), help=f"one of {titles}; json prints the entry")
+    if with_target:
+        parser.add_argument("target", metavar="TARGET", nargs="?", help=_TARGET)
+    parser.add_argument("--name", metavar="NAME", help="the name that it has there (default: the server's own)")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="a variable of the process; may be repeated"
+    )
+    parser.add_argument(
+        "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header for a URL; may be repeated"
+    )
+    parser.add_argument("--server", metavar="NAME", help="which server of a .json file; all of them become one gateway")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--file", metavar="FILE", help="the configuration to change (default: the user's own)")
+    where.add_argument("--project", metavar="FOLDER", help="change the configuration of a project, as in --project .")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--print", action="store_true", help="print what would be written, and write nothing")
+    what.add_argument("--undo", action="store_true", help="put the entry back to what it was, or take it out")
+    parser.add_argument("--no-check", action="store_true", help="do not start the server first")
 
 
 def _add_serving(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ import sys
 from typing import Any, NoReturn
 
 from ..client import python_files
+from . import hosts
 from .loading import LoadFailed, NoServer, WrongTarget, load
 
 
@@ -113,7 +114,8 @@ def _run_http(options: Any) -> None:
         over_stdio = {"mcpServers": {name: {"command": command[0], "args": command[1:]}}}
         print(
             f"{name} is listening on {url}; try it: minimcp list {url}\n\n"
-            f"To connect a host, put this into its MCP configuration:\n  {json.dumps(over_http)}\n"
+            f"To connect a host: minimcp install HOST {url} (HOST is one of {', '.join(hosts.HOSTS)})\n"
+            f"or put this into its MCP configuration:\n  {json.dumps(over_http)}\n"
             f"or let the host start the same file over stdio:\n  {json.dumps(over_stdio)}\n\n"
             "Stop the server with Ctrl-C.",
             file=sys.stderr,

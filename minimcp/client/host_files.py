@@ -23,12 +23,20 @@ def load(path: Any) -> Any:
     """
     try:
         raw = read_bytes(path)
-        text = _BESIDE.sub(_plain, raw.decode(json.detect_encoding(raw)))
-        return anchored(json.loads(text, object_pairs_hook=_once), os.path.dirname(os.path.abspath(path)))
+        found = parsed(raw.decode(json.detect_encoding(raw)))
+        return anchored(found, os.path.dirname(os.path.abspath(path)))
     except RepeatedKey as problem:
         raise ValueError(f"{os.fspath(path)}: {problem}") from None
     except (ValueError, RecursionError) as problem:
         raise ValueError(f"{os.fspath(path)}: This is not JSON: {problem}") from None
+
+
+def parsed(text: str) -> Any:
+    """Return the value of a text.
+
+    :raises ValueError: when it is not JSON, or has a key twice in one object.
+    """
+    return json.loads(_BESIDE.sub(_plain, text), object_pairs_hook=_once)
 
 
 def read_bytes(path: Any) -> bytes:
