@@ -23,8 +23,8 @@ _TOPIC = "sessions"
 _MEMBERS = ("key", "text", "signature")
 
 
+class SignedMessages:
     """The messages of processes with a common secret about sessions, by the keys of these.
-    """What processes with a common secret say to each other about sessions, by the keys of these.
 
     :param hear: `f(key, message)` takes a message, without blocking, and says whether the session is known here; None
         asks for that alone.
