@@ -24,6 +24,7 @@ JSON = {
     *("Catalog.page(cursor)", "Catalog.completion(reference)"),
     *(
         "Bus.publish(data)",
+        "SharedBus.send(data)",
         "Caller.answers(questions)",
         "Strategy.ask()",
         "Context.ask()",
@@ -39,6 +40,10 @@ FREE = {
     *("Context.elicit(fields)", "Entry(function)", "Entry.run()", "Entry.run_text()", "Context.task()"),
     # The result of a callback that nobody looks at, and of a context manager.
     *("Server(around_call)", "Caller.on_progress"),
+    # The context of whichever server's request, and sessions, which only the server that shares them looks into.
+    *("LimitedRequest.ctx", "SharedSessions.takers", "SharedSessions.on_listening", "SharedSessions.on_leaving"),
+    *(f"SharedSessions.{name}(session)" for name in ("key", "join", "claim", "holder", "ask", "reply")),
+    *("SharedSessions.leave_events(session)", "SharedSessions.left_events(session)"),
     # Views, which belong to frameworks that are not imported.
     *("Server.flask_view()", "Server.django_view()"),
 }
