@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..client import targets
@@ -12,11 +12,14 @@ from ..client.variables import verbatim
 from . import commands
 from .gateway_command import complain, serve, serving_options
 
+if TYPE_CHECKING:
+    from ..gateway.gateway import Gateway
+
 Message = dict[str, Any]
 
 # A bridge leaves it to its clients how long a call may take.
-_LONGEST_S = 3600.0
-_DAY_S = 86_400.0
+LONGEST_S = 3600.0
+DAY_S = 86_400.0
 
 
 def bridge(options: Any) -> int:
@@ -29,7 +32,7 @@ def bridge(options: Any) -> int:
     with commands.logged("INFO" if options.verbose else None):
         try:
             entry, name = entry_of(options)
-            entry.update(prefix="", mode=options.mode, timeout=_LONGEST_S, maxTimeout=_DAY_S, probe=0)
+            entry.update(prefix="", mode=options.mode, timeout=LONGEST_S, maxTimeout=DAY_S, probe=0)
             entry["connectTimeout"] = min(options.timeout, 300.0)
             front = {"name": name, "status": False, "auth": "public" if options.public else None}
             settings = config.read({"mcpServers": {name: entry}, "gateway": front})
@@ -40,10 +43,14 @@ def bridge(options: Any) -> int:
             made = Gateway(settings, **serving_options(options))
         except (OSError, ValueError) as problem:
             return complain(problem, 2)
-        if options.allow_host:
-            local = ("localhost", "127.0.0.1", "[::1]")
-            made.engine.allowed_hosts = frozenset([*options.allow_host, *local])
+        allow_hosts(made, options.allow_host)
         return serve(made, options, pipes)
+
+
+def allow_hosts(made: Gateway, names: list[str]) -> None:
+    """Serve requests for further host names, beside those of this machine."""
+    if names:
+        made.engine.allowed_hosts = frozenset([*names, "localhost", "127.0.0.1", "[::1]"])
 
 
 def entry_of(options: Any) -> tuple[Message, str]:

@@ -19,6 +19,7 @@ from .parser import parse
 # The module and the function of each command that is not a client's; all others are in `commands`.
 _COMMANDS = {
     "run": "run.run",
+    "dev": "dev.dev",
     "install": "install.install",
     "gateway": "gateway_command.gateway",
     "bridge": "bridge.bridge",

@@ -24,6 +24,7 @@ what people do:
   minimcp describe server.py add          see one tool in full, with a call to copy
   minimcp call server.py add a=1 b=2      call a tool
   minimcp read server.py weather://Oslo   read a resource
+  minimcp dev server.py --http 8000       serve it, and again whenever it changes
   minimcp run server.py                   serve it over stdio, as hosts start it
   minimcp run server.py --http 8000       serve it over HTTP
   minimcp install cursor server.py        write it into the configuration of a host
@@ -35,7 +36,7 @@ A server is a Python file, a URL (http://localhost:8000/mcp) or a command (minim
 _CODES = "exit codes: 0 done, 1 no connection or an error of the server, 2 wrong usage, 3 the tool failed"
 # Commands whose words after -- are a server, and those whose words after it are for the program that they run.
 _WITH_TARGET = ("list", "describe", "call", "read", "prompt", "bridge", "install")
-_WITH_WORDS = ("run",)
+_WITH_WORDS = ("run", "dev")
 
 
 def parse(words: list[str]) -> Any:
@@ -143,6 +144,21 @@ def parsers(with_target: bool = True) -> tuple[argparse.ArgumentParser, dict[str
     made.add_argument("--tls-cert", metavar="FILE", help="serve https with this certificate chain, and --tls-key")
     made.add_argument("--tls-key", metavar="FILE", help="the key of the certificate, in a PEM file")
     made.add_argument("--tls-ca", metavar="FILE", help="clients need a certificate of one of these authorities")
+
+    text = "serve a Python file, and start it again whenever it or a Python file beside it changes"
+    more = (
+        " Clients stay connected. What belongs to HTTP alone, such as auth= and routes of the server, is left out: that"
+        " is for the command run."
+    )
+    made = add("dev", text, more)
+    _add_serving(made)
+    made.add_argument(
+        "--watch",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="look at this file, or the Python files of this folder, too; may be repeated",
+    )
 
     text = "write a server into the configuration of a host, such as Claude or an editor"
     _add_install(add("install", text, " Everything else in the file stays, and the change can be undone."), with_target)
