@@ -24,6 +24,7 @@ _COMMANDS = {
     "gateway": "gateway_command.gateway",
     "bridge": "bridge.bridge",
     "token": "token.token",
+    "completion": "completion.completion",
     "audit": "audit_log.audit",
 }
 

@@ -36,7 +36,7 @@ A server is a Python file, a URL (http://localhost:8000/mcp) or a command (minim
 _CODES = "exit codes: 0 done, 1 no connection or an error of the server, 2 wrong usage, 3 the tool failed"
 # Commands whose words after -- are a server, and those whose words after it are for the program that they run.
 _WITH_TARGET = ("list", "describe", "call", "read", "prompt", "bridge", "install")
-_WITH_WORDS = ("run", "dev")
+_WITH_WORDS = ("run", "dev", "completion")
 
 
 def parse(words: list[str]) -> Any:
@@ -186,6 +186,13 @@ def parsers(with_target: bool = True) -> tuple[argparse.ArgumentParser, dict[str
     made.add_argument("file", metavar="FILE", help="the log; its older files beside it are verified as well")
     made.add_argument("--key-env", metavar="NAME", help="the environment variable with the key of the log")
     made.add_argument("--known", metavar="HASH", help="the hash of a record that was noted earlier and must be there")
+    made = add(
+        "completion",
+        "print a script that completes commands and options in a shell",
+        ' For bash put eval "$(minimcp completion bash)" into ~/.bashrc; for zsh the same, with zsh, into ~/.zshrc, '
+        "behind compinit; for fish: minimcp completion fish > ~/.config/fish/completions/minimcp.fish",
+    )
+    made.add_argument("shell", metavar="SHELL", choices=["bash", "zsh", "fish"], help="bash, zsh or fish")
     return parser, commands.choices
 
 
