@@ -405,6 +405,19 @@ class Foo:
 def foo(x: Foo) -> str: ...
 
 
+def noted(note_id: str) -> str: ...
+
+
+def many(*args) -> str: ...
+
+
+def yielding(a: int):
+    yield a
+
+
+def forward(a: Lst[int]) -> str: ...  # noqa: F821
+
+
 def misused(server, what):
     def bar() -> Foo: ...
 
@@ -414,6 +427,10 @@ def misused(server, what):
 
     mistakes = {
         "method": lambda: server.tool(Foo.method),
+        "template": lambda: server.resource("note://{id}")(noted),
+        "positional": lambda: server.tool(many),
+        "generator": lambda: server.tool(yielding),
+        "forward": lambda: server.tool(forward),
         "hint": lambda: server.tool(foo),
         "return": lambda: server.tool(bar),
         "ctx": lambda: server.tool(asks),
@@ -450,6 +467,18 @@ HINTS = (
         (
             "unknown",
             "@server.prompt has no option xyzzy; there are allow, description, icons, meta, roles, scopes, title",
+        ),
+        ("template", "'note://{id}' and the parameters of noted() differ: id, note_id"),
+        (
+            "positional",
+            "many: arguments arrive by name, so args cannot be positional only or *args: write an ordinary parameter, "
+            "like args: list[str]",
+        ),
+        ("generator", "yielding is a generator: return a list instead of yielding its items"),
+        (
+            "forward",
+            "the type hints of forward cannot be resolved: name 'Lst' is not defined; define or import the name at the "
+            "top of the module",
         ),
         (
             "method",
@@ -624,6 +653,72 @@ def test_the_habits_of_asynchronous_kits_are_told_what_to_leave_out():
         with pytest.raises(TypeError) as caught:
             asyncio.run(work())
         assert str(caught.value) == text
+
+
+def closed() -> Client:
+    client = Client(echoing())
+    client.open()
+    client.close()
+    return client
+
+
+def answering(answer) -> Client:
+    server = Server("s")
+
+    @server.tool
+    def wipe(ctx: Context) -> str:
+        return str(ctx.elicit("Wipe it?", {"sure": bool}))
+
+    return Client(server, elicit=lambda question: answer)
+
+
+FORM = "The server's question cannot be answered: "
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: closed().call_tool("echo"), "The client is closed; open() it again to use it"),
+        (lambda: answering(True).call_tool("wipe"), FORM + 'The answer does not fit the form: "sure" missing'),
+        (lambda: answering({"sur": 1}).call_tool("wipe"), FORM + 'The answer does not fit the form: "sure" missing'),
+        (
+            lambda: answering(5).call_tool("wipe"),
+            FORM + 'elicit= must return a dict of fields, True, False, None, "accept", "decline" or "cancel"',
+        ),
+    ],
+)
+def test_a_call_that_cannot_be_made_or_answered_is_told_why(call, text):
+    with pytest.raises(ClientError) as caught:
+        call()
+    assert str(caught.value) == text
+
+
+def test_arguments_that_do_not_fit_are_told_by_their_names():
+    server = Server("s")
+
+    @server.tool
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    with Client(server) as client:
+        for arguments, text in (
+            ({}, '"a", "b" missing'),
+            ({"a": 1}, '"b" missing'),
+            ({"a": "x", "b": 2}, '"a" must be an integer, not a string'),
+            ({"a": 1, "b": 2, "c": 3}, '"c" is unknown; known are "a", "b"'),
+        ):
+            assert client.call_tool("add", arguments).text == f"Invalid arguments for add: {text}"
+
+
+def test_what_may_not_be_run_and_who_may_not_call_is_told(folder, capsys):
+    (folder / "noexec.sh").write_text("#!/bin/sh\n")
+    told = "The server did not start: the command './noexec.sh' is not executable"
+    assert refused("./noexec.sh") == told
+    assert said(capsys, "list", "./noexec.sh") == (1, f"minimcp: {told}\n")
+    with embedded(Server("s", auth=lambda request: None).wsgi) as listening:
+        code, err = said(capsys, "list", f"{listening.url}/mcp")
+    assert code == 1 and err.endswith("; here: --login, or --header 'Authorization: Bearer TOKEN'\n")
+    assert err.startswith("minimcp: The server wants authorization (HTTP 401)")
 
 
 def test_a_string_of_auth_is_a_bearer_token():
