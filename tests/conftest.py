@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
 import threading
 import time
@@ -24,6 +25,25 @@ _MOST_IDLE = 100
 
 official.watch_emissions()
 emitted.watch()
+
+
+# Files whose tests start many processes, kill them, or run for long; one interpreter is enough for them.
+LONG = {
+    *("test_gateway_faults", "test_gateway_matrix", "test_gateway_clients", "test_gateway_servers", "test_gateway_lies"),
+    *("test_many_processes", "test_tasks_crash", "test_examples_page", "test_guide", "test_apps_example"),
+    *("test_apps_harm", "test_benchmarks", "test_shared_sessions", "test_deploy", "test_redis_bus", "test_words"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the long tests where MINIMCP_BRIEF is set, as for the oldest Python."""
+    if not os.environ.get("MINIMCP_BRIEF"):
+        return
+    brief = pytest.mark.skip(reason="MINIMCP_BRIEF is set: long tests run on the newest Python alone")
+    for item in items:
+        path = item.path
+        if path.stem in LONG or path.parent.name == "fuzz":
+            item.add_marker(brief)
 
 
 @pytest.fixture(autouse=True)
