@@ -12,14 +12,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.held import HELLO, streaming
+from tests.held import HELLO
 from tests.helpers import BOTH, Process, exchange, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,13 +28,17 @@ NOTE = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 
 
 class Redis:
-    """A Redis that can be killed and started again on its port, empty."""
+    """A Redis that can be killed and started again on its port, empty.
 
-    def __init__(self) -> None:
+    :param config: a file with its settings.
+    """
+
+    def __init__(self, config: Path | None = None) -> None:
         pytest.importorskip("redis", reason="a bus over Redis needs the package redis")
         self._program = shutil.which("redis-server")
         if self._program is None:
             pytest.skip("there is no redis-server here")
+        self._config = [] if config is None else [str(config)]
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._running = contextlib.ExitStack()
@@ -43,7 +47,7 @@ class Redis:
     def start(self) -> None:
         """Start it and wait until it serves."""
         assert self._program is not None
-        command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp"]
+        command = [self._program, *self._config, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self.process = self._running.enter_context(Process(command))
         self.process.wait_for("Ready to accept connections")
 
@@ -181,6 +185,33 @@ def exchange_at(url: str, message: Any, headers: dict[str, str]) -> Iterator[htt
         connection.request("POST", f"{parts.path}?{parts.query}", json.dumps(message).encode(), headers)
         with connection.getresponse() as response:
             yield response
+
+
+_MOST_COMMENTS = 20
+
+
+@contextlib.contextmanager
+def streaming(
+    url: str, message: Any, headers: dict[str, str], method: str = "POST"
+) -> Iterator[tuple[http.client.HTTPResponse, Callable[[], Any]]]:
+    """A response that is still coming, and a function that reads its next event; it fails after a long silence."""
+    with exchange(url, message, headers, method) as response:
+
+        def event() -> Any:
+            fields: dict[str, str] = {}
+            comments = 0
+            for line in response:
+                name, _, value = line.decode().strip().partition(":")
+                if line.startswith(b":"):
+                    comments += 1
+                    assert comments < _MOST_COMMENTS, "nothing came on the stream"
+                elif name:
+                    fields[name] = value.strip()
+                elif fields:
+                    return fields
+            return None
+
+        yield response, event
 
 
 class Client:

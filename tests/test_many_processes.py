@@ -13,8 +13,8 @@ import pytest
 import minimcp
 from tests import helpers
 from tests.embedded import wait_until
-from tests.held import HELLO, streaming
-from tests.processes import NOTE, Client, Redis, RoundRobin, Worker, exchange_at, message_of, rest_of
+from tests.held import HELLO
+from tests.processes import NOTE, Client, Redis, RoundRobin, Worker, exchange_at, message_of, rest_of, streaming
 
 ELICIT = {"elicitation": {}}
 

@@ -1,0 +1,343 @@
+"""The example `examples/deploy`, as it is shown: nginx in front of gunicorn with four workers, and Redis between these.
+
+The servers are those of the system, started on loopback. `MINIMCP_SOAK_S` makes the load of one test longer, and
+`MINIMCP_SOAK_RESTART_S` are the seconds after which a worker is replaced, 0 for never.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+import minimcp
+from minimcp.engines.errors import ClientError
+from tests.embedded import wait_until
+from tests.helpers import Process, free_port
+from tests.processes import Client, Redis, message_of, rest_of
+
+ROOT = Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "examples/deploy"
+PATH = os.environ.get("PATH", "") + ":/usr/sbin"
+SECRET = "a-secret-of-this-test-only-0123456789"
+SOAK_S = float(os.environ.get("MINIMCP_SOAK_S", "8"))
+RESTART_S = float(os.environ.get("MINIMCP_SOAK_RESTART_S", "20"))
+
+
+def replaced(text: str, *pairs: tuple[str, str]) -> str:
+    """A text with other addresses and files; each must be there."""
+    for old, new in pairs:
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+class Site:
+    """The running example.
+
+    :ivar url: the endpoint behind nginx.
+    """
+
+    def __init__(self, folder: Path, redis: Redis) -> None:
+        nginx = shutil.which("nginx", path=PATH)
+        if nginx is None:
+            pytest.skip("nginx is not installed")
+        pytest.importorskip("gunicorn", reason="gunicorn is not installed")
+        self.redis, self.port, behind = redis, free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}/mcp"
+        env = {
+            "PYTHONPATH": str(ROOT),
+            "MCP_BIND": f"127.0.0.1:{behind}",
+            "MCP_REDIS": redis.url,
+            "MCP_URL": self.url,
+            "MCP_BOARD": str(folder / "board.db"),
+            "MINIMCP_SECRET": SECRET,
+        }
+        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "server:app"]
+        self.gunicorn = Process(command, cwd=str(DEPLOY), **env)
+        config = replaced(
+            (DEPLOY / "nginx.conf").read_text(),
+            ("127.0.0.1:8000;", f"127.0.0.1:{behind};"),
+            ("listen 443 ssl;", f"listen 127.0.0.1:{self.port};"),
+            ("board.example;", "127.0.0.1;"),
+        )
+        config = re.sub(r"ssl_certificate.*;", "", config)
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        places = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+        main = f"daemon off; master_process off; pid {folder}/pid; error_log stderr notice;\n"
+        main += "worker_rlimit_nofile 4096; events { worker_connections 1024; }\n"
+        (folder / "nginx.conf").write_text(f"{main}http {{\naccess_log off;\n{places}{config}\n}}\n")
+        self.nginx = Process([nginx, "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")])
+        try:
+            self.nginx.wait_for("using the .* event method")
+            wait_until(lambda: len(self.workers()) == 4, 30)
+            wait_until(lambda: self.get("/readyz") == (200, {"ready": True, "redis": True}), 30)
+        except BaseException:
+            self.close()
+            raise AssertionError("\n".join([*self.gunicorn.lines, *self.nginx.lines])) from None
+
+    def workers(self) -> set[int]:
+        """The processes that have begun to serve, and have not ended."""
+        begun, ended = set(), set()
+        for line in self.gunicorn.lines:
+            found = re.search(r"Booting worker with pid: (\d+)|Worker exiting \(pid: (\d+)\)", line)
+            if found:
+                (begun if found[1] else ended).add(int(found[1] or found[2]))
+        return begun - ended
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """The status and the body of a page."""
+        parts = urlsplit(self.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+        try:
+            connection.request("GET", path)
+            with connection.getresponse() as response:
+                body = response.read()
+                return response.status, json.loads(body) if body.startswith(b"{") else body
+        finally:
+            connection.close()
+
+    def client(self, **options: Any) -> minimcp.Client:
+        """A client of it."""
+        return minimcp.Client(self.url, **{"timeout": 30, "elicit": lambda question: {"sure": True}, **options})
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.nginx.__exit__()
+        self.gunicorn.__exit__()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: Any) -> Iterator[Site]:
+    with Redis(DEPLOY / "redis.conf") as redis:
+        site = Site(tmp_path_factory.mktemp("deployed"), redis)
+        try:
+            yield site
+        finally:
+            site.close()
+
+
+def test_health_and_readiness_are_served(site: Site) -> None:
+    assert site.get("/healthz") == (200, b"ok\n")
+    for _ in range(8):
+        wait_until(lambda: site.get("/readyz") == (200, {"ready": True, "redis": True}))
+    assert site.get("/nothing")[0] == 404
+
+
+@pytest.mark.parametrize("mode", ["modern", "legacy"])
+def test_calls_questions_notices_and_progress_need_no_worker_of_their_own(site: Site, mode: str) -> None:
+    with site.client(mode=mode) as client, client.listen(uris=["board://notes"]) as changes:
+        seen: set[str] = set()
+        for number in range(40):
+            seen.add(client.call_tool("add", {"text": f"note {number}"}).text)
+            assert changes.receive(timeout=10)["params"]["uri"] == "board://notes"
+        assert len(seen) > 1, seen
+        assert "note 39" in client.read_resource("board://notes").text
+        steps: list[Any] = []
+        assert client.call_tool("count", {"to": 3, "pause_s": 0.01}, progress=steps.append).text == "Counted to 3"
+        assert len(steps) == 3
+        for _ in range(6):
+            assert client.call_tool("clear", {}).text == "Cleared"
+        assert client.read_resource("board://notes").text == ""
+
+
+def test_a_legacy_client_of_any_make_does_all_of_it_through_one_address(site: Site) -> None:
+    client = Client([site.url], elicitation={}).begin()
+    assert client.request("resources/subscribe", uri="board://notes")["result"] == {}
+    for _ in range(8):
+        with client.listen() as (_, listening), client.call("clear") as (_, event):
+            listening(), event()
+            asked = message_of(event())
+            answer = {"action": "accept", "content": {"sure": True}}
+            assert client.send({"jsonrpc": "2.0", "id": asked["id"], "result": answer})[0] == 202
+            assert message_of(event())["result"]["content"] == [{"type": "text", "text": "Cleared"}]
+            assert message_of(listening())["params"] == {"uri": "board://notes"}
+        with client.call("count", to=100) as (_, event):
+            event(), event()
+            cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
+            assert client.send(cancel)[0] == 202
+            assert len(rest_of(event)) < 50
+        with client.call("count", to=3, pause_s=0) as (_, event):
+            events = list(iter(event, None))
+        with client.listen(last=events[1]["id"]) as (_, event):
+            assert [each["data"] for each in iter(event, None) if each["data"]] == [each["data"] for each in events[2:]]
+    assert client.send(None, method="DELETE")[0] == 204
+    for _ in range(8):
+        assert client.send({"jsonrpc": "2.0", "id": 1, "method": "ping"})[0] == 404
+
+
+def test_a_reload_ends_streams_by_the_protocol_and_lets_calls_finish(site: Site) -> None:
+    before = site.workers()
+    legacy = Client([site.url]).begin()
+    assert legacy.request("resources/subscribe", uri="board://notes")["result"] == {}
+    with site.client(mode="modern") as client, client.listen(uris=["board://notes"]) as changes:
+        running = [client.start_tool("count", {"to": 20, "pause_s": 0.1}) for _ in range(3)]
+        with legacy.listen() as (_, listening), legacy.call("count", to=20, pause_s=0.1) as (_, event):
+            last, _, _ = listening()["id"], event(), event()
+            began = time.monotonic()
+            site.gunicorn.child.send_signal(signal.SIGHUP)
+            assert changes.receive(timeout=20) is None
+            while listening() is not None:
+                pass
+            # Long before a stream would have ended by itself, or gunicorn had ended it.
+            assert time.monotonic() - began < 15
+            # What happens while the client is on its way to another worker is told there.
+            legacy.request("tools/call", name="add", arguments={"text": "meanwhile"})
+            with legacy.listen(last=last) as (_, again):
+                again()
+                while message_of(again()).get("params") != {"uri": "board://notes"}:
+                    pass
+            assert rest_of(event)[-1]["result"]["content"][0]["text"] == "Counted to 20"
+        assert [call.result().text for call in running] == ["Counted to 20"] * 3
+    wait_until(lambda: len(site.workers()) == 4 and not site.workers() & before, 40)
+    assert legacy.request("ping")["result"] == {}
+    assert not [line for line in site.gunicorn.lines if "SIGKILL" in line or "Traceback" in line]
+
+
+class Load:
+    """Clients of both eras that call and ask, while two watch the board.
+
+    :ivar outcomes: how often each call was answered, or failed, and how.
+    :ivar taken: the seconds that each call took, by era and tool.
+    :ivar told: how many notices the watchers got, by era.
+    """
+
+    def __init__(self, site: Site, seconds: float, clients: int = 8) -> None:
+        self._site = site
+        self._until = time.monotonic() + seconds
+        self._lock = threading.Lock()  # guards everything below
+        self.outcomes: Counter[str] = Counter()
+        self.taken: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self.told: Counter[str] = Counter()
+        self._pool = ThreadPoolExecutor(clients + 2)
+        modes = ["legacy", "modern"]
+        self._running = [self._pool.submit(self._call, modes[number % 2], number) for number in range(clients)]
+        self._running += [self._pool.submit(self._watch, mode) for mode in modes]
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        with self._pool:
+            for each in self._running:
+                each.result()
+
+    @property
+    def left_s(self) -> float:
+        """The seconds to its end."""
+        return self._until - time.monotonic()
+
+    def _call(self, mode: str, number: int) -> None:
+        with self._site.client(mode=mode) as client:
+            while self.left_s > 0:
+                for name, arguments, expected in (
+                    ("add", {"text": str(number)}, "Noted by process"),
+                    ("clear", {}, "Cleared"),
+                    ("count", {"to": 2, "pause_s": 0.01}, "Counted to 2"),
+                ):
+                    began = time.monotonic()
+                    try:
+                        text = client.call_tool(name, arguments).text
+                    except ClientError as problem:
+                        text = f"{type(problem).__name__}: {problem}"
+                    with self._lock:
+                        self.taken[mode, name].append(time.monotonic() - began)
+                        self.outcomes["answered" if text.startswith(expected) else f"{mode} {name} {text}"] += 1
+
+    def _watch(self, mode: str) -> None:
+        """Watch the board, and come back whenever the stream ends."""
+        with self._site.client(mode=mode) as client:
+            while self.left_s > 0:
+                with client.listen(uris=["board://notes"]) as changes, contextlib.suppress(ClientError):
+                    while changes.receive(timeout=max(0.1, self.left_s)) is not None:
+                        self.told[mode] += 1
+
+    def table(self) -> str:
+        """What was called, and how long it took, in milliseconds."""
+        lines = [f"{count} {what}" for what, count in self.outcomes.most_common()]
+        for (mode, name), taken in sorted(self.taken.items()):
+            found = sorted(taken)
+            p50, p99 = (1000 * found[int(part * (len(found) - 1))] for part in (0.5, 0.99))
+            lines.append(
+                f"{mode:8}{name:8}{len(found):8} calls  p50 {p50:6.1f}  p99 {p99:6.1f}  most {1000 * found[-1]:6.1f}"
+            )
+        return "\n".join([*lines, f"told: {dict(self.told)}"])
+
+
+def test_under_load_every_call_has_one_outcome_while_workers_are_replaced(site: Site) -> None:
+    replaced = 0
+    with Load(site, SOAK_S) as load:
+        while RESTART_S and load.left_s > min(RESTART_S, SOAK_S / 4):
+            os.kill(min(site.workers()), signal.SIGTERM)
+            replaced += 1
+            threading.Event().wait(min(RESTART_S, SOAK_S / 4))
+    print(f"\n{replaced} workers were replaced in {SOAK_S:.0f} s\n{load.table()}")
+    assert set(load.outcomes) == {"answered"} and load.outcomes["answered"] > 100, load.table()
+    assert min(load.told["legacy"], load.told["modern"]) > 10, load.table()
+    wait_until(lambda: len(site.workers()) == 4, 60)
+
+
+def test_the_files_name_each_other_and_say_what_they_should() -> None:
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string((DEPLOY / "systemd/board.service").read_text())
+    assert unit["Service"]["ExecStart"].endswith("gunicorn -c gunicorn.conf.py server:app")
+    settings: dict[str, Any] = {}
+    exec((DEPLOY / "gunicorn.conf.py").read_text(), settings)
+    source = (DEPLOY / "server.py").read_text()
+    patience_s = float(re.search(r"PATIENCE_S = ([\d.]+)", source)[1])  # type: ignore[index]
+    streams = int(re.search(r'"foreign_streams": (\d+)', source)[1])  # type: ignore[index]
+    stop_s = int(unit["Service"]["TimeoutStopSec"])
+    compose = (DEPLOY / "compose.yaml").read_text()
+    assert patience_s < settings["graceful_timeout"] < stop_s
+    assert f"stop_grace_period: {stop_s}s" in compose
+    assert streams < settings["threads"] == settings["worker_connections"]
+    for file in re.findall(r"- \./([\w.]+):", compose):
+        assert (DEPLOY / file).is_file() or file == "tls"
+    copied = re.search(r"COPY (.*) \./", (DEPLOY / "Dockerfile").read_text())
+    assert copied is not None and all((DEPLOY / file).is_file() for file in copied[1].split())
+    assert not set(re.findall(r"MCP_[A-Z]+", compose)) - set(re.findall(r"MCP_[A-Z]+", source)) - {"MCP_SECRET"}
+
+
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd is not installed")
+    unit = replaced(
+        (DEPLOY / "systemd/board.service").read_text(),
+        ("/opt/board/venv/bin/gunicorn", sys.executable),
+        ("User=board\n", ""),
+    )
+    (tmp_path / "board.service").write_text(unit)
+    done = subprocess.run([program, "verify", str(tmp_path / "board.service")], capture_output=True, text=True)
+    wrong = [line for line in done.stderr.splitlines() if "board.service" in line and "man" not in line]
+    assert not wrong, wrong
+
+
+def test_docker_takes_the_compose_file() -> None:
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
+    ):
+        pytest.skip("docker compose is not installed")
+    env = {**os.environ, "MINIMCP_SECRET": SECRET}
+    command = ["docker", "compose", "-f", str(DEPLOY / "compose.yaml"), "config", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
