@@ -599,6 +599,7 @@ def test_rules_and_sanitizer_are_made():
     assert not rules.decide(None, "tools", "ab")
     assert gateway_options.make_sanitizer(found).max_bytes == 2048
     assert gateway_options.make_sanitizer(options(sanitize=True)).max_bytes == 4 * 1024 * 1024
+    assert gateway_options.make_sanitizer(options(sanitize={})).max_bytes == 4 * 1024 * 1024
     assert gateway_options.make_sanitizer(options(sanitize=False)) is None
     # Without rules everybody may use everything; with none of them nobody may use anything.
     assert gateway_options.make_policy(options()) is None

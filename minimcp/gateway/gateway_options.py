@@ -329,7 +329,7 @@ def make_policy(options: Message) -> Any:
 def make_sanitizer(options: Message) -> Any:
     """Make the `Sanitizer` of a gateway, None where results leave as they are."""
     given = options.get("sanitize")
-    if not given:
+    if given is None or given is False:
         return None
     from ..server.sanitize import Sanitizer
 
