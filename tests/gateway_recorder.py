@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 
 from minimcp import Context, Server
 from tests.gateway_upstream import refuse_other
@@ -22,8 +23,9 @@ def note(word: str, text: str) -> None:
 
 @server.tool
 def record(text: str) -> str:
-    """Write down that it ran."""
+    """Write down that it ran, a moment before the answer leaves."""
     note("ran", text)
+    threading.Event().wait(0.01)
     return text
 
 
