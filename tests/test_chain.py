@@ -22,7 +22,7 @@ from minimcp import Server
 from minimcp.auth import Audit, Chain
 from minimcp.auth.chain_verify import verify
 from minimcp.cli.main import main
-from tests.helpers import http_headers, modern
+from tests.helpers import http_headers, modern, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "a key of this test, long enough"
@@ -345,6 +345,66 @@ def test_threads_share_a_chain(file: Path, monkeypatch: pytest.MonkeyPatch, lock
     found = verify(file)
     assert found.intact and found.torn == 0
     assert found.records == 400 + len(list(file.parent.glob("audit.jsonl.*[0-9]")))
+
+
+class Writes:
+    """Stands for `os.write`: the first one waits until three further records do, and the others may fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, chain: Chain, fail: bool) -> None:
+        self.sizes: list[int] = []
+        self.begun = threading.Event()
+        self._queue, self._fail, self._write = chain._end().queue, fail, os.write
+        monkeypatch.setattr(os, "write", self)
+
+    def __call__(self, handle: int, data: bytes) -> int:
+        self.sizes.append(data.count(b"\n"))
+        if len(self.sizes) > 1 and self._fail:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if len(self.sizes) == 1:
+            self.begun.set()
+            wait_until(lambda: len(self._queue) == 3)
+        return self._write(handle, data)
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_what_waits_is_written_at_once_or_fails_for_each(
+    file: Path, monkeypatch: pytest.MonkeyPatch, fail: bool
+) -> None:
+    chain = written(file, 1)
+    writes, problems = Writes(monkeypatch, chain, fail), []
+
+    def call(number: int) -> None:
+        try:
+            chain({"n": number})
+        except OSError as problem:
+            problems.append(problem.errno)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in (2, 3, 4, 5)]
+    threads[0].start()
+    assert writes.begun.wait(30)
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    monkeypatch.undo()
+    assert writes.sizes == [1, 3] and problems == ([errno.ENOSPC] * 3 if fail else [])
+    chain({"n": 6})
+    found = verify(file)
+    assert (found.reason, found.records, found.torn) == ("", 3 if fail else 6, 0)
+
+
+def test_without_a_lock_nothing_is_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = written(file, 1)
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(type(chain._end().process_lock), "__enter__", fails)
+    with pytest.raises(OSError, match="Too many open files"):
+        chain({"n": 2})
+    monkeypatch.undo()
+    chain({"n": 3})
+    assert (verify(file).reason, verify(file).records) == ("", 2)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no lock between processes")

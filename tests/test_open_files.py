@@ -96,9 +96,7 @@ def test_a_lock_keeps_others_away_and_is_found_again_when_its_file_is_removed(
 
 
 @posix
-@pytest.mark.parametrize("without", ["", "ctypes"])
-def test_who_comes_second_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: str) -> None:
-    monkeypatch.setitem(sys.modules, without, None)  # type: ignore[arg-type]
+def test_who_comes_second_waits(tmp_path: Path) -> None:
     first, second, entered = FileLock(tmp_path / "file"), FileLock(tmp_path / "file"), threading.Event()
 
     def enter() -> None:

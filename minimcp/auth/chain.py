@@ -23,6 +23,7 @@ import re
 import stat
 import threading
 import time
+from collections import deque
 from typing import Any, BinaryIO, Optional, Union
 
 from ..engines.fork import PerProcess
@@ -43,6 +44,8 @@ LONGEST = 64 * 1024 * 1024
 _FIRST_READ = 2048
 _SMALLEST = 4096
 _UNSEEN = (0, -1)
+# At least the bytes of what a line has beside its record.
+_ROOM = 256
 # In ASCII, so that neither a line break nor a lone surrogate in a value can break a line.
 _encode = json.JSONEncoder(default=repr).encode
 
@@ -86,32 +89,48 @@ class Chain:
         """
         if not record.keys().isdisjoint(_OURS):
             record = {name: value for name, value in record.items() if name not in _OURS}
-        body, end = _encode(record)[:-1], self._end()
-        with end.lock, end.process_lock:
-            known = end.seq, end.hash
+        waiting, end = _Waiting(_encode(record)[:-1]), self._end()
+        end.queue.append(waiting)
+        # Where another thread writes, that one writes this record, too: nobody waits for a lock that many want.
+        while end.queue and end.lock.acquire(blocking=False):
             try:
-                self._append(end, body)
-            except BaseException:
-                # What was written all the same is found in the file.
-                (end.seq, end.hash), end.seen = known, _UNSEEN
-                raise
+                self._write_waiting(end)
+            finally:
+                end.lock.release()
+        waiting.done.acquire()
+        if waiting.problem is not None:
+            raise waiting.problem
 
-    def _append(self, end: _End, body: str) -> None:
+    def _write_waiting(self, end: _End) -> None:
+        """Write all records that wait."""
+        known, problem = (end.seq, end.hash), None
+        found = [end.queue.popleft() for _ in range(len(end.queue))]
+        try:
+            with end.process_lock:
+                self._append(end, [each.body for each in found])
+        except BaseException as error:
+            # What was written all the same is found in the file.
+            (end.seq, end.hash), end.seen, problem = known, _UNSEEN, error
+        for each in found:
+            each.problem = problem
+            each.done.release()
+
+    def _append(self, end: _End, bodies: list[str]) -> None:
         seen, lead = self._look(), b""
         if seen != end.seen:
             end.file.close()
             lead = self._find_end(end, seen[1])
-        line = self._line(end, body)
-        size = seen[1] + len(lead) + len(line)
-        if self._max_bytes and seen[1] and size > self._max_bytes:
-            if lead:
-                self._write(end.file, lead)
-            self._rotate(end)
-            seen, lead, line = self._look(), b"", self._line(end, body)
-            size = seen[1] + len(line)
-        self._write(end.file, lead + line)
-        end.note(line)
-        end.seen = seen[0] or os.stat(self._path).st_ino, size
+        data = lead
+        for body in bodies:
+            size = seen[1] + len(data)
+            if self._max_bytes and size > len(lead) and size + len(body) + _ROOM > self._max_bytes:
+                if data:
+                    self._write(end.file, data)
+                self._rotate(end)
+                seen, data = self._look(), b""
+            data += self._line(end, body)
+        self._write(end.file, data)
+        end.seen = seen[0] or os.stat(self._path).st_ino, seen[1] + len(data)
 
     def _look(self) -> tuple[int, int]:
         """Return which file it is, and its size; (0, 0) when there is none."""
@@ -126,16 +145,15 @@ class Chain:
         return found.st_ino, found.st_size
 
     def _line(self, end: _End, body: str) -> bytes:
-        """Return the line of a record, given as JSON without its last brace, after the last one."""
+        """Return the line of the next record, given as JSON without its last brace, and take it for the last one."""
         comma = ", " if len(body) > 1 else ""
         text = f'{body}{comma}"seq": {end.seq + 1}, "prev": "{end.hash}"'.encode("ascii")
-        return text + f', "hash": "{hash_of(self._key, text)}"}}\n'.encode("ascii")
+        end.seq, end.hash = end.seq + 1, hash_of(self._key, text)
+        return text + f', "hash": "{end.hash}"}}\n'.encode("ascii")
 
     def _mark(self, end: _End, kind: str, **more: Any) -> bytes:
-        """Return the line of a record of the log itself, and take it for the last one."""
-        line = self._line(end, _encode({"time": timestamp(time.time()) + "+00:00", "chain": kind, **more})[:-1])
-        end.note(line)
-        return line
+        """Return the line of a record of the log itself."""
+        return self._line(end, _encode({"time": timestamp(time.time()) + "+00:00", "chain": kind, **more})[:-1])
 
     def _write(self, to: OpenFile, data: bytes) -> None:
         file = to()
@@ -199,17 +217,23 @@ class _End:
     """
 
     def __init__(self, path: str) -> None:
-        self.lock = threading.Lock()  # guards everything, and is held while a record is written
+        self.queue: deque[_Waiting] = deque()  # no lock: single operations, which are atomic
+        self.lock = threading.Lock()  # guards all else, and is held while records are written
         self.process_lock = FileLock(path)
         self.file = OpenFile(path)
         self.seq = 0
         self.hash = ""
         self.seen = _UNSEEN
 
-    def note(self, line: bytes) -> None:
-        """Take a line for the last one."""
-        self.seq += 1
-        self.hash = line[line.rindex(b'"hash": "') + 9 : -3].decode("ascii")
+
+class _Waiting:
+    """A record that waits to be written: `done` is released then, and `problem` is what kept it from being written."""
+
+    def __init__(self, body: str) -> None:
+        self.body = body
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.problem: Optional[BaseException] = None
 
 
 def checked_key(key: Key) -> Optional[bytes]:

@@ -60,27 +60,20 @@ class FileLock:
         self._file = OpenFile(f"{os.fspath(path)}.lock")
         self._held: Optional[Descriptor] = None
         self._fcntl: Any = None
-        self._quick: Any = None
         try:
             import fcntl
 
             self._fcntl = fcntl
-            import ctypes
-
-            # Without letting other threads run, for whom all those would have to wait who want the lock next.
-            self._quick = ctypes.PyDLL(None).flock
-        except (ImportError, OSError, AttributeError):
+        except ImportError:
             pass
 
     def __enter__(self) -> None:
-        fcntl, quick = self._fcntl, self._quick
-        if fcntl is not None:
+        if self._fcntl is not None:
             self._held = self._file()
-            if quick is None or quick(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                fcntl.flock(self._held, fcntl.LOCK_EX)
+            self._fcntl.flock(self._held, self._fcntl.LOCK_EX)
 
     def __exit__(self, *_: object) -> None:
         if self._held is not None:
             # Not by closing alone: a child that was forked meanwhile has the file open, too.
-            (self._quick or self._fcntl.flock)(self._held, self._fcntl.LOCK_UN)
+            self._fcntl.flock(self._held, self._fcntl.LOCK_UN)
             self._held = None
