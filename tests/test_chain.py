@@ -22,7 +22,8 @@ from minimcp import Server
 from minimcp.auth import Audit, Chain
 from minimcp.auth.chain_verify import verify
 from minimcp.cli.main import main
-from tests.helpers import http_headers, modern, wait_until
+from tests.embedded import wait_until
+from tests.helpers import http_headers, modern
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "a key of this test, long enough"
