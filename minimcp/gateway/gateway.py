@@ -211,6 +211,7 @@ class Gateway(Server):
             self._pid = os.getpid()
             for upstream in self.upstreams.values():
                 self._begin(upstream)
+            self._prober.add("parked", self.parked.tidy, 30.0)
             if self._pins is not None:
                 self._pinned = self._pins.revision
                 self._prober.add("pins", self._look_at_pins, 2.0)
@@ -270,7 +271,7 @@ class Gateway(Server):
                     self._begin(upstream)
             gone = [upstream for name, upstream in before.items() if after.get(name) is not upstream]
         for upstream in gone:
-            self._end(upstream)
+            self._end(upstream, after)
         for upstream in after.values():
             upstream.settled.wait(max(0.0, settings.options["list_timeout"]))
         self.federation.rebuild()
@@ -279,8 +280,15 @@ class Gateway(Server):
                 self.engine.bus.publish(kind)
         return found
 
-    def _end(self, upstream: Upstream) -> None:
+    def _end(self, upstream: Upstream, others: dict[str, Upstream]) -> None:
         """Close a server that is no longer wanted, once its calls have ended."""
+        prober = self._prober
+        assert prober is not None
+        names = {replica.name for other in others.values() for replica in other.replicas}
+        for replica in upstream.replicas:
+            if replica.name not in names:
+                prober.remove(replica.name)
+                prober.remove(("idle", replica.name))
 
         def work() -> None:
             upstream.drain(upstream.settings.timeout_s)
