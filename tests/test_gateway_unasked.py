@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from minimcp import Client
-from tests.conftest import ROOT
+from tests.gateway_processes import ROOT
 
 # A legacy server that asks for the roots as soon as it may, as those for files do, and whenever they change.
 CURIOUS = r"""

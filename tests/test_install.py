@@ -212,7 +212,8 @@ def test_a_server_that_wants_a_login_is_installed_all_the_same(home, capsys):
     assert told.startswith("127-0-0-1 (it wants a login) is in ")
 
 
-def test_commands_and_files_of_servers_go_in_too(home, capsys):
+def test_commands_and_files_of_servers_go_in_too(home, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
     file = str(home / "work" / "server.py")
     variables = [word for pair in entry().get("env", {}).items() for word in ("--env", "=".join(pair))]
     said(
