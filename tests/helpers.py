@@ -113,6 +113,16 @@ def serving(app: Any, threaded: bool = True) -> Iterator[str]:
         server.server_close()
 
 
+class Clock:
+    """A clock that stands still until a test sets it, in seconds."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Process:
     """A child process, the lines it has written to either output, and the promise that nothing of it is left.
 

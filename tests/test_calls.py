@@ -21,20 +21,10 @@ from minimcp.monitoring.metrics import Metrics
 from minimcp.monitoring.propagation import trace_headers, trace_id, traced
 from minimcp.protocol.errors import InternalError, McpError
 from tests.gateway_double import SNAPSHOT
-from tests.helpers import Legacy, http_headers, modern
+from tests.helpers import Clock, Legacy, http_headers, modern
 
 KEY = "key-of-ann-0123456789"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def counted(**options: Any) -> tuple[Server, Calls]:
@@ -177,7 +167,7 @@ def test_long_names_are_cut() -> None:
 
 
 def test_failures_in_a_row_are_counted_until_one_call_is_well_or_a_minute_has_passed() -> None:
-    clock = Clock()
+    clock = Clock(1_800_000_000.0)
     server, calls = counted(clock=clock)
     for _ in range(3):
         call(server, code=-32603)

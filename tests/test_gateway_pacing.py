@@ -12,18 +12,9 @@ from minimcp.client.errors import CallCancelled
 from minimcp.gateway.failures import UpstreamUnavailable
 from minimcp.gateway.pacing import Prober, Slots
 from tests.embedded import wait_until
+from tests.helpers import Clock
 
 BOUND_S = 10
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Idle(Prober):

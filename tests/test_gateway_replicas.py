@@ -14,16 +14,7 @@ from minimcp.client.errors import CallCancelled, RemoteError
 from minimcp.engines.errors import ConnectionLost
 from minimcp.gateway import replicas
 from minimcp.gateway.replicas import Health, UpstreamUnavailable, choose
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.helpers import Clock
 
 
 @pytest.fixture

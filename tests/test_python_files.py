@@ -41,11 +41,11 @@ def folder(tmp_path, monkeypatch):
     [
         ("server.py", "server.py", ""),
         ("server.py:app", "server.py", "app"),
-        (r"C:\work\server.py", r"C:\work\server.py", ""),
-        (r"C:\work\server.py:app", r"C:\work\server.py", "app"),
+        (r"C:\code\server.py", r"C:\code\server.py", ""),
+        (r"C:\code\server.py:app", r"C:\code\server.py", "app"),
         (r"c:server.PY:app", "c:server.PY", "app"),
         (r"\\host\share\my server.py:app", r"\\host\share\my server.py", "app"),
-        ("C:/work/server.py:app", "C:/work/server.py", "app"),
+        ("C:/code/server.py:app", "C:/code/server.py", "app"),
         ("server:app", "server:app", ""),
     ],
 )
@@ -69,8 +69,8 @@ def test_a_path_of_windows_is_a_python_file_all_the_way(folder, capsys, name):
     ("text", "words"),
     [
         (
-            r"C:\Python\python.exe C:\work\server.py --port 1",
-            [r"C:\Python\python.exe", r"C:\work\server.py", "--port", "1"],
+            r"C:\Python\python.exe C:\code\server.py --port 1",
+            [r"C:\Python\python.exe", r"C:\code\server.py", "--port", "1"],
         ),
         (
             r'"C:\Program Files\node.exe" "C:\my work\s.js" it' "s",

@@ -22,21 +22,11 @@ from minimcp.auth.rates import Rates
 from minimcp.auth.verifier import PublicAddress
 from minimcp.gateway import config
 from minimcp.gateway.gateway import Gateway
-from tests.helpers import Legacy, Process, exchange, free_port, http_headers, modern, serving
+from tests.helpers import Clock, Legacy, Process, exchange, free_port, http_headers, modern, serving
 
 pytest.importorskip("limits", reason="rate limits need the package limits")
 
 TOOL = {"tools": "weather_*", "limit": "3/minute"}
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
