@@ -83,21 +83,21 @@ class Relay:
         self.lease.begin(ctx)
         try:
             if modern and ctx._era.name == "modern":
-                return self._send(self.params, self.lease.client.exchange)
+                return self._send(self.params)
             if modern:
                 return self._answering()
             self.lease.set_level(ctx._log_level, self.upstream.settings.sessions == "own" and ctx.session is not None)
-            return self._send(self.params, self.lease.client.exchange)
+            return self._send(self.params)
         finally:
             self.lease.end(ctx)
 
-    def _send(self, params: Message, exchange: Callable[..., Message]) -> Message:
+    def _send(self, params: Message) -> Message:
         ctx, settings = self.ctx, self.upstream.settings
         start = self.asked.on_start if self.asked is not None else ctx.on_cancel
         headers = self.upstream.credentials.headers_for(ctx.request) if settings.forward_headers else {}
         if "traceparent" in ctx.meta:
             headers = {**headers, **trace_headers(ctx.meta)}
-        return exchange(
+        return self.lease.client.exchange(
             self.method,
             params,
             meta=self._meta(),
@@ -113,8 +113,7 @@ class Relay:
         ctx = self.ctx
         if self.lease.is_modern:
             meta = dict(ctx.meta)
-            capabilities = ctx.capabilities
-            meta[spec.META_CAPABILITIES] = capabilities
+            meta[spec.META_CAPABILITIES] = ctx.capabilities
             if ctx._era.name != "modern":
                 if ctx.client_info:
                     meta[spec.META_CLIENT] = ctx.client_info
@@ -127,7 +126,7 @@ class Relay:
         """Send the request as often as a modern server has questions, which a legacy client is asked meanwhile."""
         params = self.params
         for _ in range(MAX_ROUNDS + 1):
-            result = self._send(params, self.lease.client.exchange)
+            result = self._send(params)
             if result.get("resultType", "complete") != "input_required":
                 return result
             questions = result.get("inputRequests")
@@ -146,11 +145,8 @@ class Relay:
             futures[key] = self.ctx.session.ask(self.ctx, check_askable(self.ctx, self.upstream, question))
         answers = {}
         for key, (id, future) in futures.items():
-            answers[key] = self._wait(id, future)
+            answers[key] = asking.wait(self.ctx, id, future)
         return answers
-
-    def _wait(self, id: str, future: Any) -> Any:
-        return asking.wait(self.ctx, id, future)
 
     # Messages of the server that come before the answer
 
@@ -203,7 +199,7 @@ class Relay:
         if session is None or self.ctx._era.name == "modern":
             raise MethodNotFound("This client cannot be asked")
         id, future = session.ask(self.ctx, question)
-        return {"result": self._wait(id, future)}
+        return {"result": asking.wait(self.ctx, id, future)}
 
 
 QUESTIONS = {"elicitation/create", "sampling/createMessage", "roots/list"}

@@ -6,7 +6,6 @@ import logging
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -63,7 +62,6 @@ class Upstream:
         self.settled = threading.Event()
         self.tried = False
         self.error: Optional[str] = None
-        self.lines: deque[str] = deque(maxlen=50)
         self.capabilities: Message = {}
         self.instructions: Optional[str] = None
         self.revision: Optional[str] = None
@@ -153,7 +151,6 @@ class Upstream:
 
     def log_line(self, line: str) -> None:
         """Take a line of its standard error."""
-        self.lines.append(line[:1000])
         log.info("%s: %.1000s", self.settings.name, line)
 
     # What it lists
