@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from minimcp import Server
-from minimcp.extensions.tasks import Tasks
+from minimcp.extensions.tasks import SqliteStore, Tasks
 from tests.helpers import Process, result
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -194,3 +194,87 @@ def test_a_task_is_there_before_its_client_is_told(tmp_path):
     for id in told(process):
         assert result(server, "tasks/get", taskId=id, capabilities=DECLARED)["status"] == "working"
     server.tasks.close()
+
+
+# Makes one task of each tool that is named, and exits when their bodies have begun.
+EXITS = f"""
+import signal, sys, threading
+from minimcp import Context, Server
+from minimcp.extensions.tasks import Tasks
+
+server = Server("jobs")
+server.use(Tasks(sys.argv[1] + "/tasks.db"))
+begun = threading.Semaphore(0)
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+@server.tool(task=True)
+def short() -> str:
+    begun.release()
+    threading.Event().wait(0.3)
+    return "done"
+
+@server.tool(task=True)
+def long() -> str:
+    begun.release()
+    threading.Event().wait(600)
+    return "done"
+
+@server.tool(task=True)
+def asks(ctx: Context) -> str:
+    begun.release()
+    return str(ctx.elicit("Sure?", {{"sure": bool}}))
+
+meta = {{"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {{"elicitation": {{}}, **{DECLARED!r}}}}}
+signal.signal(signal.SIGTERM, interrupt)
+for name in sys.argv[2:]:
+    call = {{"name": name, "arguments": {{}}, "_meta": meta}}
+    task = server.handle({{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}})["result"]
+    print(name, task["taskId"], flush=True)
+    begun.acquire()
+print("begun", flush=True)
+"""
+
+
+def exits(folder, *names):
+    return Process([sys.executable, "-c", EXITS, str(folder), *names], cwd=str(ROOT))
+
+
+def kept(folder, process):
+    """The tasks that a process has made, by their tools."""
+    store = SqliteStore(folder / "tasks.db")
+    made = (line.split() for line in process.lines if line.startswith(("short ", "long ", "asks ")))
+    found = {name: store.get(id) for name, id in made}
+    store.close()
+    return found
+
+
+def test_a_process_that_exits_lets_its_tasks_end(tmp_path):
+    with exits(tmp_path, "short", "short") as process:
+        assert process.child.wait(BOUND_S) == 0
+        process.wait_for("begun")
+    tasks = kept(tmp_path, process)
+    assert [(task.status, task.outcome["result"]["content"]) for task in tasks.values()] == [
+        ("completed", [{"type": "text", "text": "done"}])
+    ]
+    assert process.lines[-1] == "begun"
+
+
+@pytest.mark.parametrize("name", ["long", "asks"])
+def test_a_task_that_does_not_end_with_its_process_says_so_at_once(tmp_path, name):
+    with exits(tmp_path, name, "short") as process:
+        process.wait_for("begun")
+        # It ends the wait of a process that exits, which lasts three seconds at most, or its last line.
+        process.child.terminate()
+        process.child.wait(BOUND_S)
+    task = kept(tmp_path, process)[name]
+    assert (task.status, task.state["message"]) == ("failed", INTERRUPTED)
+    assert task.outcome == {"error": {"code": -32603, "message": INTERRUPTED}}
+
+
+def test_a_process_that_exits_does_not_wait_for_an_answer(tmp_path):
+    with exits(tmp_path, "asks") as process:
+        assert process.child.wait(BOUND_S) == 0
+    assert kept(tmp_path, process)["asks"].status == "failed"

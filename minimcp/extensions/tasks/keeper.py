@@ -5,11 +5,13 @@ That one makes the heartbeats, sends lost hints again, and ends what nobody runs
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +35,8 @@ _SILENCE = 1.25
 _MOST_AT_ONCE = 500
 _COMPLAIN_S = 60.0
 _JOIN_S = 5.0
+# For the bodies that run when the process exits.
+_GRACE_S = 3.0
 
 
 class Keeper:
@@ -40,6 +44,8 @@ class Keeper:
 
     An owner is dead when its heartbeats stay the same for a while on this process's own monotonic clock, so that no
     clock that is wrong or set anew ends a task.
+
+    When the process exits, the bodies that run get three seconds, and the others are interrupted at once.
 
     :ivar owner: the name of the process in the records.
     :ivar runs: the tasks whose bodies run here; single operations of a dict, which are atomic.
@@ -50,6 +56,7 @@ class Keeper:
         self.owner = f"{socket.gethostname()[:64]}:{os.getpid()}:{os.urandom(8).hex()}"
         self.runs: dict[str, TaskRun] = {}
         self.works: dict[str, Callable[..., Any]] = {}
+        self.pid = os.getpid()
         self._work = work
         self._lock = threading.Lock()  # guards _thread
         self._thread: threading.Thread | None = None
@@ -70,9 +77,11 @@ class Keeper:
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._keep, args=(news,), name="minimcp-tasks", daemon=True)
+                self._over.clear()
                 try:
                     thread.start()
                     self._thread, news = thread, None
+                    _KEEPERS.add(self)
                 except RuntimeError:
                     log.warning("no thread could be started to look after the tasks")
         self._hang_up(news)
@@ -96,24 +105,42 @@ class Keeper:
 
     def stop(self, wait_s: float) -> None:
         """Wait for the bodies that run here, then give them up, and have the thread end."""
-        self.ended(wait_s)
-        self._over.set()
-        for id in [*(run.id for run in list(self.runs.values()) if run.runs), *self.works]:
-            try:
-                self._interrupted(id, self.owner)
-            except Exception:
-                # Others will find that its heartbeat has stopped.
-                log.warning("the end of task %s could not be kept", id, exc_info=True)
+        self._wind_up(wait_s)
         news, thread = self._news, self._thread
         if news is not None:
             news.close()
         if thread is not None and thread is not threading.current_thread():
             thread.join(_JOIN_S)
 
+    def leave(self, until: float) -> None:
+        """Give up what runs here since the process exits, at the latest at a time on the monotonic clock."""
+        self._work.stop_sending()
+        try:
+            self._wind_up(max(0.0, until - time.monotonic()))
+        except KeyboardInterrupt:
+            self._wind_up(0.0)
+
+    def _wind_up(self, wait_s: float) -> None:
+        """Wait for the bodies that run here, but for those that wait for an answer, and interrupt what is left."""
+        self._over.set()
+        with self._idle:
+            self._idle.wait_for(lambda: all(run.waits for run in list(self.runs.values())), wait_s)
+        for id in [*(run.id for run in list(self.runs.values()) if run.runs), *self.works]:
+            try:
+                self._interrupted(id, self.owner)
+            except Exception:
+                # Others will find that its heartbeat has stopped.
+                log.warning("the end of task %s could not be kept", id, exc_info=True)
+
     def ended(self, wait_s: float) -> bool:
         """Wait until no body runs here, and say whether it came to that."""
         with self._idle:
             return self._idle.wait_for(lambda: not self.runs, wait_s)
+
+    def note_wait(self) -> None:
+        """Take note that a body begins to wait for an answer."""
+        with self._idle:
+            self._idle.notify_all()
 
     def forget(self, run: TaskRun) -> None:
         """Forget a run that has ended."""
@@ -123,7 +150,6 @@ class Keeper:
             self._idle.notify_all()
 
     def _keep(self, news: Subscription | None) -> None:
-        self._over.clear()
         try:
             while self.runs or not self._over.is_set():
                 self._news = news = news or self._listen()
@@ -258,6 +284,19 @@ class Keeper:
                 store.remove(id)
             else:
                 self._work.fail(id, "The task did not begin within its time", status="queued")
+
+
+# Those of this process that have begun, and maybe of its parent.
+_KEEPERS: weakref.WeakSet[Keeper] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Stop the keepers of a process that exits; a signal ends the wait for what runs."""
+    until = time.monotonic() + _GRACE_S
+    for keeper in list(_KEEPERS):
+        if keeper.pid == os.getpid():
+            keeper.leave(until)
 
 
 class ThreadCarrier:

@@ -40,13 +40,14 @@ class TaskRun:
 
     :ivar until: the time on the monotonic clock at which its time is over.
     :ivar done: whether the body has ended.
+    :ivar waits: whether the body waits for an answer.
     """
 
     def __init__(self, work: TaskWork, id: str) -> None:
         self.id = id
         self.runs = 0
         self.until: Optional[float] = None
-        self.done = False
+        self.done = self.waits = False
         self._work = work
         self._lock = threading.Lock()  # guards _call and _stopped
         self._call: Optional[Call] = None
@@ -149,7 +150,12 @@ class TaskRun:
             raise Cancelled
         if asked:
             with self._work.parked():
-                record = self._wait(ctx, set(asked.values()))
+                self.waits = True
+                self._work.keeper().note_wait()
+                try:
+                    record = self._wait(ctx, set(asked.values()))
+                finally:
+                    self.waits = False
             answers.update({key: record.state["answers"][name][1] for key, name in asked.items()})
         return {key: read(question, answers[key]) for key, question in questions.items()}
 
