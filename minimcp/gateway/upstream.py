@@ -178,7 +178,8 @@ class Upstream:
                 else:
                     self.refresh()
             except ClientError as problem:
-                log.warning("%s could not be listed again: %.500s", self.settings.name, problem)
+                if not self._closed.is_set():
+                    log.warning("%s could not be listed again: %.500s", self.settings.name, problem)
             pause_s = _APART_S
         with self._lock:
             self._refresher = False
