@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,20 +23,27 @@ _NEEDS = {"mounting.md": ("flask", "django"), "gateway.md": ("jwt",), "protectin
 def test_the_blocks_of_a_page_print_what_it_says(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in _NEEDS.get(path.name, ()):
         pytest.importorskip(name)
-    if path.name == "mounting.md":
-        _forget_django(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    Page(path, tmp_path).run()
+    with _no_django() if path.name == "mounting.md" else contextlib.nullcontext():
+        Page(path, tmp_path).run()
 
 
-def _forget_django(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextlib.contextmanager
+def _no_django() -> Iterator[None]:
     """Let the page configure Django, which another test of this process may have done already."""
     from django.conf import settings
     from django.urls import clear_url_caches
     from django.utils.functional import empty
 
-    monkeypatch.setattr(settings, "_wrapped", empty)
+    before = dict(vars(settings))
+    settings._wrapped = empty
     clear_url_caches()
+    try:
+        yield
+    finally:
+        settings._wrapped = empty
+        vars(settings).update(before)
+        clear_url_caches()
 
 
 def test_the_first_page_names_all_pages_and_no_link_leads_nowhere() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from minimcp import Client, Context, Server, Steps
 from tests.embedded import wait_until
-from tests.helpers import BOTH, exchange, http_headers, modern, post, serving
+from tests.helpers import BOTH, events, exchange, http_headers, modern, post, serving
 from tests.transports import ROOT
 
 SECRET = "hunter2-hunter2-hunter2"
@@ -139,6 +139,23 @@ def test_a_change_that_a_session_is_told_of_is_recorded():
 
 
 def test_a_listen_stream_is_recorded_to_its_end():
+    seen = []
+    server = build(trace=seen.append)
+    message = modern("subscriptions/listen", notifications={"toolsListChanged": True})
+    with serving(server.wsgi) as url, exchange(url + "/mcp", message, http_headers(message)) as response:
+        came = events(response)
+        first = next(came)
+        server.tool(lambda: "x", "later")
+        second = next(came)
+        server.close()
+        read = [first, second, *came]
+    said = ["notifications/subscriptions/acknowledged", "notifications/tools/list_changed", "notifications/cancelled"]
+    assert [each.get("method") for each in read] == [*said, None]
+    assert [each["message"] for each in seen] == [message, *read]
+    assert seen[-1]["answers"]["method"] == "subscriptions/listen"
+
+
+def test_both_ends_record_a_listen_stream():
     ours, theirs = [], []
     server = build(trace=ours.append)
     with serving(server.wsgi) as url, Client(url + "/mcp", mode="2026-07-28", trace=theirs.append) as client:
@@ -149,9 +166,6 @@ def test_a_listen_stream_is_recorded_to_its_end():
             assert not list(changes)
     # The client hangs up at the cancellation, mostly before the result that follows it.
     assert set(mirrored(theirs)) <= set(told(ours))
-    said = [each["message"].get("method") for each in ours]
-    assert said[-3:] == ["notifications/tools/list_changed", "notifications/cancelled", None]
-    assert ours[-1]["answers"]["method"] == "subscriptions/listen"
 
 
 def test_what_is_refused_is_recorded_too():
