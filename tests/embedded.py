@@ -40,7 +40,7 @@ def embedded(app: Any, **options: Any) -> Iterator[WsgiServer]:
 class Wire:
     """A connection to a server, over which a test says exactly what it wants."""
 
-    def __init__(self, server: WsgiServer, timeout_s: float = 10) -> None:
+    def __init__(self, server: WsgiServer, timeout_s: float = 30) -> None:
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout_s)
         self._buffer = b""
 
@@ -103,7 +103,7 @@ class Wire:
         return self.until(b"\0 never sent") == b""
 
 
-def wait_until(condition: Any, timeout_s: float = 10) -> None:
+def wait_until(condition: Any, timeout_s: float = 30) -> None:
     """Wait for something to become true; an assertion fails when it does not in time."""
     end = time.monotonic() + timeout_s
     while not condition():

@@ -156,7 +156,7 @@ class Process:
             self._ended = True
             self._changed.notify_all()
 
-    def wait_for(self, pattern: str, timeout_s: float = 20) -> re.Match[str]:
+    def wait_for(self, pattern: str, timeout_s: float = 60) -> re.Match[str]:
         """The first line that matches; an assertion fails when none comes in time."""
         find = re.compile(pattern).search
 
@@ -169,7 +169,7 @@ class Process:
             assert match, f"no {pattern!r} in:\n" + "\n".join(self.lines)
             return match
 
-    def terminate(self, timeout_s: float = 20) -> int:
+    def terminate(self, timeout_s: float = 30) -> int:
         """Send SIGTERM to the process alone and wait for its end."""
         self.child.terminate()
         return self.child.wait(timeout_s)

@@ -69,7 +69,7 @@ class Scripted:
             self.changed.notify_all()
         return Played(self, message) if "method" in message and "id" in message else None
 
-    def wait_for(self, method: Optional[str], timeout_s: float = 5) -> dict[str, Any]:
+    def wait_for(self, method: Optional[str], timeout_s: float = 20) -> dict[str, Any]:
         """The first message of a method that came in, None for a response."""
         with self.changed:
             assert self.changed.wait_for(lambda: self.all(method), timeout_s), f"no {method} came"

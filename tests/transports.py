@@ -63,7 +63,7 @@ class Conversation:
         self._threads.append(thread)
         thread.start()
 
-    def receive(self, timeout_s: float = 10) -> Any:
+    def receive(self, timeout_s: float = 30) -> Any:
         """What the server says next."""
         message = self._heard.get(timeout=timeout_s)
         assert message is not _END, "the server has ended the conversation"

@@ -102,13 +102,13 @@ class Child:
         assert answer["result"]["content"] == [{"type": "text", "text": "42"}]
         assert self._unclaimed == [], "more was said than anybody asked for"
 
-    def end(self, timeout_s: float = 5) -> int:
+    def end(self, timeout_s: float = 20) -> int:
         """Close its standard input and return how it exits, within a bound."""
         if self.process.stdin is not None:
             self.process.stdin.close()
         return self.exited(timeout_s)
 
-    def exited(self, timeout_s: float = 5) -> int:
+    def exited(self, timeout_s: float = 20) -> int:
         """Wait for its exit within a bound and return its status."""
         try:
             return self.process.wait(timeout_s)
