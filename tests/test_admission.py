@@ -33,7 +33,7 @@ def served_soon(listening: Any, wire: Wire | None = None) -> bool:
     """Whether an honest client gets its answer at once."""
     began = time.monotonic()
     with wire or Wire(listening) as client:
-        return client.post(b"honest").answer() == (200, b"honest") and time.monotonic() - began < 2
+        return client.post(b"honest").answer() == (200, b"honest") and time.monotonic() - began < 8
 
 
 @pytest.mark.parametrize(
@@ -106,19 +106,19 @@ def test_a_client_that_reads_slowly_for_ever_is_given_up() -> None:
             while part := wire.socket.recv(100_000):
                 read += len(part)
                 threading.Event().wait(0.02)
-        assert read < 60 * 1024 * 1024 and time.monotonic() - began < 9
+        assert read < 60 * 1024 * 1024 and time.monotonic() - began < 30
 
 
 def test_a_client_that_reads_steadily_gets_all_of_a_large_answer_even_if_the_server_stops() -> None:
-    with embedded(large, send_s=0.3) as listening, Wire(listening) as wire:
+    with embedded(large, send_s=1) as listening, Wire(listening) as wire:
         wire.get("/").until(b"\r\n\r\n")
-        closing = threading.Thread(target=listening.close, args=(10,))
+        closing = threading.Thread(target=listening.close, args=(60,))
         closing.start()
         read = len(wire._buffer)
-        while part := wire.socket.recv(1 << 20):
+        while part := wire.socket.recv(1 << 18):
             read += len(part)
-            threading.Event().wait(0.002)
-        closing.join(10)
+            threading.Event().wait(0.004)
+        closing.join(20)
         assert read == 64 * 1024 * 1024
 
 
@@ -282,7 +282,7 @@ def test_an_application_that_hides_that_a_body_never_came_is_overruled() -> None
         start_response("200 OK", [])
         return [b"executed"]
 
-    with embedded(app, body_s=0.2) as listening:
+    with embedded(app, body_s=1) as listening:
         with Wire(listening) as wire:
             assert wire.send(HALF).answer()[0] == 408
         with Wire(listening) as wire:
@@ -347,7 +347,7 @@ def test_large_bodies_of_running_requests_are_waited_for_and_then_refused() -> N
             return super().__call__(environ, start_response)
 
     app = Reading()
-    with embedded(app, bodies_bytes=1_000_000, body_s=0.4) as listening, contextlib.ExitStack() as stack:
+    with embedded(app, bodies_bytes=1_000_000, body_s=2) as listening, contextlib.ExitStack() as stack:
         running = [stack.enter_context(Wire(listening)) for _ in range(2)]
         for wire in running:
             wire.send(b"POST /held HTTP/1.1\r\nHost: x\r\nContent-Length: 450000\r\n\r\n" + bytes(450_000))

@@ -244,7 +244,7 @@ def test_the_embedded_server_learns_from_its_requests_which_paths_wait() -> None
             environ["minimcp.work"].name("lookup")
         met = b"no"
         try:
-            meeting.wait(2)
+            meeting.wait(10)
             met = b"yes"
         except threading.BrokenBarrierError:
             pass
@@ -263,7 +263,7 @@ def test_the_embedded_server_learns_from_its_requests_which_paths_wait() -> None
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(20)
+                thread.join(60)
             assert answers == [b"yes"] * 24
         assert {"lookup", "/plain"} <= server.gate.waiters
         assert "/named" not in server.gate._kinds

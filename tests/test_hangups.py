@@ -19,12 +19,12 @@ from tests.test_admission import certificate  # noqa: F401
 from tests.test_wsgi_limits import connections
 
 pytestmark = pytest.mark.skipif(not hangups._EVENTS, reason="the system cannot watch sockets")
-SOON_S = 2.0
+SOON_S = 15.0
 
 
 def server(**limits: float) -> tuple[Server, threading.Event, threading.Event]:
     """A server that sends no comment while a test runs, and events for its tool's start and cancellation."""
-    found = Server("s", limits={"keepalive_s": 60, "silence_s": 60, **limits})
+    found = Server("s", limits={"keepalive_s": 120, "silence_s": 120, **limits})
     running, cancelled = threading.Event(), threading.Event()
 
     @found.tool
@@ -32,7 +32,7 @@ def server(**limits: float) -> tuple[Server, threading.Event, threading.Event]:
         if talk:
             ctx.progress(1)
         running.set()
-        if ctx.cancelled.wait(20):
+        if ctx.cancelled.wait(60):
             cancelled.set()
         return "never read"
 
