@@ -63,7 +63,7 @@ def test_a_modern_server_that_is_slow_to_answer_the_probe_is_recognised():
         return DISCOVERED
 
     server.methods["server/discover"] = slow
-    with Client(server, probe_timeout=0.1, timeout=0.5) as client:
+    with Client(server, probe_timeout=0.1, timeout=1.5) as client:
         assert client.protocol_version == "2026-07-28"
 
 

@@ -168,14 +168,15 @@ def rows(monkeypatch):
 
 @pytest.mark.parametrize(("row", "probe"), [case[1:] for case in HTTP], ids=[case[0] for case in HTTP])
 def test_whatever_an_http_server_makes_of_the_probe_the_client_is_connected(row, probe, rows):
+    patience = {"probe_timeout": 0.2 if row == "silence" else 20}
     with serve(probe) as server:
-        with Client(server.url, probe_timeout=0.2) as client:
+        with Client(server.url, **patience) as client:
             assert client.protocol_version == "2025-11-25"
             assert [tool["name"] for tool in client.list_tools()] == ["t"]
         assert rows == [row]
         assert said(server) == [PROBE, HELLO, READY, LIST]
         server.requests.clear()
-        with Client(server.url, probe_timeout=0.2) as client:
+        with Client(server.url, **patience) as client:
             assert client.protocol_version == "2025-11-25"
         assert said(server)[0] == (PROBE if row in ("overload", "hang-up") else HELLO)
 
@@ -301,9 +302,10 @@ FAILURES = [
     ("probe", "hello", "get", "kind", "told"), [case[1:] for case in FAILURES], ids=[case[0] for case in FAILURES]
 )
 def test_when_nothing_works_over_http_the_first_reason_is_told(probe, hello, get, kind, told):
+    patience = {"probe_timeout": 0.1 if probe is silence else 20, "timeout": 0.2 if hello is silence else 20}
     with serve(probe, {HELLO: hello}, get) as server:
         with pytest.raises(minimcp.ClientError, match=told) as caught:
-            Client(server.url, probe_timeout=0.1, timeout=0.2).open()
+            Client(server.url, **patience).open()
         asked = said(server)
     assert type(caught.value).__name__ == kind
     tried = [PROBE, HELLO] if get is None else [PROBE, HELLO, "GET"]
@@ -347,7 +349,7 @@ def once(first, then):
 def test_a_modern_server_that_failed_the_probe_is_probed_again_when_it_knows_no_initialize(first, refusal):
     probe = once(first, message(result=DISCOVERED))
     with serve(probe, {HELLO: message(400, error=refusal)}) as server:
-        with Client(server.url, probe_timeout=0.2) as client:
+        with Client(server.url, probe_timeout=1 if first is silence else 20) as client:
             assert client.protocol_version == "2026-07-28"
         assert said(server) == [PROBE, HELLO, PROBE]
     assert not negotiation._legacy
@@ -410,7 +412,7 @@ def test_a_remembered_process_that_ends_of_initialize_is_found_out(tmp_path):
 def test_a_client_that_speaks_only_the_modern_era_asks_once_and_tells_what_came(probe, kind, told):
     with serve(probe) as server:
         with pytest.raises(minimcp.ClientError, match=told) as caught:
-            Client(server.url, mode="modern", timeout=0.2).open()
+            Client(server.url, mode="modern", timeout=0.2 if probe is silence else 20).open()
         assert type(caught.value).__name__ == kind
         assert said(server) == [PROBE]
 
@@ -435,7 +437,7 @@ class Slow:
 
     def pause(self, when):
         if when == self.when:
-            threading.Event().wait(0.6)
+            threading.Event().wait(1.2)
 
 
 @pytest.mark.parametrize("when", ["sent", "refused"])
@@ -445,7 +447,7 @@ def test_time_in_which_credentials_are_fetched_is_no_silence(when):
             return peer.body(status=401)
         return peer.json(reply(request.message["id"], result=DISCOVERED))
 
-    with scripted(answer) as server, Client(server.url, auth=Slow(when), probe_timeout=0.5) as client:
+    with scripted(answer) as server, Client(server.url, auth=Slow(when), probe_timeout=1) as client:
         assert client.protocol_version == "2026-07-28"
         assert set(said(server)) == {PROBE}
 
@@ -489,4 +491,4 @@ def test_what_a_server_says_before_it_answers_the_probe_reaches_the_callbacks():
     ) as server:
         with Client(server.url, on_log=lambda params: told.set()) as client:
             assert client.protocol_version == "2026-07-28"
-            assert told.wait(5)
+            assert told.wait(20)
