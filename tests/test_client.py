@@ -790,7 +790,7 @@ def test_a_question_is_answered_under_its_id_with_its_json_type(id):
 def test_progress_restarts_the_clock_but_not_that_of_the_longest_time():
     def play(params, say):
         token = params["_meta"]["progressToken"]
-        for number in range(2):
+        for number in range(3):
             over.wait(0.6)
             say(
                 {
@@ -804,9 +804,9 @@ def test_progress_restarts_the_clock_but_not_that_of_the_longest_time():
 
     over = threading.Event()
     with Client(Scripted(tools_call=play)) as client:
-        assert client.call_tool("x", {}, timeout=1, progress=lambda each: None) == {"content": []}
+        assert client.call_tool("x", {}, timeout=2, progress=lambda each: None) == {"content": []}
         with pytest.raises(minimcp.Timeout):
-            client.call_tool("x", {}, timeout=1, max_timeout=0.8, progress=lambda each: None)
+            client.call_tool("x", {}, timeout=2, max_timeout=0.8, progress=lambda each: None)
         over.set()
 
 

@@ -242,7 +242,7 @@ def test_listening_again_is_tried_a_few_times_and_then_told(monkeypatch):
         return {"resultType": "complete"}
 
     server = Scripted(subscriptions_listen=play)
-    with Client(server, timeout=0.05) as client, client.listen(tools=True, reconnect=True) as changes:
+    with Client(server, timeout=0.3) as client, client.listen(tools=True, reconnect=True) as changes:
         with pytest.raises(minimcp.Timeout):
             changes.receive(30)
     assert len(tries) == 1 + 5

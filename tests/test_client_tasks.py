@@ -104,13 +104,13 @@ def test_a_task_may_take_longer_than_the_time_without_a_sign_of_life():
     states = [task("working", pollIntervalMs=1)] * 5
 
     def slow(params, say):
-        threading.Event().wait(0.15)
+        threading.Event().wait(0.3)
         return states.pop() if states else task("completed", result=DONE)
 
     server = played(task("working"))
     server.methods["tasks/get"] = slow
     with Client(server, tasks=True) as client:
-        assert client.call_tool("x", {}, timeout=0.5).text == "42"
+        assert client.call_tool("x", {}, timeout=1.2).text == "42"
     assert len(server.all("tasks/get")) == 6
 
 

@@ -42,13 +42,13 @@ def held() -> Iterator[Held]:
 
 @pytest.fixture
 def url(held: Held) -> Iterator[str]:
-    """A server whose caller has a key that ends in a second, and one with the same identity that does not."""
+    """A server whose caller has a key that ends in two seconds, and one with the same identity that does not."""
 
     def key(request: AuthRequest) -> Any:
         expires = {SHORT: ends, LONG: ends + 3600}.get(request.token)
         return expires and Principal("ann", expires=expires)
 
-    ends = time.time() + 1.0
+    ends = time.time() + 2.0
     server = Server("s", auth=key)
 
     @server.tool(name="held")
@@ -83,7 +83,7 @@ def bearer(key: str, **more: str) -> dict[str, str]:
 
 def test_a_listen_stream_ends_with_its_credential(url: str) -> None:
     message = modern("subscriptions/listen", notifications={"resourceSubscriptions": ["a://1"]})
-    with exchange(url, message, http_headers(message, Authorization=f"Bearer {SHORT}"), timeout_s=8) as response:
+    with exchange(url, message, http_headers(message, Authorization=f"Bearer {SHORT}"), timeout_s=20) as response:
         assert response.status == 200
         events = [json.loads(each) for each in read(response)]
     assert [each.get("method") for each in events[:2]] == [
@@ -106,9 +106,9 @@ def test_a_get_stream_ends_with_its_credential_and_is_opened_again_with_another(
     id = session(url, SHORT)
     head = {"Mcp-Session-Id": id, "MCP-Protocol-Version": "2025-11-25"}
     began = time.monotonic()
-    with exchange(url, None, bearer(SHORT, **head), "GET", timeout_s=8) as response:
+    with exchange(url, None, bearer(SHORT, **head), "GET", timeout_s=20) as response:
         assert response.status == 200 and read(response) == [b""]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     with exchange(url, None, bearer(SHORT, **head), "GET") as response:
         assert response.status == 401
     with exchange(url, None, bearer(LONG, **head), "GET") as response:
@@ -117,11 +117,11 @@ def test_a_get_stream_ends_with_its_credential_and_is_opened_again_with_another(
 
 def test_http_sse_ends_with_its_credential_and_its_session_too(url: str) -> None:
     base = url[: -len("/mcp")]
-    with exchange(f"{base}/sse", None, bearer(SHORT), "GET", timeout_s=8) as response:
+    with exchange(f"{base}/sse", None, bearer(SHORT), "GET", timeout_s=20) as response:
         events = read(response)
     assert len(events) == 1 and events[0].startswith(b"/messages?session_id=")
     ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
-    connection = http.client.HTTPConnection(base.partition("//")[2], timeout=8)
+    connection = http.client.HTTPConnection(base.partition("//")[2], timeout=20)
     connection.request("POST", events[0].decode(), json.dumps(ping), bearer(LONG))
     answer = connection.getresponse()
     assert answer.status == 404 and b"Session not found" in answer.read()
@@ -130,18 +130,18 @@ def test_http_sse_ends_with_its_credential_and_its_session_too(url: str) -> None
 
 def test_the_stream_of_a_running_call_ends_with_an_error_and_the_call_is_cancelled(url: str, held: Held) -> None:
     message = modern("tools/call", meta=META, name="held", arguments={})
-    with exchange(url, message, http_headers(message, Authorization=f"Bearer {SHORT}"), timeout_s=8) as response:
+    with exchange(url, message, http_headers(message, Authorization=f"Bearer {SHORT}"), timeout_s=20) as response:
         events = [json.loads(each) for each in read(response)]
     assert events[0]["method"] == "notifications/progress" and len(events) == 2
     error = {"code": -32600, "message": "The credential of this call has expired"}
     assert events[1] == {"jsonrpc": "2.0", "id": 1, "error": error}
-    assert held.ended.wait(8) and held.cancelled
+    assert held.ended.wait(20) and held.cancelled
 
 
 def test_a_reply_that_comes_in_time_is_sent(url: str, held: Held) -> None:
     held.go.set()
     message = modern("tools/call", meta=META, name="held", arguments={})
-    with exchange(url, message, http_headers(message, Authorization=f"Bearer {SHORT}"), timeout_s=8) as response:
+    with exchange(url, message, http_headers(message, Authorization=f"Bearer {SHORT}"), timeout_s=20) as response:
         events = [json.loads(each) for each in read(response)]
     assert events[-1]["result"]["content"][0]["text"] == "held" and not held.cancelled
 
@@ -150,7 +150,7 @@ def test_a_legacy_call_goes_on_and_its_stream_is_read_with_another_credential(ur
     id = session(url, SHORT)
     head = {"Mcp-Session-Id": id, "MCP-Protocol-Version": "2025-11-25"}
     call = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "held", "_meta": META}}
-    with exchange(url, call, bearer(SHORT, **head), timeout_s=8) as response:
+    with exchange(url, call, bearer(SHORT, **head), timeout_s=20) as response:
         lines = list(response)
     assert any(b"notifications/progress" in line for line in lines) and not any(b'"result"' in line for line in lines)
     assert not held.ended.is_set()
@@ -158,7 +158,7 @@ def test_a_legacy_call_goes_on_and_its_stream_is_read_with_another_credential(ur
     with exchange(url, None, bearer(SHORT, **head, **{"Last-Event-ID": last}), "GET") as response:
         assert response.status == 401
     held.go.set()
-    with exchange(url, None, bearer(LONG, **head, **{"Last-Event-ID": last}), "GET", timeout_s=8) as response:
+    with exchange(url, None, bearer(LONG, **head, **{"Last-Event-ID": last}), "GET", timeout_s=20) as response:
         replies = [json.loads(each) for each in read(response) if each]
     assert replies == [{"jsonrpc": "2.0", "id": 7, "result": replies[0]["result"]}] and not held.cancelled
 
