@@ -18,7 +18,8 @@ from minimcp.client.transports import legacy_http, transport
 from minimcp.client.transports.stdio import StdioTransport
 from minimcp.engines.http_client import connections
 from minimcp.engines.http_client.connections import HttpConnections
-from tests.helpers import serving
+from tests.embedded import wait_until
+from tests.helpers import Clock, serving
 from tests.played import DISCOVERED, Scripted
 from tests.scripted import PING, Linked, result, scripted
 
@@ -156,7 +157,7 @@ def test_pages_are_counted_in_time():
         began = time.monotonic()
         with pytest.raises(minimcp.Timeout):
             client.list_tools()
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("retry", [0, 1])
@@ -172,9 +173,9 @@ def test_a_stream_is_not_asked_for_again_at_once_however_the_server_wishes(retry
 
     with Linked(answer, version="2025-11-25") as linked:
         linked.transport.listen()
-        threading.Event().wait(0.65)
+        wait_until(lambda: len(asked) >= 10)
         linked.transport.session.end()
-    assert 3 <= len(asked) <= 40
+    assert asked[9] - asked[0] >= 0.1
 
 
 def test_a_stream_whose_thread_does_not_start_is_tried_again(monkeypatch):
@@ -198,7 +199,7 @@ def test_a_stream_whose_thread_does_not_start_is_tried_again(monkeypatch):
 
 def test_the_addresses_of_a_name_share_one_time(monkeypatch):
     dead = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"192.0.2.{number}", 9)) for number in range(4)]
-    given = []
+    given, clock = [], Clock()
 
     class Dead:
         def __init__(self, *_):
@@ -209,7 +210,7 @@ def test_the_addresses_of_a_name_share_one_time(monkeypatch):
 
         def connect(self, address):
             given.append((address[0], self.timeout))
-            threading.Event().wait(self.timeout)
+            clock.now += self.timeout
             raise socket.timeout("timed out")
 
         def close(self):
@@ -217,12 +218,12 @@ def test_the_addresses_of_a_name_share_one_time(monkeypatch):
 
     monkeypatch.setattr(connections.socket, "getaddrinfo", lambda *_, **__: dead)
     monkeypatch.setattr(connections.socket, "socket", Dead)
-    began = time.monotonic()
+    monkeypatch.setattr(connections.time, "monotonic", clock)
     with pytest.raises(minimcp.Timeout, match="No connection"):
-        HttpConnections("http://four.example:9/")._connect(began + 0.8)
-    assert 0.7 < time.monotonic() - began < 1.5
+        HttpConnections("http://four.example:9/")._connect(1000.8)
+    assert clock.now == pytest.approx(1000.8)
     assert [address for address, _ in given] == [f"192.0.2.{number}" for number in range(4)]
-    assert all(0.1 < seconds < 0.4 for _, seconds in given)
+    assert [seconds for _, seconds in given] == pytest.approx([0.2] * 4)
 
 
 def test_the_next_address_is_used_when_one_is_dead(monkeypatch):
