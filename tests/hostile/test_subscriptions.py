@@ -243,7 +243,7 @@ def _files() -> int:
     return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
-def _until(happened: Any, bound_s: float = 8) -> None:
+def _until(happened: Any, bound_s: float = 30) -> None:
     """Wait for something, and fail after a bound."""
     pause, until = threading.Event(), time.monotonic() + bound_s
     while not happened():
