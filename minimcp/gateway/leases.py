@@ -82,8 +82,7 @@ class Lease:
             self._told, self.level = peer, None
         if level is None or level == self.level or (self.level is None and level == "info"):
             return
-        rank = spec.LOG_LEVELS.index
-        if not alone and self.level is not None and rank(level) >= rank(self.level):
+        if not alone and self.level is not None and spec.LOG_RANKS[level] >= spec.LOG_RANKS[self.level]:
             return
         if self.client.peer.offers("logging"):
             self.client.request("logging/setLevel", {"level": level})

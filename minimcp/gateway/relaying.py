@@ -41,9 +41,6 @@ _OF_A_HOP = {
     spec.META_SERVER,
     spec.META_SUBSCRIPTION,
 }
-_RANK = {level: rank for rank, level in enumerate(spec.LOG_LEVELS)}
-# Of these the gateway makes its own notices, see `federation`.
-_CHANGES = {"notifications/resources/updated", *(each[0] for each in spec.CHANGES.values())}
 
 
 class Relay:
@@ -164,7 +161,8 @@ class Relay:
             return
         ctx = self.asked.ctx if self.asked is not None else self.ctx
         method, params = message["method"], message.get("params")
-        if method in _CHANGES:
+        if method in spec.CHANGE_NOTIFICATIONS:
+            # Of these the gateway makes its own notices, see `federation`.
             self.upstream.take_notice(message)
         elif method == "notifications/progress" and isinstance(params, dict):
             token = ctx.meta.get("progressToken")
@@ -236,7 +234,7 @@ def check_askable(ctx: Context, upstream: Upstream, question: Any) -> Message:
 def pass_log(ctx: Context, params: Message) -> None:
     """Pass a log message on to a client that wants its level."""
     wanted = ctx._log_level
-    if wanted is not None and _RANK.get(str(params.get("level")), 0) >= _RANK[wanted]:
+    if wanted is not None and spec.LOG_RANKS.get(str(params.get("level")), 0) >= spec.LOG_RANKS[wanted]:
         ctx._emit("notifications/message", params)
 
 

@@ -23,7 +23,6 @@ Message = dict[str, Any]
 
 _PATIENCE_S = 5.0
 _ROOTS_CHANGED = "notifications/roots/list_changed"
-_LISTS_CHANGED = frozenset(notification for notification, _ in spec.CHANGES.values())
 
 
 def answer(upstream: Upstream, session: Session | None, request: Message) -> Message:
@@ -61,7 +60,7 @@ def take_notice(upstream: Upstream, session: Session | None, message: Message) -
         uri = params.get("uri") if isinstance(params, dict) else None
         if isinstance(uri, str):
             upstream.gateway.updated(upstream.public_uri(uri))
-    elif method in _LISTS_CHANGED:
+    elif method in spec.CHANGE_NOTIFICATIONS:
         upstream.refresh_soon()
     elif session is not None and session.send is not None and method != "notifications/cancelled":
         session.send(wire.notification(method, params if isinstance(params, dict) else None))
@@ -73,10 +72,11 @@ def take_log(upstream: Upstream, session: Session | None, lease: Lease | None, p
     calls = lease.calls[-1:] if lease is not None else []
     for ctx in calls:
         pass_log(ctx, params)
-    if not calls and session is not None and session.send is not None and params.get("level") in spec.LOG_LEVELS:
-        rank = spec.LOG_LEVELS.index
-        if rank(params["level"]) >= rank(session.log_level):
-            session.send(wire.notification("notifications/message", params))
+    rank = spec.LOG_RANKS.get(str(params.get("level")))
+    if calls or rank is None or session is None or session.send is None:
+        return
+    if rank >= spec.LOG_RANKS[session.log_level]:
+        session.send(wire.notification("notifications/message", params))
 
 
 def install(engine: Engine, gateway: Gateway) -> None:

@@ -94,6 +94,7 @@ METHODS: dict[str, Method] = {
 }
 
 LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+LOG_RANKS = {level: rank for rank, level in enumerate(LOG_LEVELS)}
 
 # Change kinds of a registry and the notification and `listen` filter field each has.
 CHANGES = {
@@ -101,6 +102,7 @@ CHANGES = {
     "prompts": ("notifications/prompts/list_changed", "promptsListChanged"),
     "resources": ("notifications/resources/list_changed", "resourcesListChanged"),
 }
+CHANGE_NOTIFICATIONS = {"notifications/resources/updated", *(notification for notification, _ in CHANGES.values())}
 
 # The only revision with batches. Spec: BASE-022, BASE-025
 BATCHES = "2025-03-26"

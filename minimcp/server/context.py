@@ -17,8 +17,6 @@ from .dispatcher import Call, RequestContext
 if TYPE_CHECKING:
     from ..protocol import types
 
-_RANK = {level: rank for rank, level in enumerate(spec.LOG_LEVELS)}
-
 
 class Context(RequestContext):
     """One call, as its handler sees it: the facts of the request, and the way back to the client.
@@ -55,10 +53,10 @@ class Context(RequestContext):
         :param data: any JSON value, or what a tool could return as one; never secrets or personal data.
         :raises Cancelled: when the call was cancelled.
         """
-        if level not in _RANK:
-            raise ValueError(f"{level!r} is not a log level; use one of {', '.join(_RANK)}")
+        if level not in spec.LOG_LEVELS:
+            raise ValueError(f"{level!r} is not a log level; use one of {', '.join(spec.LOG_LEVELS)}")
         self.check()
-        if self._log_level is None or _RANK[level] < _RANK[self._log_level]:
+        if self._log_level is None or spec.LOG_RANKS[level] < spec.LOG_RANKS[self._log_level]:
             return
         params = {"level": level, "data": hints.to_json(data)}
         if logger is not None:
