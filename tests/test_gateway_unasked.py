@@ -57,14 +57,17 @@ def test_a_question_outside_a_call_reaches_the_only_client_and_its_changed_roots
     env = {"PYTHONPATH": str(ROOT)}
     with Client(command, mode="legacy", roots=["/tmp/a"], on_log=on_log, env=env) as client:
         assert [tool["name"] for tool in client.list_tools()] == ["roots"]
-        assert known.acquire(timeout=10)
+        assert known.acquire(timeout=20)
         assert "file:///tmp/a" in client.call_tool("roots").text
         client.set_roots(["/tmp/b"])
-        assert known.acquire(timeout=10)
+        assert known.acquire(timeout=20)
         assert "file:///tmp/b" in client.call_tool("roots").text
     assert logged[0] == {"level": "warning", "data": "roots are known"}
 
 
 def test_a_client_without_roots_is_not_asked(command):
-    with Client(command, mode="legacy", env={"PYTHONPATH": str(ROOT)}) as client:
+    answered = threading.Event()
+    options = {"on_log": lambda params: answered.set(), "env": {"PYTHONPATH": str(ROOT)}}
+    with Client(command, mode="legacy", **options) as client:
+        assert answered.wait(20)
         assert '"code": -32603' in client.call_tool("roots").text
