@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from ..monitoring.calls import Calls
 from ..protocol import spec
 from ..protocol.errors import InvalidParams
+from ..protocol.input_requests import ANY_QUESTION
 from ..server import legacy, modern
 from ..server.engine import Engine
 from ..server.server import Server
@@ -24,7 +25,6 @@ from .endpoints import close_endpoint, make_catalog, make_endpoint, serve_endpoi
 from .entries import RelayedEntry
 from .federation import Federation
 from .gateway_options import make_policy, server_options
-from .leases import ALL_QUESTIONS
 from .pacing import Prober
 from .parked import Parked
 from .relayed_tasks import RelayedTasks
@@ -91,7 +91,8 @@ class Gateway(Server):
         self.session: Session | None = None  # that of the only client, if it is a legacy one
         self.initialized = threading.Event()  # set once a legacy client has said that it is ready
         self.info: Message = dict(self.engine.identity)
-        self.declared: Message = ALL_QUESTIONS
+        # Its own connections can carry every question, so that servers list all that they have.
+        self.declared: Message = ANY_QUESTION
         self.federation = Federation(self.engine._announce, self)
         self.engine.registry = self.engine.catalog = self.federation
         self.endpoints: dict[str, Server] = {}

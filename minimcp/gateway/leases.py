@@ -13,9 +13,10 @@ from ..client.eras import MODERN
 from ..client.targets import fitting
 from ..engines.errors import ClientError
 from ..protocol import spec
+from ..protocol.input_requests import ANY_QUESTION
 from ..protocol.principal import key_of
 from ..server.seal import digest
-from . import unasked
+from . import answering, unasked
 from .failures import UpstreamUnavailable
 from .replicas import Health
 
@@ -28,9 +29,6 @@ log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 
-# The gateway's own connection can carry every question, so that servers list all that they have.
-ALL_QUESTIONS: Message = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}}, "roots": {}}
-_QUESTIONS = frozenset(ALL_QUESTIONS)
 # Processes that may start at the same time, in the whole process.
 _STARTING = threading.BoundedSemaphore(8)
 
@@ -224,7 +222,7 @@ class Replica:
             timeout=settings.connect_timeout_s,
             max_timeout=settings.max_timeout_s,
             probe_timeout=min(5.0, settings.connect_timeout_s),
-            on_request=lambda request: unasked.answer(upstream, session, request),
+            on_request=lambda request: answering.answer(upstream, session, request),
             on_notification=lambda message: unasked.take_notice(upstream, session, message),
             on_log=lambda params: unasked.take_log(upstream, session, self._find(client), params),
             restart=True,
@@ -309,7 +307,7 @@ def _mark(principal: Optional[Principal]) -> Optional[str]:
 
 def _asking(capabilities: Message) -> Message:
     """Return what a caller can be asked; other capabilities are not the gateway's to pass on over a session."""
-    kept = {name: each for name, each in capabilities.items() if name in _QUESTIONS}
+    kept = {name: each for name, each in capabilities.items() if name in ANY_QUESTION}
     extensions = {name: each for name, each in (capabilities.get("extensions") or {}).items() if name != spec.TASKS}
     if extensions:
         kept["extensions"] = extensions

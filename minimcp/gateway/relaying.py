@@ -17,8 +17,9 @@ from ..engines.errors import ProtocolError
 from ..monitoring.propagation import trace_headers
 from ..protocol import revisions, spec
 from ..protocol.errors import ClientRefused, InternalError, McpError, MethodNotFound, ToolError
-from ..protocol.input_requests import required
+from ..protocol.input_requests import QUESTIONS
 from ..server import asking
+from . import answering
 from .parked import ParkedCall, as_error
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Relay:
         """Ask a legacy client all questions of a round."""
         futures = {}
         for key, question in questions.items():
-            futures[key] = self.ctx.session.ask(self.ctx, check_askable(self.ctx, self.upstream, question))
+            futures[key] = self.ctx.session.ask(self.ctx, answering.check_askable(self.ctx, self.upstream, question))
         answers = {}
         for key, (id, future) in futures.items():
             answers[key] = asking.wait(self.ctx, id, future)
@@ -184,10 +185,8 @@ class Relay:
             raise MethodNotFound(f"Method not found: {method[:100]}")
         if self.asked is None and self.ctx._send is None:
             # What is answered without a stream can carry no question; the session may have a stream of its own.
-            from .unasked import answer as ask_session
-
-            return {"result": ask_session(self.upstream, self.ctx.session, request)}
-        question = check_askable(self.ctx, self.upstream, question)
+            return {"result": answering.answer(self.upstream, self.ctx.session, request)}
+        question = answering.check_askable(self.ctx, self.upstream, question)
         if self.asked is not None:
             answer = self.asked.ask(question, self.upstream.gateway.parked.seconds)
             if answer is None:
@@ -200,47 +199,11 @@ class Relay:
         return {"result": asking.wait(self.ctx, id, future)}
 
 
-QUESTIONS = {"elicitation/create", "sampling/createMessage", "roots/list"}
-
-
-def _needed(question: Message) -> Message:
-    needed = required(question)
-    # Context that a client has not offered is not an error: it may leave it out.
-    return {name: {part: {} for part in parts if part != "context"} for name, parts in needed.items()}
-
-
-def check_askable(ctx: Context, upstream: Upstream, question: Any) -> Message:
-    """Return a question as the client's revision has it, with public URIs.
-
-    :raises ToolError: when the client did not say that it can answer it, naming what it lacks.
-    """
-    if not isinstance(question, dict) or question.get("method") not in QUESTIONS:
-        raise ToolError("The server asked something that is not a question of the protocol")
-    askable = ctx._era.name == "modern" or ctx._send is not None
-    if not askable or not revisions.declared(ctx.version, ctx.capabilities, _needed(question)):
-        raise ToolError(f"This client cannot be asked: it does not support {question['method']} here")
-    params = question.get("params")
-    asked: Message = dict(question)
-    if isinstance(params, dict) and isinstance(params.get("messages"), list):
-        asked["params"] = upstream.rewrite(params)
-    if ctx._era.name == "modern":
-        return asked
-    lacking = revisions.unsayable(ctx.version, asked)
-    if lacking:
-        raise ToolError(f"This client cannot be asked: revision {ctx.version} does not have {lacking}")
-    return revisions.question(ctx.version, asked)
-
-
 def pass_log(ctx: Context, params: Message) -> None:
     """Pass a log message on to a client that wants its level."""
     wanted = ctx._log_level
     if wanted is not None and spec.LOG_RANKS.get(str(params.get("level")), 0) >= spec.LOG_RANKS[wanted]:
         ctx._emit("notifications/message", params)
-
-
-def may_ask(ctx: Context) -> bool:
-    """Say whether a client of 2026-07-28 can be asked anything, so that its call may have to be parked."""
-    return ctx._era.name == "modern" and any(name in ctx.capabilities for name in ("elicitation", "sampling", "roots"))
 
 
 def written(upstream: Upstream, lease: Lease, ctx: Context, result: Message) -> Message:

@@ -10,7 +10,7 @@ from ..engines.errors import ClientError, Timeout
 from ..protocol import spec
 from ..protocol.content import Raw
 from ..protocol.errors import Cancelled, InternalError, InvalidParams, McpError, ResourceNotFound, ToolError
-from . import relaying
+from . import answering, relaying
 from .failures import UpstreamUnavailable, fate, may_have_run, may_repeat, verdict
 from .replicas import ReplicaCall, choose
 
@@ -145,7 +145,7 @@ class Routing:
             with self._upstream.credentials.acting(ctx.principal, ctx.request):
                 lease = replica.lease(ctx)
                 request = relaying.Relay(self._upstream, lease, ctx, method, sent, entry, turn.alive)
-                if lease.is_modern or not relaying.may_ask(ctx):
+                if lease.is_modern or not answering.may_ask(ctx):
                     result = self._exchange(replica, request)
                     turn.end(True)
                     return result

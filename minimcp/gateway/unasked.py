@@ -1,18 +1,15 @@
-"""Messages of servers and legacy clients that belong to no call: questions, log messages, notices, changed roots."""
+"""Messages of servers and legacy clients that belong to no call: log messages, notices, changed roots."""
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from ..engines.errors import ClientError
 from ..protocol import spec, wire
-from ..protocol.errors import InternalError, McpError, MethodNotFound, ToolError
-from ..server import asking, legacy
-from ..server.context import Context
+from ..server import legacy
 from ..server.engine import Engine
 from ..server.session import Session
-from .relaying import QUESTIONS, check_askable, pass_log
+from .relaying import pass_log
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -21,35 +18,7 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 
-_PATIENCE_S = 5.0
 _ROOTS_CHANGED = "notifications/roots/list_changed"
-
-
-def answer(upstream: Upstream, session: Session | None, request: Message) -> Message:
-    """Put a question of a legacy server to the legacy client on whose behalf it was connected, and return its result.
-
-    :raises McpError: when there is no such client, or it does not answer.
-    """
-    gateway = upstream.gateway
-    if session is None and gateway.session is not None:
-        # Its client may not be asked before it has said that it is ready. Spec: BASE-100
-        gateway.initialized.wait(_PATIENCE_S)
-        session = gateway.session
-    if session is None or session.send is None or session.version is None or request["method"] not in QUESTIONS:
-        raise MethodNotFound("Nobody can be asked that here")
-    ctx = Context(gateway.engine, legacy.ERA, {"method": request["method"]}, session, session.principal, None)
-    ctx.version, ctx.capabilities = session.version, session.capabilities
-    ctx._send, ctx.cancelled = session.send, threading.Event()
-    try:
-        question = check_askable(ctx, upstream, request)
-        id, future = session.ask(ctx, question)
-        result: Message = asking.wait(ctx, id, future)
-    except ToolError as problem:
-        error = getattr(problem, "error", None)
-        if isinstance(error, dict) and isinstance(error.get("code"), int):
-            raise McpError(str(error.get("message")), error.get("data"), error["code"]) from None
-        raise InternalError(str(problem)) from None
-    return result
 
 
 def take_notice(upstream: Upstream, session: Session | None, message: Message) -> None:

@@ -13,6 +13,11 @@ from . import content, forms, revisions
 
 Params = dict[str, Any]
 
+# The questions of the protocol, and the client capability without which each is not asked.
+QUESTIONS = {"elicitation/create": "elicitation", "sampling/createMessage": "sampling", "roots/list": "roots"}
+# The capabilities of a client that can be asked whatever there is.
+ANY_QUESTION: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}}, "roots": {}}
+
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 _NUMBER = (int, float)
 # The type of each member of a sampling question. Spec: 26:client/sampling
