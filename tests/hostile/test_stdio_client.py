@@ -499,7 +499,7 @@ def test_an_endless_flood_does_not_stop_the_clock_T239(method: str) -> None:
     code = f"""
 hear()
 line = b'{{"jsonrpc":"2.0","method":"{method}","params":{FLOODS[method]}}}\\n' * 100
-while True: os.write(1, line)
+while True: sys.stdout.buffer.write(line); sys.stdout.buffer.flush()
 """
     with server(code) as link:
         call = link.start(request(1), {}, 5)
@@ -516,7 +516,7 @@ def test_a_flood_for_another_call_does_not_keep_a_caller_T239() -> None:
     code = """
 hear(); hear()
 line = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}\\n' * 100
-while True: os.write(1, line)
+while True: sys.stdout.buffer.write(line); sys.stdout.buffer.flush()
 """
     with server(code) as link:
         link.start(request(1), {}, 5)
