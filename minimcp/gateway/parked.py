@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..engines.fork import PerProcess
-from ..protocol.errors import Cancelled, InternalError, InvalidParams, McpError
+from ..protocol.errors import Cancelled, InternalError, InvalidParams
 from ..transports.workers import Workers
 
 if TYPE_CHECKING:
@@ -201,9 +201,3 @@ class Parked:
             calls, self._calls = list(self._calls.values()), {}
         for call in calls:
             call.cancel()
-
-
-def as_error(problem: McpError) -> Message:
-    """Return an error as the answer to a server's question."""
-    error: Message = {"code": problem.code, "message": problem.message}
-    return {"error": error if problem.data is None else {**error, "data": problem.data}}

@@ -15,12 +15,12 @@ from ..client.connection import Reply
 from ..client.errors import RemoteError
 from ..engines.errors import ProtocolError
 from ..monitoring.propagation import trace_headers
-from ..protocol import revisions, spec
+from ..protocol import revisions, spec, wire
 from ..protocol.errors import ClientRefused, InternalError, McpError, MethodNotFound, ToolError
 from ..protocol.input_requests import QUESTIONS
 from ..server import asking
 from . import answering
-from .parked import ParkedCall, as_error
+from .parked import ParkedCall
 
 if TYPE_CHECKING:
     from ..server.context import Context
@@ -154,11 +154,11 @@ class Relay:
             try:
                 reply(self._answer(message))
             except McpError as problem:
-                reply(as_error(problem))
+                reply(wire.error(None, problem))
             except ClientRefused as problem:
                 reply({"error": problem.error})
             except ToolError as problem:
-                reply(as_error(InternalError(str(problem))))
+                reply(wire.error(None, InternalError(str(problem))))
             return
         ctx = self.asked.ctx if self.asked is not None else self.ctx
         method, params = message["method"], message.get("params")
