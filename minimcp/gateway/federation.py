@@ -112,9 +112,7 @@ class Federation(Registry):
                 offered |= _ALL
                 continue
             found = upstream.capabilities
-            offered |= {
-                kind for kind in ("tools", "resources", "prompts", "completions") if found.get(kind) is not None
-            }
+            offered |= {kind for kind in _KINDS if found.get(kind) is not None}
             if (found.get("resources") or {}).get("subscribe"):
                 offered.add("subscribe")
             text = upstream.instructions
