@@ -247,6 +247,13 @@ class Client(Methods):
         return self.peer.version
 
     @property
+    def transport(self) -> str:
+        """The way to the server that was found: "stdio", "http", "sse", "wsgi" or "memory"."""
+        conn = self._connect()
+        conn.ready()
+        return conn.transport.kind
+
+    @property
     def server_info(self) -> Message:
         """The server's own name and version, not verified. Spec: BASE-047"""
         return Item(self.peer.info)

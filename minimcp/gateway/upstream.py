@@ -271,7 +271,7 @@ class Upstream:
     def _learn(self, lease: Lease, lists: dict[str, list[Any]]) -> None:
         peer = lease.client.peer
         self.capabilities, self.instructions = peer.capabilities or {}, peer.instructions
-        self.revision, self.transport = peer.version, lease.client._connect().transport.kind
+        self.revision, self.transport = peer.version, lease.client.transport
         self._listed = {item["uri"] for item in lists["resources"] if isinstance(item, dict) and "uri" in item}
         self.entries = self.make_entries(lists)
 
@@ -294,8 +294,8 @@ class Upstream:
         replica.health.error = None
         theirs = {tool["name"]: tool for tool in lists["tools"]}
         ours = {tool["name"]: tool for tool in tools}
-        names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
-        found = f"its tool {names[0]} differs from that of the other replicas" if names else None
+        differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        found = f"its tool {differing[0]} differs from that of the other replicas" if differing else None
         if found and found != replica.health.different:
             log.error("%s is not used: %s", replica.name, found)
         replica.health.different = found
