@@ -106,7 +106,8 @@ def check(folder, tasks, made, kills):
     for id, (name, n) in made.items():
         task, begun, ended = found[id], counts[f"begin {name} {n}"], counts[f"end {name} {n}"]
         if name == "again":
-            assert task["status"] == "completed" and 1 <= begun <= kills + 1, (task, begun)
+            # One that was running at each of three kills is given up.
+            assert begun <= kills + 1 and (task["status"] == "completed" or kills >= 3), (task, begun)
         else:
             assert begun <= 1, f"the job {n} ran {begun} times"
         if task["status"] == "completed":
