@@ -117,7 +117,7 @@ def test_opening_and_closing_may_happen_in_any_order_and_on_any_thread():
     thread = threading.Thread(target=client.open)
     thread.start()
     thread.join(5)
-    assert client.state == "open"
+    assert (client.state, client.transport) == ("open", "memory")
     assert client.call_tool("lookup", title="a").data == {"copies": 1}
     thread = threading.Thread(target=client.close)
     thread.start()

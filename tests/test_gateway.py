@@ -400,6 +400,7 @@ def test_the_state_of_everything_is_one_dict():
         assert found["ready"] is True
         first = found["servers"][0]
         assert (first["name"], first["state"], first["tools"], first["revision"]) == ("files", "up", 2, "2026-07-28")
+        assert first["transport"] == "http"
         assert first["replicas"][0]["calls"] == 1
         assert first["replicas"][0]["state"] == "closed"
         json.dumps(found)
