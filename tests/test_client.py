@@ -53,6 +53,7 @@ def test_everything_a_server_offers_can_be_used_in_every_revision(target, mode):
         assert {"lookup", "show", "fail", "count"} <= {tool["name"] for tool in client.list_tools()}
         assert client.call_tool("lookup", title="abc", shelf=2).text == '{"copies":6}'
         assert [resource["uri"] for resource in client.list_resources()] == ["library://rules"]
+        assert [len(listed) for listed in client.list_all().values()] == [len(client.list_tools()), 1, 1, 1]
         assert client.list_resource_templates()[0]["uriTemplate"] == "library://books/{isbn}"
         assert client.read_resource("library://rules").text == "Be quiet."
         assert [prompt["name"] for prompt in client.list_prompts()] == ["review"]

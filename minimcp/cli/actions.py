@@ -10,11 +10,9 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from ..client.client import Client
-from ..client.errors import RemoteError
 from ..client.results import Result
 from ..client.transports.command import shown
 from ..engines.errors import ProtocolError
-from ..protocol import spec
 from . import arguments, details, show
 
 Message = dict[str, Any]
@@ -31,27 +29,8 @@ class Failed(Exception):
         self.code = code
 
 
-def _lists(client: Client) -> dict[str, list[Any]]:
-    calls: dict[str, Callable[[], list[Any]]] = {
-        "tools": lambda: [*client.list_tools()],
-        "resources": lambda: [*client.list_resources()],
-        "resourceTemplates": lambda: [*client.list_resource_templates()],
-        "prompts": lambda: [*client.list_prompts()],
-    }
-    lists: dict[str, list[Any]] = {}
-    for kind, call in calls.items():
-        try:
-            lists[kind] = call()
-        except RemoteError as problem:
-            # Servers offer resources and know no templates.
-            if problem.code != spec.METHOD_NOT_FOUND:
-                raise
-            lists[kind] = []
-    return lists
-
-
 def _list(client: Client, options: Any, bar: show.Bar, found: Optional[Message]) -> None:
-    lists = _lists(client)
+    lists = client.list_all()
     if not options.json:
         show.offer(client.server_info, client.protocol_version, client.instructions, lists)
         return
@@ -65,7 +44,7 @@ def _list(client: Client, options: Any, bar: show.Bar, found: Optional[Message])
 
 def _describe(client: Client, options: Any, bar: show.Bar, found: Optional[Message]) -> None:
     """Show what has a name, of whatever kind."""
-    lists = _lists(client)
+    lists = client.list_all()
     named = [(kind, _key(kind, item), item) for kind, items in lists.items() for item in items]
     names = list(dict.fromkeys(name for _, name, _ in named))
     if options.name is None:
@@ -156,7 +135,7 @@ def _binary(result: Result) -> list[bytes]:
 
 def _read(client: Client, options: Any, bar: show.Bar, found: Optional[Message]) -> None:
     if options.uri is None:
-        lists = _lists(client)
+        lists = client.list_all()
         names = [_key(kind, item) for kind in ("resources", "resourceTemplates") for item in lists[kind]]
         raise ValueError(f"say which resource: {', '.join(names) or 'the server lists none'}")
     result = client.read_resource(options.uri)

@@ -16,7 +16,7 @@ from . import targets
 from .answers import Answers, Elicit, Roots, Sample
 from .cache import Cache
 from .connection import Connection
-from .errors import UsedAfterFork
+from .errors import RemoteError, UsedAfterFork
 from .methods import Methods
 from .negotiation import MODES, negotiate
 from .options import OnMessage, Settings, check_callback, check_seconds
@@ -272,6 +272,26 @@ class Client(Methods):
     def discovery(self) -> Message:
         """The outcome of negotiation; as `discovery=` of the next client it saves the probe."""
         return {**self.peer.greeting, "protocolVersion": self.peer.version}
+
+    @short_traceback
+    def list_all(self, *, fresh: bool = False) -> dict[str, list[Any]]:
+        """Return all that the server lists: by `tools`, `resources`, `resourceTemplates` and `prompts`."""
+        calls: dict[str, Callable[..., list[Any]]] = {
+            "tools": self.list_tools,
+            "resources": self.list_resources,
+            "resourceTemplates": self.list_resource_templates,
+            "prompts": self.list_prompts,
+        }
+        lists: dict[str, list[Any]] = {}
+        for kind, call in calls.items():
+            try:
+                lists[kind] = call(fresh=fresh)
+            except RemoteError as problem:
+                # Servers offer resources and know no templates.
+                if problem.code != spec.METHOD_NOT_FOUND:
+                    raise
+                lists[kind] = []
+        return lists
 
     def app(self, name: str) -> AppPage | None:
         """Read the page in which the result of a tool is shown (MCP Apps), or return None when it has none.

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from ..client.errors import RemoteError
 from ..engines.errors import ClientError, ConnectionLost
-from ..protocol import spec
 from ..protocol.errors import McpError
 from ..server import names
 from . import relaying, unasked
@@ -229,26 +228,12 @@ class Upstream:
 
     def _list_all(self, replica: Replica, ctx: Context | None) -> tuple[Lease, dict[str, list[Any]]]:
         lease = replica.open(replica.own(ctx))
-        client = lease.client
-        self._check_ring(client.peer.greeting)
-        calls: dict[str, Callable[..., list[Any]]] = {
-            "tools": client.list_tools,
-            "resources": client.list_resources,
-            "resourceTemplates": client.list_resource_templates,
-            "prompts": client.list_prompts,
-        }
-        lists: dict[str, list[Any]] = {}
-        for kind, listing in calls.items():
-            try:
-                lists[kind] = listing(fresh=True)
-            except RemoteError as problem:
-                # Servers offer resources and know no templates.
-                if problem.code != spec.METHOD_NOT_FOUND:
-                    raise
-                lists[kind] = []
-            if len(lists[kind]) > MOST_ITEMS:
-                log.error("%s lists %d %s; the first %d count", self.settings.name, len(lists[kind]), kind, MOST_ITEMS)
-                del lists[kind][MOST_ITEMS:]
+        self._check_ring(lease.client.peer.greeting)
+        lists = lease.client.list_all(fresh=True)
+        for kind, listed in lists.items():
+            if len(listed) > MOST_ITEMS:
+                log.error("%s lists %d %s; the first %d count", self.settings.name, len(listed), kind, MOST_ITEMS)
+                del listed[MOST_ITEMS:]
         return lease, lists
 
     def _check_ring(self, greeting: Message) -> None:
