@@ -90,7 +90,7 @@ def test_giving_up_cancels_the_task_and_sends_no_other_cancellation():
     server = played(task("working", pollIntervalMs=10))
     with Client(server, tasks=True) as client:
         with pytest.raises(minimcp.Timeout, match="task"):
-            client.call_tool("x", {}, max_timeout=0.2)
+            client.call_tool("x", {}, max_timeout=0.6)
         assert server.wait_for("tasks/cancel")["params"]["taskId"] == "t-1"
         server.heard.clear()
         call = client.start_tool("x")

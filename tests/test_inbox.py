@@ -190,5 +190,5 @@ def test_a_flood_over_legacy_http_ends_with_the_time_of_the_call(method):
                 client.call_tool("flood")
             took = time.monotonic() - began
             over.set()
-    assert took < 5 and most[0] <= 18
+    assert took < 15 and most[0] <= 18
     wait_until(lambda: threads() == 0)

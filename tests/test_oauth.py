@@ -8,13 +8,17 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 import requests
 
 from minimcp import AuthorizationError, ConnectionLost, FileStore, OAuth, Timeout
+from minimcp.engines.oauth import tokens
 from tests.authority import Authority, Browser, Resource
 from tests.embedded import wait_until
+from tests.helpers import Clock
 from tests.transports import ROOT
 
 
@@ -499,12 +503,12 @@ def test_a_token_in_a_store_outlives_the_program(authority, resource, browser, t
     assert len(browser.opened) == 1
 
 
-def test_a_token_is_refreshed_before_it_expires(authority, resource, browser):
-    authority.reply["expires_in"] = 0.05
+def test_a_token_is_refreshed_before_it_expires(authority, resource, browser, monkeypatch):
+    clock = Clock(time.time())
+    monkeypatch.setattr(tokens, "time", SimpleNamespace(time=clock))
     auth = OAuth(login=browser)
     assert get(resource, auth).ok
-    authority.reply["expires_in"] = 3600
-    threading.Event().wait(0.1)
+    clock.now += 3599
     assert [part.status_code for part in get(resource, auth).history] == []
     assert [seen.form["grant_type"] for seen in authority.asked("/token")] == ["authorization_code", "refresh_token"]
 
