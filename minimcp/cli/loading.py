@@ -8,11 +8,13 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 from ..client import python_files
 
 _RELATIVE = re.compile(rb"^\s*from\s+\.", re.MULTILINE)
+_MOST_NAMED = 8
 _NEWER_UNION = "unsupported operand type(s) for |"
 
 
@@ -77,17 +79,23 @@ def load(target: str) -> Any:
         raise
     except Exception as error:
         raise LoadFailed(path, error) from error
+    servers = {key: value for key, value in vars(module).items() if isinstance(value, Server)}
     if name:
         found = getattr(module, name, None)
         if not isinstance(found, Server):
-            raise WrongTarget(f"{path} has no Server named {name!r}")
+            raise WrongTarget(f"{path} has no Server named {name!r}{_choices(path, servers)}")
         return found
-    servers = {key: value for key, value in vars(module).items() if isinstance(value, Server)}
     if not servers:
         raise NoServer(f"{path} needs a module-level minimcp.Server, such as server = Server('name')")
     if len(set(map(id, servers.values()))) != 1:
-        raise WrongTarget(f"{path} needs one of {', '.join(sorted(servers))}: write FILE:OBJECT")
+        raise WrongTarget(f"{path} has several Servers{_choices(path, servers)}")
     return next(iter(servers.values()))
+
+
+def _choices(path: str, servers: Iterable[str]) -> str:
+    """Return the targets that a file has, as they are written."""
+    names = sorted(servers)
+    return f"; write {' or '.join(f'{path}:{name}' for name in names[:_MOST_NAMED])}" if names else ""
 
 
 def _import(path: str) -> Any:

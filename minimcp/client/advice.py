@@ -26,6 +26,8 @@ def check_keywords(name: str, keywords: Message, known: Callable[[], object]) ->
     :raises TypeError: with what to write.
     """
     meant = sorted(OF_A_CALL & keywords.keys())
+    if isinstance(keywords.get("arguments"), dict):
+        meant.append("arguments")
     if not meant:
         return
     try:
@@ -35,11 +37,14 @@ def check_keywords(name: str, keywords: Message, known: Callable[[], object]) ->
     if not isinstance(schema, dict) or not isinstance(schema.get("properties", {}), dict) or not _is_closed(schema):
         return
     for option in meant:
-        if option not in schema.get("properties", {}):
-            raise TypeError(
-                f"{option}= is no argument of {name}; options follow a dict of arguments: "
-                f"({name!r}, {{...}}, {option}=...)"
-            )
+        if option in schema.get("properties", {}):
+            continue
+        if option == "arguments":
+            raise TypeError(f"arguments= is no argument of {name}; write the dict itself: ({name!r}, {{...}})")
+        raise TypeError(
+            f"{option}= is no argument of {name}; options follow a dict of arguments: "
+            f"({name!r}, {{...}}, {option}=...)"
+        )
 
 
 def _is_closed(schema: Message) -> bool:

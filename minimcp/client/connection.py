@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable
 from typing import Any, Optional, Protocol
 
-from ..engines.errors import AuthorizationError, ClientError, ConnectionLost, Timeout
+from ..engines.errors import ClientError, ConnectionLost, Timeout
 from ..protocol import revisions, spec, wire
 from ..protocol.errors import InternalError, McpError
 from .eras import Peer, result_of
-from .errors import HTTPStatus, RemoteError
+from .errors import HTTPStatus, RemoteError, unauthorized
 from .inbox import Inbox
 from .options import Settings
 from .tools import Tools
@@ -25,7 +25,6 @@ log = logging.getLogger("minimcp")
 Message = dict[str, Any]
 Reply = Callable[[Message], None]
 
-UNAUTHORIZED = "The server wants authorization (HTTP 401), and none was given or it was not accepted; see auth="
 HANG_UP_S = 2.0  # for a last message to a server that may not be listening
 
 
@@ -197,7 +196,7 @@ class Connection:
         except HTTPStatus as problem:
             answered = True
             if problem.status == 401:
-                raise AuthorizationError(UNAUTHORIZED) from problem
+                raise unauthorized(problem) from problem
             raise
         except ConnectionLost:
             answered = True

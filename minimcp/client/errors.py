@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from typing import Any
 
-from ..engines.errors import ClientError
+from ..engines.errors import AuthorizationError, ClientError
 from ..protocol import spec
 
 
@@ -17,16 +20,54 @@ class UsedAfterFork(ClientError):
 class HTTPStatus(ClientError):
     """The server answered with an HTTP status and something that is not an MCP message.
 
-    :ivar body: the beginning of the response's body, as text.
+    :ivar body: the beginning of the response's body, as text; the message has the title of a page, or the first words.
+    :ivar authorized: whether the request had credentials.
     """
 
-    def __init__(self, status: int, body: str = "", url: str = "", retry: str | None = None) -> None:
-        hint = f": {body[:300]}" if body.strip() else ""
-        super().__init__(f"HTTP {status}{url and f' from {url}'}{hint}", retry)
+    def __init__(
+        self, status: int, body: str = "", url: str = "", retry: str | None = None, authorized: bool = False
+    ) -> None:
+        said = _gist(body)
+        super().__init__(f"HTTP {status}{url and f' from {url}'}{said and f': {said}'}", retry)
         if retry is None and status in (429, 503):
             self.retry = "always"
         self.status = status
         self.body = body
+        self.authorized = authorized
+
+
+def unauthorized(problem: HTTPStatus) -> AuthorizationError:
+    """Return the error for an HTTP status 401, with what to do about it."""
+    if not problem.authorized:
+        return AuthorizationError(
+            'The server wants authorization (HTTP 401), and none was given; give auth="TOKEN", or '
+            'auth=OAuth("my program")'
+        )
+    said = _gist(problem.body)
+    return AuthorizationError(
+        f"The server does not accept the authorization that was given (HTTP 401){said and f': {said}'}"
+    )
+
+
+_GIST = 300
+_MARKUP = re.compile(r"<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)", re.DOTALL | re.IGNORECASE)
+_TITLE = re.compile(r"<(title|h1)\b[^>]*>(.*?)</", re.DOTALL | re.IGNORECASE)
+
+
+def _gist(body: str) -> str:
+    """Return what the body of an error says, on one line: the message of a JSON-RPC error, or the title of a page."""
+    text = body.strip()
+    if text[:1] == "{":
+        try:
+            found = json.loads(text)
+            error = found.get("error")
+            text = str(error["message"]) if isinstance(error, dict) and "message" in error else text
+        except (ValueError, RecursionError):
+            pass  # It is cut off, or no JSON.
+    elif text[:1] == "<":
+        titles = [html.unescape(_MARKUP.sub(" ", found[2])) for found in _TITLE.finditer(text)]
+        text = next(filter(str.strip, titles), "") or html.unescape(_MARKUP.sub(" ", text))
+    return " ".join(text.split())[:_GIST]
 
 
 class RemoteError(ClientError):

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 from urllib.parse import urlsplit, urlunsplit
 
-from ..engines.errors import AuthorizationError, ClientError, ConnectionLost, ProtocolError, Timeout
+from ..engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from ..engines.fork import PerProcess
 from ..protocol import spec, wire
-from .connection import UNAUTHORIZED, Connection
+from .connection import Connection
 from .eras import LEGACY, MODERN, ClientEra, Peer, initialize_params, result_of
-from .errors import HTTPStatus, RemoteError
+from .errors import HTTPStatus, RemoteError, unauthorized
 from .transports.transport import Transport
 from .transports.waiting import Deadline
 
@@ -335,6 +335,6 @@ def _ask(
             exchange.close()
     except HTTPStatus as problem:
         if problem.status == 401:
-            raise AuthorizationError(UNAUTHORIZED) from problem
+            raise unauthorized(problem) from problem
         raise
     return answer, exchange.status

@@ -95,7 +95,9 @@ class Unauthorized(McpError):
 
     code = spec.INVALID_REQUEST
 
-    def __init__(self, message: str, challenge: str = "Bearer", data: Any = None) -> None:
+    def __init__(
+        self, message: str = "Authentication is required", challenge: str = "Bearer", data: Any = None
+    ) -> None:
         super().__init__(message, data)
         self.http = (401, [("WWW-Authenticate", challenge)])
 
@@ -105,7 +107,7 @@ class Forbidden(McpError):
 
     code = spec.INVALID_REQUEST
 
-    def __init__(self, message: str, challenge: str = "", data: Any = None) -> None:
+    def __init__(self, message: str = "The caller may not do this", challenge: str = "", data: Any = None) -> None:
         super().__init__(message, data)
         self.http = (403, [("WWW-Authenticate", challenge)] if challenge else [])
 

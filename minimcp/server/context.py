@@ -13,6 +13,7 @@ from ..protocol.errors import Cancelled, ToolError
 from ..protocol.input_requests import check
 from . import asking, hooks
 from .dispatcher import Call, RequestContext
+from .habits import of_a_context
 
 if TYPE_CHECKING:
     from ..protocol import types
@@ -25,6 +26,12 @@ class Context(RequestContext):
     """
 
     __slots__ = ()
+
+    if not TYPE_CHECKING:  # A type checker would take every name for one of these.
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what is written here in place of a name of another kit."""
+            raise AttributeError(of_a_context(name))
 
     def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """Report progress, if the client asked for it; a value that does not rise is dropped.

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from ..protocol.errors import McpError
@@ -14,6 +14,7 @@ from ..protocol.principal import Authenticated, as_principal
 from ..protocol.wire import is_notification
 from .engine import Engine
 from .extension import install
+from .habits import of_a_server, of_options
 from .registration import Registration
 
 if TYPE_CHECKING:
@@ -67,6 +68,22 @@ class Server(Registration):
     :param debug: whether clients are told what exception a handler raised; by default only those that have this process
         to themselves: over stdio and in memory.
     """
+
+    if not TYPE_CHECKING:  # A type checker reads `__init__`.
+
+        def __new__(cls, *given, **options):
+            """Say what is missing in a call without a name, or what an option should be."""
+            if cls.__init__ is Server.__init__:
+                if not given and "name" not in options:
+                    raise TypeError('Server needs a name: Server("my-server")')
+                told = of_options(options, ("name", "version", *Server.__init__.__kwdefaults__))
+                if told:
+                    raise TypeError(told)
+            return super().__new__(cls)
+
+        def __getattr__(self, name):
+            """Say what is written here in place of a name of another kit."""
+            raise AttributeError(of_a_server(name))
 
     def __init__(
         self,
@@ -179,8 +196,13 @@ class Server(Registration):
         """
         self.engine.close(wait_s)
 
-    def run(self) -> None:
-        """Serve on standard input and output until the input ends."""
+    def run(self, *others: NoReturn, **options: NoReturn) -> None:
+        """Serve on standard input and output until the input ends.
+
+        :raises TypeError: for an option, since there are none.
+        """
+        if others or options:
+            raise TypeError("run() serves over stdio and takes nothing; over HTTP write server.run_http(port=8000)")
         from ..transports.stdio import serve
         from .screen import greet
 

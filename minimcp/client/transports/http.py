@@ -156,7 +156,8 @@ class HttpTransport(Transport):
         """Return the error that an HTTP status without an answer means."""
         if reply.status == 404 and reply.field("mcp-session-id"):
             return SessionExpired("The server no longer knows the session")
-        return HTTPStatus(reply.status, text, reply.url.partition("?")[0])
+        authorized = bool(reply.field("authorization"))
+        return HTTPStatus(reply.status, text, reply.url.partition("?")[0], authorized=authorized)
 
     def forget(self, exchange: HttpExchange) -> None:
         """Take note that an exchange is over."""

@@ -117,7 +117,7 @@ class HttpSseTransport(Transport):
         try:
             status = reply.head(reply.until(deadline))
             if not 200 <= status < 300:
-                raise HTTPStatus(status, excerpt(reply, reply.until(deadline)), reply.url.partition("?")[0])
+                raise _refusal(reply, reply.until(deadline))
             reply.release()
         finally:
             reply.close()
@@ -131,6 +131,11 @@ class HttpSseTransport(Transport):
         if stream is not None and stream.pid == os.getpid():
             stream.close()
         self._pool.close()
+
+
+def _refusal(reply: Reply, deadline: Optional[float]) -> HTTPStatus:
+    authorized = bool(reply.field("authorization"))
+    return HTTPStatus(reply.status, excerpt(reply, deadline), reply.url.partition("?")[0], authorized=authorized)
 
 
 class _SseStream:
@@ -157,7 +162,7 @@ class _SseStream:
         deadline = self._reply.until(deadline)
         kind = self._reply.kind
         if status != 200:
-            raise HTTPStatus(status, excerpt(self._reply, deadline), self._reply.url.partition("?")[0])
+            raise _refusal(self._reply, deadline)
         if kind != "text/event-stream":
             raise ProtocolError(f"The server answered with {kind[:80] or 'no content type'}, not with events")
         while not self.endpoint:
