@@ -295,7 +295,11 @@ def test_what_goes_wrong_is_one_line_and_a_code(capsys, library, words, code, sa
             "(minimcp --help tells more)",
         ),
         (["list"], "minimcp list: TARGET is missing (minimcp list --help tells more)"),
-        (["list", "x", "y"], "minimcp list: unrecognized arguments: y (minimcp list --help tells more)"),
+        (
+            ["list", "x", "y"],
+            "minimcp list: 'y' is too much; a target of several words is quoted, or stands at the end after -- "
+            "(minimcp list --help tells more)",
+        ),
         (
             ["list", "x", "--timout", "3"],
             "minimcp list: --timout is no option; did you mean --timeout? (minimcp list --help tells more)",

@@ -63,7 +63,7 @@ ASYNC = "TypeError: add is async def: write def, and call blocking code; every c
         (
             "from minimcp import Server\nserver = Server()\n",
             "line 2, in <module>\n    server = Server()",
-            "TypeError: {}__init__() missing 1 required positional argument: 'name'",
+            'TypeError: Server needs a name: Server("my-server")',
         ),
         (
             "import nonexistent_module\n",
@@ -86,7 +86,6 @@ ASYNC = "TypeError: add is async def: write def, and call blocking code; every c
 def test_a_file_that_does_not_load_is_told_by_its_own_traceback(folder, capsys, monkeypatch, source, where, error):
     monkeypatch.delenv("API_KEY", raising=False)
     (folder / "f.py").write_text(source)
-    error = error.format("Server." if sys.version_info >= (3, 10) else "")
     number = where.split(",")[0]
     full = error.replace("JSONDecodeError", "json.decoder.JSONDecodeError")
     traceback = f'Traceback (most recent call last):\n  File "f.py", {where}\n{full}'
@@ -165,7 +164,7 @@ MASKED = 'The tool boom failed; the logger "minimcp" of the server has the detai
 def test_only_who_has_the_process_to_itself_is_told_what_was_raised(caplog):
     with Client(crashing()) as client, caplog.at_level(logging.CRITICAL, "minimcp"):
         assert client.call_tool("boom").text == "The tool boom failed: LookupError: no such row"
-        told = "The tool's result does not fit its own output schema: "
+        told = "The result of the tool wrong does not fit its own output schema: "
         assert client.call_tool("wrong").text == told + "The value must be an integer, not a string"
     with Client(crashing(debug=False)) as client:
         assert client.call_tool("boom").text == MASKED
@@ -263,11 +262,11 @@ def test_a_python_file_means_the_same_to_a_client_and_the_command_line(folder, c
             assert repr(client) == f"<Client of {target!r}: open>"
         assert main(["list", target]) == 0
         assert capsys.readouterr().out.startswith(f"{name} 0 (2026-07-28)\n")
-    told = "minimcp: f.py needs one of other, server: write FILE:OBJECT"
+    told = "minimcp: f.py has several Servers; write f.py:other or f.py:server"
     assert refused("f.py").endswith(" exited with code 2. The end of its standard error:\n" + told)
     gone = GONE.replace("code 1", "code 2")
     assert said(capsys, "list", "f.py") == (1, lines(told, gone))
-    told = "minimcp: f.py has no Server named 'nobody'"
+    told = "minimcp: f.py has no Server named 'nobody'; write f.py:other or f.py:server"
     assert said(capsys, "list", "f.py:nobody") == (1, lines(told, gone.replace("f.py", "f.py:nobody")))
 
 

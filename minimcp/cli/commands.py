@@ -19,7 +19,7 @@ from ..client.transports.process import SAID
 from ..client.transports.server_lines import ServerLines
 from ..engines.addresses import without_secrets
 from ..engines.errors import AuthorizationError, ClientError
-from . import actions, questions, show
+from . import actions, calls, questions, show
 
 log = logging.getLogger("minimcp")
 
@@ -86,7 +86,7 @@ def _attempt(options: Any, found: Optional[Message]) -> Optional[tuple[str, int]
                 raise
             finally:
                 bar.clear()
-    except actions.Failed as problem:
+    except calls.Failed as problem:
         return str(problem), problem.code
     except AuthorizationError as problem:
         return f"{problem}; here: --login, or --header 'Authorization: Bearer TOKEN'", 1
@@ -102,6 +102,7 @@ def _attempt(options: Any, found: Optional[Message]) -> Optional[tuple[str, int]
 
 # What the client writes in Python, and how the same is done here.
 _OPTIONS = {"server": "--server", "headers": "--header", "env": "--env", "auth": "--login", "timeout": "--timeout"}
+_OPTIONS["sandbox"] = "--sandbox"
 _AS_TYPED = [
     (re.compile(r"env=\{'(\w+)': \.\.\.\}"), r"--env \1=VALUE"),
     (re.compile(r"Client\('([^']*)'\) serves it without"), r"`minimcp list \1` serves it without"),
@@ -109,6 +110,10 @@ _AS_TYPED = [
     (
         re.compile(r"it asks the client: give Client\(\.\.\., roots=\.\.\.\)"),
         "it asks for folders, and none are given here",
+    ),
+    (
+        re.compile(r"; client\.task\('([^']*)'\) comes back to the task"),
+        r"; `minimcp task TARGET \1` comes back to the task",
     ),
     *((re.compile(rf"\b{name}="), option) for name, option in _OPTIONS.items()),
 ]
@@ -153,11 +158,14 @@ def _complain(text: str, code: int) -> int:
 def _client(options: Any, bar: show.Bar) -> Client:
     target, where = target_of(options.target)
     person = questions.make(where)
-    answers = dict(pair(word, "=", "--answer KEY=VALUE") for word in getattr(options, "answer", ()))
+    given = getattr(options, "answer", ())
+    action = next((word for word in given if word in questions.ACTIONS), "")
+    form = "--answer KEY=VALUE, --answer accept or --answer decline"
+    answers = dict(pair(word, "=", form) for word in given if word not in questions.ACTIONS)
     options.unanswered = []
 
     def elicit(question: Any) -> Any:
-        answer = questions.from_words(question, answers)
+        answer = questions.from_words(question, answers, action)
         if isinstance(answer, dict):
             return answer
         if person is None:
@@ -171,6 +179,7 @@ def _client(options: Any, bar: show.Bar) -> Client:
         print(f"{printable(str(params.get('level')), 20)}: {printable(str(params.get('data')), 2000)}", file=sys.stderr)
 
     env = dict(pair(word, "=", "--env NAME=VALUE") for word in options.env)
+    with_tasks = options.command in ("call", "task")
     return Client(
         target,
         server=options.server,
@@ -184,7 +193,9 @@ def _client(options: Any, bar: show.Bar) -> Client:
         on_log=on_log if options.verbose else None,
         log_level="info" if options.verbose else None,
         timeout=options.timeout,
-        max_timeout=max(600.0, options.timeout),
+        # Whoever sees a call make progress ends it by Ctrl-C.
+        max_timeout=None if with_tasks else max(600.0, options.timeout),
+        tasks=with_tasks,
         trace=True if options.trace == "-" else options.trace,
     )
 

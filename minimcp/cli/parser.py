@@ -35,7 +35,7 @@ A server is a Python file, a URL (http://localhost:8000/mcp) or a command (minim
 """
 _CODES = "exit codes: 0 done, 1 no connection or an error of the server, 2 wrong usage, 3 the tool failed"
 # Commands whose words after -- are a server, and those whose words after it are for the program that they run.
-_WITH_TARGET = ("list", "describe", "call", "read", "prompt", "bridge", "install")
+_WITH_TARGET = ("list", "describe", "call", "task", "read", "prompt", "bridge", "install")
 _WITH_WORDS = ("run", "dev", "completion")
 
 
@@ -132,6 +132,9 @@ def parsers(with_target: bool = True) -> tuple[argparse.ArgumentParser, dict[str
     made = using("describe", "show a tool, prompt or resource in full, with a command to copy")
     made.add_argument("name", metavar="NAME", nargs="?", help="the name, or the URI of a resource")
     _add_call(using("call", "call a tool and show its result"))
+    _add_task(
+        using("task", "come back to a task, which a server has made of a call: to its result, or to how it stands")
+    )
     made = using("read", "write a resource, text or bytes, to standard output")
     made.add_argument("uri", metavar="URI", nargs="?", help="the URI; without it those of the server are named")
     made.add_argument("-o", "--output", metavar="FILE", help="write the bytes to a file, not to standard output")
@@ -211,9 +214,20 @@ class _Parser(argparse.ArgumentParser):
                 message += f"; an argument is written {found[1][2:]}={found[2] or 'VALUE'}"
         missing = re.match(r"the following arguments are required: (.*)", message)
         if missing:
-            message = f"{missing[1]} {'are' if ',' in missing[1] else 'is'} missing"
+            # What may be left out stands there, too.
+            names = [name for name in missing[1].split(", ") if name != "KEY=VALUE"]
+            message = f"{', '.join(names)} {'are' if len(names) > 1 else 'is'} missing"
         message = re.sub(r"^argument (?=-)", "", message)
+        message = re.sub(r"^argument (\S+): invalid choice: ('.*?') \(choose from (.*)\)$", _no_choice, message)
+        more = re.match(r"unrecognized arguments: (.*)", message)
+        if more:
+            message = f"{more[1]!r} is too much; a target of several words is quoted, or stands at the end after --"
         self.exit(2, f"{self.prog}: {message} ({self.prog} --help tells more)\n")
+
+
+def _no_choice(found: re.Match[str]) -> str:
+    names = found[3].replace("'", "")
+    return f"{found[2]} is no {found[1]}; there are {names}" if "," in names else f"write {names}, not {found[2]}"
 
 
 def _port(text: str) -> int:
@@ -240,15 +254,34 @@ def _add_call(call: argparse.ArgumentParser) -> None:
     text = "an argument, by the tool's schema; KEY:=JSON for JSON as it is; - for a JSON object on standard input"
     call.add_argument("words", metavar="KEY=VALUE", nargs="*", help=text)
     call.add_argument("--arguments", metavar="JSON", help="a JSON object with arguments")
-    call.add_argument(
+    text = (
+        "write the id of the task that the server makes of the call, and do not wait; a server that this command "
+        "starts ends with it, and goes on later only with tasks that it keeps in a file"
+    )
+    call.add_argument("--detach", action="store_true", help=text)
+    _add_results(call)
+
+
+def _add_task(task: argparse.ArgumentParser) -> None:
+    task.add_argument("id", metavar="ID", help="the id of the task, from call --detach")
+    what = task.add_mutually_exclusive_group()
+    what.add_argument("--status", action="store_true", help="show how it stands, and do not wait")
+    what.add_argument("--cancel", action="store_true", help="cancel it, and show how it stands")
+    _add_results(task)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    """Add what commands have that wait for the result of a tool."""
+    parser.add_argument(
         "--answer",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="the answer to a field of the questions that the tool asks; may be repeated",
+        help="the answer to a field of the questions that the tool asks; may be repeated; accept or decline by "
+        "themselves answer all questions that are not answered otherwise",
     )
     text = "write the images, sounds and other bytes to FILE, further ones to FILE-2, FILE-3 and so on"
-    call.add_argument("-o", "--output", metavar="FILE", help=text)
+    parser.add_argument("-o", "--output", metavar="FILE", help=text)
 
 
 def _add_install(parser: argparse.ArgumentParser, with_target: bool) -> None:

@@ -153,12 +153,19 @@ class Terminal:
         output.flush()
 
 
-def from_words(question: Question, words: dict[str, str]) -> Union[Message, str]:
+# Answers to a whole question, which need no field.
+ACTIONS = ("accept", "decline", "cancel")
+
+
+def from_words(question: Question, words: dict[str, str], action: str = "") -> Union[Message, str]:
     """Return the answer to a form that was given beforehand, or the text that says what is missing.
 
     :param words: the values of fields, as they are typed.
+    :param action: one of ACTIONS for a question that no word is about, or "".
     """
     asked = f"the server asks: {printable(question.message, 500)}"
+    if action in ("decline", "cancel") and not words.keys() & question.fields.keys():
+        return {"action": action}
     if question.url is not None:
         return f"{asked}; open {printable(question.url, 1000)} in a browser, or run this on a terminal"
     required = question["requestedSchema"].get("required")
@@ -176,8 +183,12 @@ def from_words(question: Question, words: dict[str, str]) -> Union[Message, str]
         elif name not in content and isinstance(required, list) and name in required:
             likely = "|".join(value for value, _ in choices[:10]) or _kind(field).replace("y or n", "yes|no")
             missing.append(f"--answer {printable(name, 100)}={printable(likely, 200)}")
-    if missing or not (words.keys() & question.fields.keys()):
-        return f"{asked}; answer with {' '.join(missing) or '--answer KEY=VALUE'}"
+    if missing or not (action or words.keys() & question.fields.keys()):
+        optional = [f"--answer {printable(name, 100)}=..." for name in list(question.fields)[:10]]
+        ways = " ".join(missing) or f"{', '.join(['--answer accept', *optional])} or --answer decline"
+        told = f"{asked}; answer with {ways}"
+        strange = [printable(name, 100) for name in words if name not in question.fields]
+        return f"{told}; it has no field {', '.join(strange)}" if strange else told
     return {"action": "accept", "content": content}
 
 
@@ -211,7 +222,7 @@ def _value(name: str, text: str, field: Message, choices: list[tuple[str, str]],
     if field.get("type") == "boolean":
         known = {"y": True, "yes": True, "true": True, "n": False, "no": False, "false": False}
         if text.lower() not in known:
-            raise ValueError("y or n")
+            raise ValueError("write yes or no")
         return known[text.lower()]
     _check_date(text, str(field.get("format")))
     try:

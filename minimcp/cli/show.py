@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import shutil
 import sys
@@ -12,11 +13,13 @@ from contextlib import contextmanager
 from typing import Any, Optional
 
 from ..client.consent import printable
+from ..client.transports.command import shown
 from . import schemas
 
 Message = dict[str, Any]
 
 _BAR = 30
+_MOST_NAMED = 20
 
 
 def out(text: str) -> None:
@@ -94,6 +97,17 @@ def short(value: Any) -> str:
     return printable(str(value), 300)
 
 
+def target(given: Any) -> str:
+    """Return a target as it is typed."""
+    return given if isinstance(given, str) else shown(given)
+
+
+def missing(kind: str, name: str, names: list[str]) -> str:
+    """Return the text for a name that the server does not list."""
+    near = difflib.get_close_matches(name, names, 3) or names[:_MOST_NAMED]
+    return f"the server lists no {kind} {name!r}; there is {', '.join(near) or 'none'}"
+
+
 def tool(item: Message) -> str:
     """Return a tool as it is called."""
     schema = item["inputSchema"]
@@ -161,8 +175,8 @@ class Bar:
         self._hidden = False
 
     def __call__(self, progress: Message) -> None:
-        """Draw `{"progress": number, "total"?: number, "message"?: str}`."""
-        text = str(progress["progress"])[:20]
+        """Draw `{"progress": number, "total"?: number, "message"?: str}`; a task has but a message."""
+        text = str(progress.get("progress", ""))[:20]
         try:
             share = min(max(float(progress["progress"]) / float(progress["total"]), 0.0), 1.0)
             full = int(share * _BAR)
@@ -170,7 +184,7 @@ class Bar:
         except (ArithmeticError, KeyError, TypeError, ValueError):
             pass  # There is no total, or not a valid one.
         if isinstance(progress.get("message"), str):
-            text += " " + printable(progress["message"], 100)
+            text = f"{text} {printable(progress['message'], 100)}".lstrip()
         text = text[: shutil.get_terminal_size().columns - 1]
         with self._lock:
             if not self._hidden:

@@ -42,8 +42,7 @@ def check_keywords(name: str, keywords: Message, known: Callable[[], object]) ->
         if option == "arguments":
             raise TypeError(f"arguments= is no argument of {name}; write the dict itself: ({name!r}, {{...}})")
         raise TypeError(
-            f"{option}= is no argument of {name}; options follow a dict of arguments: "
-            f"({name!r}, {{...}}, {option}=...)"
+            f"{option}= is no argument of {name}; options follow a dict of arguments: ({name!r}, {{...}}, {option}=...)"
         )
 
 
