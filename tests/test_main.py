@@ -40,7 +40,9 @@ def test_a_file_with_one_server_needs_no_name(file):
 @given(TWO)
 def test_of_several_servers_one_is_named(file):
     assert load(file + ":other").engine.identity["name"] == "two"
-    with pytest.raises(ValueError, match=r"has several Servers; write .*my_server\.py:other or .*my_server\.py:server$"):
+    with pytest.raises(
+        ValueError, match=r"has several Servers; write .*my_server\.py:other or .*my_server\.py:server$"
+    ):
         load(file)
     with pytest.raises(ValueError, match="no Server named 'nothing'"):
         load(file + ":nothing")

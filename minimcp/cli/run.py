@@ -54,6 +54,10 @@ def _load(options: Any) -> Any:
         from ..server.screen import Screen
 
         Screen(server.engine, verbose=True)
+    try:
+        server.engine.enter()
+    except Exception as error:
+        raise LoadFailed(python_files.split(options.target)[0], error) from error
     return server
 
 
@@ -77,7 +81,10 @@ def _run_stdio(options: Any) -> None:
         # It makes its server in a function.
         _become(options.words, options.target, pipes)
     greet(engine, options.target, pipes[0])
-    stdio.serve(engine, pipes)
+    try:
+        stdio.serve(engine, pipes)
+    finally:
+        engine.leave()
 
 
 def _become(words: list[str], file: str, pipes: tuple[int, int]) -> NoReturn:

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, NoReturn, Optional, Union
 
 from ..monitoring.calls import Calls
 from ..protocol import spec
@@ -339,11 +339,11 @@ class Gateway(Server):
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def run(self) -> None:
+    def run(self, *others: NoReturn, **options: NoReturn) -> None:
         """Serve on standard input and output until the input ends."""
         self.single = True
         try:
-            super().run()
+            super().run(*others, **options)
         finally:
             self.close()
 

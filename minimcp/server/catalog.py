@@ -34,6 +34,7 @@ class Entry:
     :ivar headers: the arguments that `Mcp-Param-*` headers mirror.
     :ivar hints: `ttlMs` and `cacheScope` of what is read here, where they differ from the server's.
     :ivar origin: the name of the server that it comes from, "" for this one.
+    :ivar listing: `f(ctx)` returns the definitions of the resources that a template stands for; None lists none.
     :ivar completer: `f(ctx, reference, argument)` returns its Completer in place of those registered, or None.
     :ivar stands_for: the entry that the policy decides about in its place, where it shows another one under a new name.
     :ivar open: whether the policy has no say, as it does not show anything by itself.
@@ -43,6 +44,7 @@ class Entry:
     stands_for: Entry | None = None
     open: bool = False
     completer: Callable[[Context, Definition, str], Completer | None] | None = None
+    listing: Callable[[Context], list[Definition]] | None = None
 
     def __init__(
         self, function: Callable[..., Any], definition: Definition, signature: hints.Signature, allow: Allow | None

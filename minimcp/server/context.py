@@ -173,6 +173,16 @@ class Context(RequestContext):
         return settings if isinstance(settings, dict) and identifier in self._engine.in_force[self._era.name] else None
 
     @property
+    def app(self) -> Any:
+        """What the context manager of `Server(lifespan=...)` gave in this process, such as a pool of connections.
+
+        :raises RuntimeError: when the server has none.
+        """
+        if self._lifespan is None:
+            raise RuntimeError("This server keeps nothing open: ctx.app is what Server(lifespan=...) yields")
+        return self._lifespan.enter()
+
+    @property
     def idempotency_key(self) -> str:
         """A string that is the same in all rounds of this call: keep it with an effect that must happen once."""
         return self._chosen().key()

@@ -77,10 +77,10 @@ class RequestContext:
 
     # fmt: off
     __slots__ = (
-        "_asked", "_deadline", "_engine", "_entry", "_era", "_error", "_finished", "_last_progress", "_log_level",
-        "_denied", "_on_cancel", "_row", "_send", "_strategy", "_thread", "_unread_s", "cancelled", "capabilities",
-        "client_info", "close_stream", "meta", "method", "params", "principal", "private", "request", "request_id",
-        "session", "version",
+        "_asked", "_deadline", "_engine", "_entry", "_era", "_error", "_finished", "_last_progress", "_lifespan",
+        "_log_level", "_denied", "_on_cancel", "_row", "_send", "_strategy", "_thread", "_unread_s", "cancelled",
+        "capabilities", "client_info", "close_stream", "meta", "method", "params", "principal", "private", "request",
+        "request_id", "session", "version",
     )
     # fmt: on
 
@@ -106,6 +106,8 @@ class RequestContext:
         self._unread_s: Callable[[], float] = float  # 0.0: whoever is there reads
         self._row = _NO_METHOD
         self._entry: Entry | None = None
+        # That of the server whose function runs, which may be mounted within this one.
+        self._lifespan = engine.lifespan
         self._log_level: str | None = None
         self._strategy: Strategy | None = None
         # Takes what the handler emits before its reply; None where it cannot be delivered.
@@ -245,6 +247,8 @@ class Call:
             raise self._problem
         assert self._handler is not None
         ctx = self.ctx
+        if ctx._engine.lifespans:
+            ctx._engine.enter()
         # A transport may bring its own hook: a framework's view does, so that handlers on a worker are in its context.
         own = ctx.request.get("minimcp.around_call") if ctx.request is not None else None
         if self.streams or (own is None and ctx._engine.around_call is None):

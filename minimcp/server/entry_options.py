@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict
 
 from ..protocol import app_pages, types
 from .catalog import Allow
+from .instances import Found
 
 
 class PromptOptions(TypedDict, total=False):
@@ -50,6 +51,8 @@ class ResourceOptions(PromptOptions, total=False):
     `name` is the function's by default, `size` is in bytes, `ttl_ms` says for how many milliseconds clients may cache
     what is read here, and `cache_scope` for whom. `traversal` lets the variables of a template hold `..` and absolute
     paths, which are refused otherwise: give such a path to `minimcp.safe_join` before it touches a file system.
+    `list`, a function without parameters or with `ctx: Context`, returns the URIs of a template's resources, or dicts
+    with a `uri` and what else is to be listed; `server.changed("resources")` tells that they are others now.
     `ui` says what a page, a resource whose URI begins with `ui://`, may load (`csp`) and wants of the browser.
     """
 
@@ -60,4 +63,5 @@ class ResourceOptions(PromptOptions, total=False):
     ttl_ms: int | None
     cache_scope: Literal["private", "public"] | None
     traversal: bool
+    list: Callable[..., Found] | None
     ui: app_pages.PageUi | None

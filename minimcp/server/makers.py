@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engines.schema import hints, validator
 from ..protocol import app_pages, content, headers, revisions, wire
+from . import instances
 from .catalog import Allow, Definition, Entry
 from .context import Context
 from .pages import PageEntry
@@ -134,6 +135,7 @@ def make_resource(
     cache_scope: str | None = None,
     allow: Allow | None = None,
     traversal: bool = False,
+    list: Callable[..., instances.Found] | None = None,
     ui: app_pages.PageUi | None = None,
 ) -> Entry:
     """Make the entry of a resource or, when the URI has variables, of a template; those with `ui://` are pages.
@@ -171,6 +173,10 @@ def make_resource(
     )
     entry = (PageEntry if is_page else Entry)(function, definition, signature, allow)
     entry.template = template
+    if list is not None:
+        if template is None:
+            raise ValueError(f"{uri!r} has no variables: list= is for a template, such as note://{{id}}")
+        entry.listing = instances.Instances(list, template, definition)
     entry.hints = caching_hints(ttl_ms, cache_scope)
     return entry
 

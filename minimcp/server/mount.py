@@ -46,6 +46,7 @@ def mount(host: Engine, prefix: str, other: Engine, owner: object = None) -> Non
     other.mounted_in.append(made)
     host.strategy = _strategy(host.strategy, made)
     for above in _around(host):
+        above.lifespans += [each for each in other.lifespans if each not in above.lifespans]
         for hook in other.on_mount:
             hook(above)
         above.on_mount.extend(other.on_mount)
@@ -183,12 +184,12 @@ class Mount:
     @contextmanager
     def within(self, ctx: Context, entry: Entry) -> Iterator[None]:
         """Show a request with the names that the server knows, for its functions."""
-        sent = ctx.params
-        ctx.params = self._params(ctx, entry)
+        sent, around = ctx.params, ctx._lifespan
+        ctx.params, ctx._lifespan = self._params(ctx, entry), self.other.lifespan
         try:
             yield
         finally:
-            ctx.params = sent
+            ctx.params, ctx._lifespan = sent, around
 
     def _params(self, ctx: Context, entry: Entry) -> Message:
         params = ctx.params
@@ -296,6 +297,7 @@ class MountedEntry(Entry):
         self.stands_for = None
         self.template = inner.template and _MountedTemplate(mounted.prefix, inner.template)
         self.completer = self._complete if completes else None
+        self.listing = self._list if inner.listing is not None else None
 
     def run(self, ctx: Context, arguments: Message) -> Any:
         """Run the entry of the mounted server, within the hook of that."""
@@ -312,6 +314,14 @@ class MountedEntry(Entry):
             if isinstance(problem.data, dict) and isinstance(problem.data.get("uri"), str):
                 problem.data = {**problem.data, "uri": self.mount.public_uri(problem.data["uri"])}
             raise
+
+    def _list(self, ctx: Context) -> list[Message]:
+        """Return what the template of the mounted server lists, under its public URIs."""
+        listing = self.inner.listing
+        assert listing is not None
+        found = self.mount.run(ctx, self.inner, lambda: listing(ctx))
+        public = self.mount.public_uri
+        return [names.rewrite_definition("resources", each, public, public) for each in found]
 
     def _complete(self, ctx: Context, reference: Message, argument: str) -> Completer | None:
         return self.mount.completer(ctx, reference, argument, self.inner)

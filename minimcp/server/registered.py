@@ -60,8 +60,8 @@ class Registered:
         self.completions: dict[tuple[str, str], Completer] = {}
         # What was ever registered stays advertised, so that removing the last tool does not change the capabilities.
         self._offers: frozenset[str] = frozenset()
-        # For each kind its entries in order, and whether one of them has a rule.
-        self._lists: dict[str, tuple[list[Entry], bool]] = {}
+        # For each kind its entries in order, whether one of them has a rule, and whether one lists further ones.
+        self._lists: dict[str, tuple[list[Entry], bool, bool]] = {}
         self._fingerprints: dict[str, bytes | None] = {}
         self._watchers: tuple[Callable[[], None], ...] = ()
 
@@ -153,13 +153,22 @@ class Registered:
         self.announce()
 
     def fingerprint(self, kind: str) -> bytes | None:
-        """Return the fingerprint of a list that every caller sees in full, or None where an entry has a rule."""
+        """Return the fingerprint of a list that every caller sees in full, None where a rule or function has a say."""
         known = self._fingerprints
         if kind not in known:
+            if self._listing(kind):
+                known[kind] = None  # A function of the author's knows what there is now.
+                return None
             entries = sorted(getattr(self, kind).values(), key=lambda entry: entry.order)
             ruled = any(entry.allow for entry in entries)
             known[kind] = None if ruled else fingerprint(entry.definition for entry in entries)
         return known[kind]
+
+    def _listing(self, kind: str) -> list[Entry]:
+        """Return the templates that list their resources, of which the list of resources consists, too."""
+        if kind != "resources":
+            return []
+        return [entry for entry in self.resourceTemplates.values() if entry.listing is not None]
 
     def _replace(self, kind: str, entries: dict[str, Entry]) -> None:
         setattr(self, kind, entries)

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from ..protocol.wire import is_notification
 from .engine import Engine
 from .extension import install
 from .habits import of_a_server, of_options
+from .lifespan import Lifespan, check_lifespan
 from .registration import Registration
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Server(Registration):
     :param on_denied: "hide": what a caller may not use looks unknown; "challenge": scopes that are missing are named.
     :param trusted_proxy: addresses or networks of proxies whose `X-Forwarded-*` headers count.
     :param around_call: `f(ctx)` makes a context manager in which every handler runs; exceptions pass through it.
+    :param lifespan: `f(server)` makes a context manager that each process enters once, before its first call, and
+        exits when it stops serving; what it gives is `ctx.app`.
     :param around_request: `f(outcome)` makes a context manager around every request, refused ones too. At its end
         `outcome` has the reply and the duration; an McpError that it raises takes the reply's place.
     :param strategy: `f(ctx, entry)` chooses the `asking.Strategy` that carries a call's questions; None: its era's own.
@@ -105,6 +109,7 @@ class Server(Registration):
         implied_scopes: Mapping[str, Collection[str]] | None = None,
         on_denied: Literal["hide", "challenge"] = "hide",
         around_call: Callable[[Context], AbstractContextManager[Any]] | None = None,
+        lifespan: Callable[[Server], AbstractContextManager[Any]] | None = None,
         around_request: AroundRequest | None = None,
         strategy: Choose | None = None,
         allowed_hosts: Iterable[str] | None = None,
@@ -138,6 +143,10 @@ class Server(Registration):
         engine.allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
         engine.allowed_origins = frozenset(allowed_origins or ())
         engine.debug, engine.policy = debug, policy
+        if lifespan is not None:
+            check_lifespan(lifespan)
+            engine.lifespan = Lifespan(partial(lifespan, self))
+            engine.lifespans.append(engine.lifespan)
         if catalog is not None:
             engine.catalog = catalog
         self._lock = threading.Lock()  # guards _wsgi
@@ -195,6 +204,7 @@ class Server(Registration):
         :param wait_s: how long calls in sessions may go on. Sessions that other processes share go on there.
         """
         self.engine.close(wait_s)
+        self.engine.leave()
 
     def run(self, *others: NoReturn, **options: NoReturn) -> None:
         """Serve on standard input and output until the input ends.
@@ -206,8 +216,12 @@ class Server(Registration):
         from ..transports.stdio import serve
         from .screen import greet
 
+        self.engine.enter()
         greet(self.engine, sys.argv[0])
-        serve(self.engine)
+        try:
+            serve(self.engine)
+        finally:
+            self.engine.leave()
 
     @property
     def wsgi(self) -> HttpApp[Session]:
@@ -239,7 +253,11 @@ class Server(Registration):
         from ..transports.http import serve
         from .screen import watched
 
-        serve(self.engine, host, port, path, tls, ca, limits, watched(self.engine, path, ready))
+        self.engine.enter()
+        try:
+            serve(self.engine, host, port, path, tls, ca, limits, watched(self.engine, path, ready))
+        finally:
+            self.engine.leave()
 
     def flask_view(self) -> Callable[..., Any]:
         """A view function: `app.add_url_rule("/mcp", view_func=server.flask_view(), strict_slashes=False)`.
