@@ -43,6 +43,68 @@ def test_progress_carries_the_token_with_its_type_and_always_rises(token):
     assert {message["method"] for message in sent} == {"notifications/progress"}
 
 
+class Ticks:
+    """A clock that goes on by so many seconds with each look."""
+
+    def __init__(self, step):
+        self.now, self.step = 100.0, step
+
+    def monotonic(self):
+        self.now += self.step
+        return self.now
+
+
+def told(handler):
+    return [
+        tuple(message["params"].get(key) for key in ("progress", "total", "message"))
+        for message in emitted(handler, progressToken=1)
+    ]
+
+
+def test_a_tracked_loop_reports_what_is_done(monkeypatch):
+    monkeypatch.setattr("minimcp.server.context.time", Ticks(1.0))
+
+    def tool(ctx: Context) -> str:
+        kept = [item for item in ctx.track("abc", message=lambda item: f"reads {item}")]
+        kept += ctx.track(iter([1, 2]), message="more")
+        kept += ctx.track([], message="never")
+        return str(kept)
+
+    assert told(tool) == [
+        (0, 3, "reads a"),
+        (1, 3, "reads b"),
+        (2, 3, "reads c"),
+        (3, 3, None),
+        (4, None, "more"),
+        (5, None, "more"),
+    ]
+
+
+def test_a_tracked_loop_says_little_and_stops_when_it_is_cancelled(monkeypatch):
+    monkeypatch.setattr("minimcp.server.context.time", Ticks(0.001))
+    seen = []
+
+    def tool(ctx: Context) -> str:
+        for number in ctx.track(range(1000), total=1000):
+            seen.append(number)
+        return "done"
+
+    found = [progress for progress, _, _ in told(tool)]
+    assert found[0] == 0 and found[-1] == 1000 and 9 <= len(found) <= 13 and found == sorted(found)
+
+    def stopped(ctx: Context) -> str:
+        for number in ctx.track(range(1000)):
+            seen.append(number)
+            if number == 5:
+                ctx.cancelled.set()
+        return "done"
+
+    seen.clear()
+    server = Server("s")
+    server.tool(stopped)
+    assert server.handle(modern("tools/call", name="stopped")) is None and seen == [0, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("meta", [{}, {"progressToken": None}, {"progressToken": True}, {"progressToken": 1.5}])
 def test_without_a_usable_token_there_is_no_progress(meta):
     def tool(ctx: Context) -> str:

@@ -483,3 +483,22 @@ def test_text_that_is_not_base64_never_leaves_as_an_image(server, data):
     assert [block["type"] for block in call(server, "painted")["content"]] == ["image"]
     server.tool(lambda: {"type": ["image"], "data": data}, "listed")
     assert call(server, "listed")["structuredContent"] == {"type": ["image"], "data": data}
+
+
+def test_tags_are_kept_in_the_meta_of_a_definition():
+    server = Server("s")
+    server.tool(lambda: "", "a", tags=["b", "a", "b"])
+    server.tool(lambda: "", "b", tags={"y", "x"}, meta={"own/key": 1})
+    server.tool(lambda: "", "c", tags=[])
+    server.prompt(lambda: "", "p", tags=("q",))
+    server.resource("a://b", tags=["r"])(lambda: "")
+    assert [tool.get("_meta") for tool in result(server, "tools/list")["tools"]] == [
+        {"minimcp/tags": ["b", "a"]},
+        {"minimcp/tags": ["x", "y"], "own/key": 1},
+        None,
+    ]
+    assert result(server, "prompts/list")["prompts"][0]["_meta"] == {"minimcp/tags": ["q"]}
+    assert result(server, "resources/list")["resources"][0]["_meta"] == {"minimcp/tags": ["r"]}
+    with pytest.raises(TypeError) as caught:
+        server.tool(lambda: "", "d", tags="db")
+    assert str(caught.value) == "tags= is a list: write tags=['db']"

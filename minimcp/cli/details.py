@@ -8,15 +8,25 @@ from typing import Any
 
 from ..client.consent import printable
 from ..client.transports.command import join_words
+from ..protocol import spec
 from . import schemas
 from .show import arguments_of, line, out, paragraph, prompt, resource, short, tool
 
 Message = dict[str, Any]
 
 
-def _tool(item: Message, target: str) -> None:
-    line(tool(item))
+def _begin(title: str, item: Message) -> None:
+    """Write what every kind begins with."""
+    line(title)
     paragraph(item.get("description"), "  ")
+    meta = item.get("_meta")
+    tags = meta.get(spec.META_TAGS) if isinstance(meta, dict) else None
+    if isinstance(tags, list) and tags:
+        line(f"tags: {', '.join(map(short, tags))}", "  ")
+
+
+def _tool(item: Message, target: str) -> None:
+    _begin(tool(item), item)
     schema = item["inputSchema"]
     members, required = schema.get("properties"), schema.get("required")
     members = members if isinstance(members, dict) else {}
@@ -41,8 +51,7 @@ def _tool(item: Message, target: str) -> None:
 
 
 def _prompt(item: Message, target: str) -> None:
-    line(prompt(item))
-    paragraph(item.get("description"), "  ")
+    _begin(prompt(item), item)
     arguments = arguments_of(item)
     if arguments:
         out("\nArguments\n")
@@ -54,8 +63,7 @@ def _prompt(item: Message, target: str) -> None:
 
 
 def _resource(item: Message, target: str) -> None:
-    line(resource(item))
-    paragraph(item.get("description"), "  ")
+    _begin(resource(item), item)
     size = item.get("size")
     if isinstance(size, (int, float)):
         line(f"{size} bytes", "  ")

@@ -55,6 +55,12 @@ class Result(dict):  # type: ignore[type-arg]
                 raise AttributeError(f"A result is a dict with the specification's names: write result[{key!r}]")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def _repr_html_(self) -> Optional[str]:
+        """Return a result with pictures or sounds as a notebook shows it; None leaves it a dict."""
+        from .notebook import media
+
+        return media(self._blocks())
+
     def __await__(self) -> NoReturn:
         raise TypeError("The result is there already, since this client is synchronous: leave out await")
 
@@ -93,6 +99,12 @@ class Listing(list):  # type: ignore[type-arg]
             if _camel(name) in _LISTS:
                 raise AttributeError(f"This is the list itself: leave out .{name}")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _repr_html_(self) -> Optional[str]:
+        """Return the list as the table that a notebook shows."""
+        from .notebook import table
+
+        return table(self)
 
     def __await__(self) -> NoReturn:
         raise TypeError("The list is there already, since this client is synchronous: leave out await")

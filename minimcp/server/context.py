@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engines.errors import InvalidArguments
 from ..engines.schema import hints
@@ -17,6 +18,10 @@ from .habits import of_a_context
 
 if TYPE_CHECKING:
     from ..protocol import types
+
+T = TypeVar("T")
+
+_TRACK_S = 0.1
 
 
 class Context(RequestContext):
@@ -52,6 +57,34 @@ class Context(RequestContext):
             params["message"] = message
             params = revisions.known(self.version, params, revisions.PROGRESS_FIELDS_SINCE)
         self._emit("notifications/progress", params)
+
+    def track(
+        self, items: Iterable[T], total: float | None = None, message: Callable[[T], str] | str | None = None
+    ) -> Iterator[T]:
+        """Yield the items and report progress as they are done: `for row in ctx.track(rows):`.
+
+        At most ten times a second the client is told how many are done; a second loop counts on from there.
+
+        :param total: how many there are; by default their `len`, where they have one.
+        :param message: the text beside the number, or a function that makes it of the item that comes.
+        :raises Cancelled: when the call was cancelled.
+        """
+        if total is None and isinstance(items, Sized):
+            total = len(items)
+        done = before = self._last_progress or 0
+        whole = None if total is None else before + total
+        told = 0.0
+        for item in items:
+            now = time.monotonic()
+            if now - told >= _TRACK_S:
+                told = now
+                self.progress(done, whole, message(item) if callable(message) else message)
+            else:
+                self.check()
+            yield item
+            done += 1
+        if done > before:
+            self.progress(done, whole, None if callable(message) else message)
 
     def log(self, level: str, data: Any, logger: str | None = None) -> None:
         """Send a log message, if the client wants this level. Spec: FEAT-101 to FEAT-112

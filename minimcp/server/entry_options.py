@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, TypedDict
 
 from ..protocol import app_pages, types
@@ -14,7 +14,8 @@ class PromptOptions(TypedDict, total=False):
     """Options of `server.prompt`.
 
     `description` is the docstring by default. `allow`, an `f(ctx)`, decides who sees and may use the entry; for others
-    it does not exist. The principal also needs all of `scopes` and one of `roles`. `meta` is the definition's `_meta`.
+    it does not exist. The principal also needs all of `scopes` and one of `roles`. `meta` is the definition's `_meta`;
+    `tags`, words by which hosts may sort it, are kept there as "minimcp/tags".
     """
 
     title: str | None
@@ -24,6 +25,7 @@ class PromptOptions(TypedDict, total=False):
     allow: Allow | None
     scopes: Sequence[str] | None
     roles: Sequence[str] | None
+    tags: Collection[str] | None
 
 
 class ToolOptions(PromptOptions, total=False):

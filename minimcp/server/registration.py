@@ -261,7 +261,7 @@ def _options(kind: str, maker: Callable[..., Any], given: Any) -> Message:
 
     :raises TypeError: for one that there is not.
     """
-    known = [*inspect.getfullargspec(maker).kwonlyargs, "scopes", "roles"]
+    known = [*inspect.getfullargspec(maker).kwonlyargs, "scopes", "roles", "tags"]
     for name in given:
         if name not in known:
             import difflib
@@ -269,7 +269,21 @@ def _options(kind: str, maker: Callable[..., Any], given: Any) -> Message:
             near = difflib.get_close_matches(name, known, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
             raise TypeError(f"@server.{kind} has no option {name}; {hint}")
-    return take_needs({**given})
+    return _with_tags(take_needs({**given}))
+
+
+def _with_tags(options: Message) -> Message:
+    """Return the options of a registration with its `tags` put into its `meta`.
+
+    :raises TypeError: for what are no words.
+    """
+    tags = options.pop("tags", None)
+    if tags:
+        if isinstance(tags, str):
+            raise TypeError(f"tags= is a list: write tags=[{tags!r}]")
+        words = sorted(tags) if isinstance(tags, (set, frozenset)) else list(dict.fromkeys(tags))
+        options["meta"] = {spec.META_TAGS: words, **(options.get("meta") or {})}
+    return options
 
 
 def _callable(function: Any) -> Callable[..., Any]:
