@@ -65,7 +65,7 @@ def test_a_tracked_loop_reports_what_is_done(monkeypatch):
     monkeypatch.setattr("minimcp.server.context.time", Ticks(1.0))
 
     def tool(ctx: Context) -> str:
-        kept = [item for item in ctx.track("abc", message=lambda item: f"reads {item}")]
+        kept = list(ctx.track("abc", message=lambda item: f"reads {item}"))
         kept += ctx.track(iter([1, 2]), message="more")
         kept += ctx.track([], message="never")
         return str(kept)

@@ -13,6 +13,7 @@ from typing import Any, Optional
 from ..client import targets
 from ..client.client import Client
 from ..client.consent import printable
+from ..client.errors import GIVE
 from ..client.sandbox import Sandbox
 from ..client.transports.command import shown
 from ..client.transports.process import SAID
@@ -89,7 +90,8 @@ def _attempt(options: Any, found: Optional[Message]) -> Optional[tuple[str, int]
     except calls.Failed as problem:
         return str(problem), problem.code
     except AuthorizationError as problem:
-        return f"{problem}; here: --login, or --header 'Authorization: Bearer TOKEN'", 1
+        told = str(problem)
+        return told.replace(GIVE, _GIVE) if GIVE in told else f"{told}; here: {_CREDENTIALS}", 1
     except ClientError as problem:
         return _as_typed(str(problem)), 1
     except ValueError as problem:
@@ -100,6 +102,8 @@ def _attempt(options: Any, found: Optional[Message]) -> Optional[tuple[str, int]
         return str(problem), 1
 
 
+_CREDENTIALS = "--login, or --header 'Authorization: Bearer TOKEN'"
+_GIVE = f"give {_CREDENTIALS}"
 # What the client writes in Python, and how the same is done here.
 _OPTIONS = {"server": "--server", "headers": "--header", "env": "--env", "auth": "--login", "timeout": "--timeout"}
 _OPTIONS["sandbox"] = "--sandbox"

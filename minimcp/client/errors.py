@@ -36,13 +36,14 @@ class HTTPStatus(ClientError):
         self.authorized = authorized
 
 
+# What to do about missing credentials.
+GIVE = 'give auth="TOKEN", or auth=OAuth("my program")'
+
+
 def unauthorized(problem: HTTPStatus) -> AuthorizationError:
     """Return the error for an HTTP status 401, with what to do about it."""
     if not problem.authorized:
-        return AuthorizationError(
-            'The server wants authorization (HTTP 401), and none was given; give auth="TOKEN", or '
-            'auth=OAuth("my program")'
-        )
+        return AuthorizationError(f"The server wants authorization (HTTP 401), and none was given; {GIVE}")
     said = _gist(problem.body)
     return AuthorizationError(
         f"The server does not accept the authorization that was given (HTTP 401){said and f': {said}'}"
