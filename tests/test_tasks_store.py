@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -14,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from minimcp import Context, Server
-from minimcp.extensions.tasks import SqliteStore, TaskRecord, Tasks, sqlite_store
-from minimcp.extensions.tasks.sqlite_store import UnusableStore
+from minimcp.extensions.tasks import RedisStore, SqliteStore, TaskRecord, Tasks, UnusableStore, sqlite_store
 from tests.asked import ALL, accept
 from tests.helpers import problem, result
+from tests.processes import Redis
 
 TASKS = "io.modelcontextprotocol/tasks"
 DECLARED = {"extensions": {TASKS: {}}}
@@ -32,11 +33,48 @@ def record(id: str = "a", **changes) -> TaskRecord:
     return made._replace(**changes)
 
 
-@pytest.fixture(params=["memory", "file"])
-def store(request, tmp_path):
-    store = SqliteStore() if request.param == "memory" else SqliteStore(tmp_path / "tasks.db")
+def place_of(kind):
+    """Give a function that makes stores of records of one place, which belongs to a folder."""
+
+    def make(folder, **options):
+        if url is not None:
+            return RedisStore(url, prefix=str(folder), **options)
+        return SqliteStore() if kind == "memory" else SqliteStore(folder / "tasks.db")
+
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(Redis()).url if kind == "redis" else None
+        yield make
+
+
+@pytest.fixture(scope="module", params=["memory", "file", "redis"])
+def place(request):
+    yield from place_of(request.param)
+
+
+@pytest.fixture(scope="module", params=["file", "redis"])
+def lasting_place(request):
+    yield from place_of(request.param)
+
+
+@pytest.fixture
+def store(place, tmp_path):
+    store = place(tmp_path)
     yield store
     store.close()
+
+
+@pytest.fixture
+def shared(lasting_place, tmp_path):
+    """Makes stores of the same records, as several processes have them."""
+    stores = []
+
+    def make(**options):
+        stores.append(lasting_place(tmp_path, **options))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.close()
 
 
 def made(server, name="t", capabilities=DECLARED, **arguments):
@@ -51,7 +89,7 @@ def test_a_record_comes_back_as_it_was(store):
     assert store.get("a", whole=True) == record() and store.get("a") == record(request={})
     ended = record(version=2, status="completed", outcome={"result": {"x": "ü" * 10}}, owner="o", expires=None)
     assert store.replace(ended) and store.get("a", whole=True) == ended
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises((sqlite3.IntegrityError, ValueError)):
         store.add(record())
     store.remove("a")
     store.remove("a")
@@ -99,17 +137,15 @@ def test_records_are_found_by_what_they_wait_for(store):
     assert store.count("null", 100) == (4, 5, 6) and store.count("null", 2) == (2, 2, 2)
 
 
-def test_two_processes_at_one_file_see_the_same(tmp_path):
-    ours, theirs = SqliteStore(tmp_path / "tasks.db"), SqliteStore(tmp_path / "tasks.db")
+def test_two_processes_see_the_same(shared):
+    ours, theirs = shared(), shared()
     ours.add(record())
     assert theirs.get("a", whole=True) == record() and theirs.replace(record(version=2, owner="theirs"))
     assert not ours.replace(record(version=2, owner="ours")) and ours.get("a").owner == "theirs"
     ours.close()
     assert theirs.get("a").owner == "theirs"
     theirs.close()
-    again = SqliteStore(tmp_path / "tasks.db")
-    assert again.get("a").owner == "theirs"
-    again.close()
+    assert shared().get("a").owner == "theirs"
 
 
 def test_nobody_else_may_read_the_file(tmp_path):
@@ -120,8 +156,8 @@ def test_nobody_else_may_read_the_file(tmp_path):
     store.close()
 
 
-def test_a_child_of_a_fork_has_connections_of_its_own(tmp_path):
-    store = SqliteStore(tmp_path / "tasks.db")
+def test_a_child_of_a_fork_has_connections_of_its_own(shared):
+    store = shared()
     store.add(record())
     child = os.fork()
     if child == 0:
@@ -134,7 +170,6 @@ def test_a_child_of_a_fork_has_connections_of_its_own(tmp_path):
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
     assert store.get("child") is not None and store.replace(record(version=2))
-    store.close()
 
 
 # Files that are of no use
@@ -300,9 +335,9 @@ def test_a_full_disk_loses_no_task(tmp_path, caplog):
     server.tasks.close(BOUND_S)
 
 
-def test_a_large_result_is_kept_whole(tmp_path):
+def test_a_large_result_is_kept_whole(shared):
     server = Server("s")
-    server.use(Tasks(tmp_path / "tasks.db"))
+    server.use(Tasks(shared(timeout_s=20)))
     server.tool(lambda: "ü" * (16 * 1024 * 1024), "large", task=True)
     text = server.tasks.wait(made(server, "large"), 60)["result"]["content"][0]["text"]
     assert len(text) == 16 * 1024 * 1024 and text.strip("ü") == ""
@@ -313,8 +348,8 @@ def test_a_large_result_is_kept_whole(tmp_path):
 
 
 @pytest.fixture
-def pair(tmp_path):
-    """Two servers at one file: one only hands over, the other one works."""
+def pair(shared):
+    """Two servers at one store: one only hands over, the other one works."""
     started = threading.Event()
 
     def work(n: int, ctx: Context) -> str:
@@ -327,7 +362,7 @@ def pair(tmp_path):
     servers = []
     for workers in (0, 4):
         server = Server("s")
-        server.use(Tasks(tmp_path / "tasks.db", workers=workers, heartbeat_s=0.2))
+        server.use(Tasks(shared(), workers=workers, heartbeat_s=0.2))
         server.tool(work, "work", task=True)
         servers.append(server)
     yield (*servers, started)
@@ -399,15 +434,15 @@ def test_a_task_is_cancelled_from_another_process(pair):
     assert worker.tasks._work.keeper().ended(BOUND_S)
 
 
-def test_the_first_message_goes_on_with_what_is_kept(tmp_path):
-    path, ran = tmp_path / "tasks.db", threading.Event()
+def test_the_first_message_goes_on_with_what_is_kept(shared):
+    ran = threading.Event()
     web = Server("s")
-    web.use(Tasks(path, workers=0))
+    web.use(Tasks(shared(), workers=0))
     web.tool(lambda: ran.set() or "x", "t", task=True)
     id = made(web)
     web.tasks.close()
     again = Server("s")
-    again.use(Tasks(path, heartbeat_s=0.2))
+    again.use(Tasks(shared(), heartbeat_s=0.2))
     again.tool(lambda: ran.set() or "x", "t", task=True)
     assert not ran.is_set()
     result(again, "tools/list")
@@ -415,14 +450,14 @@ def test_the_first_message_goes_on_with_what_is_kept(tmp_path):
     again.tasks.close()
 
 
-def test_a_tool_that_is_there_no_more_ends_in_an_error(tmp_path):
+def test_a_tool_that_is_there_no_more_ends_in_an_error(shared):
     web = Server("s")
-    web.use(Tasks(tmp_path / "tasks.db", workers=0))
+    web.use(Tasks(shared(), workers=0))
     web.tool(lambda: "x", "t", task=True)
     id = made(web)
     web.tasks.close()
     again = Server("s")
-    again.use(Tasks(tmp_path / "tasks.db", heartbeat_s=0.2))
+    again.use(Tasks(shared(), heartbeat_s=0.2))
     again.tasks.start()
     failed = again.tasks.wait(id, BOUND_S)
     assert failed["error"] == {"code": -32602, "message": "Unknown tool: t"}
@@ -447,9 +482,9 @@ def handing(ctx: Context, how: str) -> str:
 @pytest.mark.parametrize(
     "how, outcome", [("named", "3 tools/call"), ("imported", None), ("tuple", None), ("lambda", None)]
 )
-def test_what_another_process_can_run_and_what_ends_with_its_own(tmp_path, how, outcome):
+def test_what_another_process_can_run_and_what_ends_with_its_own(shared, how, outcome):
     web = Server("s", debug=True)
-    web.use(Tasks(tmp_path / "tasks.db", workers=1, heartbeat_s=0.2))
+    web.use(Tasks(shared(), workers=1, heartbeat_s=0.2))
     web.tool(handing, "handing")
     web.tasks._work._threads._limit = 0  # its only thread is busy
     id = made(web, "handing", how=how)
@@ -458,7 +493,7 @@ def test_what_another_process_can_run_and_what_ends_with_its_own(tmp_path, how, 
     # As if the process had stopped: nobody makes its heartbeats any more.
     assert web.tasks._work.keeper().ended(BOUND_S)
     again = Server("s")
-    again.use(Tasks(tmp_path / "tasks.db", heartbeat_s=0.2))
+    again.use(Tasks(shared(), heartbeat_s=0.2))
     again.tool(handing, "handing")
     again.tasks.start()
     task = again.tasks.wait(id, BOUND_S)
@@ -505,9 +540,9 @@ def test_only_functions_of_the_tools_own_module_are_run_by_name(tmp_path):
     again.tasks.close()
 
 
-def test_clocks_that_are_set_end_no_task_that_runs(tmp_path, monkeypatch):
+def test_clocks_that_are_set_end_no_task_that_runs(shared, monkeypatch):
     server = Server("s")
-    server.use(Tasks(tmp_path / "tasks.db", ttl_s=600, heartbeat_s=0.1))
+    server.use(Tasks(shared(), ttl_s=600, heartbeat_s=0.1))
 
     @server.tool(task=True)
     def work() -> str:
@@ -570,7 +605,7 @@ def test_a_new_file_is_opened_by_many_at_once(tmp_path):
         store.close()
 
 
-def test_without_news_tasks_go_on_all_the_same(tmp_path, caplog):
+def test_without_news_tasks_go_on_all_the_same(shared, caplog):
     class Gone:
         """A bus that cannot be reached."""
 
@@ -581,7 +616,7 @@ def test_without_news_tasks_go_on_all_the_same(tmp_path, caplog):
             raise ConnectionError("the bus has gone")
 
     server = Server("s", bus=Gone())
-    server.use(Tasks(tmp_path / "tasks.db", heartbeat_s=0.2))
+    server.use(Tasks(shared(), heartbeat_s=0.2))
 
     @server.tool(task=True)
     def ask(ctx: Context) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Optional, Protocol
 from ..engines.errors import ClientError, ConnectionLost, ProtocolError, Timeout
 from .connection import HANG_UP_S, Connection
 from .eras import Peer, result_of
-from .errors import CallCancelled, HTTPStatus
+from .errors import CallCancelled, HTTPStatus, RemoteError
 
 log = logging.getLogger("minimcp")
 
@@ -63,7 +63,7 @@ def drive(call: Caller, conn: Connection, peer: Peer, id: Any, task: Message | N
     try:
         while True:
             if task is None:
-                task = _poll(call, conn, peer, id)
+                task = _request(call, conn, peer, "tasks/get", {"taskId": id})
             status = task.get("status")
             if task.get("statusMessage") != told and isinstance(task.get("statusMessage"), str):
                 told = task["statusMessage"]
@@ -88,12 +88,12 @@ def drive(call: Caller, conn: Connection, peer: Peer, id: Any, task: Message | N
             _cancel(conn, peer, id)
 
 
-def _poll(call: Caller, conn: Connection, peer: Peer, id: str) -> Message:
-    """Ask for the task, again if need be: where a server is started anew the task is there all the same."""
+def _request(call: Caller, conn: Connection, peer: Peer, method: str, params: Message) -> Message:
+    """Ask, again if need be: where a server, or its store of tasks, is started anew, the task is there all the same."""
     for number in range(_TRIES + 1):
         try:
-            return call.request(conn, peer, "tasks/get", {"taskId": id})
-        except (ConnectionLost, HTTPStatus) as problem:
+            return call.request(conn, peer, method, params)
+        except (ConnectionLost, HTTPStatus, RemoteError) as problem:
             passing = isinstance(problem, ConnectionLost) or problem.status in _PASSING
             if number == _TRIES or not passing or conn.closed or conn.lost is not None:
                 raise
@@ -118,7 +118,7 @@ def _answer(call: Caller, conn: Connection, peer: Peer, id: str, questions: Any,
     if fresh:
         answers = call.answers(conn, peer, fresh)
         answered.update(fresh)
-        call.request(conn, peer, "tasks/update", {"taskId": id, "inputResponses": answers})
+        _request(call, conn, peer, "tasks/update", {"taskId": id, "inputResponses": answers})
 
 
 def _outcome(task: Message) -> Message:

@@ -11,7 +11,7 @@ from typing import Any
 from ..engines.fork import PerProcess
 from .bus import Data, Fields, Listener
 from .hooks import notify
-from .redis_client import LinkSettings
+from .redis_client import LinkSettings, check
 from .redis_link import RedisLink
 
 _MIB = 1024 * 1024
@@ -44,13 +44,7 @@ class RedisBus:
         most_bytes: int = 10 * _MIB,
         most_records: int = 100_000,
     ) -> None:
-        try:
-            import redis  # noqa: F401
-        except ImportError as problem:
-            raise ImportError("RedisBus needs the package redis: pip install 'minimcp-sync[redis]'") from problem
-        if not isinstance(url, str) or not url.startswith(("redis://", "rediss://", "unix://")):
-            # It may hold a password.
-            raise ValueError("The URL of a RedisBus begins with redis://, rediss:// or unix://")
+        check(url, "RedisBus")
         self._prefix = prefix
         self._most_records = most_records
         self._lock = (

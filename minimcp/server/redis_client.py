@@ -20,6 +20,26 @@ class LinkSettings(NamedTuple):
     most_bytes: int
 
 
+# The beginnings of a URL of Redis.
+SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+def check(url: str, name: str) -> None:
+    """Check that a URL is one of Redis, and that there is a client for it.
+
+    :param name: the class that needs it.
+    :raises ImportError: without the package `redis`.
+    :raises ValueError: for a URL that is not one of Redis.
+    """
+    try:
+        import redis  # noqa: F401
+    except ImportError as problem:
+        raise ImportError(f"{name} needs the package redis: pip install 'minimcp-sync[redis]'") from problem
+    if not isinstance(url, str) or not url.startswith(SCHEMES):
+        # It may hold a password.
+        raise ValueError(f"The URL of a {name} begins with redis://, rediss:// or unix://")
+
+
 def connect(settings: LinkSettings, retries: int, connections: int) -> Any:
     """Make a client of Redis with a few connections, which are made on first use."""
     from redis import BlockingConnectionPool, Redis

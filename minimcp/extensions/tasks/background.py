@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Optional, Union
 from ...protocol import spec
 from ...protocol.principal import Authenticated, as_principal
 from ...server.bus import Subscription
+from ...server.redis_client import SCHEMES
+from .redis_store import RedisStore
 from .sqlite_store import MEMORY, SqliteStore
 from .task_methods import TaskMethods, check_declared
 from .task_records import ENDED, UNFINISHED, Carrier, Message, TaskStore, principal_text
@@ -28,7 +30,8 @@ _LARGEST = 2**53
 class Tasks:
     """The tasks extension: `server.use(Tasks("tasks.db"))`, then `@server.tool(task=True)` or `return ctx.task(...)`.
 
-    :param store: the file that keeps the tasks, or a `TaskStore`; by default memory, which ends with the process.
+    :param store: the file that keeps the tasks, the URL of a Redis, or a `TaskStore`; by default memory, which ends
+        with the process.
     :param carrier: carries the hints to workers; by default threads of this process.
     :param workers: how many bodies run at once here, beside those that wait for an answer; 0 leaves them to others.
     :param ttl_s: the time after which a task is forgotten, or fails if it has not ended; None for never.
@@ -59,6 +62,8 @@ class Tasks:
         for name, value in (("ttl_s", ttl_s), ("poll_s", poll_s), ("heartbeat_s", heartbeat_s)):
             if value is not None and not (math.isfinite(value) and 1 <= value * 1000 <= _LARGEST):
                 raise ValueError(f"{name}= is a number of seconds, of at least 0.001, unlike {value!r}")
+        if isinstance(store, str) and store.startswith(SCHEMES):
+            store = RedisStore(store)
         self.store: TaskStore = SqliteStore(store) if isinstance(store, (str, os.PathLike)) else store
         self._workers = workers
         bounds = Bounds(ttl_s, poll_s, heartbeat_s, workers, most, most_own, most_kept, most_parked)

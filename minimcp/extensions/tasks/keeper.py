@@ -92,7 +92,7 @@ class Keeper:
         try:
             news = Subscription(engine.bus, [f"tasks/of/{self.owner}"])
         except Exception:
-            self._complain()
+            self.complain()
             return None
         # So that the end of the server is the end of the thread too, once its tasks have ended.
         engine.add_stream(news)
@@ -158,7 +158,7 @@ class Keeper:
                     if self._may_end():
                         return
                 except Exception:
-                    self._complain()
+                    self.complain()
                 if news is None or self._over.is_set():
                     with self._idle:
                         self._idle.wait(self._pause_s())
@@ -185,7 +185,8 @@ class Keeper:
     def _pause_s(self) -> float:
         return min(self._work.heartbeat_s / 4, 1.0)
 
-    def _complain(self) -> None:
+    def complain(self) -> None:
+        """Log the exception that is being handled, once in a while."""
         now = time.monotonic()
         if now - self._complained_at >= _COMPLAIN_S:
             self._complained_at = now

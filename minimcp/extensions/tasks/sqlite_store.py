@@ -10,10 +10,9 @@ import weakref
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from ...engines.errors import MinimcpError
 from ...engines.fork import PerProcess
 from ...protocol import wire
-from .task_records import TaskRecord
+from .task_records import TaskRecord, UnusableStore
 
 if TYPE_CHECKING:
     from sqlite3 import Connection as Database
@@ -34,10 +33,6 @@ CREATE TABLE IF NOT EXISTS owners (owner TEXT PRIMARY KEY, beats INTEGER NOT NUL
 """
 _BUT_REQUEST = "id, status, version, owner, principal, created, updated, expires, '{}', state, outcome"
 _UNFINISHED = "status IN ('queued', 'working', 'input_required')"
-
-
-class UnusableStore(MinimcpError):
-    """The file cannot keep tasks; the message says why, and what to do."""
 
 
 class SqliteStore:

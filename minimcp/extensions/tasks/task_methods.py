@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ...engines.errors import InvalidArguments
 from ...protocol import spec, wire
 from ...protocol.errors import InvalidParams, MissingCapability
+from ...protocol.later import try_later
+from ...server import hooks
 from ...server.asking import read
 from ...server.methods import read_text
-from .task_records import ENDED, Message, TaskRecord, principal_text
+from .task_records import ENDED, Message, TaskRecord, UnusableStore, principal_text
 
 if TYPE_CHECKING:
     from ...server.context import Context
@@ -41,13 +44,18 @@ class TaskMethods:
 
     def get(self, ctx: Context, params: Message) -> Message:
         """Answer `tasks/get`. Spec: EXT-021, EXT-029, EXT-047, EXT-050, EXT-054"""
-        return self._work.describe(self._find(ctx, params))
+        with self._reaching(ctx):
+            return self._work.describe(self._find(ctx, params))
 
     def update(self, ctx: Context, params: Message) -> Message:
         """Answer `tasks/update`: take answers to open questions, and pass others over. Spec: EXT-036 to EXT-039
 
         :raises InvalidParams: when an answer does not fit its question, which stays open.
         """
+        with self._reaching(ctx):
+            return self._answer(ctx, params)
+
+    def _answer(self, ctx: Context, params: Message) -> Message:
         record, responses = self._find(ctx, params), params.get("inputResponses")
         if not isinstance(responses, dict):
             raise InvalidParams("inputResponses must be an object")
@@ -72,8 +80,22 @@ class TaskMethods:
 
     def cancel(self, ctx: Context, params: Message) -> Message:
         """Answer `tasks/cancel`: the body is told, and whatever it still returns is dropped. Spec: EXT-045, EXT-048"""
-        self._work.cancel(self._find(ctx, params).id)
+        with self._reaching(ctx):
+            self._work.cancel(self._find(ctx, params).id)
         return {}
+
+    @contextmanager
+    def _reaching(self, ctx: Context) -> Iterator[None]:
+        """Say to the client that the store is of no use at the moment, and that it may try again.
+
+        :raises InternalError: then.
+        """
+        try:
+            yield
+        except UnusableStore as problem:
+            self._work.keeper().complain()
+            said = hooks.describe(ctx, "The tasks cannot be reached at the moment", problem)
+            raise try_later(said, 1.0, 503, ctx.version) from None
 
     def _find(self, ctx: Context, params: Message) -> TaskRecord:
         """Return the record of the task that a request is about. Spec: EXT-047, EXT-054

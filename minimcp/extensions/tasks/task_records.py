@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Optional, Protocol
 
+from ...engines.errors import MinimcpError
 from ...protocol import wire
 from ...protocol.principal import Principal, key_of
 
@@ -40,6 +41,10 @@ class TaskRecord(NamedTuple):
     request: Message
     state: Message
     outcome: Optional[Message]
+
+
+class UnusableStore(MinimcpError):
+    """The store cannot keep tasks, or cannot be reached at the moment; the message says why, and what to do."""
 
 
 class TaskStore(Protocol):
