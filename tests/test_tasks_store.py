@@ -486,7 +486,7 @@ def test_what_another_process_can_run_and_what_ends_with_its_own(shared, how, ou
     web = Server("s", debug=True)
     web.use(Tasks(shared(), workers=1, heartbeat_s=0.2))
     web.tool(handing, "handing")
-    web.tasks._work._threads._limit = 0  # its only thread is busy
+    web.tasks._work._threads.limit = 0  # its only thread is busy
     id = made(web, "handing", how=how)
     assert web.tasks.store.get(id).owner == ("" if outcome else web.tasks._work.owner)
     web.close()

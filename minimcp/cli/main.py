@@ -20,6 +20,7 @@ from .parser import parse
 _COMMANDS = {
     "run": "run.run",
     "dev": "dev.dev",
+    "worker": "worker.worker",
     "install": "install.install",
     "gateway": "gateway_command.gateway",
     "bridge": "bridge.bridge",

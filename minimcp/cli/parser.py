@@ -27,16 +27,18 @@ what people do:
   minimcp dev server.py --http 8000       serve it, and again whenever it changes
   minimcp run server.py                   serve it over stdio, as hosts start it
   minimcp run server.py --http 8000       serve it over HTTP
+  minimcp worker server.py                run its tasks, which other processes hand over
   minimcp install cursor server.py        write it into the configuration of a host
   minimcp gateway mcp.json                serve all servers of a file as one
   minimcp bridge http://localhost:8000/mcp  serve a server of HTTP over stdio
 A server is a Python file, a URL (http://localhost:8000/mcp) or a command (minimcp list -- npx some-server).
 
 """
+_MOST_GRACE_S = 86_400.0
 _CODES = "exit codes: 0 done, 1 no connection or an error of the server, 2 wrong usage, 3 the tool failed"
 # Commands whose words after -- are a server, and those whose words after it are for the program that they run.
 _WITH_TARGET = ("list", "describe", "call", "task", "read", "prompt", "bridge", "install")
-_WITH_WORDS = ("run", "dev", "completion")
+_WITH_WORDS = ("run", "dev", "worker", "completion")
 
 
 def parse(words: list[str]) -> Any:
@@ -163,6 +165,15 @@ def parsers(with_target: bool = True) -> tuple[argparse.ArgumentParser, dict[str
         help="look at this file, or the Python files of this folder, too; may be repeated",
     )
 
+    text = "run the tasks of a server from a Python file, for processes that only hand them over"
+    made = add("worker", text, " They need a file or a Redis in common. It stops at SIGTERM or Ctrl-C.")
+    made.add_argument("target", metavar="FILE[:OBJECT]", help=_FILE)
+    number = "how many run at once, beside those that wait for an answer (default: as Tasks(workers=) says, or 16)"
+    made.add_argument("--workers", type=_positive, metavar="N", help=number)
+    text = "how long what runs may go on once it stops (default: 10)"
+    made.add_argument("--grace", type=_grace, default=10.0, metavar="SECONDS", help=text)
+    made.add_argument("-v", "--verbose", action="store_true", help="show what the tools log on standard error")
+
     text = "write a server into the configuration of a host, such as Claude or an editor"
     _add_install(add("install", text, " Everything else in the file stays, and the change can be undone."), with_target)
 
@@ -241,6 +252,19 @@ def _seconds(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def _grace(text: str) -> float:
+    seconds = _seconds(text)
+    if not 0 <= seconds <= _MOST_GRACE_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {_MOST_GRACE_S:.0f}")
+    return seconds
 
 
 def _path(text: str) -> str:

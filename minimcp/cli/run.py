@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ..client import python_files
@@ -21,13 +22,15 @@ def run(options: Any) -> int:
         `host`, `allow_host`, host names, `tls_cert`, `tls_key` and `tls_ca`, paths, and `public`, whether everybody may
         call a server without `auth=`.
     """
+    return with_file(options, _run_stdio if options.http is None else _run_http)
+
+
+def with_file(options: Any, work: Callable[[Any], None]) -> int:
+    """Call a function that loads a file, with `sys.argv` as that shall see it; what goes wrong is told, not raised."""
     before = sys.argv
     sys.argv = [python_files.split(options.target)[0], *options.words]
     try:
-        if options.http is None:
-            _run_stdio(options)
-        else:
-            _run_http(options)
+        work(options)
     except LoadFailed as failed:
         print(failed, file=sys.stderr)
         return 1

@@ -132,6 +132,19 @@ class Tasks:
         if self.store.lasting:
             self._work.keeper().start()
 
+    @property
+    def workers(self) -> int:
+        """How many bodies run at once in this process; another number may be set before it starts.
+
+        :raises RuntimeError: for tasks that a carrier takes elsewhere.
+        """
+        return self._workers
+
+    @workers.setter
+    def workers(self, workers: int) -> None:
+        self._work.set_workers(workers)
+        self._workers = workers
+
     def close(self, wait_s: float = 0.0) -> None:
         """Stop here: what is queued stays queued, what runs gets some seconds, then its record says what became of it.
 

@@ -1,7 +1,4 @@
-"""The threads of a process: those that run tasks, and one that keeps all tasks going.
-
-That one makes the heartbeats, sends lost hints again, and ends what nobody runs any more.
-"""
+"""The thread that keeps all tasks going: it makes heartbeats, sends lost hints, and ends what nobody runs any more."""
 
 from __future__ import annotations
 
@@ -9,18 +6,15 @@ import atexit
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ...engines.fork import PerProcess
-from ...protocol.errors import ToolError
 from ...server.bus import Subscription
-from .task_records import ENDED, TaskRecord
+from .task_records import ENDED, TaskRecord, UnusableStore
 from .task_runs import TaskRun
 
 if TYPE_CHECKING:
@@ -37,6 +31,10 @@ _COMPLAIN_S = 60.0
 _JOIN_S = 5.0
 # For the bodies that run when the process exits.
 _GRACE_S = 3.0
+# Between two looks for tasks that other processes have queued, while there is a thread for them.
+_LOOK_S = 0.2
+# The topic on which processes that run no tasks say that one is queued.
+QUEUED = "tasks/queued"
 
 
 class Keeper:
@@ -63,7 +61,7 @@ class Keeper:
         self._news: Subscription | None = None  # the thread waits on it
         self._over = threading.Event()  # set when the thread shall end, once nothing runs here
         self._idle = threading.Condition()  # notified when a run ends
-        self._beat_at = self._swept_at = self._complained_at = float("-inf")
+        self._beat_at = self._owned_at = self._swept_at = self._complained_at = float("-inf")
         self._seen: dict[str, tuple[int, float]] = {}  # used by the thread alone
         self._suspects: set[str] = set()  # likewise
         self._orphans: set[str] = set()  # likewise
@@ -90,7 +88,8 @@ class Keeper:
         """Subscribe to news of the tasks that run here; without a bus the thread looks by itself."""
         engine = self._work.engine
         try:
-            news = Subscription(engine.bus, [f"tasks/of/{self.owner}"])
+            topics = [f"tasks/of/{self.owner}"] + ([QUEUED] if self._work.runs_queued else [])
+            news = Subscription(engine.bus, topics)
         except Exception:
             self.complain()
             return None
@@ -106,6 +105,7 @@ class Keeper:
     def stop(self, wait_s: float) -> None:
         """Wait for the bodies that run here, then give them up, and have the thread end."""
         self._wind_up(wait_s)
+        _KEEPERS.discard(self)
         news, thread = self._news, self._thread
         if news is not None:
             news.close()
@@ -150,21 +150,26 @@ class Keeper:
             self._idle.notify_all()
 
     def _keep(self, news: Subscription | None) -> None:
+        told = True
         try:
             while self.runs or not self._over.is_set():
                 self._news = news = news or self._listen()
                 try:
-                    self._look_after()
+                    self._look_after(told)
                     if self._may_end():
                         return
                 except Exception:
                     self.complain()
+                pause_s = min(self._pause_s(), _LOOK_S) if self._looks() else self._pause_s()
                 if news is None or self._over.is_set():
                     with self._idle:
-                        self._idle.wait(self._pause_s())
-                elif news.take(self._pause_s()) is None:
+                        told = self._idle.wait(pause_s)
+                    continue
+                found = news.take(pause_s)
+                if found is None:
                     self._over.set()
                     self._work.stop_sending()
+                told = any(topic != QUEUED for topic, _ in found or ())
         finally:
             self._hang_up(news)
             with self._lock:
@@ -185,16 +190,37 @@ class Keeper:
     def _pause_s(self) -> float:
         return min(self._work.heartbeat_s / 4, 1.0)
 
+    @property
+    def ends(self) -> bool:
+        """Whether no further task shall begin here."""
+        return self._over.is_set()
+
+    def _looks(self) -> bool:
+        """Say whether this process waits for tasks that others queue."""
+        work = self._work
+        return work.runs_queued and not self._over.is_set() and work.carrier.room() > 0
+
     def complain(self) -> None:
         """Log the exception that is being handled, once in a while."""
         now = time.monotonic()
         if now - self._complained_at >= _COMPLAIN_S:
             self._complained_at = now
-            log.exception("the tasks cannot be looked after at the moment")
+            problem = sys.exc_info()[1]
+            told = not isinstance(problem, UnusableStore)
+            log.error("the tasks cannot be looked after at the moment: %s", problem, exc_info=told)
 
-    def _look_after(self) -> None:
-        self._own()
+    def _look_after(self, told: bool) -> None:
+        """Do what is to be done.
+
+        :param told: whether there is news of tasks that run here.
+        """
         now = time.monotonic()
+        if not told and now - self._owned_at < 0.9 * self._pause_s():
+            if self._looks():
+                self._send_again()
+            return
+        self._owned_at = now
+        self._own()
         if now - self._swept_at >= self._pause_s() / 2:
             # Not with each of many news.
             self._swept_at = now
@@ -298,96 +324,3 @@ def _stop_all() -> None:
     for keeper in list(_KEEPERS):
         if keeper.pid == os.getpid():
             keeper.leave(until)
-
-
-class ThreadCarrier:
-    """Runs tasks on threads of this process, which begin with a hint and end when there is none.
-
-    :param run: `Tasks.run`.
-    :param limit: how many threads may run at once, beside those that wait for an answer; 0 runs none here.
-    :param most_parked: how many may wait for an answer.
-    """
-
-    patience_s = 0.0
-
-    def __init__(self, run: Callable[[str], None], limit: int, most_parked: int) -> None:
-        self._run = run
-        self._limit = limit
-        self._most_parked = most_parked
-        self._threads = PerProcess(_Threads)
-
-    def send(self, id: str) -> None:
-        """Run a task soon."""
-        threads = self._threads()
-        with threads.lock:
-            if self._limit and id not in threads.known:
-                threads.known.add(id)
-                threads.ids.append(id)
-                self._start(threads)
-
-    def room(self) -> int:
-        """Return how many threads have nothing to do."""
-        threads = self._threads()
-        with threads.lock:
-            return max(0, self._limit - threads.active - len(threads.ids))
-
-    def clear(self) -> None:
-        """Forget the hints that no thread has taken; their tasks stay queued."""
-        threads = self._threads()
-        with threads.lock:
-            threads.ids.clear()
-            threads.known.clear()
-
-    @contextmanager
-    def parked(self) -> Iterator[None]:
-        """Let another thread take this one's place while it waits for an answer.
-
-        :raises ToolError: when too many wait already.
-        """
-        threads = self._threads()
-        with threads.lock:
-            if threads.parked >= self._most_parked:
-                raise ToolError("Too many tasks wait for an answer; try again later")
-            threads.parked += 1
-            threads.active -= 1
-            self._start(threads)
-        try:
-            yield
-        finally:
-            with threads.lock:
-                threads.parked -= 1
-                threads.active += 1
-
-    def _start(self, threads: _Threads) -> None:
-        """Start a thread if there is work for it; the lock is held."""
-        if threads.ids and threads.active < self._limit:
-            try:
-                threading.Thread(target=self._work, args=(threads,), name="minimcp-task", daemon=True).start()
-                threads.active += 1
-            except RuntimeError:
-                # The system has no thread to give; the hint waits for one that runs, or is sent again.
-                log.warning("no thread could be started for a task")
-
-    def _work(self, threads: _Threads) -> None:
-        while True:
-            with threads.lock:
-                if not threads.ids or threads.active > self._limit:
-                    threads.active -= 1
-                    return
-                id = threads.ids.popleft()
-                threads.known.discard(id)
-            try:
-                self._run(id)
-            except BaseException:
-                log.exception("task %s could not be run", id)
-
-
-class _Threads:
-    """The threads of one process and what they have to do."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()  # guards all of the rest
-        self.ids: deque[str] = deque()
-        self.known: set[str] = set()  # the same as `ids`
-        self.active = 0
-        self.parked = 0

@@ -35,8 +35,8 @@ class RedisStore:
     """Keeps records in Redis: `Tasks(RedisStore("redis://localhost"))`, or in short `Tasks("redis://localhost")`.
 
     Redis should write what it has to a disk ("appendonly yes"), and must not drop what is in use ("maxmemory-policy
-    noeviction"). Everything there expires a day after the time of its task; with `Tasks(ttl_s=None)` nothing does. While
-    Redis is gone every method raises `UnusableStore`, mostly at once, until it is back.
+    noeviction"). All of it expires a day after the time of its task; with `Tasks(ttl_s=None)` nothing does. While Redis
+    is gone every method raises `UnusableStore`, mostly at once, until it is back.
 
     :param url: such as "redis://localhost:6379/0", "rediss://..." or "unix:///run/redis.sock".
     :param prefix: the beginning of every key, in braces; servers that differ in what they offer need different ones.
@@ -154,7 +154,7 @@ class _Reached:
         if not self._gone:
             return self._try(work)
         if not self._trying.acquire(timeout=_PATIENCE_S):
-            raise UnusableStore(f"{self._path} cannot be reached at the moment")
+            raise self._lost("")
         try:
             if self._gone:
                 return self._try(work)
@@ -168,10 +168,15 @@ class _Reached:
         except errors() as problem:
             if is_disconnection(problem):
                 self._gone = True
-                raise UnusableStore(f"{self._path} cannot be reached at the moment ({problem})") from problem
+                raise self._lost(f" ({problem})") from problem
             raise UnusableStore(f"{self._path} cannot keep tasks ({problem}){_advice(problem)}") from problem
         self._gone = False
         return found
+
+    def _lost(self, why: str) -> UnusableStore:
+        error = UnusableStore(f"{self._path} cannot be reached at the moment{why}")
+        error.passing = True
+        return error
 
 
 def _disconnect(pid: int, pool: Any) -> None:

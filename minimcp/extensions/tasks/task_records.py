@@ -44,7 +44,12 @@ class TaskRecord(NamedTuple):
 
 
 class UnusableStore(MinimcpError):
-    """The store cannot keep tasks, or cannot be reached at the moment; the message says why, and what to do."""
+    """The store cannot keep tasks, or cannot be reached at the moment; the message says why, and what to do.
+
+    :ivar passing: whether it may be back by itself.
+    """
+
+    passing = False
 
 
 class TaskStore(Protocol):

@@ -7,7 +7,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
@@ -15,9 +15,10 @@ from ...engines.fork import PerProcess
 from ...protocol import spec, wire
 from ...protocol.errors import InternalError, McpError
 from ...server import hooks
-from .keeper import Keeper, ThreadCarrier
+from .keeper import QUEUED, Keeper
 from .task_records import ENDED, Carrier, Message, TaskRecord, TaskStore, describe, principal_text
 from .task_runs import TaskRun, make_call, principal_fields
+from .thread_carrier import ThreadCarrier
 
 if TYPE_CHECKING:
     from ...server.context import Context
@@ -53,7 +54,7 @@ class TaskWork:
         self.heartbeat_s = bounds.heartbeat_s
         self.keeper = PerProcess(lambda: Keeper(self))
         self._bounds = bounds
-        self._threads = ThreadCarrier(self.run, bounds.workers, bounds.most_parked)
+        self._threads = ThreadCarrier(self.run, self._more, bounds.workers, bounds.most_parked)
         self.carrier: Carrier = carrier or self._threads
         self._engine: Optional[Engine] = None
         self._lock = threading.Lock()  # guards _room
@@ -163,12 +164,38 @@ class TaskWork:
                 'finds no task. Give them a file: server.use(Tasks("tasks.db"))'
             )
 
+    @property
+    def runs_queued(self) -> bool:
+        """Whether this process runs tasks that others have queued."""
+        return self.store.lasting and self.carrier is self._threads and self._threads.limit > 0
+
+    def set_workers(self, workers: int) -> None:
+        """Run so many bodies at once in this process.
+
+        :raises RuntimeError: for tasks that a carrier takes elsewhere.
+        """
+        if self.carrier is not self._threads:
+            raise RuntimeError(f"These tasks are carried by {type(self.carrier).__name__}; start its own workers")
+        self._threads.limit = workers
+
     def hint(self, id: str) -> None:
         """Send the hint to run a task; one that does not go out is sent again."""
         try:
             self.carrier.send(id)
         except Exception:
             log.warning("the hint to run task %s could not be sent; it will be sent again", id, exc_info=True)
+        if self.carrier is self._threads and not self._threads.limit:
+            hooks.notify(self.engine.bus.publish, QUEUED)
+
+    def _more(self, limit: int) -> Sequence[str]:
+        """Return ids of queued tasks, whoever has made them."""
+        keeper = self.keeper()
+        try:
+            queued = self.store.queued(limit) if self.runs_queued and not keeper.ends else ()
+        except Exception:
+            keeper.complain()
+            return ()
+        return [id for id in queued if id not in keeper.runs]
 
     def stop_sending(self) -> None:
         """Forget the hints that no thread of this process has taken; their tasks stay queued."""
@@ -176,12 +203,12 @@ class TaskWork:
 
     # Running
 
-    def run(self, id: str) -> None:
-        """Run the body of a queued task on this thread, unless another worker does."""
+    def run(self, id: str) -> bool:
+        """Run the body of a queued task on this thread, unless another worker does; say whether it was run here."""
         keeper = self.keeper()
         run = TaskRun(self, id)
         if keeper.runs.setdefault(id, run) is not run:
-            return
+            return False
         try:
             keeper.start()
             function = keeper.works.get(id)
@@ -195,6 +222,7 @@ class TaskWork:
             record = self.change(id, claimed, tell=False, whole=True)
             if record is not None:
                 self._finish(run, record, self._reply(run, record, function))
+            return record is not None
         finally:
             keeper.forget(run)
 
