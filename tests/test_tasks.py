@@ -893,7 +893,7 @@ def test_a_hint_may_be_lost_doubled_and_late(server):
                 thread.start()
                 self.threads.append(thread)
 
-        def room(self):
+        def room(self, queued):
             return 10
 
     carrier, runs = Unreliable(), []

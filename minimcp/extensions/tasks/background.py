@@ -80,6 +80,9 @@ class Tasks:
         engine = server.engine
         if self._work.attached or (engine.tasks is not None and engine.serving):
             raise RuntimeError("Each server has its own Tasks, from before it serves")
+        attach = getattr(self._work.carrier, "attach", None)
+        if attach is not None:
+            attach(engine.identity["name"], self)
         self._work.attach(engine)
         engine.tasks = self
         rows = engine.methods["modern"]

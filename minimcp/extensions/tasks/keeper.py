@@ -198,7 +198,7 @@ class Keeper:
     def _looks(self) -> bool:
         """Say whether this process waits for tasks that others queue."""
         work = self._work
-        return work.runs_queued and not self._over.is_set() and work.carrier.room() > 0
+        return work.runs_queued and not self._over.is_set() and work.carrier.room(1) > 0
 
     def complain(self) -> None:
         """Log the exception that is being handled, once in a while."""
@@ -294,13 +294,12 @@ class Keeper:
     def _send_again(self) -> None:
         """Send the hints again of tasks that stay queued."""
         carrier, now = self._work.carrier, time.monotonic()
-        room = carrier.room()
-        queued = self._work.store.queued(min(room, _MOST_AT_ONCE)) if room > 0 else ()
+        queued = self._work.store.queued(_MOST_AT_ONCE)
         self._waiting = {id: self._waiting.get(id, now) for id in queued}
-        for id, since in list(self._waiting.items()):
-            if now - since >= carrier.patience_s:
-                self._waiting[id] = now
-                self._work.hint(id)
+        due = [id for id, since in self._waiting.items() if now - since >= carrier.patience_s]
+        for id in due[: carrier.room(len(queued))] if due else ():
+            self._waiting[id] = now
+            self._work.hint(id)
 
     def _expire(self) -> None:
         """Forget what has ended and whose time is over; what is still queued fails."""

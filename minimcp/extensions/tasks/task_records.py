@@ -115,6 +115,7 @@ class Carrier(Protocol):
     """The interface of what carries the hint "run the task with this id" to a worker, which calls `Tasks.run(id)`.
 
     It may lose hints, double them and change their order: a lost one is sent again, and of two only one can claim.
+    Where it has a method `attach(server, tasks)`, that is called with the name of the server and its tasks.
 
     :ivar patience_s: how long a task may stay queued before its hint is sent again.
     """
@@ -125,8 +126,11 @@ class Carrier(Protocol):
     def send(self, id: str) -> None:
         """Pass a hint on, without waiting for the task."""
 
-    def room(self) -> int:
-        """Return how many hints may be sent again at this moment."""
+    def room(self, queued: int) -> int:
+        """Return how many hints may be sent again at this moment.
+
+        :param queued: how many tasks are queued, up to a few hundred.
+        """
         ...
 
 

@@ -47,7 +47,7 @@ class ThreadCarrier:
                 threads.ids.append(id)
                 self._start(threads)
 
-    def room(self) -> int:
+    def room(self, queued: int) -> int:
         """Return how many threads have nothing to do."""
         threads = self._threads()
         with threads.lock:
