@@ -41,7 +41,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         count = round(options.tasks * contender.part)
         taken.attempt("memory", contender.name, partial(figures.memory, taken, contender, count))
     print(
-        f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, shared with the load; ",
+        f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores; ",
         end="",
     )
     print(f"median of {options.rounds} rounds, {time.monotonic() - begin:.0f} s in all")
