@@ -15,10 +15,11 @@ log = logging.getLogger("minimcp")
 
 # Ids that are looked for at once, for each thread that may run.
 _AHEAD = 4
+_IDLE_S = 2.0
 
 
 class ThreadCarrier:
-    """Runs tasks on threads of this process, which begin with a hint and end when there is none.
+    """Runs tasks on threads of this process, which begin with a hint and end when there has been none for a while.
 
     :param run: runs a task, and says whether it was still to be run.
     :param more: returns ids of so many tasks that wait, from wherever they came.
@@ -81,21 +82,33 @@ class ThreadCarrier:
                 threads.active += 1
 
     def _start(self, threads: _Threads) -> None:
-        """Start a thread if there is work for it; the lock is held."""
-        if threads.ids and threads.active < self.limit:
+        """Have one more thread run if there is work for it; the lock is held."""
+        if not threads.ids or threads.active >= self.limit:
+            return
+        if threads.idle:
+            threads.idle -= 1
+            threads.called += 1
+            threads.hinted.notify()
+        else:
             try:
                 threading.Thread(target=self._work, args=(threads,), name="minimcp-task", daemon=True).start()
-                threads.active += 1
             except RuntimeError:
                 # The system has no thread to give; the hint waits for one that runs, or is sent again.
                 log.warning("no thread could be started for a task")
+                return
+        threads.active += 1
 
     def _work(self, threads: _Threads) -> None:
         while True:
             with threads.lock:
-                if threads.active > self.limit or not (threads.ids or threads.look):
+                while threads.active > self.limit or not (threads.ids or threads.look):
                     threads.active -= 1
-                    return
+                    threads.idle += 1
+                    threads.hinted.wait(_IDLE_S)
+                    if not threads.called:
+                        threads.idle -= 1
+                        return
+                    threads.called -= 1
                 id = threads.ids.popleft() if threads.ids else ""
                 threads.known.discard(id)
                 threads.look = threads.look and bool(id)
@@ -115,9 +128,12 @@ class _Threads:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()  # guards all of the rest
+        self.hinted = threading.Condition(self.lock)  # notified for each thread that is called
         self.ids: deque[str] = deque()
         self.known: set[str] = set()  # the same as `ids`
         # Whether to look for more once there are no ids: one ran since the last look, so that no look follows in vain.
         self.look = False
         self.active = 0
+        self.idle = 0
+        self.called = 0  # those of the active ones that were idle and have not woken up yet
         self.parked = 0
