@@ -1,10 +1,10 @@
-"""The benchmarks of the client and the gateway take their figures; how large they are is no matter of a test."""
+"""The benchmarks take their figures; how large these are is no matter of a test."""
 
 from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import callers, client, gateway_figures, gateways
+from tests.benchmarks import callers, client, gateway_figures, gateways, task_figures, tasks
 from tests.benchmarks.contenders import CHECKOUT
 from tests.benchmarks.figures import Results
 
@@ -33,3 +33,17 @@ def test_the_gateway_benchmark_measures_our_gateway():
     killed = taken.alone["killed-stdio", "minimcp"]
     assert killed["duplicates"] == killed["unexecuted"] == 0 and killed["recovery_ms"] is not None
     assert taken.alone["lists-p50", "minimcp"] > 0
+
+
+def test_the_tasks_benchmark_measures_our_tasks(capsys):
+    ours = [sys.executable, str(task_figures.PEERS / "minimcp_tasks_peer.py")]
+    contender = task_figures.Contender("sqlite", "minimcp, SQLite file", ours, "file")
+    taken = task_figures.Taken()
+    task_figures.throughput(taken, contender, 0.2, told=3)
+    task_figures.creation(taken, contender, 0.3)
+    task_figures.memory(taken, contender, 40)
+    assert taken.reasons == {}
+    figures = ("minute-1", "minute-8", "cpu-8", "told-p50", "create-p99", "poll-p99", "made", "tasks", "last")
+    assert all(taken.get(figure, "sqlite") for figure in figures)
+    tasks.show(taken, [contender], tasks.PARTS)
+    assert "SQLite file: creation p99" in capsys.readouterr().out

@@ -1,13 +1,11 @@
 """The example `examples/deploy`, as it is shown: nginx in front of gunicorn with four workers, and Redis between these.
 
-The servers are those of the system, started on loopback. `MINIMCP_SOAK_S` makes the load of one test longer, and
-`MINIMCP_SOAK_RESTART_S` are the seconds after which a worker is replaced, 0 for never.
+The servers are those of the system, started on loopback.
 """
 
 from __future__ import annotations
 
 import configparser
-import contextlib
 import http.client
 import json
 import os
@@ -16,11 +14,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter, defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +23,6 @@ from urllib.parse import urlsplit
 import pytest
 
 import minimcp
-from minimcp.engines.errors import ClientError
 from tests.embedded import wait_until
 from tests.helpers import Process, free_port
 from tests.processes import Client, Redis, message_of, rest_of
@@ -37,8 +31,6 @@ ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "examples/deploy"
 PATH = os.environ.get("PATH", "") + ":/usr/sbin"
 SECRET = "a-secret-of-this-test-only-0123456789"
-SOAK_S = float(os.environ.get("MINIMCP_SOAK_S", "8"))
-RESTART_S = float(os.environ.get("MINIMCP_SOAK_RESTART_S", "20"))
 
 
 def replaced(text: str, *pairs: tuple[str, str]) -> str:
@@ -52,10 +44,12 @@ def replaced(text: str, *pairs: tuple[str, str]) -> str:
 class Site:
     """The running example.
 
+    :param server: the folder of the `server.py` that gunicorn serves, with the example's own settings.
+    :param more: what else is in its environment.
     :ivar url: the endpoint behind nginx.
     """
 
-    def __init__(self, folder: Path, redis: Redis) -> None:
+    def __init__(self, folder: Path, redis: Redis, server: Path = DEPLOY, **more: str) -> None:
         nginx = shutil.which("nginx", path=PATH)
         if nginx is None:
             pytest.skip("nginx is not installed")
@@ -69,9 +63,10 @@ class Site:
             "MCP_URL": self.url,
             "MCP_BOARD": str(folder / "board.db"),
             "MINIMCP_SECRET": SECRET,
+            **more,
         }
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "server:app"]
-        self.gunicorn = Process(command, cwd=str(DEPLOY), **env)
+        command = [sys.executable, "-m", "gunicorn", "-c", str(DEPLOY / "gunicorn.conf.py"), "server:app"]
+        self.gunicorn = Process(command, cwd=str(server), **env)
         config = replaced(
             (DEPLOY / "nginx.conf").read_text(),
             ("127.0.0.1:8000;", f"127.0.0.1:{behind};"),
@@ -209,89 +204,6 @@ def test_a_reload_ends_streams_by_the_protocol_and_lets_calls_finish(site: Site)
     wait_until(lambda: len(site.workers()) == 4 and not site.workers() & before, 40)
     assert legacy.request("ping")["result"] == {}
     assert not [line for line in site.gunicorn.lines if "SIGKILL" in line or "Traceback" in line]
-
-
-class Load:
-    """Clients of both eras that call and ask, while two watch the board.
-
-    :ivar outcomes: how often each call was answered, or failed, and how.
-    :ivar taken: the seconds that each call took, by era and tool.
-    :ivar told: how many notices the watchers got, by era.
-    """
-
-    def __init__(self, site: Site, seconds: float, clients: int = 8) -> None:
-        self._site = site
-        self._until = time.monotonic() + seconds
-        self._lock = threading.Lock()  # guards everything below
-        self.outcomes: Counter[str] = Counter()
-        self.taken: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self.told: Counter[str] = Counter()
-        self._pool = ThreadPoolExecutor(clients + 2)
-        modes = ["legacy", "modern"]
-        self._running = [self._pool.submit(self._call, modes[number % 2], number) for number in range(clients)]
-        self._running += [self._pool.submit(self._watch, mode) for mode in modes]
-
-    def __enter__(self) -> Load:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        with self._pool:
-            for each in self._running:
-                each.result()
-
-    @property
-    def left_s(self) -> float:
-        """The seconds to its end."""
-        return self._until - time.monotonic()
-
-    def _call(self, mode: str, number: int) -> None:
-        with self._site.client(mode=mode) as client:
-            while self.left_s > 0:
-                for name, arguments, expected in (
-                    ("add", {"text": str(number)}, "Noted by process"),
-                    ("clear", {}, "Cleared"),
-                    ("count", {"to": 2, "pause_s": 0.01}, "Counted to 2"),
-                ):
-                    began = time.monotonic()
-                    try:
-                        text = client.call_tool(name, arguments).text
-                    except ClientError as problem:
-                        text = f"{type(problem).__name__}: {problem}"
-                    with self._lock:
-                        self.taken[mode, name].append(time.monotonic() - began)
-                        self.outcomes["answered" if text.startswith(expected) else f"{mode} {name} {text}"] += 1
-
-    def _watch(self, mode: str) -> None:
-        """Watch the board, and come back whenever the stream ends."""
-        with self._site.client(mode=mode) as client:
-            while self.left_s > 0:
-                with client.listen(uris=["board://notes"]) as changes, contextlib.suppress(ClientError):
-                    while changes.receive(timeout=max(0.1, self.left_s)) is not None:
-                        self.told[mode] += 1
-
-    def table(self) -> str:
-        """What was called, and how long it took, in milliseconds."""
-        lines = [f"{count} {what}" for what, count in self.outcomes.most_common()]
-        for (mode, name), taken in sorted(self.taken.items()):
-            found = sorted(taken)
-            p50, p99 = (1000 * found[int(part * (len(found) - 1))] for part in (0.5, 0.99))
-            lines.append(
-                f"{mode:8}{name:8}{len(found):8} calls  p50 {p50:6.1f}  p99 {p99:6.1f}  most {1000 * found[-1]:6.1f}"
-            )
-        return "\n".join([*lines, f"told: {dict(self.told)}"])
-
-
-def test_under_load_every_call_has_one_outcome_while_workers_are_replaced(site: Site) -> None:
-    replaced = 0
-    with Load(site, SOAK_S) as load:
-        while RESTART_S and load.left_s > min(RESTART_S, SOAK_S / 4):
-            os.kill(min(site.workers()), signal.SIGTERM)
-            replaced += 1
-            threading.Event().wait(min(RESTART_S, SOAK_S / 4))
-    print(f"\n{replaced} workers were replaced in {SOAK_S:.0f} s\n{load.table()}")
-    assert set(load.outcomes) == {"answered"} and load.outcomes["answered"] > 100, load.table()
-    assert min(load.told["legacy"], load.told["modern"]) > 10, load.table()
-    wait_until(lambda: len(site.workers()) == 4, 60)
 
 
 def test_the_files_name_each_other_and_say_what_they_should() -> None:

@@ -216,7 +216,7 @@ def run(job: Figures, on_mark: Callable[[int], None] = lambda count: None) -> Fi
         child.stderr.close()
 
 
-def throughput(taken: Taken, contender: Contender, seconds: float) -> None:
+def throughput(taken: Taken, contender: Contender, seconds: float, told: int = TOLD) -> None:
     """Measure how many tasks are made, polled and finished, and how soon their end is told."""
     with serving(contender, THREADS) as (port, pid):
         job: Figures = {"port": port, "kind": "finish"}
@@ -230,11 +230,11 @@ def throughput(taken: Taken, contender: Contender, seconds: float) -> None:
                 found.append(figures)
             best = max(found, key=lambda figures: float(figures["minute"]))
             taken.add(contender.name, **{f"minute-{clients}": best["minute"], f"cpu-{clients}": best["cpu_us"]})
-        taken.attempt("told", contender.name, lambda: _told(taken, contender, port))
+        taken.attempt("told", contender.name, lambda: _told(taken, contender, port, told))
 
 
-def _told(taken: Taken, contender: Contender, port: int) -> None:
-    found = run({"port": port, "kind": "told", "clients": 1, "count": TOLD, "wait_s": 0.1})
+def _told(taken: Taken, contender: Contender, port: int, count: int) -> None:
+    found = run({"port": port, "kind": "told", "clients": 1, "count": count, "wait_s": 0.1})
     taken.add(contender.name, **{"told-p50": found["told_p50"], "told-p99": found["told_p99"]})
 
 
@@ -261,4 +261,4 @@ def memory(taken: Taken, contender: Contender, count: int) -> None:
     if len(marks) < 10:
         raise RuntimeError(f"{found['finished']} tasks of {count} were finished")
     taken.add(contender.name, tasks=count, first=marks[0] / 1024, half=marks[4] / 1024, last=marks[9] / 1024)
-    taken.add(contender.name, each=1024 * (marks[9] - marks[0]) / (count * 0.9))
+    taken.add(contender.name, growth=(marks[9] - marks[0]) / 1024)
