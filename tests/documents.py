@@ -184,6 +184,7 @@ class Page:
             timeout=_BOUND_S,
         )
         assert child.returncode == 0 or block.output is not None, f"{where}: {child.stdout}"
+        assert "bash: " not in child.stdout, f"{where} is no command of a shell: {child.stdout}"
         return child.stdout
 
     def _run_python(self, code: str, line: int, may_fail: bool) -> str:
