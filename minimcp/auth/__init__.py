@@ -51,7 +51,8 @@ def __getattr__(name: str) -> Any:
         module = _MODULES[name]
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    return getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = found = getattr(import_module(f"{__name__}.{module}"), name)
+    return found
 
 
 def __dir__() -> list[str]:

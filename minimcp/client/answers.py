@@ -21,7 +21,6 @@ from ..protocol.input_requests import check_members, check_message, check_pairs,
 log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
-Elicit = Callable[["Question"], Any]
 Sample = Callable[[Message], Any]
 Roots = Union[Iterable[Any], Callable[[], Iterable[Any]]]
 
@@ -77,6 +76,9 @@ class Question(dict):  # type: ignore[type-arg]
             Validator(schema, "the form", foreign=True).check(content)
         except (Undecided, ValueError) as reason:
             log.warning("an answer to the server %.100r is not judged: %.300s", self.server, reason)
+
+
+Elicit = Callable[[Question], Any]
 
 
 class Answers:

@@ -9,9 +9,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Optional, Union
 
-# The result of a verifier: a string is the id of a principal.
-Authenticated = Union["Principal", str, None]
-
 
 class Principal:
     """An authenticated caller; two are equal when `key` is. It cannot be changed.
@@ -82,6 +79,10 @@ class Principal:
     def lasts_s(self) -> float:
         """Return for how many seconds the credential still holds; infinity for ever."""
         return math.inf if self.expires is None else max(0.0, self.expires - time.time())
+
+
+# The result of a verifier: a string is the id of a principal.
+Authenticated = Union[Principal, str, None]
 
 
 def as_principal(found: Authenticated) -> Principal | None:

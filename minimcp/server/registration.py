@@ -84,6 +84,10 @@ class Registration:
     def tool(self, function: Any = None, name: str | None = None, **options: Unpack[ToolOptions]) -> Any:
         """Register a function as a tool, or replace the tool of that name: `@server.tool` or `@server.tool(...)`.
 
+        :param function: its hints and its docstring say what it takes and does.
+        :param name: that of the function by default.
+        :param options: `title`, `description`, `annotations`, `input_schema`, `output_schema`, `task`, `idempotent`,
+            `ui`, `scopes`, `roles`, `allow`, `icons`, `meta`; see `minimcp.server.entry_options.ToolOptions`.
         :raises TypeError: for a function that cannot be a tool, with what to write instead.
         """
         if function is None:
@@ -127,7 +131,11 @@ class Registration:
     def resource(self, uri: str, **options: Unpack[ResourceOptions]) -> Callable[[F], F]:
         """Register a function as a resource, or replace the one at that URI: `@server.resource("config://app")`.
 
+        The function returns text, bytes, what has a JSON form, or None where there is nothing to read.
+
         :param uri: a URI, or a template such as `weather://{city}` whose variables are the function's parameters.
+        :param options: `name`, `title`, `description`, `mime_type`, `size`, `annotations`, `ttl_ms`, `cache_scope`,
+            `traversal`, `scopes`, `roles`, `allow`, `icons`, `meta`; see `minimcp.server.entry_options.ResourceOptions`.
         :raises ValueError: for a malformed URI, or variables that are not the function's parameters.
         """
         if not isinstance(uri, str):
@@ -165,6 +173,9 @@ class Registration:
         """Register a function as a prompt, or replace the prompt of that name: `@server.prompt`.
 
         The function returns text, a message, or a list of them.
+
+        :param options: `title`, `description`, `scopes`, `roles`, `allow`, `icons`, `meta`; see
+            `minimcp.server.entry_options.PromptOptions`.
         """
         if function is None:
             return lambda later: self.prompt(later, name, **options)
@@ -179,6 +190,7 @@ class Registration:
     def completion(self, reference: str, argument: str) -> Callable[[C], C]:
         """Register a function `f(value, arguments) -> list[str]` that completes an argument.
 
+        `value` is what was typed so far, `arguments` those that are settled: `@server.completion("review", "language")`.
         A `content.Raw({"completion": {...}})` that it returns is the result as it is.
 
         :param reference: a prompt's name, or a resource template as it was registered.
