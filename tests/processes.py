@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,7 +48,9 @@ class Redis:
     def start(self) -> None:
         """Start it and wait until it serves."""
         assert self._program is not None
+        folder = self._running.enter_context(tempfile.TemporaryDirectory())
         command = [self._program, *self._config, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        command += ["--dir", folder]
         self.process = self._running.enter_context(Process(command))
         self.process.wait_for("Ready to accept connections")
 

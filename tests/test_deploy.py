@@ -47,16 +47,18 @@ class Site:
     :param server: the folder of the `server.py` that gunicorn serves, with the example's own settings.
     :param more: what else is in its environment.
     :ivar url: the endpoint behind nginx.
+    :ivar env: the settings of its processes.
     """
 
     def __init__(self, folder: Path, redis: Redis, server: Path = DEPLOY, **more: str) -> None:
         nginx = shutil.which("nginx", path=PATH)
         if nginx is None:
             pytest.skip("nginx is not installed")
-        pytest.importorskip("gunicorn", reason="gunicorn is not installed")
+        for name in ("gunicorn", "celery"):
+            pytest.importorskip(name, reason=f"{name} is not installed")
         self.redis, self.port, behind = redis, free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}/mcp"
-        env = {
+        self.env = env = {
             "PYTHONPATH": str(ROOT),
             "MCP_BIND": f"127.0.0.1:{behind}",
             "MCP_REDIS": redis.url,
@@ -206,10 +208,43 @@ def test_a_reload_ends_streams_by_the_protocol_and_lets_calls_finish(site: Site)
     assert not [line for line in site.gunicorn.lines if "SIGKILL" in line or "Traceback" in line]
 
 
-def test_the_files_name_each_other_and_say_what_they_should() -> None:
+WORKER = ["-A", "server:jobs", "worker", "--concurrency", "2"]
+
+
+def test_celery_does_what_takes_long(site: Site) -> None:
+    command = [sys.executable, "-m", "celery", *WORKER, "--loglevel", "INFO"]
+    with site.client(tasks=True) as client:
+        client.call_tool("clear", {})
+        for text in ("Buy milk", "Call the plumber", "Water the plants"):
+            client.call_tool("add", {"text": text})
+        # Before there is a worker it waits.
+        early = client.start_tool("digest", {"pause_s": 0})
+        wait_until(lambda: early.task_id is not None, 20)
+        with Process(command, cwd=str(DEPLOY), **site.env) as worker:
+            assert early.result().data == {"notes": 3, "words": 8}
+            late = client.start_tool("digest", {"pause_s": 0.5})
+            got = re.compile(r"Task minimcp\.run_task\.board\[.*\] received").search
+            wait_until(lambda: sum(map(bool, map(got, worker.lines))) == 2, 20)
+            # It stops when it has done what it does.
+            worker.child.terminate()
+            assert late.result().data == {"notes": 3, "words": 8}
+            assert worker.child.wait(60) == 0
+    with site.client() as plain:
+        # A client that knows no tasks waits for the call itself.
+        assert plain.call_tool("digest", {"pause_s": 0}).data == {"notes": 3, "words": 8}
+
+
+def unit_of(name: str) -> Any:
+    """The unit of a service."""
     unit = configparser.RawConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read_string((DEPLOY / "systemd/board.service").read_text())
+    unit.read_string((DEPLOY / "systemd" / name).read_text())
+    return unit
+
+
+def test_the_files_name_each_other_and_say_what_they_should() -> None:
+    unit, worker = unit_of("board.service"), unit_of("board-worker.service")
+    assert worker["Service"]["ExecStart"].endswith(" ".join(["celery", *WORKER]))
     assert unit["Service"]["ExecStart"].endswith("gunicorn -c gunicorn.conf.py server:app")
     settings: dict[str, Any] = {}
     exec((DEPLOY / "gunicorn.conf.py").read_text(), settings)
@@ -220,6 +255,8 @@ def test_the_files_name_each_other_and_say_what_they_should() -> None:
     compose = (DEPLOY / "compose.yaml").read_text()
     assert patience_s < settings["graceful_timeout"] < stop_s
     assert f"stop_grace_period: {stop_s}s" in compose
+    assert f"stop_grace_period: {worker['Service']['TimeoutStopSec']}s" in compose
+    assert json.dumps(["celery", *WORKER]) in compose
     assert streams < settings["threads"] == settings["worker_connections"]
     for file in re.findall(r"- \./([\w.]+):", compose):
         assert (DEPLOY / file).is_file() or file == "tls"
@@ -228,18 +265,19 @@ def test_the_files_name_each_other_and_say_what_they_should() -> None:
     assert not set(re.findall(r"MCP_[A-Z]+", compose)) - set(re.findall(r"MCP_[A-Z]+", source)) - {"MCP_SECRET"}
 
 
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    program = shutil.which("systemd-analyze")
-    if program is None:
+@pytest.mark.parametrize(("name", "program"), [("board.service", "gunicorn"), ("board-worker.service", "celery")])
+def test_systemd_takes_the_unit(tmp_path: Path, name: str, program: str) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
         pytest.skip("systemd is not installed")
     unit = replaced(
-        (DEPLOY / "systemd/board.service").read_text(),
-        ("/opt/board/venv/bin/gunicorn", sys.executable),
+        (DEPLOY / "systemd" / name).read_text(),
+        (f"/opt/board/venv/bin/{program}", sys.executable),
         ("User=board\n", ""),
     )
-    (tmp_path / "board.service").write_text(unit)
-    done = subprocess.run([program, "verify", str(tmp_path / "board.service")], capture_output=True, text=True)
-    wrong = [line for line in done.stderr.splitlines() if "board.service" in line and "man" not in line]
+    (tmp_path / name).write_text(unit)
+    done = subprocess.run([analyze, "verify", str(tmp_path / name)], capture_output=True, text=True)
+    wrong = [line for line in done.stderr.splitlines() if name in line and "man" not in line]
     assert not wrong, wrong
 
 

@@ -1,5 +1,7 @@
 """A notice board that several processes serve: nginx in front, gunicorn with four workers, Redis between these.
 
+Work that takes long is done by Celery, from the same file.
+
 README.md has the commands. Settings come from the environment:
 
     MINIMCP_SECRET  one secret for all processes, `python -c "import secrets; print(secrets.token_hex())"`
@@ -17,8 +19,11 @@ import sqlite3
 import threading
 from contextlib import closing
 
+from celery import Celery
+
 from minimcp import Context, Server
 from minimcp.auth import Keys
+from minimcp.extensions.tasks import CeleryCarrier, RedisStore, Tasks
 from minimcp.server.redis_bus import RedisBus
 
 BOARD = os.environ.get("MCP_BOARD", "board.db")
@@ -39,6 +44,12 @@ server = Server(
     limits={"foreign_streams": 40},
 )
 stopping = threading.Event()
+jobs = Celery("board", broker=REDIS)
+# The name of the queue in Redis, which may have others.
+jobs.conf.task_default_queue = "board"
+if REDIS:
+    # These processes hand tasks over; `celery -A server:jobs worker` runs them.
+    server.use(Tasks(RedisStore(REDIS, prefix="board"), carrier=CeleryCarrier(jobs), workers=0))
 
 
 def board() -> closing[sqlite3.Connection]:
@@ -82,6 +93,19 @@ def count(ctx: Context, to: int, pause_s: float = 0.1) -> str:
         ctx.progress(number, to)
         ctx.cancelled.wait(pause_s)
     return f"Counted to {to}"
+
+
+@server.tool(task=True, idempotent=True)
+def digest(ctx: Context, pause_s: float = 0.1) -> dict[str, int]:
+    """Count the words of the board, one note after the other. Nothing changes, so that it may run again after a crash."""
+    with board() as database:
+        texts = [text for (text,) in database.execute("SELECT text FROM notes")]
+    words = 0
+    for number, text in enumerate(texts, 1):
+        words += len(text.split())
+        ctx.progress(number, len(texts), "counting")
+        ctx.cancelled.wait(pause_s)
+    return {"notes": len(texts), "words": words}
 
 
 def health(environ):
