@@ -193,7 +193,7 @@ def test_a_stream_whose_thread_does_not_start_is_tried_again(monkeypatch):
                 linked.transport.listen()
         assert caught.value.retry == "always" and transport.begin
         linked.transport.listen()
-        linked.transport.session._listening().stream.thread.join(5)
+        linked.transport.session._listening().stream.thread.join(20)
         assert [request.method for request in linked.server.requests] == ["GET"]
 
 

@@ -107,7 +107,7 @@ def test_a_cancellation_that_comes_after_the_answer_changes_nothing():
         server.say({"jsonrpc": "2.0", "id": "q", "method": "ping"})
         answered(server, 1)
         server.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "q"}})
-        assert told.wait(5)
+        assert told.wait(20)
         server.say({"jsonrpc": "2.0", "id": "q2", "method": "ping"})
         assert [message["id"] for message in answered(server, 2)] == ["q", "q2"]
         client.call_tool("x")
@@ -118,7 +118,7 @@ def test_the_reason_of_a_withdrawn_question_is_logged(caplog):
 
     def sample(params):
         asked.set()
-        assert withdrawn.wait(5)
+        assert withdrawn.wait(20)
         return "late"
 
     caplog.set_level(logging.DEBUG, "minimcp")
@@ -132,10 +132,10 @@ def test_the_reason_of_a_withdrawn_question_is_logged(caplog):
                 "params": {"messages": [], "maxTokens": 5},
             }
         )
-        assert asked.wait(5)
+        assert asked.wait(20)
         params = {"requestId": "q", "reason": "the user left\nthe room"}
         server.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
-        assert withdrawn.wait(5)
+        assert withdrawn.wait(20)
         wait_until(lambda: not client._connect().inbox.busy)
     assert "'the user left\\nthe room'" in caplog.text
     assert not server.all(None)

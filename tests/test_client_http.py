@@ -24,11 +24,11 @@ def test_a_reply_may_be_json_and_its_status_is_known():
     with Linked(lambda request, peer: peer.json(result(ok=True))) as linked:
         exchange = linked.transport.start(PING, {}, 5)
         assert exchange.status is None
-        assert exchange.receive(5) == {"jsonrpc": "2.0", "id": 1, "result": {"ok": True}}
+        assert exchange.receive(20) == {"jsonrpc": "2.0", "id": 1, "result": {"ok": True}}
         assert exchange.status == 200
         assert exchange.identity == ""
         with pytest.raises(ConnectionLost):
-            exchange.receive(5)
+            exchange.receive(20)
 
 
 def test_a_reply_may_be_a_stream_with_messages_before_the_response():
@@ -245,7 +245,7 @@ def test_an_error_with_an_http_error_status_is_the_response(id):
     error = {"jsonrpc": "2.0", **id, "error": {"code": -32020, "message": "Header mismatch"}}
     with Linked(lambda request, peer: peer.json(error, 400)) as linked:
         exchange = linked.transport.start(PING, {}, 5)
-        assert exchange.receive(5) == error
+        assert exchange.receive(20) == error
         assert exchange.status == 400
 
 
@@ -339,7 +339,7 @@ def test_a_timeout_leaves_the_exchange_usable():
             with pytest.raises(Timeout):
                 exchange.receive(0)
             event.set()
-        assert exchange.receive(5) == result()
+        assert exchange.receive(20) == result()
 
 
 def test_a_json_body_goes_on_after_a_timeout():
@@ -356,7 +356,7 @@ def test_a_json_body_goes_on_after_a_timeout():
         with pytest.raises(Timeout):
             exchange.receive(0.05)
         go.set()
-        assert exchange.receive(5) == result()
+        assert exchange.receive(20) == result()
 
 
 @pytest.mark.parametrize("begin", ["nothing", "head", "event", "half"])
@@ -415,7 +415,7 @@ def test_closing_before_the_answer_closes_the_stream_and_reads_no_more():
 
     with Linked(answer, "2026-07-28") as linked:
         exchange = linked.transport.start(PING, {}, 5)
-        assert exchange.receive(5) == NOTE
+        assert exchange.receive(20) == NOTE
         exchange.close()
         assert left.wait(10)
 

@@ -40,10 +40,10 @@ def test_changes_arrive_in_order_and_only_those_asked_for(door, mode):
             assert changes.accepted == {"toolsListChanged": True, "resourceSubscriptions": ["library://rules"]}
             server.updated("library://other")
             server.updated("library://rules")
-            found = changes.receive(5)
+            found = changes.receive(20)
             assert found["method"] == UPDATED and found["params"]["uri"] == "library://rules"
             server.tool(lambda: 1, "extra", description="Extra.")
-            assert changes.receive(5)["method"] == TOOLS
+            assert changes.receive(20)["method"] == TOOLS
         assert client.call_tool("lookup", title="a").text == '{"copies":1}'
 
 
@@ -64,7 +64,7 @@ def test_waiting_is_bounded_when_asked(door, mode):
         with pytest.raises(minimcp.Timeout):
             changes.receive(0.1)
         door[0].tool(lambda: 1, "extra", description="Extra.")
-        assert changes.receive(5)["method"] == TOOLS
+        assert changes.receive(20)["method"] == TOOLS
 
 
 def test_a_stream_that_the_server_ends_ends_the_iteration():
@@ -80,7 +80,7 @@ def test_closing_the_client_ends_the_iteration_too():
         changes = client.listen(tools=True)
         client.close()
         with pytest.raises(minimcp.ConnectionLost):
-            changes.receive(5)
+            changes.receive(20)
         changes.close()
 
 
@@ -107,7 +107,7 @@ def test_each_of_several_streams_gets_its_own():
     with Client(server) as client, client.listen(tools=True) as one, client.listen(tools=True) as two:
         # By its subscriptionId and nothing else. Spec: TRN-019
         server.say(first)
-        assert one.receive(5)["method"] == TOOLS
+        assert one.receive(20)["method"] == TOOLS
         with pytest.raises(minimcp.Timeout):
             two.receive(0.05)
     ended = [message["params"]["requestId"] for message in server.all("notifications/cancelled")]
@@ -165,7 +165,7 @@ def test_a_stream_that_ended_is_opened_anew_by_choice(monkeypatch):
 
     server = Scripted(subscriptions_listen=play)
     with Client(server) as client, client.listen(tools=True, reconnect=True) as changes:
-        assert changes.receive(5)["method"] == TOOLS
+        assert changes.receive(20)["method"] == TOOLS
     assert len(rounds) == 3
 
 
@@ -288,9 +288,9 @@ def test_closing_ends_the_wait_before_listening_again(closed, monkeypatch):
         found = []
         thread = threading.Thread(target=lambda: found.append(changes.receive()))
         thread.start()
-        assert waiting.wait(5)
+        assert waiting.wait(20)
         changes.close()
-        thread.join(5)
+        thread.join(20)
         assert found == [None] and len(server.all("subscriptions/listen")) == 1
 
 
@@ -339,7 +339,7 @@ def test_a_legacy_server_without_subscriptions_says_so():
             # Not declared, but servers of the official SDK tell all the same.
             assert changes.accepted == {}
             server.say({"jsonrpc": "2.0", "method": TOOLS})
-            assert changes.receive(5)["method"] == TOOLS
+            assert changes.receive(20)["method"] == TOOLS
 
 
 def test_a_stream_that_the_server_ends_by_its_id_alone_is_over():
@@ -359,7 +359,7 @@ def test_a_stream_that_the_server_ends_by_its_id_alone_is_over():
             if other != id:
                 with pytest.raises(minimcp.Timeout):
                     changes.receive(0.02)
-        assert changes.receive(5) is None
+        assert changes.receive(20) is None
         over.set()
 
 
@@ -373,6 +373,6 @@ def test_only_what_was_asked_for_is_told_whatever_a_legacy_server_sends():
         for uri in ("b://1", "a://2", 5, None, "a://1", "a://1/part"):
             server.say({"jsonrpc": "2.0", "method": UPDATED, "params": {"uri": uri}})
         server.say({"jsonrpc": "2.0", "method": TOOLS})
-        assert [changes.receive(5)["params"]["uri"] for _ in range(2)] == ["a://1", "a://1/part"]
+        assert [changes.receive(20)["params"]["uri"] for _ in range(2)] == ["a://1", "a://1/part"]
         with pytest.raises(minimcp.Timeout):
             changes.receive(0.05)

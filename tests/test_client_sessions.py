@@ -416,6 +416,6 @@ def test_the_calls_and_the_polls_of_our_own_server():
         link.open(5)
         link.session.id = old
         with pytest.raises(SessionExpired):
-            link.start(PING, {}, 5).receive(5)
+            link.start(PING, {}, 5).receive(20)
         link.session.id = None
         link.close()

@@ -230,7 +230,7 @@ def test_closing_fails_what_is_open_and_is_not_a_loss():
             exchange.receive(0.05)
         link.close()
         with pytest.raises(ConnectionLost):
-            exchange.receive(5)
+            exchange.receive(20)
         with pytest.raises(ConnectionLost):
             link.send(READY, {}, 5)
     assert lost == []

@@ -100,7 +100,7 @@ def test_auth_is_asked_for_every_request_and_its_fingerprint_is_known():
         identities = []
         for _ in range(3):
             exchange = linked.transport.start(PING, {}, 5)
-            exchange.receive(5)
+            exchange.receive(20)
             identities.append(exchange.identity)
         assert [request.headers["authorization"] for request in linked.server.requests] == [
             "Bearer one",
@@ -304,7 +304,7 @@ def test_a_response_that_ends_with_its_connection_is_read_and_cancelled_in_a_ses
 
     with requests.Session() as session, Linked(answer, session=session) as linked:
         exchange = linked.transport.start(PING, {}, 20)
-        assert exchange.receive(5) == NOTE
+        assert exchange.receive(20) == NOTE
         with pytest.raises(Timeout):
             exchange.receive(0.05)
         ending = threading.Timer(0.1, exchange.abort, [ConnectionLost("enough")])
@@ -400,7 +400,7 @@ def test_an_adapter_of_the_users_sends_itself():
             assert linked.call() == [result(1)]
             assert linked.call({**PING, "id": 2}) == [NOTE, result(2)]
             exchange = linked.transport.start({**PING, "id": 3}, {}, 5)
-            assert exchange.receive(5) == NOTE
+            assert exchange.receive(20) == NOTE
             assert go.wait(10)
             ending = threading.Timer(0.1, exchange.abort, [ConnectionLost("enough")])
             ending.start()
@@ -426,7 +426,7 @@ def test_a_proxy_of_the_session_is_used_and_none_of_the_environment(monkeypatch)
             link = HttpTransport("http://server.example/mcp", session=session)
             link.open(5)
             exchange = link.start(PING, {}, 5)
-            assert exchange.receive(5) == result()
+            assert exchange.receive(20) == result()
             link.close()
         assert proxy.requests[-1].path == "http://server.example/mcp"
 
@@ -436,7 +436,7 @@ def test_credentials_in_the_address_are_sent_and_not_shown():
         link = HttpTransport(server.url.replace("://", "://user:password@"))
         link.open(5)
         with pytest.raises(HTTPStatus) as caught:
-            link.start(PING, {}, 5).receive(5)
+            link.start(PING, {}, 5).receive(20)
         link.close()
         assert server.requests[0].headers["authorization"] == "Basic dXNlcjpwYXNzd29yZA=="
         assert server.requests[0].headers["host"] == f"127.0.0.1:{server.port}"
@@ -497,7 +497,7 @@ def test_tls_is_verified_as_the_session_says_or_as_requests_does(tmp_path, monke
             for _ in range(3):
                 assert received(link.start(PING, {}, 5)) == [NOTE, result()]
             exchange = link.start({**PING, "id": 2}, {}, 5)
-            assert exchange.receive(5) == NOTE
+            assert exchange.receive(20) == NOTE
             with pytest.raises(Timeout):
                 exchange.receive(0.05)
             ending = threading.Timer(0.1, exchange.abort, [ConnectionLost("enough")])
@@ -554,7 +554,7 @@ import sys
 from minimcp.client.transports.http import HttpTransport
 transport = HttpTransport(sys.argv[1], auth=("user", "password"))
 transport.open(5)
-found = transport.start({"jsonrpc": "2.0", "id": 1, "method": "ping"}, {}, 5).receive(5)
+found = transport.start({"jsonrpc": "2.0", "id": 1, "method": "ping"}, {}, 5).receive(20)
 print(found["result"], "requests" in sys.modules)
 """
     with scripted(lambda request, peer: peer.json(result())) as server:

@@ -67,7 +67,7 @@ def test_the_application_sees_a_request_with_headers_and_credentials():
     app = App()
     link = linked(app, url="https://host.example:8443/base/mcp?x=1", headers={"X-Key": "k"}, auth=("user", "password"))
     exchange = link.start(PING, {"Mcp-Method": "ping"}, 5)
-    assert exchange.receive(5) == result()
+    assert exchange.receive(20) == result()
     assert exchange.status == 200
     assert len(exchange.identity) == 16
     (environ,) = app.environs
@@ -94,7 +94,7 @@ def test_an_auth_of_requests_adds_its_headers():
 
     app = App()
     link = linked(app, auth=auth)
-    assert link.start(PING, {}, 5).receive(5) == result()
+    assert link.start(PING, {}, 5).receive(20) == result()
     assert app.environs[0]["HTTP_X_SIGNED"] == "POST http://localhost/mcp"
     assert json.loads(app.environs[0]["body"]) == PING
     link.close()
@@ -104,9 +104,9 @@ def test_a_stream_is_taken_piece_by_piece():
     app = App([event(NOTE), b":\n\n", event(result())], headers=[("Content-Type", "text/event-stream")])
     link = linked(app)
     exchange = link.start(PING, {}, 5)
-    assert exchange.receive(5) == NOTE
+    assert exchange.receive(20) == NOTE
     assert app.taken == 1
-    assert exchange.receive(5) == result()
+    assert exchange.receive(20) == result()
     assert app.closed == 1
     link.close()
 
@@ -119,11 +119,11 @@ def test_closing_early_tells_the_application():
     app = App(endless(), headers=[("Content-Type", "text/event-stream")])
     link = linked(app)
     exchange = link.start(PING, {}, 5)
-    assert exchange.receive(5) == NOTE
+    assert exchange.receive(20) == NOTE
     exchange.close()
     assert app.closed == 1
     with pytest.raises(ConnectionLost):
-        exchange.receive(5)
+        exchange.receive(20)
     link.close()
 
 
@@ -160,21 +160,21 @@ def test_an_application_that_fails():
     link.close()
     link = linked(App(fail_late(), headers=[("Content-Type", "text/event-stream")]))
     exchange = link.start(PING, {}, 5)
-    assert exchange.receive(5) == NOTE
+    assert exchange.receive(20) == NOTE
     with pytest.raises(ConnectionLost, match="KeyError"):
-        exchange.receive(5)
+        exchange.receive(20)
     link.close()
 
 
 def test_statuses_and_redirects():
     link = linked(App([b"no"], "403 Forbidden"))
     with pytest.raises(HTTPStatus) as caught:
-        link.start(PING, {}, 5).receive(5)
+        link.start(PING, {}, 5).receive(20)
     assert (caught.value.status, caught.value.body) == (403, "no")
     link.close()
     link = linked(App([b""], "307 Temporary Redirect", [("Location", "http://elsewhere.example/mcp")]))
     with pytest.raises(ProtocolError, match=r"elsewhere\.example"):
-        link.start(PING, {}, 5).receive(5)
+        link.start(PING, {}, 5).receive(20)
     link.close()
 
 
@@ -182,7 +182,7 @@ def test_cookies_are_kept():
     app = App(headers=[("Content-Type", "application/json"), ("Set-Cookie", "route=a; Path=/")])
     link = linked(app)
     for _ in range(2):
-        assert link.start(PING, {}, 5).receive(5) == result()
+        assert link.start(PING, {}, 5).receive(20) == result()
     assert "HTTP_COOKIE" not in app.environs[0]
     assert app.environs[1]["HTTP_COOKIE"] == "route=a"
     link.close()
@@ -233,6 +233,6 @@ def test_our_own_server_in_a_session_with_its_get_stream():
     link.open(5)
     link.session.id = old
     with pytest.raises(SessionExpired):
-        link.start(PING, {}, 5).receive(5)
+        link.start(PING, {}, 5).receive(20)
     link.session.id = None
     link.close()

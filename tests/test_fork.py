@@ -21,7 +21,7 @@ def test_threads_that_race_for_the_first_use_get_the_same_value():
     both = threading.Barrier(2)
 
     def make():
-        both.wait(5)
+        both.wait(20)
         return object()
 
     value, found = PerProcess(make), []
@@ -29,7 +29,7 @@ def test_threads_that_race_for_the_first_use_get_the_same_value():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(5)
+        thread.join(20)
     assert len(found) == 2 and found[0] is found[1] is value()
 
 

@@ -33,7 +33,7 @@ def test_the_gate_lets_in_as_many_as_it_may_and_then_in_order() -> None:
     assert order == []
     ours.leave(first)
     for thread in threads:
-        thread.join(5)
+        thread.join(20)
     assert order == [0, 1, 2, 3, 4]
 
 
@@ -51,7 +51,7 @@ def test_a_permit_held_for_long_goes_to_the_next_and_is_not_given_back_twice() -
     ours.enter(third)
     assert third.holds
     ours.close()
-    watch.join(5)
+    watch.join(20)
     assert not watch.is_alive()
 
 
@@ -221,7 +221,7 @@ def test_a_kind_is_known_to_wait_before_its_first_run_has_ended(busy: bool) -> N
     ended.set()
     thread.join(10)
     ours.close()
-    watch.join(5)
+    watch.join(20)
 
 
 def test_nothing_is_measured_while_no_request_has_to_queue_up() -> None:

@@ -176,7 +176,7 @@ def test_it_listens_where_the_uri_says(host):
     try:
         answer = requests.get(f"http://{host}:{port}/cb", params={"state": "right", "code": "c"}, timeout=5)
         assert answer.status_code == 200
-        assert parse_qs(receiver.wait(5)) == {"state": ["right"], "code": ["c"]}
+        assert parse_qs(receiver.wait(20)) == {"state": ["right"], "code": ["c"]}
         assert requests.get(f"http://{host}:{port}/cb", headers={"Host": f"evil:{port}"}, timeout=5).status_code == 403
     finally:
         receiver.close()

@@ -81,9 +81,9 @@ def test_the_bytes_on_the_channel_are_json(bus, redis):
     one = bus()
     with redis.client() as inside, inside.pubsub() as channel:
         channel.subscribe(f"{bus.prefix}:resource")
-        assert channel.get_message(timeout=5)["type"] == "subscribe"
+        assert channel.get_message(timeout=20)["type"] == "subscribe"
         one.publish("resource", "a://1")
-        found = channel.get_message(timeout=5)
+        found = channel.get_message(timeout=20)
     assert found["data"] == b'{"from":"%s","data":"a://1"}' % one.node.encode()
     assert len(one.node) == 12
 

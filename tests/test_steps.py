@@ -210,7 +210,7 @@ def test_an_id_that_was_used_by_hand_is_not_used_again():
         steps.discover()
         steps.send(modern("tools/list", 7))
         steps.send(modern("tools/list", 1))
-        assert [steps.receive(5)["id"] for _ in range(2)] == [7, 1]
+        assert [steps.receive(20)["id"] for _ in range(2)] == [7, 1]
         steps.client().list_tools()
     assert [each["message"]["id"] for each in seen if each["direction"] == "sent"] == [1, 7, 1, 8]
 

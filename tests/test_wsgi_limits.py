@@ -341,7 +341,7 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
                 process.child.send_signal(signal.SIGTERM)
                 if process.child.poll() is not None:
                     break
-            assert process.child.wait(5) == -signal.SIGTERM
+            assert process.child.wait(20) == -signal.SIGTERM
 
 
 def test_a_port_in_use_is_a_sentence() -> None:

@@ -73,7 +73,7 @@ def test_the_socket_tells_whether_the_client_is_still_there() -> None:
         except BlockingIOError:
             looked.append("there")
         there.set()
-        left.wait(5)
+        left.wait(20)
         # Blocking, so that it waits for the end that is on its way.
         looked.append(peek(1, socket.MSG_PEEK))
         return echo(environ, start_response)
@@ -81,7 +81,7 @@ def test_the_socket_tells_whether_the_client_is_still_there() -> None:
     with embedded(app) as listening:
         with Wire(listening) as connection:
             connection.get("/")
-            assert there.wait(5)
+            assert there.wait(20)
         left.set()
         until = time.monotonic() + 5
         while len(looked) < 2 and time.monotonic() < until:
@@ -131,7 +131,7 @@ def test_parts_are_sent_as_they_come_and_the_iterable_is_closed() -> None:
     class Parts:
         def __iter__(self) -> Iterator[bytes]:
             yield b"first"
-            more.wait(5)
+            more.wait(20)
             yield b""
             yield b"second"
 
@@ -147,7 +147,7 @@ def test_parts_are_sent_as_they_come_and_the_iterable_is_closed() -> None:
         assert connection.until(b"first\r\n") == b"5\r\nfirst\r\n"
         more.set()
         assert connection.until(b"0\r\n\r\n") == b"6\r\nsecond\r\n0\r\n\r\n"
-        assert closed.wait(5)
+        assert closed.wait(20)
         assert connection.get("/again").head()[0] == 200
 
 
@@ -165,7 +165,7 @@ def test_an_iterable_is_closed_when_its_client_has_gone() -> None:
     with embedded(app) as listening:
         with Wire(listening) as connection:
             connection.get("/").head()
-        assert closed.wait(5)
+        assert closed.wait(20)
 
 
 def test_a_stream_that_fails_is_cut_off_and_not_ended() -> None:
@@ -290,4 +290,4 @@ def test_ipv6() -> None:
             assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
     finally:
         listening.shutdown()
-        thread.join(5)
+        thread.join(20)

@@ -34,7 +34,7 @@ def large_apart(size: int, mark: str, ctx: Context) -> str:
 @server.tool
 def was_told() -> bool:
     """Whether `hold` was told within a bound that it is cancelled."""
-    return gate.told.acquire(timeout=5)
+    return gate.told.acquire(timeout=20)
 
 
 @server.tool

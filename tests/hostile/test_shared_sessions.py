@@ -182,7 +182,7 @@ def test_a_response_to_a_question_of_no_process_is_taken_and_forgotten(pair: Any
     session = both.one.initialize()
     with both.inside.pubsub() as spy:
         spy.psubscribe(f"{both.prefix}:*")
-        assert spy.get_message(timeout=5)["type"] == "psubscribe"
+        assert spy.get_message(timeout=20)["type"] == "psubscribe"
         reply = both.one.legacy(session, {"jsonrpc": "2.0", "id": id, "result": {}})
         assert reply.status in (202, 400) and (reply.status == 202 or len(id) > 4096)
         channels = {message["channel"] for message in iter(lambda: spy.get_message(timeout=0.05), None)}

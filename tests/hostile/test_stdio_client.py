@@ -397,7 +397,7 @@ def test_closing_frees_a_caller_that_waits_for_a_server_to_read_T203(keeper: boo
         assert waiting.is_alive()
         began = time.monotonic()
         link.close()
-        waiting.join(5)
+        waiting.join(20)
         if keeper:
             os.kill(pids[0], signal.SIGKILL)
         assert failed == ["The connection was closed"]
@@ -782,7 +782,7 @@ with server(code) as link:
 
     def use():
         for use in (lambda: link.start(request(3), {}, 5), lambda: link.send(request(3), {}, 5), lambda: link.open(5),
-                    lambda: waiting.receive(5)):
+                    lambda: waiting.receive(20)):
             try:
                 use()
                 print("used")
@@ -803,7 +803,7 @@ with server(code) as link:
     in_child(use)
     in_child(drop)
     in_child(lambda: os.kill(os.getppid(), 0))
-    print(waiting.receive(5)["result"]["text"] == server_pid)
+    print(waiting.receive(20)["result"]["text"] == server_pid)
     print(result(link, 5) == server_pid)
 """
     )

@@ -68,7 +68,7 @@ def test_clients_that_vanish_are_noticed_and_their_calls_told_T100(http: Http, g
         connection.close()
     http.alive()
     for _ in connections:
-        assert gate.told.acquire(timeout=5), "a handler was not told that its client had gone"
+        assert gate.told.acquire(timeout=20), "a handler was not told that its client had gone"
     _falls_to(before)
 
 
@@ -110,13 +110,13 @@ def test_what_a_client_leaves_unread_is_bounded_in_bytes_T101() -> None:
     sender = threading.Thread(target=send)
     sender.start()
     for _ in range(4):
-        assert sent.acquire(timeout=5)
+        assert sent.acquire(timeout=20)
     assert not sent.acquire(timeout=0.3) or not sent.acquire(timeout=0.3)
     outbox.offer(message)
     events, _ = outbox.take(0, 0)
     assert 4 * 1024 * 1024 < sum(len(data) for _, data in events) < 6 * 1024 * 1024
     for _ in range(4):
-        assert sent.acquire(timeout=5), "the reader has made room, and the sender does not go on"
+        assert sent.acquire(timeout=20), "the reader has made room, and the sender does not go on"
     outbox.finish()
     sender.join(10)
     assert not sender.is_alive()
@@ -133,10 +133,10 @@ def test_a_silent_call_becomes_a_stream_with_comments_T102(host: Any, gate: Gate
     http = host(attacked(gate, limits={"keepalive_s": 0.1, "silence_s": 0.2}))
     response = http.open(modern("tools/call", name="hold", arguments={}))
     with response:
-        assert gate.entered.acquire(timeout=5)
+        assert gate.entered.acquire(timeout=20)
         assert response.headers["Content-Type"] == "text/event-stream"
         assert [response.readline() for _ in range(4)] == [b":\n", b"\n", b":\n", b"\n"]
-    assert gate.told.acquire(timeout=5)
+    assert gate.told.acquire(timeout=20)
 
 
 def test_a_silent_legacy_call_becomes_a_stream_with_comments_and_survives_its_client_T102(
@@ -147,7 +147,7 @@ def test_a_silent_legacy_call_becomes_a_stream_with_comments_and_survives_its_cl
     headers = {**LEGACY, "Mcp-Session-Id": http.initialize()}
     response = http.open(called("hold", id=7), **headers)
     with response:
-        assert gate.entered.acquire(timeout=5)
+        assert gate.entered.acquire(timeout=20)
         lines = [response.readline() for _ in range(6)]
     assert lines[:4] == [b"id: 1-0\n", b"retry: 500\n", b"data: \n", b"\n"]
     assert lines[4:] == [b":\n", b"\n"]
@@ -158,7 +158,7 @@ def test_a_silent_legacy_call_becomes_a_stream_with_comments_and_survives_its_cl
             headers["Mcp-Session-Id"],
             {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}},
         )
-        assert gate.told.acquire(timeout=5)
+        assert gate.told.acquire(timeout=20)
         assert response.event() is None
 
 
