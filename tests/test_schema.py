@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minimcp.engines.errors import InvalidArguments
-from minimcp.engines.schema import fast_check
+from minimcp.engines.schema import fast_check, judge
 from minimcp.engines.schema.validator import Undecided, Validator, check_input_schema, check_schema
 
 FORECAST = {
@@ -423,6 +423,21 @@ def test_a_deep_value_of_a_recursive_schema_is_judged_or_refused_cleanly():
         validator.check(value)
     while "next" in value:
         value = value["next"]  # taken apart step by step: old Pythons free deep values recursively
+
+
+def test_the_time_in_which_the_library_is_loaded_does_not_count(monkeypatch):
+    real, waited = judge.load, []
+
+    def load(dialect):
+        if not waited:
+            waited.append(threading.Event().wait(0.6))
+        return real(dialect)
+
+    monkeypatch.setattr(judge, "load", load)
+    schema = {"properties": {f"p{number}": {"type": "integer", "minimum": 1} for number in range(50)}}
+    with pytest.raises(InvalidArguments, match='"p7" must be at least 1, not 0'):
+        Validator(schema, foreign=True).check({"p7": 0})
+    assert waited == [False]
 
 
 def test_large_values_are_judged_in_time():

@@ -39,7 +39,7 @@ class Judge:
         self._what = what
         self._foreign = foreign
         with _bounded(effort):
-            self._validator_class, self._meta = _load(dialect)
+            self._validator_class, self._meta = load(dialect)
             self._specification = specification_with(dialect)
             root = plain(schema, dialect, what, foreign)
             self._check(root, "")
@@ -136,7 +136,7 @@ def _bounded(effort: Effort) -> Iterator[None]:
 
 
 @lru_cache
-def _load(dialect: str) -> tuple[Any, Any]:
+def load(dialect: str) -> tuple[Any, Any]:
     """Return the class of a dialect's validators, with all keywords counted, and the validator of its schemas."""
     base: Any = getattr(jsonschema, DIALECTS[dialect])
     create: Any = jsonschema.validators.create
@@ -147,7 +147,9 @@ def _load(dialect: str) -> tuple[Any, Any]:
         id_of=base.ID_OF,
         applicable_validators=counted_items if dialect.startswith("https:") else reference_or_items,
     )
-    return made, made(_schema_of_schemas(dialect, base.META_SCHEMA), registry=Registry())
+    schema = _schema_of_schemas(dialect, base.META_SCHEMA)
+    with _bounded(Effort()):  # it counts its keywords, which are few
+        return made, made(schema, registry=Registry())
 
 
 def _schema_of_schemas(dialect: str, root: dict[str, Any]) -> Any:

@@ -87,7 +87,7 @@ class Validator:
         """
         if self._accepts is None:
             try:
-                self._judge(Effort(self._foreign))
+                self._judge(self._begin())
             except RecursionError:
                 raise NotSupported(f"{self._what} is nested too deeply to be checked here") from None
 
@@ -100,7 +100,7 @@ class Validator:
         try:
             if self._accepts is not None and self._accepts(value):
                 return
-            effort = Effort(self._foreign)
+            effort = self._begin()
             problems = self._judge(effort).problems(value, effort)
         except TooMuch as reason:
             raise InvalidArguments(str(reason)) from None
@@ -120,6 +120,14 @@ class Validator:
         except InvalidArguments:
             return False
         return True
+
+    def _begin(self) -> Effort:
+        """Return the effort of one check, once all is loaded: on a busy machine that takes longer than a check."""
+        if self._judged is None:
+            from .judge import load
+
+            load(self._dialect)
+        return Effort(self._foreign)
 
     def _judge(self, effort: Effort) -> Judge:
         """Return the judge by the schema; threads that come here at once make the same."""
