@@ -6,6 +6,8 @@ Spec: FEAT-192, FEAT-200, FEAT-205, FEAT-211 to FEAT-215
 from __future__ import annotations
 
 import datetime
+import os
+import select
 import sys
 from typing import Any, Optional, Union
 from urllib.parse import urlsplit
@@ -19,6 +21,7 @@ from ..engines.schema.values import ConversionError
 Message = dict[str, Any]
 
 _MOST_SHOWN = 100
+_LOOK_S = 0.5  # between two looks for a signal while a person thinks
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -142,7 +145,12 @@ class Terminal:
 
     def _read(self, prompt: str) -> str:
         self._say(prompt, end="")
-        line = (self._input or sys.stdin).readline()
+        source = self._input or sys.stdin
+        if os.name == "posix" and source.isatty():
+            # A Ctrl-C that comes a moment before the read begins would not end it.
+            while not select.select([source], [], [], _LOOK_S)[0]:
+                pass
+        line = source.readline()
         if not line:
             raise EOFError
         return str(line).strip()
