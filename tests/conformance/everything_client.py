@@ -22,6 +22,8 @@ import requests  # noqa: E402
 
 from minimcp import AuthorizationError, Client, OAuth  # noqa: E402
 
+# All scenarios run at once: whoever is slow to answer the probe is busy, and no legacy server.
+PATIENT: Any = {"probe_timeout": 90, "timeout": 90}
 CLIENT_METADATA_URL = "https://conformance-test.local/client-metadata.json"
 
 Context = dict[str, Any]
@@ -29,20 +31,20 @@ Context = dict[str, Any]
 
 def list_tools(url: str, context: Context) -> None:
     """Look at what there is, declaring all that can be declared, and touch nothing."""
-    with Client(url, elicit=lambda question: True, sample=lambda params: "yes", roots=[]) as client:
+    with Client(url, **PATIENT, elicit=lambda question: True, sample=lambda params: "yes", roots=[]) as client:
         client.list_tools()
 
 
 def call_tools(url: str, context: Context) -> None:
     """Call every tool that is listed."""
-    with Client(url, elicit=lambda question: True, sample=lambda params: "yes", roots=[]) as client:
+    with Client(url, **PATIENT, elicit=lambda question: True, sample=lambda params: "yes", roots=[]) as client:
         for tool in client.list_tools():
             client.call_tool(tool["name"], {"a": 2, "b": 3})
 
 
 def use_everything(url: str, context: Context) -> None:
     """Call, read and get one of each kind."""
-    with Client(url) as client:
+    with Client(url, **PATIENT) as client:
         for tool in client.list_tools():
             client.call_tool(tool["name"], {})
         for resource in client.list_resources():
@@ -53,7 +55,7 @@ def use_everything(url: str, context: Context) -> None:
 
 def fill_forms_with_defaults(url: str, context: Context) -> None:
     """Agree to a form as it is."""
-    with Client(url, elicit=lambda question: True) as client:
+    with Client(url, **PATIENT, elicit=lambda question: True) as client:
         client.list_tools()
         client.call_tool("test_client_elicitation_defaults", {})
 
@@ -65,14 +67,14 @@ def answer_questions(url: str, context: Context) -> None:
         client.call_tool("test_mrtr_unrelated", {})
         return True
 
-    with Client(url, elicit=elicit) as client:
+    with Client(url, **PATIENT, elicit=elicit) as client:
         for tool in client.list_tools():
             client.call_tool(tool["name"], {})
 
 
 def mirror_arguments(url: str, context: Context) -> None:
     """Make the calls that the suite names, whose arguments go into headers too."""
-    with Client(url) as client:
+    with Client(url, **PATIENT) as client:
         client.list_tools()
         for call in context["toolCalls"]:
             client.call_tool(call["name"], call["arguments"])
@@ -80,14 +82,14 @@ def mirror_arguments(url: str, context: Context) -> None:
 
 def call_usable_tools(url: str, context: Context) -> None:
     """Call every tool that is left after those with wrong annotations are dropped."""
-    with Client(url) as client:
+    with Client(url, **PATIENT) as client:
         for tool in client.list_tools():
             client.call_tool(tool["name"], {"region": "us-west1", "value": "x"})
 
 
 def echo_schema(url: str, context: Context) -> None:
     """Send a tool's schema back as it came."""
-    with Client(url) as client:
+    with Client(url, **PATIENT) as client:
         tools = {tool["name"]: tool for tool in client.list_tools()}
         client.call_tool("json_schema_echo", {"schema": tools["json_schema_2020_12_tool"]["inputSchema"]})
 
@@ -102,7 +104,7 @@ def agree(url: str) -> str:
 
 def list_and_call(url: str, auth: OAuth) -> None:
     """What every authorization scenario asks for behind the door."""
-    with Client(url, auth=auth) as client:
+    with Client(url, **PATIENT, auth=auth) as client:
         client.list_tools()
         client.call_tool("test-tool", {})
 
