@@ -119,9 +119,9 @@ def test_what_is_no_json_is_counted_without_an_error(raw):
 def test_counting_costs_little_more_than_the_bytes(item):
     raw = b"[" + b",".join([item.encode()] * (4_000_000 // len(item))) + b"]"
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.thread_time()
     assert has_more_values(raw, 100_000)
-    took = time.perf_counter() - began
+    took = time.thread_time() - began
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * len(raw) and took < 5

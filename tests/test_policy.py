@@ -145,9 +145,9 @@ def test_a_principal_is_named_with_or_without_its_issuer() -> None:
 def test_a_pattern_has_no_other_special_characters_and_is_fast() -> None:
     rules = Rules({"allow": "tools:a.b[c]*"})
     assert rules.decide(None, "tools", "a.b[c]\nd") and not rules.decide(None, "tools", "axb[c]")
-    began = time.monotonic()
+    began = time.thread_time()
     assert not Rules({"allow": "tools:" + "*a" * 8 + "*" * 200 + "!"}).decide(None, "tools", "a" * 60)
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 5
 
 
 def test_a_rule_may_be_about_the_servers_that_entries_come_from() -> None:

@@ -193,7 +193,7 @@ def test_noise_does_not_stop_the_clock(piece):
         began = time.monotonic()
         with pytest.raises(Timeout):
             exchange.receive(0.3)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
         exchange.close()
 
 
@@ -213,7 +213,7 @@ def test_bytes_that_dribble_do_not_stop_the_clock(start):
         began = time.monotonic()
         with pytest.raises(Timeout):
             exchange.receive(0.3)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
         exchange.close()
 
 
@@ -225,7 +225,7 @@ def test_a_server_that_never_reads():
         began = time.monotonic()
         with pytest.raises(ClientError):
             link.start({**PING, "params": {"text": "x" * 20 * MIB}}, {}, 0.3)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
         link.close()
 
 

@@ -287,7 +287,7 @@ def test_many_elements_are_answered_soon(http: Http, name: str, arguments: Any, 
     body = text_of(modern("tools/call", 1, name=name, arguments=arguments))
     began = time.monotonic()
     reply = raw(http, body, Mcp_Name=name)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 12
     assert reply.message["result"]["content"][0]["text"] == expected
 
 
@@ -300,6 +300,6 @@ def test_too_deep_or_too_many_is_refused(http: Http, value: bytes) -> None:
     body = text_of(modern("tools/call", 1, name="members", arguments={"value": 777})).replace(b"777", value)
     began = time.monotonic()
     reply = raw(http, body, Mcp_Name="members")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 12
     assert reply.status == 400
     assert reply.code in (-32700, -32600)
