@@ -178,7 +178,7 @@ MASKED = 'The tool boom failed; the logger "minimcp" of the server has the detai
 def test_only_who_has_the_process_to_itself_is_told_what_was_raised(caplog):
     with Client(crashing()) as client, caplog.at_level(logging.CRITICAL, "minimcp"):
         assert client.call_tool("boom").text == "The tool boom failed: LookupError: no such row"
-        told = "The result of the tool wrong does not fit its own output schema: "
+        told = "The result of wrong does not fit its schema: "
         assert client.call_tool("wrong").text == told + "The value must be an integer, not a string"
     with Client(crashing(debug=False)) as client:
         assert client.call_tool("boom").text == MASKED
@@ -828,7 +828,7 @@ def test_a_verifier_may_refuse_without_a_word():
         raise Unauthorized
 
     with embedded(Server("s", auth=verify).wsgi) as listening:
-        told = "The server does not accept the authorization that was given (HTTP 401): Authentication is required"
+        told = "The server does not accept the authorization that was given (HTTP 401): Sign in first"
         assert refused(f"{listening.url}/mcp", auth="x") == told
     assert str(Forbidden()) == "The caller may not do this"
 

@@ -39,7 +39,7 @@ FREE = {
     # A form may be a class or a dict of hints; a handler and what it returns are the author's.
     *("Context.elicit(fields)", "Entry(function)", "Entry.run()", "Entry.run_text()", "Context.task()"),
     # The result of a callback that nobody looks at, and of a context manager.
-    *("Server(around_call)", "Caller.on_progress"),
+    *("Server(around_call)", "Server(lifespan)", "Context.app()", "Caller.on_progress"),
     # The context of whichever server's request, and sessions, which only the server that shares them looks into.
     *("LimitedRequest.ctx", "SharedSessions.takers", "SharedSessions.on_listening", "SharedSessions.on_leaving"),
     *(f"SharedSessions.{name}(session)" for name in ("key", "join", "claim", "holder", "ask", "reply")),

@@ -1,4 +1,4 @@
-"""The work of the commands that use a server, over a connection that is open; `calls` has that of call and task."""
+"""The work of the commands that use a server, over an open connection; `tool_calls` has that of call and task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from ..client.client import Client
 from ..client.results import Result
-from . import arguments, calls, details, show
+from . import arguments, details, show, tool_calls
 
 Message = dict[str, Any]
 Action = Callable[[Client, Any, show.Bar, Optional[Message]], None]
@@ -59,12 +59,12 @@ def _read(client: Client, options: Any, bar: show.Bar, found: Optional[Message])
         raise ValueError(f"say which resource: {', '.join(names) or 'the server lists none'}")
     result = client.read_resource(options.uri)
     if options.output:
-        calls.save(result, options.output)
+        tool_calls.save(result, options.output)
         return
     if options.json:
         show.as_json(result)
         return
-    binary = b"".join(calls.binary(result))
+    binary = b"".join(tool_calls.binary(result))
     if binary and sys.stdout.isatty():
         raise ValueError(f"the resource is binary ({len(binary)} bytes); write it to a file: -o FILE")
     contents = result.get("contents")
@@ -103,8 +103,8 @@ def _prompt(client: Client, options: Any, bar: show.Bar, found: Optional[Message
 ACTIONS: dict[str, Action] = {
     "list": _list,
     "describe": _describe,
-    "call": calls.call,
-    "task": calls.task,
+    "call": tool_calls.call,
+    "task": tool_calls.task,
     "read": _read,
     "prompt": _prompt,
 }

@@ -20,7 +20,7 @@ from ..client.transports.process import SAID
 from ..client.transports.server_lines import ServerLines
 from ..engines.addresses import without_secrets
 from ..engines.errors import AuthorizationError, ClientError
-from . import actions, calls, questions, show
+from . import actions, questions, show, tool_calls
 
 log = logging.getLogger("minimcp")
 
@@ -87,7 +87,7 @@ def _attempt(options: Any, found: Optional[Message]) -> Optional[tuple[str, int]
                 raise
             finally:
                 bar.clear()
-    except calls.Failed as problem:
+    except tool_calls.Failed as problem:
         return str(problem), problem.code
     except AuthorizationError as problem:
         told = str(problem)

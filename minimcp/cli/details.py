@@ -8,7 +8,7 @@ from typing import Any
 
 from ..client.consent import printable
 from ..client.transports.command import join_words
-from ..protocol import spec
+from ..protocol import revisions
 from . import schemas
 from .show import arguments_of, line, out, paragraph, prompt, resource, short, tool
 
@@ -20,7 +20,7 @@ def _begin(title: str, item: Message) -> None:
     line(title)
     paragraph(item.get("description"), "  ")
     meta = item.get("_meta")
-    tags = meta.get(spec.META_TAGS) if isinstance(meta, dict) else None
+    tags = meta.get(revisions.TAGS_META) if isinstance(meta, dict) else None
     if isinstance(tags, list) and tags:
         line(f"tags: {', '.join(map(short, tags))}", "  ")
 

@@ -58,7 +58,7 @@ def _load(options: Any) -> Any:
 
         Screen(server.engine, verbose=True)
     try:
-        server.engine.enter()
+        server.engine.lifespans.enter()
     except Exception as error:
         raise LoadFailed(python_files.split(options.target)[0], error) from error
     return server
@@ -87,7 +87,7 @@ def _run_stdio(options: Any) -> None:
     try:
         stdio.serve(engine, pipes)
     finally:
-        engine.leave()
+        engine.lifespans.leave()
 
 
 def _become(words: list[str], file: str, pipes: tuple[int, int]) -> NoReturn:

@@ -95,9 +95,7 @@ class Unauthorized(McpError):
 
     code = spec.INVALID_REQUEST
 
-    def __init__(
-        self, message: str = "Authentication is required", challenge: str = "Bearer", data: Any = None
-    ) -> None:
+    def __init__(self, message: str = "Sign in first", challenge: str = "Bearer", data: Any = None) -> None:
         super().__init__(message, data)
         self.http = (401, [("WWW-Authenticate", challenge)])
 

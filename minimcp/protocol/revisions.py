@@ -48,6 +48,8 @@ FULL_FORMS_SINCE = "2025-11-25"
 STRUCTURED_SINCE = "2025-06-18"
 # The member of a result's `_meta` with structured content that the revision has no other place for.
 STRUCTURED_META = "structuredContent"
+# The key of the `_meta` of tools, resources and prompts that holds their tags; it is ours.
+TAGS_META = "minimcp/tags"
 # The keyword of an output schema that says whether its only member `result` stands for a value that is no object.
 WRAPPED = "x-fastmcp-wrap-result"
 # Tool arguments that do not fit are results with isError from here on, errors before. Spec: FEAT-031, FEAT-032

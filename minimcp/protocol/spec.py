@@ -19,8 +19,6 @@ META_CLIENT = "io.modelcontextprotocol/clientInfo"
 META_LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 META_SERVER = "io.modelcontextprotocol/serverInfo"
 META_SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
-# A key of the `_meta` of tools, resources and prompts, not of the specification.
-META_TAGS = "minimcp/tags"
 
 # The identifier of the tasks extension.
 TASKS = "io.modelcontextprotocol/tasks"

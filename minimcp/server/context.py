@@ -207,7 +207,7 @@ class Context(RequestContext):
 
     @property
     def app(self) -> Any:
-        """What the context manager of `Server(lifespan=...)` gave in this process, such as a pool of connections.
+        """The value that the context manager of `Server(lifespan=...)` gave in this process, such as a pool.
 
         :raises RuntimeError: when the server has none.
         """

@@ -23,7 +23,15 @@ def write_cursor(kind: str, order: int, number: int = WHOLE) -> str:
     return base64.urlsafe_b64encode(json.dumps(place).encode("ascii")).decode("ascii")
 
 
-def read_cursor(kind: str, cursor: Any) -> tuple[int, int]:
+def read_cursor(kind: str, cursor: Any) -> int:
+    """Return the place that a cursor points at.
+
+    :raises InvalidParams: for a cursor that was not given out for this kind of list. Spec: FEAT-119
+    """
+    return read_place(kind, cursor)[0]
+
+
+def read_place(kind: str, cursor: Any) -> tuple[int, int]:
     """Return the place and the number that a cursor points at.
 
     :raises InvalidParams: for a cursor that was not given out for this kind of list. Spec: FEAT-119

@@ -106,8 +106,7 @@ class RequestContext:
         self._unread_s: Callable[[], float] = float  # 0.0: whoever is there reads
         self._row = _NO_METHOD
         self._entry: Entry | None = None
-        # That of the server whose function runs, which may be mounted within this one.
-        self._lifespan = engine.lifespan
+        self._lifespan = engine.lifespans.own  # while a mounted server's function runs, that of this server
         self._log_level: str | None = None
         self._strategy: Strategy | None = None
         # Takes what the handler emits before its reply; None where it cannot be delivered.
@@ -248,7 +247,7 @@ class Call:
         assert self._handler is not None
         ctx = self.ctx
         if ctx._engine.lifespans:
-            ctx._engine.enter()
+            ctx._engine.lifespans.enter()
         # A transport may bring its own hook: a framework's view does, so that handlers on a worker are in its context.
         own = ctx.request.get("minimcp.around_call") if ctx.request is not None else None
         if self.streams or (own is None and ctx._engine.around_call is None):

@@ -19,7 +19,7 @@ from .bus import Bus, LocalBus, Subscription
 from .catalog import Catalog, Policy
 from .context import Context
 from .dispatcher import Call
-from .lifespan import Lifespan
+from .lifespan import Lifespans
 from .mount import Mount
 from .registry import Registry
 from .seal import Sealer, Secret
@@ -46,7 +46,6 @@ class Engine:
     :ivar on_denied: "hide" or "challenge", see `Server`.
     :ivar caching: the caching hints of results that have none of their own. Spec: FEAT-121, FEAT-123, FEAT-124
     :ivar serving: whether a message has been taken; before that no change is published.
-    :ivar lifespan: what the author's context manager keeps open while the server serves; None for nothing.
     :ivar starting: functions to call when the first message is taken.
     :ivar sharing: the sessions of the other processes, where there are any.
     :ivar tasks: runs tools as tasks, where the tasks extension is in use.
@@ -85,9 +84,7 @@ class Engine:
         self.mounts: list[Mount] = []
         self.mounted_in: list[Mount] = []
         self.on_mount: list[Callable[[Engine], None]] = []
-        # Those of this server and of the servers within it, in the order in which they are entered.
-        self.lifespans: list[Lifespan] = []
-        self.lifespan: Lifespan | None = None
+        self.lifespans = Lifespans()
         self.starting: list[Callable[[], None]] = []
         self.serving = False
         self.methods = {era.name: dict(era.methods) for era in (modern.ERA, legacy.ERA)}
@@ -190,16 +187,6 @@ class Engine:
             if not isinstance(stream, Session):
                 hooks.notify(stream.close)
         self.sessions.close([stream for stream in streams if isinstance(stream, Session)], wait_s)
-
-    def enter(self) -> None:
-        """Enter what is to be open while this process serves; before its first call that happens by itself."""
-        for lifespan in self.lifespans:
-            lifespan.enter()
-
-    def leave(self) -> None:
-        """Exit what was entered, the last first; a failure of one is logged and stops none of the others."""
-        for lifespan in reversed(self.lifespans):
-            hooks.notify(lifespan.leave)
 
     def add_stream(self, stream: Subscription | Session) -> None:
         """Remember an open listen stream, or a session that is one, so that `close` can end it.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection
+from typing import Any
 
 _LOG = 'ctx.log("{0}", "...")'
 _OF_A_CONTEXT = {
@@ -49,14 +50,30 @@ def _without(what: str, name: str, known: dict[str, str]) -> str:
     return f"{what} has no {name}{f': write {known[name]}' if name in known else ''}"
 
 
-def of_options(given: Iterable[str], known: Iterable[str]) -> str:
-    """Return the text for the first of the options of `Server` that there is not, "" when all are known."""
-    known = list(known)
-    for name in given:
+def check_making(cls: Any, given: tuple[object, ...], options: Collection[str]) -> None:
+    """Refuse a call of `Server` without a name, or with an option that there is not.
+
+    :raises TypeError: with what to write.
+    """
+    made = cls.__init__
+    if made.__code__.co_varnames[1] != "name":
+        return  # A subclass has parameters of its own.
+    if not given and "name" not in options:
+        raise TypeError(f'{cls.__name__} needs a name: {cls.__name__}("my-server")')
+    known = ["name", "version", *made.__kwdefaults__]
+    for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             if name in _OF_RUNNING:
                 hint = "; how it is served is said later: server.run_http(port=8000)"
-            return f"Server has no option {name}{hint}"
-    return ""
+            raise TypeError(f"{cls.__name__} has no option {name}{hint}")
+
+
+def check_running(given: tuple[object, ...], options: Collection[str]) -> None:
+    """Refuse arguments of `Server.run`.
+
+    :raises TypeError: with what to write.
+    """
+    if given or options:
+        raise TypeError("run() serves over stdio and takes nothing; over HTTP write server.run_http(port=8000)")

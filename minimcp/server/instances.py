@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Union
 
 from ..engines.schema import hints
 from ..protocol import wire
 from ..protocol.spelling import normal
+from .catalog import Definition, Entry, Page, visible
 from .context import Context
+from .cursors import WHOLE, read_place, write_cursor
 from .uris import Template
 
 if TYPE_CHECKING:
-    from .catalog import Definition
+    from .registered import Registered
 
 # What an author's function returns: URIs, or definitions with a `uri`.
 Found = Iterable[Union[str, dict[str, Any]]]
@@ -72,3 +75,42 @@ class Instances:
             made.update(item)
             wire.dumps(made)
         return made
+
+
+def page(registry: Registered, ctx: Context, templates: list[Entry], cursor: Any, size: int | None) -> Page:
+    """Return a page of resources, with those that templates list at the places of these, and the next cursor.
+
+    :param templates: those that list their resources.
+    :raises InvalidParams: for a cursor that was not given out for this list.
+    """
+    place, number = (0, WHOLE) if cursor is None else read_place("resources", cursor)
+    entries = sorted([*registry.resources.values(), *templates], key=lambda entry: entry.order)
+    if ctx._engine.policy is not None or any(entry.allow for entry in entries):
+        ctx.private = True
+    found: list[tuple[Definition, int, int]] = []
+    for entry in entries:
+        if entry.order < place or (entry.order == place and number == WHOLE) or not visible(ctx, entry):
+            continue
+        if entry.listing is None:
+            found.append((entry.definition, entry.order, WHOLE))
+        else:
+            first = number + 1 if entry.order == place else 0
+            found += [(each, entry.order, at) for at, each in _shown(registry, ctx, entry) if at >= first]
+        if size is not None and len(found) > size:
+            return [each for each, _, _ in found[:size]], write_cursor("resources", *found[size - 1][1:])
+    return [each for each, _, _ in found], None
+
+
+def _shown(registry: Registered, ctx: Context, entry: Entry) -> Iterator[tuple[int, Definition]]:
+    """Yield what a template lists, but for what has an entry of its own and what this caller may not read."""
+    assert entry.listing is not None
+    ruled = entry.allow is not None or (ctx._engine.policy is not None and not entry.open)
+    for at, definition in enumerate(entry.listing(ctx)):
+        if normal(definition["uri"]) in registry.resources:
+            continue
+        if ruled:
+            reading = copy.copy(ctx)
+            reading.method, reading.params = "resources/read", {"uri": definition["uri"]}
+            if not visible(reading, entry):
+                continue
+        yield at, definition

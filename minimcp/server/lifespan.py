@@ -1,4 +1,4 @@
-"""What a server has for as long as it serves: `Server(lifespan=f)`, entered once in each process, and `ctx.app`."""
+"""The context managers of authors around the life of a server, `Server(lifespan=f)`: each process enters them once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import inspect
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Optional
 
 from ..engines.fork import PerProcess
+from . import hooks
 
 
 def _count(thing: Any, by: str) -> None:
@@ -28,12 +30,14 @@ def _count(thing: Any, by: str) -> None:
 class Lifespan:
     """The context manager of an author's around the serving, entered before the first call of a process.
 
-    :param make: makes the context manager.
+    :param function: makes the context manager of a server.
+    :raises TypeError: for something else, with what to write.
     """
 
-    def __init__(self, make: Callable[[], AbstractContextManager[Any]]) -> None:
-        self._make = make
-        self._own = PerProcess(_Own)
+    def __init__(self, function: Callable[[Any], AbstractContextManager[Any]], server: object) -> None:
+        _check(function)
+        self._make = partial(function, server)
+        self._own = PerProcess(_Entered)
 
     def enter(self) -> Any:
         """Return what the context manager of this process has returned, entering it if that has not happened yet."""
@@ -44,7 +48,7 @@ class Lifespan:
                     self._begin(own)
         return own.app
 
-    def _begin(self, own: _Own) -> None:
+    def _begin(self, own: _Entered) -> None:
         manager = self._make()
         if not hasattr(manager, "__enter__"):
             hint = "; write `with`, not `async with`" if hasattr(manager, "__aenter__") else ""
@@ -68,7 +72,7 @@ class Lifespan:
                 _count(manager, "Py_DecRef")
 
 
-class _Own:
+class _Entered:
     """The context manager of one process, the value of its `__enter__`, and the lock that guards both."""
 
     def __init__(self) -> None:
@@ -77,11 +81,7 @@ class _Own:
         self.app: Any = None
 
 
-def check_lifespan(function: Any) -> None:
-    """Refuse what cannot be `lifespan=`.
-
-    :raises TypeError: with what to write.
-    """
+def _check(function: Any) -> None:
     plain = inspect.unwrap(function) if callable(function) else function
     if inspect.isasyncgenfunction(plain) or inspect.iscoroutinefunction(plain):
         raise TypeError("lifespan= is a plain context manager: write def with @contextmanager, and yield once")
@@ -92,3 +92,38 @@ def check_lifespan(function: Any) -> None:
             "lifespan= is a function f(server) that returns a context manager, since each process enters one of its "
             f"own, not {function!r}"
         )
+
+
+class Lifespans(list[Lifespan]):
+    """The lifespans of a server and of the servers within it; a context in which they are entered.
+
+    :ivar own: that of the server itself, or None.
+    """
+
+    own: Optional[Lifespan] = None
+
+    def begin(self, function: Callable[[Any], AbstractContextManager[Any]] | None, server: object) -> None:
+        """Begin with that of the server itself, if it has one."""
+        if function is not None:
+            self.own = Lifespan(function, server)
+            self.append(self.own)
+
+    def include(self, others: Lifespans) -> None:
+        """Add those of another server that are not there yet."""
+        self += [each for each in others if each not in self]
+
+    def enter(self) -> None:
+        """Enter what has not been entered in this process."""
+        for each in self:
+            each.enter()
+
+    def leave(self) -> None:
+        """Exit what was entered, the last first; a failure of one is logged and stops none of the others."""
+        for each in reversed(self):
+            hooks.notify(each.leave)
+
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()

@@ -98,8 +98,7 @@ def tool_result(ctx: Context, entry: Entry, value: Any) -> Result:
         entry.output.check(data)
     except InvalidArguments as error:
         log.error("the result of tool %s does not fit its outputSchema: %s", entry.definition["name"], error)
-        failure = f"The result of the tool {entry.definition['name']} does not fit its own output schema"
-        return failed(hooks.describe(ctx, failure, error))
+        return failed(hooks.describe(ctx, f"The result of {entry.definition['name']} does not fit its schema", error))
     blocks = value["content"] if whole else [content.text(data if isinstance(data, str) else wire.dump_text(data))]
     return {**(value if whole else {}), "content": blocks, "structuredContent": data}
 

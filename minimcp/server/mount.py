@@ -46,7 +46,7 @@ def mount(host: Engine, prefix: str, other: Engine, owner: object = None) -> Non
     other.mounted_in.append(made)
     host.strategy = _strategy(host.strategy, made)
     for above in _around(host):
-        above.lifespans += [each for each in other.lifespans if each not in above.lifespans]
+        above.lifespans.include(other.lifespans)
         for hook in other.on_mount:
             hook(above)
         above.on_mount.extend(other.on_mount)
@@ -185,7 +185,7 @@ class Mount:
     def within(self, ctx: Context, entry: Entry) -> Iterator[None]:
         """Show a request with the names that the server knows, for its functions."""
         sent, around = ctx.params, ctx._lifespan
-        ctx.params, ctx._lifespan = self._params(ctx, entry), self.other.lifespan
+        ctx.params, ctx._lifespan = self._params(ctx, entry), self.other.lifespans.own
         try:
             yield
         finally:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..protocol import wire
 from ..protocol.spelling import normal
-from .catalog import Completer, Definition, Entry
+from . import instances
+from .catalog import Completer, Definition, Entry, Page
+
+if TYPE_CHECKING:
+    from .context import Context
 
 # The list a kind of entry is shown in, and the topic its changes are published under.
 LISTS = {"tools": "tools", "resources": "resources", "resourceTemplates": "resources", "prompts": "prompts"}
@@ -60,8 +64,10 @@ class Registered:
         self.completions: dict[tuple[str, str], Completer] = {}
         # What was ever registered stays advertised, so that removing the last tool does not change the capabilities.
         self._offers: frozenset[str] = frozenset()
-        # For each kind its entries in order, whether one of them has a rule, and whether one lists further ones.
-        self._lists: dict[str, tuple[list[Entry], bool, bool]] = {}
+        # For each kind its entries in order, and whether one of them has a rule.
+        self._lists: dict[str, tuple[list[Entry], bool]] = {}
+        # The templates that list their resources.
+        self._listing: list[Entry] = []
         self._fingerprints: dict[str, bytes | None] = {}
         self._watchers: tuple[Callable[[], None], ...] = ()
 
@@ -156,22 +162,20 @@ class Registered:
         """Return the fingerprint of a list that every caller sees in full, None where a rule or function has a say."""
         known = self._fingerprints
         if kind not in known:
-            if self._listing(kind):
-                known[kind] = None  # A function of the author's knows what there is now.
-                return None
+            if kind == "resources" and self._listing:
+                return None  # A function of the author's knows what there is now.
             entries = sorted(getattr(self, kind).values(), key=lambda entry: entry.order)
             ruled = any(entry.allow for entry in entries)
             known[kind] = None if ruled else fingerprint(entry.definition for entry in entries)
         return known[kind]
 
-    def _listing(self, kind: str) -> list[Entry]:
-        """Return the templates that list their resources, of which the list of resources consists, too."""
-        if kind != "resources":
-            return []
-        return [entry for entry in self.resourceTemplates.values() if entry.listing is not None]
+    def _page_with_instances(self, ctx: Context, cursor: Any, size: int | None) -> Page:
+        """Return a page of resources, with those that templates list."""
+        return instances.page(self, ctx, self._listing, cursor, size)
 
     def _replace(self, kind: str, entries: dict[str, Entry]) -> None:
         setattr(self, kind, entries)
+        self._listing = [entry for entry in self.resourceTemplates.values() if entry.listing is not None]
         self._lists = {}
         self._fingerprints = {}
 

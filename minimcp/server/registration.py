@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from ..protocol import spec
+from ..protocol import revisions, spec
 from ..protocol.app_pages import IDENTIFIER
 from ..protocol.principal import Authenticated, as_principal
 from . import makers
 from .catalog import Completer, Entry
 from .extension import install
+from .habits import check_making, of_a_server
 from .mount import mount, publish
 from .needs import explain, take_needs
 from .pages import PageEntry, check_links, page_function
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ..extensions.tasks import Tasks
     from .engine import Engine
     from .entry_options import PromptOptions, ResourceOptions, ToolOptions
+    from .extension import Extension
     from .hooks import Route
 
 log = logging.getLogger("minimcp")
@@ -45,10 +47,31 @@ class Registration:
     :ivar engine: what transports and extensions use of the server.
     """
 
+    if not TYPE_CHECKING:  # A type checker reads `__init__`, and would take every name for one of these.
+
+        def __new__(cls, *given: object, **options: object) -> Registration:
+            """Say what is missing in a call, or what an option should be."""
+            check_making(cls, given, options)
+            return super().__new__(cls)
+
+        def __getattr__(self, name: str) -> object:
+            """Say what is written here in place of a name of another kit."""
+            raise AttributeError(of_a_server(name))
+
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         if not isinstance(engine.identity.get("name"), str):
             raise TypeError(f"The name of a server is a str, not {engine.identity.get('name')!r}")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.engine.identity['name']!r}, version {self.engine.identity['version']}>"
+
+    def use(self, extension: Extension) -> None:
+        """Add an extension; see `Extension` for what it consists of."""
+        install(self.engine, extension)
+        setup = getattr(extension, "setup", None)
+        if setup is not None:
+            setup(self)
 
     def _add(self, kind: str, key: str, entry: Entry) -> None:
         """Register an entry; log a warning when it takes the place of another function's before the server serves.
@@ -111,18 +134,14 @@ class Registration:
         if self.engine.tasks is None:
             from ..extensions.tasks import Tasks
 
-            tasks = Tasks()
-            install(self.engine, tasks)
-            tasks.setup(self)
+            self.use(Tasks())
         return cast("Tasks", self.engine.tasks)
 
     def _use_apps(self) -> None:
         from ..extensions.apps import Apps
 
         if Apps.identifier not in self.engine.extensions:
-            apps = Apps()
-            install(self.engine, apps)
-            apps.setup(self)
+            self.use(Apps())
 
     def remove_tool(self, name: str) -> bool:
         """Remove a tool and say whether it was there."""
@@ -294,7 +313,7 @@ def _with_tags(options: Message) -> Message:
         if isinstance(tags, str):
             raise TypeError(f"tags= is a list: write tags=[{tags!r}]")
         words = sorted(tags) if isinstance(tags, (set, frozenset)) else list(dict.fromkeys(tags))
-        options["meta"] = {spec.META_TAGS: words, **(options.get("meta") or {})}
+        options["meta"] = {revisions.TAGS_META: words, **(options.get("meta") or {})}
     return options
 
 

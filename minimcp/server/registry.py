@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.errors import InvalidParams
 from ..protocol.spelling import normal
-from .catalog import Completer, Definition, Entry, Page, visible
-from .cursors import WHOLE, read_cursor, write_cursor
+from .catalog import Completer, Entry, Page, visible
+from .cursors import read_cursor, write_cursor
 from .methods import shorten
 from .registered import Registered, fingerprint
 from .uris import check_uri
@@ -68,57 +66,25 @@ class Registry(Registered):
 
         :raises InvalidParams: for a cursor that this registry did not give out. Spec: FEAT-119
         """
+        if kind == "resources" and self._listing:
+            return self._page_with_instances(ctx, cursor, size)
         lists = self._lists
         listed = lists.get(kind)
         if listed is None:
-            listing = self._listing(kind)
-            ordered = sorted([*getattr(self, kind).values(), *listing], key=lambda entry: entry.order)
-            listed = lists[kind] = ordered, any(entry.allow for entry in ordered), bool(listing)
-        entries, ruled, listing_more = listed
-        after, number = (0, WHOLE) if cursor is None else read_cursor(kind, cursor)
-        if after:
-            entries = [entry for entry in entries if entry.order > after or (entry.order == after and number < WHOLE)]
+            ordered = sorted(getattr(self, kind).values(), key=lambda entry: entry.order)
+            listed = lists[kind] = ordered, any(entry.allow for entry in ordered)
+        entries, ruled = listed
+        if cursor is not None:
+            after = read_cursor(kind, cursor)
+            entries = [entry for entry in entries if entry.order > after]
         if ruled or ctx._engine.policy is not None:
             # Also when the rule is about an entry of another page: what it hides there moves the items of this one.
             ctx.private = True
             entries = [entry for entry in entries if visible(ctx, entry)]
-        if listing_more:
-            return self._with_instances(ctx, entries, (after, number), size)
         if size is None or len(entries) <= size:
             return [entry.definition for entry in entries], None
         page = entries[:size]
         return [entry.definition for entry in page], write_cursor(kind, page[-1].order)
-
-    def _with_instances(self, ctx: Context, entries: list[Entry], after: tuple[int, int], size: int | None) -> Page:
-        """Return a page of resources, some of which templates list.
-
-        :param entries: resources, and templates that list theirs, in their order.
-        :param after: the place and the number behind which the page begins.
-        """
-        found: list[tuple[Definition, int, int]] = []
-        for entry in entries:
-            if entry.listing is None:
-                found.append((entry.definition, entry.order, WHOLE))
-            else:
-                first = after[1] + 1 if entry.order == after[0] else 0
-                each = list(enumerate(self._instances(ctx, entry)))[first:]
-                found += [(item, entry.order, number) for number, item in each if item is not None]
-            if size is not None and len(found) > size:
-                _, order, number = found[size - 1]
-                return [definition for definition, _, _ in found[:size]], write_cursor("resources", order, number)
-        return [definition for definition, _, _ in found], None
-
-    def _instances(self, ctx: Context, entry: Entry) -> Iterator[Definition | None]:
-        """Yield what a template lists, None in place of what has an entry of its own or this caller may not read."""
-        assert entry.listing is not None
-        ruled = entry.allow is not None or (ctx._engine.policy is not None and not entry.open)
-        for definition in entry.listing(ctx):
-            shown = normal(definition["uri"]) not in self.resources
-            if shown and ruled:
-                reading = copy.copy(ctx)
-                reading.method, reading.params = "resources/read", {"uri": definition["uri"]}
-                shown = visible(reading, entry)
-            yield definition if shown else None
 
     def seen(self, ctx: Context, kind: str) -> bytes | None:
         """Return a fingerprint of the list that this caller sees."""

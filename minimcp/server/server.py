@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
@@ -14,9 +13,7 @@ from ..protocol.errors import McpError
 from ..protocol.principal import Authenticated, as_principal
 from ..protocol.wire import is_notification
 from .engine import Engine
-from .extension import install
-from .habits import of_a_server, of_options
-from .lifespan import Lifespan, check_lifespan
+from .habits import check_running
 from .registration import Registration
 
 if TYPE_CHECKING:
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
     from .bus import Bus
     from .catalog import Catalog, Policy
     from .context import Context
-    from .extension import Extension
     from .hooks import AroundRequest
     from .sanitize import Sanitizer
     from .seal import Secret
@@ -55,8 +51,7 @@ class Server(Registration):
     :param on_denied: "hide": what a caller may not use looks unknown; "challenge": scopes that are missing are named.
     :param trusted_proxy: addresses or networks of proxies whose `X-Forwarded-*` headers count.
     :param around_call: `f(ctx)` makes a context manager in which every handler runs; exceptions pass through it.
-    :param lifespan: `f(server)` makes a context manager that each process enters once, before its first call, and
-        exits when it stops serving; what it gives is `ctx.app`.
+    :param lifespan: `f(server)` makes a context manager that each process enters once; what it gives is `ctx.app`.
     :param around_request: `f(outcome)` makes a context manager around every request, refused ones too. At its end
         `outcome` has the reply and the duration; an McpError that it raises takes the reply's place.
     :param strategy: `f(ctx, entry)` chooses the `asking.Strategy` that carries a call's questions; None: its era's own.
@@ -72,22 +67,6 @@ class Server(Registration):
     :param debug: whether clients are told what exception a handler raised; by default only those that have this process
         to themselves: over stdio and in memory.
     """
-
-    if not TYPE_CHECKING:  # A type checker reads `__init__`.
-
-        def __new__(cls, *given, **options):
-            """Say what is missing in a call without a name, or what an option should be."""
-            if cls.__init__ is Server.__init__:
-                if not given and "name" not in options:
-                    raise TypeError('Server needs a name: Server("my-server")')
-                told = of_options(options, ("name", "version", *Server.__init__.__kwdefaults__))
-                if told:
-                    raise TypeError(told)
-            return super().__new__(cls)
-
-        def __getattr__(self, name):
-            """Say what is written here in place of a name of another kit."""
-            raise AttributeError(of_a_server(name))
 
     def __init__(
         self,
@@ -143,10 +122,7 @@ class Server(Registration):
         engine.allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
         engine.allowed_origins = frozenset(allowed_origins or ())
         engine.debug, engine.policy = debug, policy
-        if lifespan is not None:
-            check_lifespan(lifespan)
-            engine.lifespan = Lifespan(partial(lifespan, self))
-            engine.lifespans.append(engine.lifespan)
+        engine.lifespans.begin(lifespan, self)
         if catalog is not None:
             engine.catalog = catalog
         self._lock = threading.Lock()  # guards _wsgi
@@ -159,9 +135,6 @@ class Server(Registration):
             from .tracing import Tracing
 
             Tracing(engine, trace)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.engine.identity['name']!r}, version {self.engine.identity['version']}>"
 
     def handle(
         self,
@@ -191,37 +164,23 @@ class Server(Registration):
         finally:
             session.remove_call(call)
 
-    def use(self, extension: Extension) -> None:
-        """Add an extension; see `Extension` for what it consists of."""
-        install(self.engine, extension)
-        setup = getattr(extension, "setup", None)
-        if setup is not None:
-            setup(self)
-
     def close(self, wait_s: float = 0.0) -> None:
         """End every stream gracefully and every session of this process; new ones may be opened afterwards.
 
         :param wait_s: how long calls in sessions may go on. Sessions that other processes share go on there.
         """
         self.engine.close(wait_s)
-        self.engine.leave()
+        self.engine.lifespans.leave()
 
     def run(self, *others: NoReturn, **options: NoReturn) -> None:
-        """Serve on standard input and output until the input ends.
-
-        :raises TypeError: for an option, since there are none.
-        """
-        if others or options:
-            raise TypeError("run() serves over stdio and takes nothing; over HTTP write server.run_http(port=8000)")
+        """Serve on standard input and output until the input ends; there are no options."""
+        check_running(others, options)
         from ..transports.stdio import serve
         from .screen import greet
 
-        self.engine.enter()
-        greet(self.engine, sys.argv[0])
-        try:
+        with self.engine.lifespans:
+            greet(self.engine, sys.argv[0])
             serve(self.engine)
-        finally:
-            self.engine.leave()
 
     @property
     def wsgi(self) -> HttpApp[Session]:
@@ -253,11 +212,8 @@ class Server(Registration):
         from ..transports.http import serve
         from .screen import watched
 
-        self.engine.enter()
-        try:
+        with self.engine.lifespans:
             serve(self.engine, host, port, path, tls, ca, limits, watched(self.engine, path, ready))
-        finally:
-            self.engine.leave()
 
     def flask_view(self) -> Callable[..., Any]:
         """A view function: `app.add_url_rule("/mcp", view_func=server.flask_view(), strict_slashes=False)`.
