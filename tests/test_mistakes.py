@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import datetime
 import enum
+import io
 import logging
 import re
 import shlex
@@ -995,6 +996,17 @@ def test_without_a_command_it_shows_what_people_do(capsys):
             1,
             "The result has no image, sound or other bytes",
         ),
+        (["call", "f.py", "picture", "-o", "nowhere/x.png"], 1, "No such file or directory: nowhere/x.png"),
+        (
+            ["list", "http://127.0.0.1:1/mcp", "--sandbox", "memory=1M"],
+            2,
+            "--sandbox cannot be used for this target: it is for a process that the client starts",
+        ),
+        (
+            ["call", "f.py", "days", "--answer", "yes"],
+            2,
+            "write --answer KEY=VALUE, --answer accept or --answer decline",
+        ),
     ],
 )
 def test_a_command_is_told_what_to_write(offer, capsys, words, code, text):
@@ -1015,6 +1027,29 @@ def test_a_command_is_told_what_to_write(offer, capsys, words, code, text):
         (
             ["run", "f.py", "--http", "99999999"],
             "minimcp run: --http: '99999999' is not a port, a number up to 65535 (minimcp run --help tells more)",
+        ),
+        (["call"], "minimcp call: TARGET is missing (minimcp call --help tells more)"),
+        (["task", "f.py"], "minimcp task: ID is missing (minimcp task --help tells more)"),
+        (
+            ["install", "emacs", "f.py"],
+            "minimcp install: 'emacs' is no HOST; there are claude-desktop, claude-code, cursor, vscode, json "
+            "(minimcp install --help tells more)",
+        ),
+        (["audit", "log"], "minimcp audit: write verify, not 'log' (minimcp audit --help tells more)"),
+        (
+            ["list", "python", "f.py"],
+            "minimcp list: 'f.py' is too much; a target of several words is quoted, or stands at the end after -- "
+            "(minimcp list --help tells more)",
+        ),
+        (
+            ["list", "f.py", "--servr", "x"],
+            "minimcp list: --servr is no option; did you mean --server? (minimcp list --help tells more)",
+        ),
+        (["lst", "f.py"], "minimcp: there is no command 'lst'; did you mean list? (minimcp --help tells more)"),
+        (
+            ["f.py"],
+            "minimcp: there is no command 'f.py'; a command comes first, as in: minimcp list f.py "
+            "(minimcp --help tells more)",
         ),
     ],
 )
@@ -1046,6 +1081,65 @@ def test_one_yes_or_no_is_one_prompt_and_a_date_is_checked(folder):
         terminal.type("2026-02-28\n")
         terminal.wait_for("Send it? ")
         terminal.type("y\n")
+        assert terminal.child.wait(20) == 0
+
+
+QUESTIONS = (
+    "from minimcp import Context, Server\nserver = Server('s')\n@server.tool\n"
+    "def empty(ctx: Context) -> str:\n"
+    "    return ctx.elicit('Go on?', {'type': 'object', 'properties': {}}).action\n@server.tool\n"
+    "def likely(ctx: Context) -> str:\n    return str(dict(ctx.elicit('How many?', {'n': (int, 3)})))\n@server.tool\n"
+    "def sure(ctx: Context) -> str:\n    return ctx.elicit('Sure?', {'sure': bool}).action\n@server.tool\n"
+    "def page(ctx: Context) -> str:\n    return str(bool(ctx.elicit_url('Pay?', 'http://pay.example/')))\n"
+)
+YES_NO = "answer with --answer sure=yes|no"
+
+
+@pytest.mark.parametrize("mode", ["2026-07-28", "2025-11-25"])
+def test_a_form_without_fields_is_answered_as_a_whole(capsys, monkeypatch, mode):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    made: dict = {}
+    exec(QUESTIONS, made)
+    with embedded(made["server"].wsgi) as listening:
+        answer_forms(capsys, f"{listening.url}/mcp", mode)
+
+
+def answer_forms(capsys, url, mode):
+    more = ("--mode", mode)
+    for words, out in (
+        (["empty", "--answer", "accept"], "accept"),
+        (["empty", "--answer", "decline"], "decline"),
+        (["empty", "--answer", "cancel"], "cancel"),
+        (["likely", "--answer", "accept"], "{'n': 3}"),
+        (["likely", "--answer", "n=5"], "{'n': 5}"),
+        (["sure", "--answer", "decline"], "decline"),
+        (["sure", "--answer", "sure=no", "--answer", "decline"], "accept"),
+    ):
+        assert shown(capsys, "call", url, *words, *more) == f"{out}\n"
+    for words, text in (
+        (["empty"], "Go on?; answer with --answer accept or --answer decline"),
+        (["empty", "--answer", "x=1"], "Go on?; answer with --answer accept or --answer decline; it has no field x"),
+        (["likely"], "How many?; answer with --answer accept, --answer n=... or --answer decline"),
+        (["sure"], f"Sure?; {YES_NO}"),
+        (["sure", "--answer", "accept"], f"Sure?; {YES_NO}"),
+        (["sure", "--answer", "sur=yes"], f"Sure?; {YES_NO}; it has no field sur"),
+        (["sure", "--answer", "sure=maybe"], "Sure?; --answer sure=maybe does not fit: write yes or no"),
+        (["page", "--answer", "accept"], "Pay?; open http://pay.example/ in a browser, or run this on a terminal"),
+    ):
+        if words[0] == "page" and mode != "2026-07-28":
+            continue
+        assert main(["call", url, *words, *more]) == 1
+        assert capsys.readouterr() == ("", f"minimcp: the server asks: {text}\n")
+
+
+@on_a_terminal
+def test_a_form_without_fields_is_one_prompt(folder):
+    path = folder / "f.py"
+    path.write_text(QUESTIONS)
+    with Pty("-m", "minimcp", "call", str(path), "empty") as terminal:
+        terminal.wait_for("asks: Go on?\r\nAnswer? [Y]es, [d]ecline, [c]ancel: ")
+        terminal.type("y\n")
+        assert terminal.child.stdout.read() == b"accept\n"
         assert terminal.child.wait(20) == 0
 
 

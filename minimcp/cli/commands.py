@@ -99,7 +99,8 @@ def _attempt(options: Any, found: Optional[Message]) -> Optional[tuple[str, int]
     except BrokenPipeError:
         raise
     except OSError as problem:
-        return str(problem), 1
+        where = f": {problem.filename}" if problem.filename is not None else ""
+        return f"{problem.strerror}{where}" if problem.strerror else str(problem), 1
 
 
 _CREDENTIALS = "--login, or --header 'Authorization: Bearer TOKEN'"

@@ -39,14 +39,14 @@ def main(arguments: Optional[list[str]] = None) -> int:
     if options is None:
         return 0
     module, function = _COMMANDS.get(options.command, "commands.run_command").split(".")
-    command = getattr(import_module(f".{module}", __package__), function)
-    if options.command in _COMMANDS:
-        return int(command(options))
     try:
-        code = int(command(options))
-        sys.stdout.flush()
+        code = int(getattr(import_module(f".{module}", __package__), function)(options))
+        if options.command not in _COMMANDS:
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
+        if options.command in _COMMANDS:
+            raise
         # The reader of the output has closed it; at exit it is flushed once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

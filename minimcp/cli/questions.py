@@ -54,6 +54,8 @@ class Terminal:
         answer = self._choose("Answer? [Y]es, [d]ecline, [c]ancel: ", "ydc", "y")
         if answer != "y":
             return {"action": "decline" if answer == "d" else "cancel"}
+        if not fields:
+            return {"action": "accept", "content": {}}
         self._say("(Enter accepts the value in brackets, Ctrl-D cancels.)")
         required = question["requestedSchema"].get("required")
         content: Message = dict(question.defaults)
