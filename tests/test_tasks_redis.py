@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from minimcp import Context, Server
+from minimcp import Client, Context, Server
 from minimcp.extensions.tasks import RedisStore, Tasks, UnusableStore
 from tests.helpers import modern, problem, result, stopped
 from tests.processes import Redis
@@ -206,6 +206,27 @@ def test_redis_is_gone_and_comes_back_with_what_it_had(served, caplog):
     assert server.tasks.wait(id, BOUND_S)["result"]["content"][0]["text"] == "done"
     assert server.tasks.wait(again(lambda: made(server)), BOUND_S)["status"] == "completed"
     assert redis.url in caplog.text and caplog.text.count("cannot be looked after at the moment") == 1
+
+
+def test_a_client_that_waits_outlives_the_loss_of_redis(served):
+    redis, server = served
+    started, go, answers = threading.Event(), threading.Event(), []
+
+    @server.tool(task=True)
+    def work() -> str:
+        started.set()
+        assert go.wait(BOUND_S)
+        return "done"
+
+    with Client(server, tasks=True) as client:
+        running = client.start_tool("work")
+        assert started.wait(BOUND_S)
+        redis.kill()
+        answers.append(problem(server, "tasks/get", taskId=running.task_id, capabilities=DECLARED))
+        go.set()
+        redis.start()
+        assert running.result().text == "done"
+    assert answers[0]["data"] == {"retryAfterMs": 1000}
 
 
 def test_a_redis_that_comes_back_empty_ends_the_bodies_and_nothing_else():

@@ -94,11 +94,17 @@ def _request(call: Caller, conn: Connection, peer: Peer, method: str, params: Me
         try:
             return call.request(conn, peer, method, params)
         except (ConnectionLost, HTTPStatus, RemoteError) as problem:
-            passing = isinstance(problem, ConnectionLost) or problem.status in _PASSING
-            if number == _TRIES or not passing or conn.closed or conn.lost is not None:
+            if number == _TRIES or not _passes(problem) or conn.closed or conn.lost is not None:
                 raise
             call.wait(min(_BACKOFF_S * 2**number, _MOST_BACKOFF_S))
     raise AssertionError
+
+
+def _passes(problem: ConnectionLost | HTTPStatus | RemoteError) -> bool:
+    """Say whether it may be different a moment later."""
+    if isinstance(problem, RemoteError):
+        return isinstance(problem.data, dict) and "retryAfterMs" in problem.data
+    return isinstance(problem, ConnectionLost) or problem.status in _PASSING
 
 
 def _pause_s(task: Message) -> float:

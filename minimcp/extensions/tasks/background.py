@@ -137,7 +137,7 @@ class Tasks:
 
     @property
     def workers(self) -> int:
-        """How many bodies run at once in this process; another number may be set before it starts.
+        """The number of bodies that run at once in this process; another one may be set before it starts.
 
         :raises RuntimeError: for tasks that a carrier takes elsewhere.
         """
