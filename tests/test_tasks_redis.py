@@ -194,6 +194,8 @@ def test_redis_is_gone_and_comes_back_with_what_it_had(served, caplog):
     assert call.http == (503, [("Retry-After", "1")])
     for method, params in (("tasks/cancel", {}), ("tasks/update", {"inputResponses": {}})):
         assert problem(server, method, taskId=id, capabilities=DECLARED, **params)["code"] == -32603
+    notices = {"notifications": {"taskIds": [id]}}
+    assert problem(server, "subscriptions/listen", capabilities=DECLARED, **notices)["data"] == {"retryAfterMs": 1000}
     refused = problem(server, "tools/call", name="t", capabilities=DECLARED)
     assert refused["code"] == -32603 and refused["message"].startswith("The task could not be kept")
     assert result(server, "tools/call", name="plain", capabilities=DECLARED)["resultType"] == "complete"

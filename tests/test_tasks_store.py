@@ -10,14 +10,15 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
 
 from minimcp import Context, Server
-from minimcp.extensions.tasks import RedisStore, SqliteStore, TaskRecord, Tasks, UnusableStore, sqlite_store
+from minimcp.extensions.tasks import RedisStore, SqliteStore, TaskRecord, Tasks, UnusableStore, keeper, sqlite_store
 from tests.asked import ALL, accept
-from tests.helpers import problem, result
+from tests.helpers import Clock, problem, result
 from tests.processes import Redis
 
 TASKS = "io.modelcontextprotocol/tasks"
@@ -421,6 +422,28 @@ def test_who_lives_is_not_taken_for_dead(pair):
         web.tasks._work.keeper()._end_abandoned()
     assert result(web, "tasks/get", taskId=id, capabilities=DECLARED)["status"] == "working"
     assert web.tasks.cancel(id) and worker.tasks._work.keeper().ended(BOUND_S)
+
+
+def test_after_a_store_was_gone_nobody_is_taken_for_dead_at_once(shared, monkeypatch):
+    server, clock = Server("s"), Clock()
+    server.use(Tasks(shared(), heartbeat_s=4))
+    watching = server.tasks._work.keeper()
+    monkeypatch.setattr(keeper, "time", types.SimpleNamespace(monotonic=clock, time=time.time))
+    server.tasks.store.add(record(status="working", owner="elsewhere", expires=None))
+
+    def looks(*times_s):
+        for clock.now in times_s:
+            watching._look(True)
+        return server.tasks.store.get("a").status
+
+    assert looks(1, 2, 3) == "working"
+    with monkeypatch.context() as gone:
+        gone.setattr(server.tasks.store, "owners", lambda: 1 / 0)
+        looks(50)
+    # Its next heartbeat may take as long as ever.
+    assert looks(100, 101, 104) == "working"
+    assert looks(105.5, 106.5) == "failed"
+    server.tasks.close()
 
 
 def test_a_task_is_cancelled_from_another_process(pair):

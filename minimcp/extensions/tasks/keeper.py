@@ -154,12 +154,8 @@ class Keeper:
         try:
             while self.runs or not self._over.is_set():
                 self._news = news = news or self._listen()
-                try:
-                    self._look_after(told)
-                    if self._may_end():
-                        return
-                except Exception:
-                    self.complain()
+                if self._look(told):
+                    return
                 pause_s = min(self._pause_s(), _LOOK_S) if self._looks() else self._pause_s()
                 if news is None or self._over.is_set():
                     with self._idle:
@@ -175,6 +171,20 @@ class Keeper:
             with self._lock:
                 if self._thread is threading.current_thread():
                     self._thread = None
+
+    def _look(self, told: bool) -> bool:
+        """Look after all tasks, and say whether nothing is left to do here.
+
+        :param told: whether there is news of tasks that run here.
+        """
+        try:
+            self._look_after(told)
+            return self._may_end()
+        except Exception:
+            # While the store cannot be reached, nobody is silent.
+            self._seen.clear()
+            self.complain()
+            return False
 
     def _may_end(self) -> bool:
         """Say whether nothing is left to do, and nothing can come from elsewhere; a new task starts another thread."""
@@ -210,10 +220,6 @@ class Keeper:
             log.error("the tasks cannot be looked after at the moment: %s", problem, exc_info=told)
 
     def _look_after(self, told: bool) -> None:
-        """Do what is to be done.
-
-        :param told: whether there is news of tasks that run here.
-        """
         now = time.monotonic()
         if not told and now - self._owned_at < 0.9 * self._pause_s():
             if self._looks():

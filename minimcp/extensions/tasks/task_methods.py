@@ -124,7 +124,8 @@ class TaskMethods:
         limit = self._work.engine.limits["subscriptions"]
         if not isinstance(ids, list) or len(ids) > limit or not all(isinstance(id, str) for id in ids):
             raise InvalidParams(f"notifications.taskIds must be an array of at most {limit:g} strings")
-        known = [id for id in dict.fromkeys(ids) if self._visible(ctx, id) is not None]
+        with self._reaching(ctx):
+            known = [id for id in dict.fromkeys(ids) if self._visible(ctx, id) is not None]
         return {"taskIds": known}, [f"tasks/{id}" for id in known]
 
     def notification(self, ctx: Context, topic: str, tag: Message) -> Message | None:
