@@ -32,7 +32,7 @@ LONG = {
     *("test_gateway_faults", "test_gateway_matrix", "test_gateway_clients", "test_gateway_servers"),
     *("test_gateway_lies", "test_many_processes", "test_tasks_crash", "test_examples_page", "test_guide"),
     *("test_apps_example", "test_apps_harm", "test_benchmarks", "test_shared_sessions", "test_deploy"),
-    *("test_redis_bus", "test_restarts", "test_tasks_redis", "test_worker", "test_words"),
+    *("test_redis_bus", "test_restarts", "test_tasks_redis", "test_worker", "test_words", "test_carriers"),
 }
 
 

@@ -28,6 +28,30 @@ SECRET = "a secret of this test only, 0123456789"
 NOTE = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 
 
+def tree(pid: int) -> Iterator[int]:
+    """A process's children, theirs, and so on, where the system tells."""
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = path.read_text().split()
+        except OSError:
+            continue
+        for child in map(int, children):
+            yield child
+            yield from tree(child)
+
+
+def kill_tree(pid: int) -> None:
+    """Kill a process and all below it, as a loss of power does: first each is stopped, so that none makes another."""
+    pids = [pid]
+    for each in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGSTOP)
+        pids += [below for below in tree(each) if below not in pids]
+    for each in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+
+
 class Redis:
     """A Redis that can be killed and started again on its port, empty.
 

@@ -19,6 +19,7 @@ import pytest
 
 from tests.embedded import embedded
 from tests.helpers import Process
+from tests.processes import tree
 from tests.transports import ROOT
 
 pytest.importorskip("celery", reason="celery is not installed")
@@ -90,7 +91,7 @@ class Worker:
         return done.stdout
 
     def look(self) -> None:
-        self.seen.update({pid: command_of(pid) for pid in below(self.process.child.pid)})
+        self.seen.update({pid: command_of(pid) for pid in tree(self.process.child.pid)})
 
     def servers(self) -> int:
         return sum("minimcp run" in command for command in self.seen.values())
@@ -103,18 +104,6 @@ class Worker:
             if not left or time.monotonic() > until:
                 return left
             time.sleep(0.02)
-
-
-def below(pid: int) -> Iterator[int]:
-    """A process's children, theirs, and so on."""
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = path.read_text().split()
-        except OSError:
-            continue
-        for child in map(int, children):
-            yield child
-            yield from below(child)
 
 
 def command_of(pid: int) -> str:
