@@ -25,7 +25,7 @@ _FRESH_S = 5.0
 # One hint is sent again so often where the broker holds enough: they may all be of something else.
 _TRICKLE_S = 60.0
 _COMPLAIN_S = 60.0
-_FLUSH_S = 2.0
+_FLUSH_S = 5.0
 
 
 class BrokerCarrier:
@@ -83,10 +83,14 @@ class _Hints:
         self._held = held
         self._changed = threading.Condition()  # guards all of the rest; notified when the thread ends
         self._ids: deque[str] = deque()
-        self._asked = self._running = False
-        self._answer: Optional[tuple[int, float]] = None  # how many, and when
+        self._running = False
+        self._asked: Optional[int] = None  # how many tasks were queued when it was asked
+        self._answer: Optional[tuple[int, float]] = None  # how many of their hints were missing, and when
         self._trickled_at, self._complained_at = time.monotonic(), float("-inf")
         self._pid = os.getpid()
+        # Libraries of brokers load this on first use, which Python refuses when that is at the end of the process.
+        import concurrent.futures.thread  # noqa: F401
+
         atexit.register(self._flush)
 
     def add(self, id: str) -> None:
@@ -99,11 +103,11 @@ class _Hints:
         now = time.monotonic()
         with self._changed:
             answer, self._answer = self._answer, None
-            self._asked = True
+            self._asked = queued
             self._start()
             if answer is None or now - answer[1] > _FRESH_S:
                 return 0
-            missing = queued - answer[0]
+            missing = answer[0]
             if missing <= 0 and now - self._trickled_at >= _TRICKLE_S:
                 missing = 1
             if missing > 0:
@@ -122,20 +126,21 @@ class _Hints:
     def _work(self) -> None:
         while True:
             with self._changed:
-                id = self._ids.popleft() if self._ids else None
-                if id is None and not self._asked:
+                id, queued = self._ids.popleft() if self._ids else None, self._asked
+                if id is None and queued is None:
                     self._running = False
                     self._changed.notify_all()
                     return
                 if id is None:
-                    self._asked = False
+                    self._asked = None
             try:
                 if id is not None:
                     self._publish(id)
-                else:
-                    held = self._held()
+                elif queued is not None:
+                    # After they were sent that this process had to send.
+                    missing = queued - self._held()
                     with self._changed:
-                        self._answer = held, time.monotonic()
+                        self._answer = missing, time.monotonic()
             except BaseException as problem:
                 with self._changed:
                     # Each would wait as long as this one did.
