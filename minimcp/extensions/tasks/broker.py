@@ -66,7 +66,7 @@ class BrokerCarrier:
     def room(self, queued: int) -> int:
         """Return how many hints the broker seems to have lost.
 
-        It is asked each time, and the answer is taken the next time. So long as it holds as many hints as tasks are
+        It is asked now, and the answer is taken the next time. So long as it holds as many hints as tasks are
         queued, workers are slow and nothing is lost: sending again would only pile up.
         """
         return self._hints().missing(queued)
@@ -103,15 +103,16 @@ class _Hints:
         now = time.monotonic()
         with self._changed:
             answer, self._answer = self._answer, None
-            self._asked = queued
-            self._start()
-            if answer is None or now - answer[1] > _FRESH_S:
-                return 0
-            missing = answer[0]
-            if missing <= 0 and now - self._trickled_at >= _TRICKLE_S:
+            fresh = answer is not None and now - answer[1] <= _FRESH_S
+            missing = answer[0] if answer is not None and fresh else 0
+            if fresh and missing <= 0 and now - self._trickled_at >= _TRICKLE_S:
                 missing = 1
             if missing > 0:
                 self._trickled_at = now
+            else:
+                # Not beside hints that are about to be sent: they would not be counted.
+                self._asked = queued
+                self._start()
             return max(0, missing)
 
     def _start(self) -> None:
