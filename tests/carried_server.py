@@ -19,10 +19,11 @@ PATIENCE_S = 1.0
 _HERE = Path(__file__).resolve().parent
 
 
-def environment(carrier: str, folder: Path, broker: str) -> dict[str, str]:
+def environment(carrier: str, folder: Path, broker: str, store: str = "") -> dict[str, str]:
     """The variables of a worker's process."""
+    settings = {"BY": carrier, "IN": str(folder), "OVER": broker, "STORE": store}
     path = os.pathsep.join((str(_HERE.parent), str(_HERE)))
-    return {"PYTHONPATH": path, "CARRIED_BY": carrier, "CARRIED_IN": str(folder), "CARRIED_OVER": broker}
+    return {"PYTHONPATH": path, **{f"CARRIED_{name}": value for name, value in settings.items()}}
 
 
 def command(carrier: str, broker: str) -> list[str]:
@@ -72,18 +73,18 @@ def hold(folder: str, name: str, ctx: Context) -> int:
     return os.getpid()
 
 
-def build(carrier: str, folder: Path, carried: Any, patience_s: float = PATIENCE_S, **options: Any) -> Server:
+def build(carrier: str, folder: Path, carried: Any, store: str = "") -> Server:
     """The server of each process.
 
     :param carried: the Celery application or the RQ queue.
+    :param store: the address of a Redis; by default a file in the folder keeps the tasks.
     """
     server = Server("carried", "1")
     if carrier == "celery":
-        carrying: Any = CeleryCarrier(carried, patience_s=patience_s)
+        carrying: Any = CeleryCarrier(carried, patience_s=PATIENCE_S)
     else:
-        carrying = RqCarrier(carried, "carried_server:server", patience_s=patience_s)
-    options = {"heartbeat_s": HEARTBEAT_S, **options}
-    server.use(Tasks(folder / "tasks.db", carrier=carrying, workers=0, **options))
+        carrying = RqCarrier(carried, "carried_server:server", patience_s=PATIENCE_S)
+    server.use(Tasks(store or folder / "tasks.db", carrier=carrying, workers=0, heartbeat_s=HEARTBEAT_S))
 
     @server.tool(task=True)
     def once(name: str, ctx: Context) -> int:
@@ -105,6 +106,6 @@ def build(carrier: str, folder: Path, carried: Any, patience_s: float = PATIENCE
 
 
 if "CARRIED_BY" in os.environ:
-    _broker = os.environ["CARRIED_OVER"]
-    app = (application if os.environ["CARRIED_BY"] == "celery" else queue)(_broker)
-    server = build(os.environ["CARRIED_BY"], Path(os.environ["CARRIED_IN"]), app)
+    _by, _in, _over, _store = (os.environ[f"CARRIED_{name}"] for name in ("BY", "IN", "OVER", "STORE"))
+    app = application(_over) if _by == "celery" else queue(_over)
+    server = build(_by, Path(_in), app, _store)

@@ -31,13 +31,15 @@ class Carried:
     :ivar server: hands its tasks over.
     """
 
-    def __init__(self, kind, folder):
+    def __init__(self, kind, folder, store="file"):
         pytest.importorskip(kind, reason=f"{kind} is not installed")
         self.kind, self.folder = kind, folder
         self.redis = Redis()
         self.carried = (carried_server.application if kind == "celery" else carried_server.queue)(self.redis.url)
-        self.server = carried_server.build(kind, folder, self.carried)
-        self._environment = carried_server.environment(kind, folder, self.redis.url)
+        # Another database than that of the broker.
+        address = self.redis.url[:-1] + "1" if store == "redis" else ""
+        self.server = carried_server.build(kind, folder, self.carried, address)
+        self._environment = carried_server.environment(kind, folder, self.redis.url, address)
 
     @contextlib.contextmanager
     def workers(self):
@@ -106,9 +108,9 @@ class Carried:
             self.carried.connection.close()
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[("celery", "file"), ("rq", "redis")], ids=" ".join)
 def carried(request, tmp_path_factory):
-    with Carried(request.param, tmp_path_factory.mktemp(request.param)) as carried:
+    with Carried(request.param[0], tmp_path_factory.mktemp("carried"), request.param[1]) as carried:
         with carried.workers() as carried.present:
             yield carried
 
