@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import callers, client, gateway_figures, gateways, task_figures, tasks
+import pytest
+
+from tests.benchmarks import callers, client, gateway_figures, gateways, scale, task_figures, tasks
 from tests.benchmarks.contenders import CHECKOUT
 from tests.benchmarks.figures import Results
+from tests.processes import Redis
 
 
 def test_the_client_benchmark_measures_our_client():
@@ -47,3 +50,15 @@ def test_the_tasks_benchmark_measures_our_tasks(capsys):
     assert all(taken.get(figure, "sqlite") for figure in figures)
     tasks.show(taken, [contender], tasks.PARTS)
     assert "SQLite file: creation p99" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_several_processes_measures_calls_and_answers(capsys):
+    pytest.importorskip("gunicorn", reason="gunicorn is not installed")
+    with Redis() as redis:
+        taken = scale.Taken()
+        scale.calls(taken, 2, "", 1, warm_s=1)
+        scale.answers(taken, redis.url, 5)
+    assert all(taken.rate(era, 2, False) and taken.cpu(era, 2, False) for era in scale.ERAS)
+    assert [len(found) for found in taken.answers.values()] == [5, 5]
+    scale.show(taken)
+    assert "through another worker adds" in capsys.readouterr().out

@@ -88,9 +88,7 @@ def show(restarted: int, report: Report, minutes: float) -> List[str]:
     print(f"four gunicorn workers, of which {restarted} were restarted in {minutes:g} minutes\n")
     heads = ["calls", "sent", "answered", "refused", "run twice", "p50 ms", "p99 ms", "with restarts", "p99 ms", "p99"]
     print_table(heads, report.rows(), len(heads) - 1)
-    print(
-        "\nchanges that were made, each told on the stream that was open, unless that has ended; and what more was\n"
-    )
+    print("\nchanges that were made, each told on the stream that was open, unless that has ended; and what more was\n")
     print_table(["", *NOTICES], report.notice_rows(), len(NOTICES))
     print()
     for line in report.failures():
