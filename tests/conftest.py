@@ -85,7 +85,7 @@ def _is_leak(thread: threading.Thread) -> bool:
         return not hangups().is_idle()
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None:
-        if frame.f_code.co_name == "_work" and frame.f_code.co_filename.endswith(("workers.py", "keeper.py")):
+        if frame.f_code.co_name == "_work" and frame.f_code.co_filename.endswith(("workers.py", "thread_carrier.py")):
             # Inside a job there is a frame between the worker's loop and the wait.
             return not _waits(thread)
         frame = frame.f_back
