@@ -26,7 +26,7 @@ POLLERS = 64
 # At least as often as any server here asks for it.
 POLL_MS = 50
 # Between two polls of a client; the best of these counts, for each server by itself.
-PAUSES_MS = (0, 15, 30)
+PAUSES_MS = (0, 3, 10, 20, 30)
 THREADS = 16
 TOLD = 30
 Figures = Dict[str, Any]

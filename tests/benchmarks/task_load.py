@@ -218,7 +218,7 @@ def create(job: Dict[str, Any], figures: Figures) -> None:
     creator, *pollers = [Client(job["port"]) for _ in range(job["clients"])]
     loop, every_s = Loop([creator, *pollers]), job["poll_ms"] / 1000
     for client in pollers:
-        client.make("late", wait_s=job["seconds"] + 5)
+        client.make("late", wait_s=job["seconds"] + 60)
         client.took(client.answer())
     begun = time.perf_counter()
     end, due = begun + job["seconds"], {}

@@ -61,7 +61,7 @@ def _options(argv: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("--envs", type=Path, default=cache, metavar="DIR", help=f"environments (default {cache})")
     parser.add_argument("--only", action="append", choices=PARTS, help="one part, repeatable")
     parser.add_argument("--without", action="append", default=[], choices=NAMES, help="leave one out, repeatable")
-    parser.add_argument("--seconds", type=float, default=3.0, help="load of each round (default 3)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="load of each round (default 2)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the median counts (default 3)")
     parser.add_argument("--tasks", type=int, default=100_000, help="over how many memory is measured (default 100000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the values there, too")
