@@ -26,8 +26,15 @@ def post_worker_init(worker):
         bus.start()
 
     def on_stop(number, frame):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         # The process ends with this thread, which is not a daemon, and with what it waits for.
         threading.Thread(target=stop, name="stop").start()
-        worker.handle_exit(number, frame)
+        if hasattr(worker, "set_accept_enabled"):
+            worker.handle_exit(number, frame)
+            return
+        # An older gunicorn (23 and before) that stops drops what it has accepted and not read; first it accepts no more.
+        for listener in worker.sockets:
+            worker.poller.unregister(listener)
+        threading.Timer(0.5, worker.handle_exit, (number, frame)).start()
 
     signal.signal(signal.SIGTERM, on_stop)
