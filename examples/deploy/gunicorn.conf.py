@@ -32,7 +32,7 @@ def post_worker_init(worker):
         if hasattr(worker, "set_accept_enabled"):
             worker.handle_exit(number, frame)
             return
-        # An older gunicorn (23 and before) that stops drops what it has accepted and not read; first it accepts no more.
+        # gunicorn up to 23 drops what it has accepted and not read when it stops, so that first it accepts no more.
         for listener in worker.sockets:
             worker.poller.unregister(listener)
         threading.Timer(0.5, worker.handle_exit, (number, frame)).start()
