@@ -42,7 +42,7 @@ def test_the_tasks_benchmark_measures_our_tasks(capsys):
     ours = [sys.executable, str(task_figures.PEERS / "minimcp_tasks_peer.py")]
     contender = task_figures.Contender("sqlite", "minimcp, SQLite file", ours, "file")
     taken = task_figures.Taken()
-    task_figures.throughput(taken, contender, 0.2, told=3)
+    task_figures.throughput(taken, contender, 0.2, told=3, pauses_ms=[0, 3])
     task_figures.creation(taken, contender, 0.3)
     task_figures.memory(taken, contender, 40)
     assert taken.reasons == {}

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import contenders, load
 from .contenders import CHECKOUT, PEERS
@@ -216,14 +216,20 @@ def run(job: Figures, on_mark: Callable[[int], None] = lambda count: None) -> Fi
         child.stderr.close()
 
 
-def throughput(taken: Taken, contender: Contender, seconds: float, told: int = TOLD) -> None:
+def throughput(
+    taken: Taken,
+    contender: Contender,
+    seconds: float,
+    told: int = TOLD,
+    pauses_ms: Sequence[int] = PAUSES_MS,
+) -> None:
     """Measure how many tasks are made, polled and finished, and how soon their end is told."""
     with serving(contender, THREADS) as (port, pid):
         job: Figures = {"port": port, "kind": "finish"}
         run({**job, "clients": 8, "seconds": seconds / 4})
         for clients in (1, 8):
             found = []
-            for pause in PAUSES_MS:
+            for pause in pauses_ms:
                 before = spent_s(pid)
                 figures = run({**job, "clients": clients, "seconds": seconds, "pause_ms": pause})
                 figures["cpu_us"] = (spent_s(pid) - before) / max(1, figures["finished"]) * 1e6
