@@ -467,6 +467,12 @@ def test_what_is_left_out_takes_its_default_or_stays_out():
     assert result == {"action": "accept", "content": {"a": "x", "c": True}}
 
 
+@pytest.mark.parametrize("typed, action", [("\n", "accept"), ("d\n", "decline"), ("c\n", "cancel")])
+def test_a_form_without_fields_is_one_question(typed, action):
+    result, shown = ask(typed, **form())
+    assert result["action"] == action and shown.endswith("asks: Please\nAnswer? [Y]es, [d]ecline, [c]ancel: ")
+
+
 def test_a_form_can_be_edited_before_it_is_sent():
     result, shown = ask("y\nold\ne\nnew\nnonsense\ny\n", **form(a={"type": "string"}))
     assert result == {"action": "accept", "content": {"a": "new"}} and "text [old]: " in shown
