@@ -45,7 +45,7 @@ def test_what_comes_with_another_comes_with_a_floor(name):
 
 
 def test_the_commands_of_the_readme_are_quiet_with_the_pip_of_every_supported_python():
-    # Without the option the pip that comes with Python 3.9 prints a notice of deprecation, in spite of -q; and with one q
+    # Without the option the pip that comes with Python 3.9 prints a notice of deprecation, in spite of -q; with one q
     # every pip but the newest says that there is a newer one.
     commands = re.findall(r"^python3 -m venv .*$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     assert len(commands) == 2 and all("pip install -qq --use-pep517 " in command for command in commands)

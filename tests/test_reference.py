@@ -87,6 +87,6 @@ def test_the_command_of_the_guide_makes_a_page_with_every_name(tmp_path: Path) -
         if name != "consent":
             page = tmp_path / (module.__name__.replace(".", "/") + ".html")
             _, found, rest = page.read_text(encoding="utf-8").partition(f'<section id="{name}">')
-            own = rest.partition("<section id=")[0].partition('<div id=')[0]
+            own = rest.partition("<section id=")[0].partition("<div id=")[0]
             assert found and 'class="docstring"' in own, f"{page} has no text for {name}"
     assert 'id="terminal"' in (tmp_path / "minimcp/client/consent.html").read_text(encoding="utf-8")

@@ -97,7 +97,7 @@ def count(ctx: Context, to: int, pause_s: float = 0.1) -> str:
 
 @server.tool(task=True, idempotent=True)
 def digest(ctx: Context, pause_s: float = 0.1) -> dict[str, int]:
-    """Count the words of the board, one note after the other. Nothing changes, so that it may run again after a crash."""
+    """Count the words of the board, note by note. Nothing changes, so that it may run again after a crash."""
     with board() as database:
         texts = [text for (text,) in database.execute("SELECT text FROM notes")]
     words = 0

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 
+CHANGE_NOTIFICATIONS = {"notifications/resources/updated", *(name for name, _ in spec.CHANGES.values())}
+
 MAX_ROUNDS = 10
 # The member of the `_meta` of `server/discover` by which gateways know each other.
 META_GATEWAYS = "minimcp/gateways"
@@ -162,7 +164,7 @@ class Relay:
             return
         ctx = self.asked.ctx if self.asked is not None else self.ctx
         method, params = message["method"], message.get("params")
-        if method in spec.CHANGE_NOTIFICATIONS:
+        if method in CHANGE_NOTIFICATIONS:
             # Of these the gateway makes its own notices, see `federation`.
             self.upstream.take_notice(message)
         elif method == "notifications/progress" and isinstance(params, dict):

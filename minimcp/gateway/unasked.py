@@ -9,7 +9,7 @@ from ..protocol import spec, wire
 from ..server import legacy
 from ..server.engine import Engine
 from ..server.session import Session
-from .relaying import pass_log
+from .relaying import CHANGE_NOTIFICATIONS, pass_log
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -29,7 +29,7 @@ def take_notice(upstream: Upstream, session: Session | None, message: Message) -
         uri = params.get("uri") if isinstance(params, dict) else None
         if isinstance(uri, str):
             upstream.gateway.updated(upstream.public_uri(uri))
-    elif method in spec.CHANGE_NOTIFICATIONS:
+    elif method in CHANGE_NOTIFICATIONS:
         upstream.refresh_soon()
     elif session is not None and session.send is not None and method != "notifications/cancelled":
         session.send(wire.notification(method, params if isinstance(params, dict) else None))

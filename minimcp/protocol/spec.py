@@ -102,7 +102,6 @@ CHANGES = {
     "prompts": ("notifications/prompts/list_changed", "promptsListChanged"),
     "resources": ("notifications/resources/list_changed", "resourcesListChanged"),
 }
-CHANGE_NOTIFICATIONS = {"notifications/resources/updated", *(notification for notification, _ in CHANGES.values())}
 
 # The only revision with batches. Spec: BASE-022, BASE-025
 BATCHES = "2025-03-26"

@@ -67,7 +67,7 @@ class Engine:
         self.identity = identity
         self.identity_meta = {spec.META_SERVER: identity}
         self.instructions: str | None = None
-        self.limits = {**spec.LIMITS, **(limits or {})}
+        self.limits = limits = {**spec.LIMITS, **(limits or {})}
         self.page_size: int | None = None
         self.auth: Authentication | None = None
         self.public = False
@@ -98,9 +98,7 @@ class Engine:
         self.catalog: Catalog = self.registry
         self.policy: Policy | None = None
         self.sealer = Sealer(secret)
-        self.sessions = Sessions(
-            self.sealer, int(self.limits["sessions"]), self.limits["session_idle_s"], self.limits["session_s"]
-        )
+        self.sessions = Sessions(self.sealer, int(limits["sessions"]), limits["session_idle_s"], limits["session_s"])
         self.sharing: Sharing | None = None
         if not isinstance(self.bus, LocalBus):
             from .sharing import share

@@ -154,7 +154,8 @@ class Registration:
 
         :param uri: a URI, or a template such as `weather://{city}` whose variables are the function's parameters.
         :param options: `name`, `title`, `description`, `mime_type`, `size`, `annotations`, `ttl_ms`, `cache_scope`,
-            `traversal`, `scopes`, `roles`, `allow`, `icons`, `meta`; see `minimcp.server.entry_options.ResourceOptions`.
+            `traversal`, `scopes`, `roles`, `allow`, `icons`, `meta`; see
+            `minimcp.server.entry_options.ResourceOptions`.
         :raises ValueError: for a malformed URI, or variables that are not the function's parameters.
         """
         if not isinstance(uri, str):
@@ -209,7 +210,8 @@ class Registration:
     def completion(self, reference: str, argument: str) -> Callable[[C], C]:
         """Register a function `f(value, arguments) -> list[str]` that completes an argument.
 
-        `value` is what was typed so far, `arguments` those that are settled: `@server.completion("review", "language")`.
+        `value` is what was typed so far, `arguments` those that are settled. Write
+        `@server.completion("review", "language")`.
         A `content.Raw({"completion": {...}})` that it returns is the result as it is.
 
         :param reference: a prompt's name, or a resource template as it was registered.
