@@ -64,6 +64,9 @@ class Redis:
         if self._program is None:
             pytest.skip("there is no redis-server here")
         self._config = [] if config is None else [str(config)]
+        # The settings may name a folder, in which it finds again what it had.
+        settings = config.read_text(encoding="utf-8").splitlines() if config is not None else []
+        self._keeps = any(line.startswith("dir ") for line in settings)
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._running = contextlib.ExitStack()
@@ -72,9 +75,9 @@ class Redis:
     def start(self) -> None:
         """Start it and wait until it serves."""
         assert self._program is not None
-        folder = self._running.enter_context(tempfile.TemporaryDirectory())
         command = [self._program, *self._config, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--dir", folder]
+        if not self._keeps:
+            command += ["--dir", self._running.enter_context(tempfile.TemporaryDirectory())]
         self.process = self._running.enter_context(Process(command))
         self.process.wait_for("Ready to accept connections")
 
