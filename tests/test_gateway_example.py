@@ -133,7 +133,8 @@ def test_the_commands_of_the_readme_do_what_it_says(gateway: Any):
     priced, *ordered = [run(command, base, folder) for command in commands(" call ")]
     assert priced.returncode == 0 and json.loads(priced.stdout)["article"] == "tea"
     # Nobody is there to confirm it.
-    assert len(ordered) == 2 and all("ordered" in done.stdout + done.stderr for done in ordered)
+    told = "minimcp: the server asks: Order 1 x tea?; answer with --answer confirmed=yes|no\n"
+    assert [(done.returncode, done.stderr) for done in ordered] == [(1, told)] * 2
     (explained,) = [run(command, base, folder) for command in commands("--explain")]
     assert explained.returncode == 1 and "neither visible nor callable" in explained.stdout
     (posted,) = [run(command, base, folder) for command in commands("curl")] if shutil.which("curl") else [None]
