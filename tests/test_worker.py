@@ -16,7 +16,7 @@ from minimcp import Server
 from minimcp.cli.main import main
 from minimcp.extensions.tasks import Tasks, UnusableStore, keeper
 from minimcp.server.redis_bus import RedisBus
-from tests.helpers import Process, modern, result
+from tests.helpers import Process, modern, result, stopped
 from tests.processes import Redis
 from tests.test_tasks_crash import BOUND_S, DECLARED, HEARTBEAT_S, INTERRUPTED, check, ends, kill, lines
 
@@ -177,6 +177,15 @@ def test_two_workers_that_race_run_each_task_once(place):
         assert one.terminate() == 0 and other.terminate() == 0
     assert {task["status"] for task in tasks} == {"completed"}
     assert check(place.folder, tasks, made, 0) == 0 and len(lines(place.folder)) == 1000
+
+
+def test_a_worker_that_is_told_to_end_while_it_is_stopped_ends_when_it_goes_on(tmp_path):
+    place = Place(tmp_path, str(tmp_path / "tasks.db"))
+    with place.worker() as worker:
+        running(worker)
+        with stopped(worker.child.pid):
+            worker.child.terminate()
+        assert worker.child.wait(20) == 0
 
 
 @pytest.mark.parametrize("seed", range(2))

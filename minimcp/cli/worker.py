@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..server.server import Server
 
 _WORKERS = 16
+_LOOK_S = 1.0  # between two looks for a signal
 
 
 def worker(options: Any) -> int:
@@ -51,7 +52,8 @@ def _work(options: Any) -> None:
         tasks.start()
         _say(f"worker for {name}: runs the tasks of {place}, {tasks.workers} at once")
         while True:
-            time.sleep(3600)
+            # Never for long: a signal that was taken by another thread, as after SIGCONT, ends no sleep of this one.
+            time.sleep(_LOOK_S)
     except KeyboardInterrupt:
         _stop(server, options.grace)
     finally:
