@@ -111,7 +111,7 @@ def test_every_scenario_that_a_revision_requires_passes_without_a_warning(
     everything = read_checks(tmp_path, "server-")
     checks = {name: found for name, found in everything.items() if not name.startswith(LATER)}
     problems = problems_in(checks)
-    assert not problems, "\n".join(problems)
+    assert not problems, "\n".join([*problems, "The suite said:", *run.lines[-200:]])
     assert ended, "the suite did not come to its end:\n" + "\n".join(run.lines[-20:])
     assert MORE[revision] <= checks.keys()
     assert len(checks.keys() - MORE[revision]) == REQUIRED[revision]
@@ -128,7 +128,7 @@ def test_every_client_scenario_of_a_revision_passes_without_a_warning(revision: 
         code = run.child.wait(BOUND_S)
     checks = read_checks(tmp_path)
     problems = problems_in(checks)
-    assert not problems, "\n".join(problems)
+    assert not problems, "\n".join([*problems, "The suite said:", *run.lines[-200:]])
     assert checks.keys() >= CLIENT_MORE
     assert len(checks.keys() - CLIENT_MORE) == CLIENT_REQUIRED[revision]
     assert code == 0, "\n".join(run.lines[-30:])
