@@ -53,20 +53,19 @@ def kill_tree(pid: int) -> None:
 
 
 class Redis:
-    """A Redis that can be killed and started again on its port, empty.
+    """A Redis that can be killed and started again on its port, empty unless it has a folder.
 
     :param config: a file with its settings.
+    :param folder: keeps what it writes by these settings.
     """
 
-    def __init__(self, config: Path | None = None) -> None:
+    def __init__(self, config: Path | None = None, folder: Path | None = None) -> None:
         pytest.importorskip("redis", reason="a bus over Redis needs the package redis")
         self._program = shutil.which("redis-server")
         if self._program is None:
             pytest.skip("there is no redis-server here")
         self._config = [] if config is None else [str(config)]
-        # The settings may name a folder, in which it finds again what it had.
-        settings = config.read_text(encoding="utf-8").splitlines() if config is not None else []
-        self._keeps = any(line.startswith("dir ") for line in settings)
+        self._folder = folder
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._running = contextlib.ExitStack()
@@ -75,14 +74,14 @@ class Redis:
     def start(self) -> None:
         """Start it and wait until it serves."""
         assert self._program is not None
+        folder = self._folder or self._running.enter_context(tempfile.TemporaryDirectory())
         command = [self._program, *self._config, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        if not self._keeps:
-            command += ["--dir", self._running.enter_context(tempfile.TemporaryDirectory())]
+        command += ["--dir", str(folder)]
         self.process = self._running.enter_context(Process(command))
         self.process.wait_for("Ready to accept connections")
 
     def kill(self) -> None:
-        """Kill it; what it had is lost."""
+        """Kill it; what it had is lost, unless it has a folder."""
         assert self.process is not None
         self.process.child.kill()
         self.process.child.wait(10)

@@ -150,8 +150,8 @@ def test_a_change_that_is_sent_again_since_its_answer_was_lost_is_made_once(stor
 def served(tmp_path):
     """A server whose Redis can be killed and started again with what it had."""
     config = tmp_path / "redis.conf"
-    config.write_text(f"dir {tmp_path}\nappendonly yes\nappendfsync always\n")
-    with Redis(config) as redis:
+    config.write_text("appendonly yes\nappendfsync always\n")
+    with Redis(config, tmp_path) as redis:
         server = Server("s")
         server.use(Tasks(redis.url, heartbeat_s=1))
         server.tool(lambda: "x", "t", task=True)

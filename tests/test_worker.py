@@ -121,8 +121,8 @@ def place(request, tmp_path):
         yield place
     else:
         config = tmp_path / "redis.conf"
-        config.write_text(f"dir {tmp_path}\nappendonly yes\n")
-        with Redis(config) as redis:
+        config.write_text("appendonly yes\n")
+        with Redis(config, tmp_path) as redis:
             place = Place(tmp_path, redis.url)
             place.redis = redis
             yield place

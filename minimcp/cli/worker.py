@@ -78,8 +78,10 @@ def _check_store(store: TaskStore) -> None:
 
 def _stop(server: Server, grace_s: float) -> None:
     """Let what runs go on for a while, which another signal ends; a third one ends the process."""
-    _say(f"worker for {server.engine.identity['name']}: stops; what runs has {grace_s:g} s, a second signal ends it")
     try:
+        _say(
+            f"worker for {server.engine.identity['name']}: stops; what runs has {grace_s:g} s, a second signal ends it"
+        )
         server.tasks.close(grace_s)
     except KeyboardInterrupt:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -29,6 +29,8 @@ _SILENCE = 1.25
 _MOST_AT_ONCE = 500
 _COMPLAIN_S = 60.0
 _JOIN_S = 5.0
+# For bodies that were given up to notice that.
+_NOTICE_S = 0.5
 # For the bodies that run when the process exits.
 _GRACE_S = 3.0
 # Between two looks for tasks that other processes have queued, while there is a thread for them.
@@ -110,7 +112,7 @@ class Keeper:
         if news is not None:
             news.close()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(_JOIN_S)
+            thread.join(_NOTICE_S if self.runs else _JOIN_S)
 
     def leave(self, until: float) -> None:
         """Give up what runs here since the process exits, at the latest at a time on the monotonic clock."""
