@@ -40,8 +40,8 @@ def tree(pid: int) -> Iterator[int]:
             yield from tree(child)
 
 
-def kill_tree(pid: int) -> None:
-    """Kill a process and all below it, as a loss of power does: first each is stopped, so that none makes another."""
+def kill_tree(pid: int) -> list[int]:
+    """Kill a process and all below it, and return which those were; all are stopped first, so that none makes more."""
     pids = [pid]
     for each in pids:
         with contextlib.suppress(ProcessLookupError):
@@ -50,6 +50,7 @@ def kill_tree(pid: int) -> None:
     for each in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(each, signal.SIGKILL)
+    return pids
 
 
 class Redis:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.benchmarks import callers, client, gateway_figures, gateways, scale, task_figures, tasks
+from tests.benchmarks import callers, client, gateway_figures, gateways, killing, kills, scale, task_figures, tasks
 from tests.benchmarks.contenders import CHECKOUT
 from tests.benchmarks.figures import Results
 from tests.processes import Redis
@@ -62,3 +62,16 @@ def test_the_benchmark_of_several_processes_measures_calls_and_answers(capsys):
     assert [len(found) for found in taken.answers.values()] == [5, 5]
     scale.show(taken)
     assert "through another worker adds" in capsys.readouterr().out
+
+
+def test_the_kill_matrix_kills_and_counts(tmp_path):
+    outcome = killing.Cell("workers", "worker", tmp_path, seed=1).run(0)
+    assert outcome.kills == 1 and 0 < outcome.told <= outcome.made
+    assert outcome.completed + outcome.interrupted == outcome.made
+    assert outcome.lost == outcome.twice == outcome.wrong == 0
+    # How soon is a matter of a machine that does nothing else.
+    assert outcome.slowest < 10 * kills.MOST_HEARTBEATS
+    assert kills.problems(outcome._replace(slowest=1.5)) == []
+    bad = outcome._replace(lost=1, twice=2, wrong=3, slowest=2.5)
+    assert [text.split()[0] for text in kills.problems(bad)] == ["1", "2", "3", "a"]
+    assert kills.row("workers", "worker", bad)[-4:] == ["1", "2", "3", "2.50"]
