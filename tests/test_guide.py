@@ -16,7 +16,12 @@ EXAMPLES = ROOT / "examples"
 GUIDE = EXAMPLES / "guide"
 PAGES = sorted(GUIDE.glob("*.md"))
 # What a page needs beside the library.
-_NEEDS = {"mounting.md": ("flask", "django"), "gateway.md": ("jwt",), "protecting.md": ("jwt",), "tasks.md": ("redis",)}
+_NEEDS = {
+    "mounting.md": ("flask", "django"),
+    "gateway.md": ("jwt",),
+    "protecting.md": ("jwt",),
+    "tasks.md": ("celery", "rq"),
+}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
