@@ -213,6 +213,22 @@ def test_hints_take_the_routes_of_the_application_or_the_queue_that_was_named(se
     app.close()
 
 
+def test_rq_sets_no_limit_and_keeps_no_result_and_no_id_in_its_lists(tmp_path):
+    pytest.importorskip("rq")
+    with Redis() as redis:
+        queue = carried_server.queue(redis.url)
+        server = carried_server.build("rq", tmp_path, queue)
+        made = result(server, "tools/call", name="once", arguments={"name": "x"}, capabilities=DECLARED)
+        quiet(server.tasks._work.carrier)
+        (job,) = queue.jobs
+        assert (job.timeout, job.result_ttl, job.failure_ttl) == (-1, 0, 3600)
+        assert job.func_name == "minimcp.extensions.tasks.rq_carrier.run_task"
+        assert job.args == ("carried_server:server", made["taskId"]) and made["taskId"] not in job.description
+        assert server.tasks._work.carrier._held() == 1
+        server.tasks.close()
+        queue.connection.close()
+
+
 @pytest.mark.parametrize("kind", ["celery", "rq"])
 def test_memory_that_no_worker_sees_is_refused(kind):
     pytest.importorskip(kind, reason=f"{kind} is not installed")

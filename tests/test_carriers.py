@@ -120,6 +120,11 @@ def test_the_body_runs_in_a_worker_and_says_how_far_it_is(carried):
     pid = carried.running(id)
     assert pid in {pid for worker in carried.present for pid in tree(worker.child.pid)}
     assert carried.ask("tasks/get", id)["statusMessage"] == f"{pid} (1 of 2)"
+    # Its process, which was forked, makes heartbeats of its own.
+    store = carried.server.tasks.store
+    owner = store.get(id).owner
+    assert int(owner.split(":")[1]) == pid
+    _wait_until(lambda: store.owners()[owner] >= 3)
     carried.release("plain")
     task = carried.ended(id)
     assert task["status"] == "completed" and task["result"]["structuredContent"] == pid
