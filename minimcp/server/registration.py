@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from ..protocol import revisions, spec
@@ -15,7 +16,7 @@ from ..protocol.principal import Authenticated, as_principal
 from . import makers
 from .catalog import Completer, Entry
 from .extension import install
-from .habits import check_making, of_a_server
+from .habits import check_making, check_running, of_a_server
 from .mount import mount, publish
 from .needs import explain, take_needs
 from .pages import PageEntry, check_links, page_function
@@ -58,10 +59,13 @@ class Registration:
             """Say what is written here in place of a name of another kit."""
             raise AttributeError(of_a_server(name))
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, lifespan: Callable[[Any], AbstractContextManager[Any]] | None = None) -> None:
         self.engine = engine
+        engine.lifespans.begin(lifespan, self)
         if not isinstance(engine.identity.get("name"), str):
             raise TypeError(f"The name of a server is a str, not {engine.identity.get('name')!r}")
+
+    _check_running = staticmethod(check_running)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.engine.identity['name']!r}, version {self.engine.identity['version']}>"
@@ -110,7 +114,7 @@ class Registration:
         :param function: its hints and its docstring say what it takes and does.
         :param name: that of the function by default.
         :param options: `title`, `description`, `annotations`, `input_schema`, `output_schema`, `task`, `idempotent`,
-            `ui`, `scopes`, `roles`, `allow`, `icons`, `meta`; see `minimcp.server.entry_options.ToolOptions`.
+            `ui`, `scopes`, `roles`, `allow`, `icons`, `tags`, `meta`; see `minimcp.server.entry_options.ToolOptions`.
         :raises TypeError: for a function that cannot be a tool, with what to write instead.
         """
         if function is None:
@@ -154,7 +158,7 @@ class Registration:
 
         :param uri: a URI, or a template such as `weather://{city}` whose variables are the function's parameters.
         :param options: `name`, `title`, `description`, `mime_type`, `size`, `annotations`, `ttl_ms`, `cache_scope`,
-            `traversal`, `scopes`, `roles`, `allow`, `icons`, `meta`; see
+            `traversal`, `list`, `scopes`, `roles`, `allow`, `icons`, `tags`, `meta`; see
             `minimcp.server.entry_options.ResourceOptions`.
         :raises ValueError: for a malformed URI, or variables that are not the function's parameters.
         """
@@ -194,7 +198,7 @@ class Registration:
 
         The function returns text, a message, or a list of them.
 
-        :param options: `title`, `description`, `scopes`, `roles`, `allow`, `icons`, `meta`; see
+        :param options: `title`, `description`, `scopes`, `roles`, `allow`, `icons`, `tags`, `meta`; see
             `minimcp.server.entry_options.PromptOptions`.
         """
         if function is None:
@@ -210,8 +214,7 @@ class Registration:
     def completion(self, reference: str, argument: str) -> Callable[[C], C]:
         """Register a function `f(value, arguments) -> list[str]` that completes an argument.
 
-        `value` is what was typed so far, `arguments` those that are settled. Write
-        `@server.completion("review", "language")`.
+        `value` is what was typed so far, `arguments` those that are settled: `@server.completion("review", "lang")`.
         A `content.Raw({"completion": {...}})` that it returns is the result as it is.
 
         :param reference: a prompt's name, or a resource template as it was registered.

@@ -13,7 +13,6 @@ from ..protocol.errors import McpError
 from ..protocol.principal import Authenticated, as_principal
 from ..protocol.wire import is_notification
 from .engine import Engine
-from .habits import check_running
 from .registration import Registration
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ class Server(Registration):
         identity.update(websiteUrl=website, icons=icons)  # type: ignore[arg-type]
         known = {key: value for key, value in identity.items() if value is not None}
         engine = Engine(known, limits=limits, secret=secret, bus=bus, ttl_ms=ttl_ms, cache_scope=cache_scope)
-        super().__init__(engine)
+        super().__init__(engine, lifespan)
         engine.instructions, engine.page_size = instructions, page_size
         if auth == "public":
             engine.public = True
@@ -122,7 +121,6 @@ class Server(Registration):
         engine.allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
         engine.allowed_origins = frozenset(allowed_origins or ())
         engine.debug, engine.policy = debug, policy
-        engine.lifespans.begin(lifespan, self)
         if catalog is not None:
             engine.catalog = catalog
         self._lock = threading.Lock()  # guards _wsgi
@@ -174,7 +172,7 @@ class Server(Registration):
 
     def run(self, *others: NoReturn, **options: NoReturn) -> None:
         """Serve on standard input and output until the input ends; there are no options."""
-        check_running(others, options)
+        self._check_running(others, options)
         from ..transports.stdio import serve
         from .screen import greet
 
