@@ -25,7 +25,7 @@ _OF_A_SERVER = {
     "streamable_http_app": "server.wsgi",
     "sse_app": "server.wsgi",
     "run_stdio_async": "server.run()",
-    "run_http_async": "server.run_http(port=8000)",
+    "run_http_async": "server.run_http(port=...)",
     "run_async": "server.run()",
     "call_tool": "Client(server).call_tool(...)",
     "list_tools": "Client(server).list_tools()",
@@ -66,7 +66,7 @@ def check_making(cls: Any, given: tuple[object, ...], options: Collection[str]) 
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             if name in _OF_RUNNING:
-                hint = "; how it is served is said later: server.run_http(port=8000)"
+                hint = "; how it is served is said later: server.run_http(port=...)"
             raise TypeError(f"{cls.__name__} has no option {name}{hint}")
 
 
@@ -76,4 +76,4 @@ def check_running(given: tuple[object, ...], options: Collection[str]) -> None:
     :raises TypeError: with what to write.
     """
     if given or options:
-        raise TypeError("run() serves over stdio and takes nothing; over HTTP write server.run_http(port=8000)")
+        raise TypeError("run() serves over stdio and takes nothing; over HTTP write server.run_http(port=...)")
