@@ -227,8 +227,9 @@ class Counted:
         self.files = len(os.listdir(f"/proc/{pid}/fd"))
 
     def within(self, other: Counted) -> bool:
-        """Say whether there is nothing more than at another time."""
-        return self.children <= other.children and self.threads <= other.threads and self.files <= other.files
+        """Say whether there is nothing more than at another time, but for a connection that is kept for each thread."""
+        files = other.files + THREADS
+        return self.children <= other.children and self.threads <= other.threads and self.files <= files
 
     def __repr__(self) -> str:
         return f"{self.children} children, {self.threads} threads, {self.files} descriptors"
