@@ -297,7 +297,7 @@ def test_the_command_line_has_sandboxes(file: str, tmp_path: Path, monkeypatch: 
     for words, problem in (
         ([file, "--sandbox", "512M"], "'512M' is not an option of a sandbox such as memory=512M"),
         ([file, "--sandbox", "memroy=1"], "The sandbox cannot be understood"),
-        (["https://a.example/mcp", "--sandbox", "memory=1G"], "sandbox= cannot be used for this target"),
+        (["https://a.example/mcp", "--sandbox", "memory=1G"], "--sandbox cannot be used for this target"),
     ):
         assert main(["list", *words]) == 2
         assert problem in capfd.readouterr().err
