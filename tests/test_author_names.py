@@ -21,12 +21,14 @@ SERVER = {
     "engine",
 }
 CONTEXT = {
+    # The server.
+    "app",
     # The request.
     *("method", "params", "meta", "request_id", "version"),
     # The caller.
     *("principal", "capabilities", "client_info", "session", "request", "can", "extension"),
     # The way back.
-    *("progress", "log", "close_stream", "private"),
+    *("progress", "track", "log", "close_stream", "private"),
     # Questions.
     *("elicit", "elicit_url", "sample", "list_roots", "ask", "idempotency_key"),
     # Work that outlives the call.
