@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Set, Tuple
 
-from minimcp.extensions.tasks import SqliteStore
+from minimcp.extensions.tasks import RedisStore, SqliteStore, TaskStore, UnusableStore
 from minimcp.protocol import spec
 from tests.helpers import Process, exchange, free_port, http_headers, modern
 from tests.processes import ROOT, Redis, kill_tree
 
 JOBS = Path(__file__).parent / "killed"
-CARRIERS = {"threads": "threads, SQLite", "workers": "own workers", "celery": "Celery", "rq": "RQ"}
+CARRIERS = {"threads": "threads", "workers": "own workers", "celery": "Celery", "rq": "RQ"}
 VICTIMS = {"worker": "worker", "web": "web process", "redis": "Redis", "dispatcher": "dispatcher"}
 HEARTBEAT_S = 2.0
 INTERRUPTED = "The task was interrupted: the process that ran it has stopped"
@@ -63,20 +63,26 @@ class Cell:
     """The processes of a cell, which are started again whenever they end.
 
     :param carrier: a key of `CARRIERS`, and `victim` one of `VICTIMS`.
+    :param store: what keeps the records: "file", or "redis", which then writes what it has to its disk.
     """
 
-    def __init__(self, carrier: str, victim: str, folder: Path, seed: int) -> None:
+    def __init__(self, carrier: str, victim: str, folder: Path, seed: int, store: str = "file") -> None:
         self.carrier, self.victim = carrier, victim
         self._random = random.Random(f"{seed} {carrier} {victim}")
-        self._redis = Redis()
+        config = folder / "redis.conf"
+        config.write_text(f"appendonly {'yes' if store == 'redis' else 'no'}\n")
+        self._redis = Redis(config, folder if store == "redis" else None)
         self._log = folder / "log"
         self._log.touch()
-        self._store = SqliteStore(folder / "tasks.db")
+        # Another database than that of the brokers.
+        place = f"{self._redis.url[:-1]}1" if store == "redis" else str(folder / "tasks.db")
+        self._store: TaskStore = RedisStore(place) if store == "redis" else SqliteStore(place)
         self._port = free_port()
         self._env = {
             "PYTHONPATH": os.pathsep.join((str(ROOT), str(JOBS))),
             "KILLED_CARRIER": carrier,
             "KILLED_FOLDER": str(folder),
+            "KILLED_STORE": place,
             "KILLED_REDIS": self._redis.url,
             "KILLED_WORKERS": "0",
             "KILLED_HEARTBEAT_S": str(HEARTBEAT_S),
@@ -190,11 +196,18 @@ class Cell:
                 return
             threading.Event().wait(0.02)
 
+    def _unfinished(self, most: int) -> int:
+        """Count the unfinished tasks, up to `most`; as many are they while the store is gone."""
+        try:
+            return self._store.count("", most)[1]
+        except UnusableStore:
+            return most
+
     def _make(self) -> None:
         """Make tasks over HTTP, as many as there should be, and poll them, until the end; the thread of the client."""
         number, newest = 0, ""
         while not self._ending.is_set():
-            if newest and self._store.count("", _UNFINISHED)[1] >= _UNFINISHED:
+            if newest and self._unfinished(_UNFINISHED) >= _UNFINISHED:
                 reply = self._send("tasks/get", newest, taskId=newest)
                 if reply is not None and reply.get("error", {}).get("code") == spec.INVALID_PARAMS:
                     self._unknown.add(newest)
@@ -203,7 +216,7 @@ class Cell:
             number += 1
             name = "again" if number % 3 == 0 else "once"
             reply = self._send("tools/call", name, name=name, arguments={"number": number})
-            if reply is None:
+            if reply is None or "error" in reply:
                 self._ending.wait(0.05)
                 continue
             newest = reply["result"]["taskId"]
@@ -222,7 +235,7 @@ class Cell:
     def _drain(self) -> None:
         """Wait until nothing is unfinished, or that takes too long; clients go on to poll."""
         until = time.monotonic() + _BOUND_S
-        while self._store.count("", 1)[1] and time.monotonic() < until:
+        while self._unfinished(1) and time.monotonic() < until:
             self._start_again()
             for id in list(self._told)[:1]:
                 self._send("tasks/get", id, taskId=id)

@@ -1,9 +1,10 @@
 """Prints what becomes of tasks whose processes are killed: {threads, own workers, Celery, RQ} x {who is killed}.
 
 Run from the checkout: ``python -m tests.benchmarks.kills``. In each cell a web process makes tasks over HTTP while one
-kind of process, with all that is below it, is killed at random moments and started again. The records are in a file of
-SQLite, the bus and the brokers in a Redis, which loses all when it is killed. It needs redis-server, and the packages
-redis, celery and rq; what cannot be had is left out by name.
+kind of process, with all that is below it, is killed at random moments and started again. The bus and the brokers are
+in a Redis, which loses all when it is killed, and the records in a file of SQLite; with ``--store redis`` they are in
+that Redis, which then writes what it has to a disk. It needs redis-server and the package redis; of celery and rq, what
+is not installed is left out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from typing import List, Optional
 from .killing import CARRIERS, HEARTBEAT_S, VICTIMS, Cell, Outcome
 from .server import print_table
 
+STORES = {"file": "SQLite", "redis": "Redis"}
+HEADS = ["carried by: killed", "kills", "tasks", "told", "completed", "interrupted", "ran again"]
+HEADS += ["lost", "twice", "wrong", "said after"]
 MOST_HEARTBEATS = 2.0
 # The end of the processes of a cell, and the start of those of the next one.
 _AROUND_S = 8.0
@@ -34,6 +38,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the moments at which processes are killed (default 1)")
     parser.add_argument("--carrier", action="append", choices=CARRIERS, help="one of the carriers, repeatable")
     parser.add_argument("--victim", action="append", choices=VICTIMS, help="one of those that are killed, repeatable")
+    parser.add_argument("--store", choices=STORES, default="file", help="of the records (default file)")
     options = parser.parse_args(argv)
     if shutil.which("redis-server") is None or importlib.util.find_spec("redis") is None:
         sys.exit("This needs redis-server and the package redis")
@@ -45,24 +50,20 @@ def main(argv: Optional[List[str]] = None) -> None:
     for number, (carrier, victim) in enumerate(cells):
         left_s = 60 * options.minutes - (time.monotonic() - begin)
         with tempfile.TemporaryDirectory() as folder:
-            outcome = Cell(carrier, victim, Path(folder), options.seed).run(left_s / (len(cells) - number) - _AROUND_S)
+            cell = Cell(carrier, victim, Path(folder), options.seed, options.store)
+            outcome = cell.run(left_s / (len(cells) - number) - _AROUND_S)
         rows.append(row(carrier, victim, outcome))
         print("  ".join(rows[-1]), file=sys.stderr, flush=True)
         wrong += [f"{CARRIERS[carrier]}, {VICTIMS[victim]} killed: {each}" for each in problems(outcome)]
-    print(
-        f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores for all, seed ", end=""
-    )
-    print(f"{options.seed}, a heartbeat each {HEARTBEAT_S:g} s, {time.monotonic() - begin:.0f} s in all\n")
+    print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores for all; ", end="")
+    print(f"records in {STORES[options.store]}, a heartbeat each {HEARTBEAT_S:g} s; seed {options.seed}, ", end="")
+    print(f"{time.monotonic() - begin:.0f} s in all\n")
     print_table(HEADS, rows, len(HEADS) - 1)
     print()
     for name in absent:
         print(f"- {CARRIERS[name]}: the package {name} is not installed")
     if wrong:
         sys.exit("\n".join(wrong))
-
-
-HEADS = ["carried by: killed", "kills", "tasks", "told", "completed", "interrupted", "ran again"]
-HEADS += ["lost", "twice", "wrong", "said after"]
 
 
 def row(carrier: str, victim: str, outcome: Outcome) -> List[str]:

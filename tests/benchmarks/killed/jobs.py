@@ -1,7 +1,7 @@
 """The server of the kill matrix: what its web process serves, and what every kind of worker imports.
 
 `python jobs.py web PORT`, or `python jobs.py dispatcher`. The settings are in the environment: KILLED_CARRIER,
-KILLED_FOLDER, KILLED_REDIS, KILLED_WORKERS and KILLED_HEARTBEAT_S.
+KILLED_FOLDER, KILLED_STORE, KILLED_REDIS, KILLED_WORKERS and KILLED_HEARTBEAT_S.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ elif kind == "rq":
 server = Server("jobs", bus=RedisBus(address), secret="of the kill matrix only, 0123456789")
 server.use(
     Tasks(
-        folder / "tasks.db",
+        os.environ["KILLED_STORE"],
         carrier=carrier,
         workers=int(os.environ["KILLED_WORKERS"]),
         heartbeat_s=float(os.environ["KILLED_HEARTBEAT_S"]),
