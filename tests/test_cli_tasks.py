@@ -125,6 +125,6 @@ def test_the_status_of_a_task_is_shown_on_a_terminal(site):
     with Pty("-m", "minimcp", "call", site.url, "build") as terminal:
         terminal.wait_for("half of it")
         site.go_on.set()
-        assert terminal.child.stdout.read() == b"built 1\n"
         assert terminal.child.wait(20) == 0
+        assert terminal.child.stdout.read() == b"built 1\n"
     assert not re.search("Traceback", terminal.seen)

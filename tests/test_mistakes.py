@@ -1139,8 +1139,8 @@ def test_a_form_without_fields_is_one_prompt(folder):
     with Pty("-m", "minimcp", "call", str(path), "empty") as terminal:
         terminal.wait_for("asks: Go on?\r\nAnswer? [Y]es, [d]ecline, [c]ancel: ")
         terminal.type("y\n")
-        assert terminal.child.stdout.read() == b"accept\n"
         assert terminal.child.wait(20) == 0
+        assert terminal.child.stdout.read() == b"accept\n"
 
 
 def test_a_question_that_nobody_can_answer_is_told_with_the_option_that_would():

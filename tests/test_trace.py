@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from minimcp import Client, ClientError, Context, Server
+from minimcp import Client, ClientError, Context, RemoteError, Server
 from minimcp.engines import trace as tracing
 from minimcp.protocol.redaction import NAMES
 from tests.helpers import serving
@@ -347,3 +347,36 @@ def test_headers_of_the_caller_are_redacted_on_both_addresses_of_http_sse():
             client.ping()
     assert "hunter2" not in json.dumps(records)
     assert any(record.get("http", {}).get("headers", {}).get("X-Auth") == "[redacted]" for record in records)
+
+
+def test_a_pretty_trace_is_a_short_line_for_each_message(capsys):
+    server = Server("s")
+
+    @server.tool
+    def echo(text: str) -> str:
+        return text
+
+    with Client(server, trace="pretty") as client:
+        client.call_tool("echo", text="h\xe9llo")
+        client.call_tool("echo", text="x" * 1000)
+        with pytest.raises(RemoteError):
+            client.call_tool("ech", text="x")
+    lines = capsys.readouterr().err.splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d\.\d{3} (->|<-) #\d+ ", line) and len(line) <= 160 for line in lines)
+    plain = [re.sub(r"^\S+ | \d+ ms", "", line) for line in lines]
+    assert plain[0] == "-> #1 server/discover" and plain[1].startswith("<- #1 server/discover {")
+    assert plain[2] == '-> #2 tools/call {"name": "echo", "arguments": {"text": "h\\u00e9llo"}}'
+    assert plain[3].startswith('<- #2 tools/call {"content": [{"type": "text", "text": "h')
+    assert any(line.endswith("xxx...") for line in plain)
+    assert '{"code": -32602, "message": "Unknown tool: ech"}' in "\n".join(plain)
+
+
+def test_a_pretty_trace_shows_what_is_no_message_and_plays_no_tricks(capsys):
+    write = tracing.writer("pretty")
+    head = {"time": "2026-07-28T09:30:00.125Z", "transport": "http"}
+    write({**head, "direction": "sent", "message": None, "http": {"method": "DELETE"}})
+    write({**head, "direction": "received", "message": None, "http": {"status": 202}})
+    write({**head, "direction": "received", "message": {"method": "\x1b[31mred", "params": [1]}})
+    assert capsys.readouterr().err == (
+        "09:30:00.125 -> DELETE\n09:30:00.125 <- HTTP 202\n09:30:00.125 <- \\u001b[31mred [1]\n"
+    )

@@ -17,7 +17,10 @@ _TARGET = (
     "mcpServers form, or a command in quotes; a command without quotes comes last, after --, in place of TARGET"
 )
 _FILE = "the file, and the name of its Server if there are several; what follows -- is sys.argv of the file"
-_TRACE = "--trace shows all messages on standard error, --trace=FILE appends them to a file"
+_TRACE = (
+    "--trace shows all messages on standard error, --trace=pretty a short line for each, --trace=FILE appends them to "
+    "a file"
+)
 _USES = """\
 what people do:
   minimcp list server.py                  see what a server offers

@@ -35,7 +35,7 @@ def with_file(options: Any, work: Callable[[Any], None]) -> int:
         print(failed, file=sys.stderr)
         return 1
     except (OSError, ValueError) as error:
-        print(f"minimcp: {error}", file=sys.stderr)
+        print(f"minimcp: {error}".replace('or write auth="public" if', "or say --public if"), file=sys.stderr)
         return 2 if isinstance(error, WrongTarget) else 1
     finally:
         sys.argv = before

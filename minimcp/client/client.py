@@ -67,7 +67,7 @@ class Client(Methods):
     :param extensions: further extensions to declare, `{identifier: settings}`.
     :param capabilities: the capabilities to declare in place of those that the callbacks mean: a relay answers itself
         what a server asks, in its calls by `exchange`, elsewhere by `on_request`, an `f(request) -> result`.
-    :param trace: True, a file, a path or a callable that takes every message; see `minimcp.engines.trace`.
+    :param trace: True, "pretty", a file, a path or a callable that takes every message; see `minimcp.engines.trace`.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """A trace of JSON-RPC messages: records of what is sent and received, without secrets, for people to read.
 
 `recorder(trace)` takes True (one JSON object a line on standard error), a path (lines are appended; a new file is for
-its owner alone), a file object, or a function that gets each record as a dict, on the thread that sent or received. A
-record has
+its owner alone), a file object, a function that gets each record as a dict, on the thread that sent or received, or
+"pretty" (one short line for each message on standard error). A record has
 
     time        ISO 8601, UTC, with milliseconds: "2026-07-28T09:30:00.125Z"
     direction   "sent" or "received"
@@ -47,7 +47,7 @@ log = logging.getLogger("minimcp")
 
 Message = dict[str, Any]
 Write = Callable[[Message], object]
-# True for standard error, a path, a text file, or a function that takes each record.
+# True for standard error, "pretty" for short lines there, a path, a text file, or a function that takes each record.
 Trace = Union[bool, str, "os.PathLike[str]", TextIO, Write]
 
 SECRET_NAMES = (
@@ -64,6 +64,7 @@ _IN_TEXT = (
     re.compile(rf'("[\w-]{{0,99}}(?:{_NAMES})"\s{{0,9}}:\s{{0,9}}")(?:[^"\\]|\\.)+', re.IGNORECASE),
     re.compile(r"\b((?:Bearer|DPoP)\s{1,9})[\w.~+/=-]{16,}", re.IGNORECASE),
 )
+_SHORT = 160
 _MOST_OPEN = 1000
 _MOST_COMPLAINTS = 3
 _encode = json.JSONEncoder(default=repr).encode
@@ -189,6 +190,8 @@ def writer(trace: Trace) -> Write:
     """Return the function that writes a record to a target; see `recorder`."""
     if trace is True:
         return lambda record: _write_line(sys.stderr, record)
+    if trace == "pretty":
+        return lambda record: _write_line(sys.stderr, record, _short_line)
     if isinstance(trace, (str, os.PathLike)):
         path = os.path.abspath(os.fspath(trace))
         OpenFile(path)()
@@ -206,10 +209,30 @@ def _line(record: Message) -> str:
     return _encode(record) + "\n"
 
 
-def _write_line(file: Any, record: Message) -> None:
+def _short_line(record: Message) -> str:
+    """Return the short form of a record: its time, who speaks, the method, and the beginning of the rest."""
+    message, http = record.get("message"), record.get("http", {})
+    words = [record["time"][11:-1], "->" if record["direction"] == "sent" else "<-"]
+    rest: Any = None
+    if not isinstance(message, dict):
+        words.append(http.get("method") or f"HTTP {http.get('status')}")
+    else:
+        request = record.get("answers", message)
+        words += [f"#{_encode(request['id'])}"] if "id" in request else []
+        # As JSON, so that nothing in it can play tricks on a terminal.
+        words += [_encode(str(request["method"]))[1:-1]] if "method" in request else []
+        words += [f"{record['ms']:.0f} ms"] if "ms" in record else []
+        rest = message.get("params", message.get("result", message.get("error")))
+    if isinstance(rest, dict):
+        rest = {key: value for key, value in rest.items() if key not in ("_meta", "resultType")} or None
+    text = " ".join(words) + ("" if rest is None else f" {_encode(rest)}")
+    return (text if len(text) <= _SHORT else f"{text[: _SHORT - 3]}...") + "\n"
+
+
+def _write_line(file: Any, record: Message, form: Callable[[Message], str] = _line) -> None:
     if file is None:  # a process without a standard error
         return
-    line = _line(record)
+    line = form(record)
     with _writing():
         file.write(line.encode("ascii") if isinstance(file, (io.RawIOBase, io.BufferedIOBase)) else line)
         if hasattr(file, "flush"):

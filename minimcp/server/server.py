@@ -62,7 +62,7 @@ class Server(Registration):
     :param catalog: answers in place of `registry`, which the decorators fill, when clients list, call, get and read.
     :param policy: `f(ctx, entry)` decides, beside each entry's own `allow`, who sees and may use an entry.
     :param sanitize: filters what leaves: sizes, hidden characters and secrets, see `Sanitizer`.
-    :param trace: True, a path, a file or a callable that takes every message; see `minimcp.engines.trace`.
+    :param trace: True, "pretty", a path, a file or a callable that takes every message; see `minimcp.engines.trace`.
     :param debug: whether clients are told what exception a handler raised; by default only those that have this process
         to themselves: over stdio and in memory.
     """
