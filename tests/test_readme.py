@@ -49,11 +49,13 @@ def test_each_configuration_is_one_that_a_gateway_takes(monkeypatch, tmp_path) -
         assert list(gateway.settings.upstreams) == list(json.loads(block)["mcpServers"])
 
 
-def test_python_blocks_run_in_order_and_the_server_answers() -> None:
+def test_python_blocks_run_in_order_and_the_server_answers(monkeypatch, tmp_path) -> None:
     pytest.importorskip("flask")
+    monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "readme"}
     for number, block in enumerate(blocks("python")):
         exec(compile(block, f"README block {number + 1}", "exec"), names)
+    names["reports"].tasks.close()  # type: ignore[attr-defined]
     server = names["server"]
     client = names["app"].test_client()  # type: ignore[attr-defined]
     meta = {
