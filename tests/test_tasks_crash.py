@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -279,3 +280,41 @@ def test_a_process_that_exits_does_not_wait_for_an_answer(tmp_path):
     with exits(tmp_path, "asks") as process:
         assert process.child.wait(BOUND_S) == 0
     assert kept(tmp_path, process)["asks"].status == "failed"
+
+
+# Serves, and says when the task that it finds has run.
+SERVES = """
+import sys
+from minimcp import Server
+from minimcp.extensions.tasks import Tasks
+
+server = Server("jobs")
+server.use(Tasks(sys.argv[1]))
+
+@server.tool(task=True)
+def work() -> str:
+    print("ran", file=sys.stderr, flush=True)
+    return "done"
+
+server.run_http(port=0) if sys.argv[2] == "http" else server.run()
+"""
+
+
+@pytest.mark.parametrize("way", ["stdio", "http"])
+def test_a_process_that_serves_goes_on_before_the_first_message(tmp_path, way):
+    web = Server("jobs")
+    web.use(Tasks(tmp_path / "tasks.db", workers=0))
+    web.tool(lambda: "x", "work", task=True)
+    result(web, "tools/call", name="work", arguments={}, capabilities=DECLARED)
+    web.tasks.close()
+    command = [sys.executable, "-c", SERVES, str(tmp_path / "tasks.db"), way]
+    child = subprocess.Popen(command, cwd=str(ROOT), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    late = threading.Timer(BOUND_S, child.kill)
+    late.start()
+    with child:
+        try:
+            assert any(line == "ran\n" for line in child.stderr)
+        finally:
+            late.cancel()
+            child.terminate()
+            child.communicate(timeout=BOUND_S)

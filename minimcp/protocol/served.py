@@ -207,6 +207,9 @@ class Served(Protocol[S]):
     @property
     def sharing(self) -> SharedSessions | None: ...
 
+    def start(self) -> None:
+        """Do what does not wait for the first message."""
+
     def call(
         self,
         message: Any,

@@ -64,14 +64,12 @@ class Engine:
         unknown = set(limits or ()) - set(spec.LIMITS)
         if unknown:
             raise ValueError(f"Unknown limits {sorted(unknown)}; there are {sorted(spec.LIMITS)}")
-        self.identity = identity
-        self.identity_meta = {spec.META_SERVER: identity}
+        self.identity, self.identity_meta = identity, {spec.META_SERVER: identity}
         self.instructions: str | None = None
         self.limits = limits = {**spec.LIMITS, **(limits or {})}
         self.page_size: int | None = None
         self.auth: Authentication | None = None
-        self.public = False
-        self.on_denied = "hide"
+        self.public, self.on_denied = False, "hide"
         self.routes: dict[str, dict[str, hooks.Route]] = {}
         self.around_call: Callable[[Context], AbstractContextManager[Any]] | None = None
         self.around_request: hooks.AroundRequest | None = None
@@ -125,8 +123,7 @@ class Engine:
         """
         if not self.serving:
             self.serving = True
-            if self.tasks is not None:
-                self.tasks.start()
+            self.start()
             for start in self.starting:
                 hooks.notify(start)
         if isinstance(message, list):
@@ -147,6 +144,11 @@ class Engine:
             return None
         ctx = Context(self, era, message, session, principal, request)
         return Call(ctx, get_header if era is modern.ERA else None)
+
+    def start(self) -> None:
+        """Go on with the tasks that are kept, as the first message does too."""
+        if self.tasks is not None:
+            self.tasks.start()
 
     def refuse(
         self, message: Any, problem: McpError, principal: Principal | None = None, request: Message | None = None

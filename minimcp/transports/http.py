@@ -374,6 +374,7 @@ def serve(
 
     def on_ready(listening: WsgiServer) -> None:
         listening.on_shutdown.append(lambda: engine.close(listening.limits["grace_s"]))
+        engine.start()
         if ready is not None:
             ready(listening)
 

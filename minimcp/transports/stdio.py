@@ -100,6 +100,7 @@ def serve(engine: Served[S], pipes: tuple[int, int] | None = None) -> None:
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGINT, _interrupt)
     try:
+        engine.start()
         loop.run()
     except KeyboardInterrupt:
         pass

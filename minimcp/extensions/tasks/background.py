@@ -131,7 +131,7 @@ class Tasks:
                 news.take(min(left_s, 1.0))
 
     def start(self) -> None:
-        """Go on with the tasks that are kept, in this process; the first message that it takes does so, too."""
+        """Go on with the tasks that are kept, in this process; `run`, `run_http` and the first message do so, too."""
         if self.store.lasting:
             self._work.keeper().start()
 
@@ -155,6 +155,7 @@ class Tasks:
         """
         self._work.stop_sending()
         self._work.keeper().stop(wait_s)
+        self._work.wait_for_looks()
         self.store.close()
 
     def run(self, id: str) -> None:

@@ -201,6 +201,10 @@ class TaskWork:
         """Forget the hints that no thread of this process has taken; their tasks stay queued."""
         self._threads.clear()
 
+    def wait_for_looks(self) -> None:
+        """Wait until no thread looks for queued tasks; after the end of the keeper none begins to."""
+        self._threads.wait_for_looks()
+
     # Running
 
     def run(self, id: str) -> bool:

@@ -61,6 +61,11 @@ class ThreadCarrier:
             threads.ids.clear()
             threads.known.clear()
 
+    def wait_for_looks(self) -> None:
+        """Wait until no thread looks for more tasks."""
+        with self._threads().looking:
+            pass
+
     @contextmanager
     def parked(self) -> Iterator[None]:
         """Let another thread take this one's place while it waits for an answer.
@@ -114,8 +119,9 @@ class ThreadCarrier:
                 threads.look = threads.look and bool(id)
             try:
                 if not id:
-                    for each in self._more(_AHEAD * self.limit):
-                        self.send(each)
+                    with threads.looking:
+                        for each in self._more(_AHEAD * self.limit):
+                            self.send(each)
                 elif self._run(id):
                     with threads.lock:
                         threads.look = True
@@ -127,6 +133,7 @@ class _Threads:
     """The threads of one process and what they have to do."""
 
     def __init__(self) -> None:
+        self.looking = threading.Lock()  # held while one of them looks for more tasks; `lock` is taken within
         self.lock = threading.Lock()  # guards all of the rest
         self.hinted = threading.Condition(self.lock)  # notified for each thread that is called
         self.ids: deque[str] = deque()
