@@ -16,6 +16,7 @@ instead, where they differ: read what comes out before it is committed.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -128,6 +129,8 @@ class Page:
 
         :raises AssertionError: naming the line of the first one that prints something else.
         """
+        # What earlier tests have left is dropped now, and not in the middle of a block, which would show a warning.
+        gc.collect()
         self._write_programs()
         name, modules = self._module.__name__, set(sys.modules)
         sys.modules[name] = self._module
@@ -204,6 +207,7 @@ class Page:
         compiled = compile("\n" * line + code, str(self.path), "exec", dont_inherit=True)
         with contextlib.redirect_stdout(out), warnings.catch_warnings():
             warnings.simplefilter("always")
+            warnings.simplefilter("ignore", ResourceWarning)
             warnings.showwarning = show  # type: ignore[assignment]
             try:
                 exec(compiled, vars(self._module))
