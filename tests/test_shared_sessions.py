@@ -180,3 +180,40 @@ def test_nothing_of_it_stays_when_a_server_is_closed(redis: Redis) -> None:
     pair.close()
     assert not [each for each in threading.enumerate() if each.name.startswith("minimcp-redis")]
     assert all(server.engine.bus._listeners == () or len(server.engine.bus._listeners) == 1 for server in pair.servers)
+
+
+def test_a_subscription_is_kept_that_is_made_while_another_process_restores_the_session(
+    pair: Pair, monkeypatch: Any
+) -> None:
+    client, bus, reads = Client(pair.urls).begin(0), pair.servers[1].engine.bus, []
+    read = bus.read
+
+    def read_and_subscribe(keys: Any) -> Any:
+        found = read(keys)
+        reads.append(keys)
+        if len(reads) == 2:
+            # The process knows the session, and has read what there was before this.
+            assert client.request("resources/subscribe", at=0, uri="a://1")["result"] == {}
+        return found
+
+    monkeypatch.setattr(bus, "read", read_and_subscribe)
+    with client.listen(at=1) as (_, event):
+        event()
+        assert len(reads) >= 2 and pair.session(client, 1).uris == {"a://1"}
+        client.request("tools/call", at=0, name="change", arguments={"topic": "a://1"})
+        assert message_of(event())["params"] == {"uri": "a://1"}
+
+
+def test_a_subscription_is_kept_that_is_made_while_its_process_catches_up(pair: Pair, monkeypatch: Any) -> None:
+    client, engine = Client(pair.urls).begin(0), pair.servers[0].engine
+    bus, read = engine.bus, engine.bus.read
+
+    def read_and_subscribe(keys: Any) -> Any:
+        monkeypatch.setattr(bus, "read", read)
+        found = read(keys)
+        assert client.request("resources/subscribe", at=0, uri="a://1")["result"] == {}
+        return found
+
+    monkeypatch.setattr(bus, "read", read_and_subscribe)
+    engine.sharing._catch_up()
+    assert pair.session(client, 0).uris == {"a://1"}

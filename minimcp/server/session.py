@@ -45,6 +45,7 @@ class Session:
     :ivar watched: whether changes are passed on to it.
     :ivar shared: tells the other processes of it, or None where there are none.
     :ivar key: its name among processes, which does not show its id; "" where it is this one's alone.
+    :ivar told: counts the changes of what its record has; one that was read before the newest of them is stale.
     :ivar away: whether another process has its own stream, so that changes are passed on there.
     :ivar tell_all: tells it of a change of everything, for one that may have been told of nothing for a while.
     :ivar end_stream: makes a client that reads the session's own stream come back later, perhaps to another process.
@@ -72,6 +73,7 @@ class Session:
         self.watched = False
         self.shared: Sharing | None = None
         self.key = ""
+        self.told = 0
         self.away = False
         self.tell_all: Callable[[], None] | None = None
         self.end_stream: Callable[[], None] | None = None

@@ -69,6 +69,7 @@ class Sharing:
         }
         self._messages = SignedMessages(bus, engine.sealer, self._hear, self._missed)
         self._missed_at = float("-inf")
+        self._settling = threading.Lock()  # guards `told` of sessions, and what comes with it
         # Sessions that last as long as a connection to this process; single operations of a dict, which are atomic.
         self._connections: dict[str, Session] = {}
 
@@ -104,19 +105,26 @@ class Sharing:
         :raises InternalError: when that cannot be found out at the moment.
         """
         self._messages.start()
-        try:
-            (record,) = self._bus.read([key])
-        except BusDown as problem:
-            raise _busy() from problem
-        if not record and time.monotonic() - self._missed_at < _BACK_S:
-            raise _busy()
-        try:
-            return bool(record) and self._apply(session, record)
-        except McpError as problem:
-            raise _busy() from problem
+        while True:
+            told = session.told
+            try:
+                (record,) = self._bus.read([key])
+            except BusDown as problem:
+                raise _busy() from problem
+            if not record and time.monotonic() - self._missed_at < _BACK_S:
+                raise _busy()
+            try:
+                with self._settling:
+                    if session.told == told:
+                        return bool(record) and self._apply(session, record)
+            except McpError as problem:
+                raise _busy() from problem
 
     def _apply(self, session: Session, record: Fields) -> bool:
-        """Bring a session up to date, and say whether it goes on; raises an McpError when there is no room for it."""
+        """Bring a session up to date, and say whether it goes on; the lock is held.
+
+        :raises McpError: when there is no room for it.
+        """
         if "ended" in record:
             return False
         level = record.get("level") or "info"
@@ -190,6 +198,8 @@ class Sharing:
     def subscribe(self, session: Session, uri: str) -> None:
         """Add a subscription everywhere else; raises InternalError when that cannot be done."""
         self._set(session, {_URI + uri: ""})
+        # A record from before may have been applied meanwhile.
+        session.add_uri(uri, self._engine.subscribed, self._engine.limits)
 
     def unsubscribe(self, session: Session, uri: str) -> None:
         """End a subscription everywhere else; raises InternalError when that cannot be done."""
@@ -202,6 +212,8 @@ class Sharing:
             self._messages.tell(session.key, "set", {"fields": fields}, wait_s=_AGREE_S)
         except BusDown as problem:
             raise _busy(http=False) from problem
+        with self._settling:
+            session.told += 1
 
     def end(self, session: Session) -> None:
         """End a session everywhere else; raises InternalError when that cannot be done."""
@@ -266,25 +278,30 @@ class Sharing:
         sessions = self._engine.sessions.all()
         for start in range(0, len(sessions), _CHUNK):
             chunk = [session for session in sessions[start : start + _CHUNK] if session.key]
+            told = [session.told for session in chunk]
             try:
-                for session, record in zip(chunk, self._bus.read([session.key for session in chunk])):
-                    self._renew(session, record)
+                for session, before, record in zip(chunk, told, self._bus.read([session.key for session in chunk])):
+                    self._renew(session, record, before)
             except BusDown:
                 return  # This is done again when it is back.
 
-    def _renew(self, session: Session, record: Fields) -> None:
+    def _renew(self, session: Session, record: Fields, told: int) -> None:
         if not record:
             self._bus.change(session.key, _record(session), self._ttl_s)
-        elif not self._goes_on(session, record):
+        elif not self._goes_on(session, record, told):
             return
         if session.listening and self.on_listening is not None:
             self.on_listening(session)
         elif session.watched and not session.away:
             session.away = not self.begin(session)
 
-    def _goes_on(self, session: Session, record: Fields) -> bool:
+    def _goes_on(self, session: Session, record: Fields, told: int) -> bool:
         try:
-            ended = not self._apply(session, record)
+            with self._settling:
+                fresh = session.told == told
+                ended = fresh and not self._apply(session, record)
+            if not fresh:
+                ended = not self.fill(session, session.key)
         except McpError:
             ended = False  # What is not here in full is restored with the next request, or that is refused.
         else:
@@ -309,7 +326,12 @@ class Sharing:
         threading.Thread(target=session.close, name="minimcp-end", daemon=True).start()
 
     def _take_set(self, session: Session, message: Message) -> None:
-        for field, value in message["fields"].items():
+        with self._settling:
+            session.told += 1
+            self._take_fields(session, message["fields"])
+
+    def _take_fields(self, session: Session, fields: Message) -> None:
+        for field, value in fields.items():
             uri = field[len(_URI) :]
             if field == "level":
                 session.log_level = value
