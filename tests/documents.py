@@ -114,7 +114,8 @@ class Page:
         self._module = types.ModuleType(f"page_{path.stem.lower()}")
         self._programs = folder / ".programs"
         self._exports = self._programs / "exports"
-        self._environment = {key: value for key, value in os.environ.items() if not key.startswith("MINIMCP")}
+        ours = ("MINIMCP", "PYTEST")
+        self._environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
         self._environment.update(
             PATH=f"{self._programs}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             PYTHONPATH=str(ROOT),
