@@ -276,6 +276,24 @@ def test_a_task_that_does_not_end_with_its_process_says_so_at_once(tmp_path, nam
     assert task.outcome == {"error": {"code": -32603, "message": INTERRUPTED}}
 
 
+# Raises what a signal raises where a function of the exit begins.
+STRIKES = """
+def strike(frame, event, _):
+    if event == "call" and frame.f_code.co_name == "NAME":
+        sys.setprofile(None)
+        raise KeyboardInterrupt
+sys.setprofile(strike)
+"""
+
+
+@pytest.mark.parametrize("name", ["_wait_for_all", "leave", "stop_sending", "wait_for", "_give_up_all", "give_up"])
+def test_a_signal_that_comes_anywhere_in_an_exit_leaves_no_task_as_if_it_ran(tmp_path, name):
+    code = EXITS + STRIKES.replace("NAME", name)
+    with Process([sys.executable, "-c", code, str(tmp_path), "asks"], cwd=str(ROOT)) as process:
+        process.child.wait(BOUND_S)
+    assert (process.child.returncode, kept(tmp_path, process)["asks"].state["message"]) == (0, INTERRUPTED)
+
+
 def test_a_process_that_exits_does_not_wait_for_an_answer(tmp_path):
     with exits(tmp_path, "asks") as process:
         assert process.child.wait(BOUND_S) == 0

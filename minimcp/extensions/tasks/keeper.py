@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import socket
@@ -49,6 +50,7 @@ class Keeper:
 
     :ivar owner: the name of the process in the records.
     :ivar runs: the tasks whose bodies run here; single operations of a dict, which are atomic.
+    :ivar ends: whether no further task shall begin here, and the thread end once none runs; the newest value counts.
     :ivar works: the functions that only this process can run, by task; likewise.
     """
 
@@ -57,11 +59,11 @@ class Keeper:
         self.runs: dict[str, TaskRun] = {}
         self.works: dict[str, Callable[..., Any]] = {}
         self.pid = os.getpid()
+        self.ends = False
         self._work = work
         self._lock = threading.Lock()  # guards _thread
         self._thread: threading.Thread | None = None
         self._news: Subscription | None = None  # the thread waits on it
-        self._over = threading.Event()  # set when the thread shall end, once nothing runs here
         self._idle = threading.Condition()  # notified when a run ends
         self._beat_at = self._owned_at = self._swept_at = self._complained_at = float("-inf")
         self._seen: dict[str, tuple[int, float]] = {}  # used by the thread alone
@@ -77,7 +79,7 @@ class Keeper:
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._keep, args=(news,), name="minimcp-tasks", daemon=True)
-                self._over.clear()
+                self.ends = False
                 try:
                     thread.start()
                     self._thread, news = thread, None
@@ -106,7 +108,8 @@ class Keeper:
 
     def stop(self, wait_s: float) -> None:
         """Wait for the bodies that run here, then give them up, and have the thread end."""
-        self._wind_up(wait_s)
+        self._wait(wait_s)
+        self.give_up()
         _KEEPERS.discard(self)
         news, thread = self._news, self._thread
         if news is not None:
@@ -115,18 +118,19 @@ class Keeper:
             thread.join(_NOTICE_S if self.runs else _JOIN_S)
 
     def leave(self, until: float) -> None:
-        """Give up what runs here since the process exits, at the latest at a time on the monotonic clock."""
+        """Begin nothing more, and wait for the bodies that run here until a time on the monotonic clock."""
         self._work.stop_sending()
-        try:
-            self._wind_up(max(0.0, until - time.monotonic()))
-        except KeyboardInterrupt:
-            self._wind_up(0.0)
+        self._wait(max(0.0, until - time.monotonic()))
 
-    def _wind_up(self, wait_s: float) -> None:
-        """Wait for the bodies that run here, but for those that wait for an answer, and interrupt what is left."""
-        self._over.set()
+    def _wait(self, wait_s: float) -> None:
+        """Wait for the bodies that run here, but for those that wait for an answer."""
+        self.ends = True
         with self._idle:
             self._idle.wait_for(lambda: all(run.waits for run in list(self.runs.values())), wait_s)
+
+    def give_up(self) -> None:
+        """Interrupt the bodies that run here."""
+        self.ends = True
         for id in [*(run.id for run in list(self.runs.values()) if run.runs), *self.works]:
             try:
                 self._interrupted(id, self.owner)
@@ -154,18 +158,18 @@ class Keeper:
     def _keep(self, news: Subscription | None) -> None:
         told = True
         try:
-            while self.runs or not self._over.is_set():
+            while self.runs or not self.ends:
                 self._news = news = news or self._listen()
                 if self._look(told):
                     return
                 pause_s = min(self._pause_s(), _LOOK_S) if self._looks() else self._pause_s()
-                if news is None or self._over.is_set():
+                if news is None or self.ends:
                     with self._idle:
                         told = self._idle.wait(pause_s)
                     continue
                 found = news.take(pause_s)
                 if found is None:
-                    self._over.set()
+                    self.ends = True
                     self._work.stop_sending()
                 told = any(topic != QUEUED for topic, _ in found or ())
         finally:
@@ -190,7 +194,7 @@ class Keeper:
 
     def _may_end(self) -> bool:
         """Say whether nothing is left to do, and nothing can come from elsewhere; a new task starts another thread."""
-        if self._work.store.lasting or self.runs or self._over.is_set() or self._work.unfinished():
+        if self._work.store.lasting or self.runs or self.ends or self._work.unfinished():
             return False
         with self._lock:
             self._thread = None
@@ -202,15 +206,10 @@ class Keeper:
     def _pause_s(self) -> float:
         return min(self._work.heartbeat_s / 4, 1.0)
 
-    @property
-    def ends(self) -> bool:
-        """Whether no further task shall begin here."""
-        return self._over.is_set()
-
     def _looks(self) -> bool:
         """Say whether this process waits for tasks that others queue."""
         work = self._work
-        return work.runs_queued and not self._over.is_set() and work.carrier.room(1) > 0
+        return work.runs_queued and not self.ends and work.carrier.room(1) > 0
 
     def complain(self) -> None:
         """Log the exception that is being handled, once in a while."""
@@ -234,7 +233,7 @@ class Keeper:
             self._swept_at = now
             self._end_abandoned()
             self._expire()
-            if not self._over.is_set():
+            if not self.ends:
                 self._send_again()
 
     def _own(self) -> None:
@@ -294,7 +293,7 @@ class Keeper:
             return record._replace(status="queued", owner="", state=state)
 
         if self._work.change(id, again, whole=True) is not None:
-            if not self._over.is_set():
+            if not self.ends:
                 self._work.hint(id)
         else:
             self._work.fail(id, "The task was interrupted: the process that ran it has stopped", owner=owner)
@@ -324,10 +323,24 @@ class Keeper:
 _KEEPERS: weakref.WeakSet[Keeper] = weakref.WeakSet()
 
 
-@atexit.register
-def _stop_all() -> None:
-    """Stop the keepers of a process that exits; a signal ends the wait for what runs."""
+def _of_this_process() -> list[Keeper]:
+    return [keeper for keeper in list(_KEEPERS) if keeper.pid == os.getpid()]
+
+
+def _give_up_all() -> None:
+    """Interrupt what runs when the process exits."""
+    for keeper in _of_this_process():
+        keeper.give_up()
+
+
+def _wait_for_all() -> None:
+    """Wait a while for what runs when the process exits; a signal ends the wait."""
     until = time.monotonic() + _GRACE_S
-    for keeper in list(_KEEPERS):
-        if keeper.pid == os.getpid():
+    with contextlib.suppress(KeyboardInterrupt, SystemExit):
+        for keeper in _of_this_process():
             keeper.leave(until)
+
+
+# The last one is called first. Wherever a signal ends a call, the next one is made.
+for _function in (_give_up_all, _give_up_all, _wait_for_all):
+    atexit.register(_function)
