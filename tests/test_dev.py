@@ -163,7 +163,7 @@ def test_what_cannot_be_served_is_told_in_a_line(capsys, given, told):
 
 def test_a_server_for_everybody_has_to_be_said_to_be_one(folder, capsys):
     assert main(["dev", "notes.py", "--http", "0", "--host", "0.0.0.0"]) == 1
-    assert 'give it Server(auth=...), or write auth="public"' in capsys.readouterr().err
+    assert 'give it Server(auth=...), or, if everybody may call, auth="public"' in capsys.readouterr().err
 
 
 def test_python_files_are_watched_but_for_other_peoples(folder):

@@ -115,7 +115,7 @@ def test_a_server_that_does_not_ask_who_is_calling_stays_on_this_machine(file, h
     assert main(["run", file, "--http", "0", "--host", host]) == 1
     assert capsys.readouterr().err == (
         f"minimcp: {host} can be reached from other machines and the server does not ask who is calling: give it "
-        "Server(auth=...), or say --public if everybody may call\n"
+        'Server(auth=...), or, if everybody may call, auth="public" (on a command line: --public)\n'
     )
 
 

@@ -35,7 +35,7 @@ def with_file(options: Any, work: Callable[[Any], None]) -> int:
         print(failed, file=sys.stderr)
         return 1
     except (OSError, ValueError) as error:
-        print(f"minimcp: {error}".replace('or write auth="public" if', "or say --public if"), file=sys.stderr)
+        print(f"minimcp: {error}", file=sys.stderr)
         return 2 if isinstance(error, WrongTarget) else 1
     finally:
         sys.argv = before
@@ -84,10 +84,8 @@ def _run_stdio(options: Any) -> None:
         # It makes its server in a function.
         _become(options.words, options.target, pipes)
     greet(engine, options.target, pipes[0])
-    try:
+    with engine.lifespans:
         stdio.serve(engine, pipes)
-    finally:
-        engine.lifespans.leave()
 
 
 def _become(words: list[str], file: str, pipes: tuple[int, int]) -> NoReturn:

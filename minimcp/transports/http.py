@@ -369,7 +369,7 @@ def serve(
     if engine.auth is None and not engine.public and not is_loopback(host):
         raise ValueError(
             f"{host} can be reached from other machines and the server does not ask who is calling: give it "
-            'Server(auth=...), or write auth="public" if everybody may call'
+            'Server(auth=...), or, if everybody may call, auth="public" (on a command line: --public)'
         )
 
     def on_ready(listening: WsgiServer) -> None:
