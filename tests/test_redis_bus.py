@@ -113,6 +113,59 @@ def test_a_topic_is_listened_to_when_subscribe_returns(bus):
     assert other._topics == frozenset()
 
 
+def test_a_second_listener_waits_until_redis_has_confirmed_the_topic_of_the_first(bus):
+    made, seen, came = bus(), [], threading.Event()
+    made.subscribe(["other"], Heard())
+    link = made._link()
+    take, listen = link._take, link.listen
+
+    def subscribe():
+        made.subscribe(["tools"], Heard())
+        seen.append(f"{bus.prefix}:tools" in link._confirmed)
+        came.set()
+
+    second = threading.Thread(target=subscribe)
+
+    def hold(message):
+        if message["channel"] == f"{bus.prefix}:tools".encode():
+            link._take = take
+            second.start()
+            assert came.wait(10)
+        take(message)
+
+    def note(*args):
+        if threading.current_thread() is second:
+            came.set()
+        listen(*args)
+
+    link._take, link.listen = hold, note
+    made.subscribe(["tools"], Heard())
+    second.join(10)
+    assert seen == [True]
+
+
+def test_a_topic_that_is_about_to_be_left_is_not_taken_for_one_that_is_listened_to(bus):
+    made, one, heard = bus(), bus(), Heard()
+    leave = made.subscribe(["tools"], Heard())
+    link = made._link()
+    ask = link._ask
+
+    def hold(*args):
+        link._ask = ask
+        found = ask(*args)
+        # The answer of Redis to the end of the old subscription has not been read yet.
+        assert f"{bus.prefix}:tools" not in link._confirmed
+        return found
+
+    link._ask = hold
+    leave()
+    made.subscribe(["other"], Heard())
+    assert link._ask is ask
+    made.subscribe(["tools"], heard)
+    one.publish("tools", 5)
+    heard.wait_for(("tools", 5))
+
+
 def test_a_server_takes_changes_of_other_processes(bus):
     servers = [Server("s", bus=bus()) for _ in range(2)]
     with Subscription(servers[1].engine.bus, {"tools"}, {"a://1"}) as subscription:

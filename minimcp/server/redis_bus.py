@@ -47,9 +47,8 @@ class RedisBus:
         check(url, "RedisBus")
         self._prefix = prefix
         self._most_records = most_records
-        self._lock = (
-            threading.Lock()
-        )  # guards _counts, and _topics and _listeners, which are replaced and never changed
+        # Guards _counts, and _topics and _listeners, which are replaced and never changed.
+        self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._topics: frozenset[str] = frozenset()
         self._listeners: tuple[tuple[frozenset[str], Listener], ...] = ()
@@ -82,8 +81,7 @@ class RedisBus:
             self._counts.update(added[0])
             if news:
                 self._topics = frozenset(self._counts)
-        if news:
-            self._link().listen()
+        self._link().listen(added[0], news)
 
         def unsubscribe() -> None:
             with self._lock:

@@ -9,7 +9,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from typing import Any, Optional, TypeVar
 
 from ..protocol import wire
@@ -62,9 +63,10 @@ class RedisLink:
         self._thread: Optional[threading.Thread] = None
         self._sender: Any = None
         self._up = self._tried = self._suspect = self._missed = False
-        self._confirmed: set[str] = set()  # the channels that are listened to
+        self._confirmed: set[str] = set()  # the channels that are listened to, and shall be
         self._acks: dict[int, int] = {}  # how many processes have got a message, while somebody waits for that
         self._complained: dict[str, float] = {}  # used by the thread alone
+        self._unanswered: Counter[str] = Counter()  # likewise: what was asked of Redis about a channel
 
     @property
     def up(self) -> bool:
@@ -97,11 +99,15 @@ class RedisLink:
         if sender is not None:
             notify(sender.connection_pool.disconnect)
 
-    def listen(self) -> None:
-        """Take note that there are new topics, and wait until they are listened to, unless Redis is gone."""
+    def listen(self, topics: Collection[str], news: bool) -> None:
+        """Wait until some topics are listened to, unless Redis is gone.
+
+        :param news: whether nobody listened to one of them until now.
+        """
         self.start()
-        self._wake()
-        wanted = {self._channel(topic) for topic in self._topics()}
+        if news:
+            self._wake()
+        wanted = {self._channel(topic) for topic in topics}
 
         def settled() -> bool:
             return self._stop.is_set() or (self._tried and not self._up) or wanted <= self._confirmed
@@ -233,12 +239,11 @@ class RedisLink:
 
     def _follow(self, pubsub: Any) -> None:
         """Listen until the connection is lost or the link is closed."""
-        topics, silent, ready = self._topics(), 0, False
-        first = {self._own(self.node), self._channel(MISSED), *map(self._channel, topics)}
-        asked = set(first)
+        self._unanswered.clear()
         with self._changed:
             self._suspect = False
-        pubsub.subscribe(*first)
+        topics, first = self._ask(pubsub, set())
+        asked, silent, ready = first, 0, False
         while not self._stop.is_set():
             message = pubsub.get_message(timeout=_TICK_S)
             if self._suspect:
@@ -250,19 +255,26 @@ class RedisLink:
                 self._sending().publish(self._own(self.node), b"")
             if message is not None:
                 self._take(message)
-            if not ready and first <= self._confirmed:
+            if not ready and first & asked <= self._confirmed:
                 ready = True
                 self._became_ready()
             if topics is not self._topics():
-                topics = self._topics()
-                wanted = {self._own(self.node), self._channel(MISSED), *map(self._channel, topics)}
-                if wanted - asked:
-                    pubsub.subscribe(*wanted - asked)
-                if asked - wanted:
-                    pubsub.unsubscribe(*asked - wanted)
-                asked = wanted
+                topics, asked = self._ask(pubsub, asked)
             if ready and self._unsent:
                 self._unsent.send(lambda topic, raw: self._sending().publish(self._channel(topic), raw))
+
+    def _ask(self, pubsub: Any, asked: set[str]) -> tuple[frozenset[str], set[str]]:
+        """Ask Redis for the topics that are wanted now, and return them and all channels that it was asked for."""
+        with self._changed:
+            # Whoever wants one again after this look finds that it is not listened to.
+            topics = self._topics()
+            wanted = {self._own(self.node), self._channel(MISSED), *map(self._channel, topics)}
+            self._confirmed &= wanted
+        for ask, channels in ((pubsub.subscribe, wanted - asked), (pubsub.unsubscribe, asked - wanted)):
+            if channels:
+                self._unanswered.update(channels)
+                ask(*channels)
+        return topics, wanted
 
     def _became_ready(self) -> None:
         with self._changed:
@@ -277,9 +289,14 @@ class RedisLink:
     def _take(self, message: dict[str, Any]) -> None:
         kind, channel = message["type"], message["channel"].decode("utf-8", "replace")
         if kind in ("subscribe", "unsubscribe"):
-            with self._changed:
-                (self._confirmed.add if kind == "subscribe" else self._confirmed.discard)(channel)
-                self._changed.notify_all()
+            self._unanswered[channel] -= 1
+            if self._unanswered[channel] <= 0:
+                # Of several questions the last one counts.
+                del self._unanswered[channel]
+                if kind == "subscribe":
+                    with self._changed:
+                        self._confirmed.add(channel)
+                        self._changed.notify_all()
             return
         raw = message["data"]
         if kind != "message" or not raw:
