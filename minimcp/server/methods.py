@@ -43,24 +43,25 @@ def call_tool(ctx: Context, params: Params) -> Result:
     entry, arguments = ctx._entry, {} if params.get("arguments") is None else params["arguments"]
     if entry is None or not visible(ctx, entry):
         raise InvalidParams(f"Unknown tool: {shorten(read_text(params, 'name'))}")
-    name = entry.definition["name"]
     if not isinstance(arguments, dict):
         raise InvalidParams("arguments must be an object")
     try:
-        try:
-            value = entry.run(ctx, arguments)
-        except InvalidArguments as error:
-            return ctx._era.bad_arguments(ctx, f"Invalid arguments for {name}: {error}")
-        return tool_result(ctx, entry, value)
-    except ToolError as error:
-        ctx._error = error
-        return failed(str(error))
-    except McpError:
-        raise
+        return tool_result(ctx, entry, entry.run(ctx, arguments))
     except Exception as error:
-        ctx._error = error
-        log.exception("tool %s failed", name)
-        return failed(hooks.describe(ctx, f"The tool {name} failed", error))
+        return tool_failure(ctx, entry.definition["name"], error)
+
+
+def tool_failure(ctx: Context, name: str, error: Exception) -> Result:
+    """Return the result of a tool that has raised an error; an McpError is raised again."""
+    if isinstance(error, InvalidArguments):
+        return ctx._era.bad_arguments(ctx, f"Invalid arguments for {name}: {error}")
+    if isinstance(error, McpError):
+        raise error
+    ctx._error = error
+    if isinstance(error, ToolError):
+        return failed(str(error))
+    log.error("tool %s failed", name, exc_info=error)
+    return failed(hooks.describe(ctx, f"The tool {name} failed", error))
 
 
 def failed(message: str) -> Result:

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
 
-from ...engines.errors import InvalidArguments
 from ...engines.schema.converters import resolve
 from ...protocol import spec, wire
-from ...protocol.errors import Cancelled, InvalidParams, McpError, ToolError
+from ...protocol.errors import Cancelled, InvalidParams
 from ...protocol.principal import Principal
-from ...server import hooks, methods, modern
+from ...server import methods, modern
 from ...server.asking import Question, check_declared, read
 from ...server.context import Context
 from ...server.dispatcher import Call
@@ -227,22 +226,11 @@ def _run_body(function: Callable[[Context], object] | None, ctx: Context, params
     entry = ctx._entry
     if entry is None:
         raise InvalidParams(f"Unknown tool: {methods.shorten(str(params.get('name')))}")
-    name = entry.definition["name"]
     try:
-        try:
-            value = entry.run(ctx, params["arguments"]) if function is None else function(ctx)
-        except InvalidArguments as error:
-            return modern.bad_arguments(ctx, f"Invalid arguments for {name}: {error}")
+        value = entry.run(ctx, params["arguments"]) if function is None else function(ctx)
         return methods.tool_result(ctx, entry, value)
-    except ToolError as error:
-        ctx._error = error
-        return methods.failed(str(error))
-    except McpError:
-        raise
     except Exception as error:
-        ctx._error = error
-        log.exception("tool %s failed in a task", name)
-        return methods.failed(hooks.describe(ctx, f"The tool {name} failed", error))
+        return methods.tool_failure(ctx, entry.definition["name"], error)
 
 
 def principal_fields(principal: Principal | None) -> Message | None:
