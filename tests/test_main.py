@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
+from minimcp import Client
 from minimcp.__main__ import load, main
+from tests.embedded import embedded
 from tests.helpers import Process, modern, post
 from tests.transports import ROOT, Stdio
 
@@ -46,6 +48,18 @@ def test_of_several_servers_one_is_named(file):
         load(file)
     with pytest.raises(ValueError, match="no Server named 'nothing'"):
         load(file + ":nothing")
+
+
+@pytest.mark.parametrize("word", ["run", "run_http"])
+@given(ONE)
+def test_a_file_that_serves_by_itself_is_loaded_up_to_there(file, word):
+    with open(file, "a") as text:
+        text.write(f"try:\n    server.{word}()\nexcept Exception:\n    raise\nserver.tool(lambda: 'y', 'never')\n")
+    server = load(file)
+    with Client(server) as client, Client(file) as other:
+        assert [tool["name"] for tool in client.list_tools()] == [tool["name"] for tool in other.list_tools()] == ["t"]
+    with embedded(server.wsgi) as listening:
+        assert post(listening.url + "/mcp", modern("tools/call", name="t"))[0] == 200
 
 
 @given("x = 1\n")

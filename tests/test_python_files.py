@@ -122,13 +122,17 @@ def test_a_client_tells_it_too(folder):
         assert str(caught.value) == f"There is no file {given!r}; did you mean server.py?"
 
 
-def test_a_file_of_a_package_may_import_from_it(folder):
+@pytest.mark.parametrize(
+    ("first", "more"), [("", ""), ("from .served import server\n", ""), ("", "server.run_http()\n")]
+)
+def test_a_file_of_a_package_may_import_from_it(folder, first, more):
     package = folder / "outer" / "inner"
     package.mkdir(parents=True)
     for file in (package / "__init__.py", package.parent / "__init__.py"):
         file.write_text("")
+    (package / "__init__.py").write_text(first)
     (package / "numbers_here.py").write_text("ONE = 1\n")
-    (package / "served.py").write_text(ADD.replace("a + b", "a + b + ONE") + "from .numbers_here import ONE\n")
+    (package / "served.py").write_text(ADD.replace("a + b", "a + b + ONE") + "from .numbers_here import ONE\n" + more)
     with Client("outer/inner/served.py") as client:
         assert client.call_tool("add", a=1, b=2).data == 4
 

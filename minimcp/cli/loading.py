@@ -99,7 +99,9 @@ def _choices(path: str, servers: Iterable[str]) -> str:
 
 
 def _import(path: str) -> Any:
-    """Run a file as a module; one that imports relative to its package is run as part of that."""
+    """Run a file as a module, in its package if it imports relative to that, up to a `run` or `run_http` of its own."""
+    from ..server.lifespan import StopLoading, loading
+
     with open(path, "rb") as file:
         relative = _RELATIVE.search(file.read())
     folder, stem = os.path.dirname(os.path.abspath(path)), os.path.splitext(os.path.basename(path))[0]
@@ -107,15 +109,24 @@ def _import(path: str) -> Any:
     while relative and os.path.isfile(os.path.join(folder, "__init__.py")):
         folder, package = os.path.split(folder)
         names.insert(0, package)
-    if len(names) > 1:
-        sys.path.insert(0, folder)
-        return importlib.import_module(".".join(names))
     # Other modules go on finding the one that they know under a name.
     name = f"served_{stem}" if stem in sys.modules else stem
+    if len(names) > 1:
+        sys.path.insert(0, folder)
+        importlib.import_module(".".join(names[:-1]))
+        name = ".".join(names)
+        if name in sys.modules:
+            return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise WrongTarget(f"{path!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    loading.here = True
+    try:
+        spec.loader.exec_module(module)
+    except StopLoading:
+        pass
+    finally:
+        loading.here = False
     return module

@@ -123,7 +123,22 @@ class Lifespans(list[Lifespan]):
             hooks.notify(each.leave)
 
     def __enter__(self) -> None:
+        if loading.here:
+            raise StopLoading
         self.enter()
 
     def __exit__(self, *_: object) -> None:
         self.leave()
+
+
+class StopLoading(BaseException):
+    """Raised when a file that is loaded has come to a `run` or `run_http` of its own."""
+
+
+class Loading(threading.local):
+    """Says whether this thread loads a file whose server a command is going to serve: `here`."""
+
+    here = False
+
+
+loading = Loading()
