@@ -111,7 +111,7 @@ def test_everything_else_in_the_file_stays_and_undo_brings_back_each_byte(home, 
     assert said(capsys, "vscode", "server.py", "--name", "notes") == (
         f"notes (2 tools, 1 prompt) is in {path} already.\n"
     )
-    assert said(capsys, "vscode", "--undo", "--name", "notes") == f"{path} is as it was, as for notes.\n"
+    assert said(capsys, "vscode", "--undo", "--name", "notes") == f"The installation of notes in {path} is undone.\n"
     assert path.read_text() == COMMENTED and not Path(f"{path}.before-notes").exists()
 
 

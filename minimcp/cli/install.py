@@ -265,7 +265,7 @@ def _undo(options: Any, host: hosts.Host, path: str, entry: Optional[Message]) -
         raise ValueError(f"{name!r} in {path} does not come from here, as far as one can see; take it out by hand")
     if had:
         os.unlink(kept)
-    print(f"{path} is as it was, as for {name}.", file=sys.stderr)
+    print(f"The installation of {name} in {path} is undone.", file=sys.stderr)
     return 0
 
 
