@@ -169,12 +169,7 @@ class HttpServer:
 
     def close(self) -> None:
         """Stop the child: politely, then by force after five seconds."""
-        self._child.terminate()
-        try:
-            self._child.wait(5)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        end(self._child)
         self._log.close()
 
     def ask(self, body: bytes, headers: Dict[str, str]) -> Tuple[Tuple[Dict[str, Any], ...], Optional[str], int]:
@@ -206,3 +201,13 @@ class HttpServer:
         more = {**headers, "Mcp-Session-Id": session, "MCP-Protocol-Version": wire.LEGACY}
         self.ask(json.dumps(wire.INITIALIZED).encode(), more)
         return session
+
+
+def end(child: subprocess.Popen[Any], wait_s: float = 5.0) -> None:
+    """Stop a child process, politely, then by force."""
+    child.terminate()
+    try:
+        child.wait(wait_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()

@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
@@ -61,30 +60,9 @@ def hammer(job: Dict[str, Any], during: Optional[Callable[[], None]] = None) -> 
 
     :raises RuntimeError: when it fails.
     """
-    child = subprocess.Popen(
-        [sys.executable, HAMMER, json.dumps(job)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    watchdog = threading.Timer(job.get("seconds", 60) + 90, child.kill)
-    watchdog.start()
-    assert child.stdout is not None and child.stderr is not None
-    try:
-        if child.stdout.readline() == "begun\n" and during is not None:
-            during()
-        said, trouble = child.stdout.read(), child.stderr.read()
-        if child.wait() != 0 or not said:
-            raise RuntimeError(trouble.strip().splitlines()[-1][:400] if trouble.strip() else "the load was broken off")
-        found: Figures = json.loads(said)
-        return found
-    finally:
-        watchdog.cancel()
-        child.kill()
-        child.wait()
-        child.stdout.close()
-        child.stderr.close()
+    begin = during or (lambda: None)
+    command = [sys.executable, HAMMER, json.dumps(job)]
+    return load.run_job(command, job.get("seconds", 60) + 90, lambda line: begin() if line == "begun" else None)
 
 
 def good(job: Dict[str, Any]) -> Figures:

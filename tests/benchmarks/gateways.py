@@ -262,12 +262,7 @@ class Running:
 
     def close(self) -> None:
         """Stop the child, politely, then by force after five seconds, and whoever is left of its group."""
-        self._child.terminate()
-        try:
-            self._child.wait(5)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        contenders.end(self._child)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._log.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from typing import Dict, List, NamedTuple
+from typing import Any, Callable, Dict, List, NamedTuple
 
 from . import wire
 
@@ -47,6 +48,39 @@ def run(port: int, request: wire.Request, connections: int, seconds: float) -> L
     if shutil.which("wrk"):
         return _wrk(port, request, connections, seconds)
     return _threads(port, request, connections, seconds)
+
+
+def run_job(command: List[str], limit_s: float, on_line: Callable[[str], object], **options: Any) -> Dict[str, Any]:
+    """Run a program that makes load, and return the figures that it prints last, as JSON.
+
+    :param on_line: is called with every other line that it prints.
+    :param options: of the child process.
+    :raises RuntimeError: when it fails, or does not end in time.
+    """
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+    watchdog = threading.Timer(limit_s, child.kill)
+    watchdog.start()
+    assert child.stdout is not None and child.stderr is not None
+    said = ""
+    try:
+        for line in child.stdout:
+            if line.startswith("{"):
+                said = line
+            else:
+                on_line(line.strip())
+        trouble = child.stderr.read().strip()
+        if child.wait() != 0 or not said:
+            raise RuntimeError(trouble.splitlines()[-1][:400] if trouble else "the load was broken off")
+        found: Dict[str, Any] = json.loads(said)
+        return found
+    finally:
+        watchdog.cancel()
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        child.stderr.close()
 
 
 def _wrk(port: int, request: wire.Request, connections: int, seconds: float) -> Load:

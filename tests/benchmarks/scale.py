@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from . import load, wire
+from . import contenders, load, wire
 from .contenders import CHECKOUT, PEERS
 from .gateway_figures import spent_s
 from .gateways import environment, free_port
@@ -101,12 +101,7 @@ def gunicorn(app: str, workers: int, redis: str, folder: Path = PEERS) -> Iterat
         try:
             yield port, _await(child, log, workers)
         finally:
-            child.terminate()
-            try:
-                child.wait(40)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            contenders.end(child, 40)
 
 
 def _await(child: subprocess.Popen[bytes], log: Any, workers: int) -> List[int]:

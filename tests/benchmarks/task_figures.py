@@ -11,7 +11,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -160,12 +159,7 @@ def serving(contender: Contender, threads: int) -> Iterator[Tuple[int, int]]:
                 raise RuntimeError(f"{fault}: {said[-300:]}") from None
             yield port, child.pid
         finally:
-            child.terminate()
-            try:
-                child.wait(5)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            contenders.end(child)
 
 
 def _await(port: int, child: subprocess.Popen[bytes]) -> None:
@@ -185,35 +179,8 @@ def run(job: Figures, on_mark: Callable[[int], None] = lambda count: None) -> Fi
 
     :raises RuntimeError: when it fails.
     """
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.task_load", json.dumps(job)],
-        cwd=str(CHECKOUT),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    watchdog = threading.Timer(job.get("seconds", 1200) + 120, child.kill)
-    watchdog.start()
-    assert child.stdout is not None and child.stderr is not None
-    said = ""
-    try:
-        for line in child.stdout:
-            if line.strip().isdigit():
-                on_mark(int(line))
-            else:
-                said = line
-        trouble = child.stderr.read().strip()
-        if child.wait() != 0 or not said:
-            raise RuntimeError(trouble.splitlines()[-1] if trouble else "the load was broken off")
-        found: Figures = json.loads(said)
-        return found
-    finally:
-        watchdog.cancel()
-        child.kill()
-        child.wait()
-        child.stdout.close()
-        child.stderr.close()
+    command = [sys.executable, "-m", "tests.benchmarks.task_load", json.dumps(job)]
+    return load.run_job(command, job.get("seconds", 1200) + 120, lambda line: on_mark(int(line)), cwd=str(CHECKOUT))
 
 
 def throughput(
