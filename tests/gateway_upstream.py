@@ -153,7 +153,7 @@ def _follow() -> None:
     """Take over what is new in the file, for as long as the process lives."""
     known = 0
     while True:
-        lines = NEWS.read_text(encoding="utf-8").splitlines()
+        lines = NEWS.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
         for line in lines[known:]:
             _change(line)
         known = len(lines)

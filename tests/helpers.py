@@ -123,6 +123,11 @@ class Clock:
         return self.now
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file to which others append; one that is seen while it is written is none yet."""
+    return path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines() if path.exists() else []
+
+
 class Process:
     """A child process, the lines it has written to either output, and the promise that nothing of it is left.
 

@@ -13,7 +13,7 @@ import pytest
 from tests import carried_server
 from tests.asked import ALL, accept
 from tests.carried_server import HEARTBEAT_S
-from tests.helpers import Process, result
+from tests.helpers import Process, result, whole_lines
 from tests.processes import Redis, kill_tree, tree
 
 DECLARED = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
@@ -86,8 +86,7 @@ class Carried:
             (self.folder / name).touch()
 
     def lines(self):
-        path = self.folder / "log"
-        return path.read_text().splitlines() if path.exists() else []
+        return whole_lines(self.folder / "log")
 
     def held(self):
         """Return how many hints wait at the broker."""

@@ -22,7 +22,7 @@ from minimcp import Client, RemoteError
 from minimcp.engines.errors import ClientError
 from tests.embedded import wait_until
 from tests.gateway_processes import ROOT, GatewayProcess, python
-from tests.helpers import Process, free_port, http_headers, modern
+from tests.helpers import Process, free_port, http_headers, modern, whole_lines
 from tests.hostile.support import Http
 
 PROGRAM = str(ROOT / "tests" / "gateway_recorder.py")
@@ -52,8 +52,7 @@ def listening(era: str, file: Path, port: int) -> Iterator[Process]:
 
 def noted(file: Path, word: str) -> Counter[str]:
     """How often each text was written down with a word."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return Counter(text for each, text in map(str.split, lines) if each == word)
+    return Counter(text for each, text in map(str.split, whole_lines(file)) if each == word)
 
 
 def children(pid: int) -> set[int]:

@@ -17,7 +17,7 @@ import pytest
 
 from minimcp import Server
 from minimcp.extensions.tasks import SqliteStore, Tasks
-from tests.helpers import Process, result
+from tests.helpers import Process, result, whole_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 DECLARED = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
@@ -71,8 +71,7 @@ def program(folder, jobs=0, workers=4):
 
 
 def lines(folder):
-    path = folder / "log"
-    return path.read_text().splitlines() if path.exists() else []
+    return whole_lines(folder / "log")
 
 
 def ends(folder):
