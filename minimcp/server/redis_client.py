@@ -44,6 +44,8 @@ def connect(settings: LinkSettings, retries: int, connections: int) -> Any:
     """Make a client of Redis with a few connections, which are made on first use."""
     from redis import BlockingConnectionPool, Redis
     from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as Disconnected
+    from redis.exceptions import TimeoutError as TooLate
     from redis.retry import Retry
 
     options: dict[str, Any] = {
@@ -51,6 +53,8 @@ def connect(settings: LinkSettings, retries: int, connections: int) -> Any:
         "socket_connect_timeout": settings.timeout_s,
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), retries),
+        # Before its version 6 the client tries again only after errors that are named.
+        "retry_on_error": [Disconnected, TooLate],
         "protocol": 2,
     }
     if settings.url.startswith("unix:"):
