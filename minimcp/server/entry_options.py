@@ -36,7 +36,8 @@ class ToolOptions(PromptOptions, total=False):
     With `task` a call becomes a task where the client declares the tasks extension: True and "optional" answer other
     clients with the result, "required" refuses them. `idempotent` lets a task run again whose process has died.
     `ui` is the URI of the page that hosts with MCP Apps show its result in, or a dict with `resourceUri` and
-    `visibility`: `["app"]` is a tool for the page alone.
+    `visibility`: `["app"]` is a tool for the page alone. A call that takes more than `timeout` seconds fails; its
+    function, which runs on a thread of its own, is cancelled.
     """
 
     annotations: types.ToolAnnotations | None
@@ -45,6 +46,7 @@ class ToolOptions(PromptOptions, total=False):
     task: bool | Literal["optional", "required"]
     idempotent: bool
     ui: str | app_pages.ToolUi | None
+    timeout: float | None
 
 
 class ResourceOptions(PromptOptions, total=False):

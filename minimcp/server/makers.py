@@ -40,11 +40,12 @@ def make_tool(
     task: bool | str = False,
     idempotent: bool = False,
     ui: str | app_pages.ToolUi | None = None,
+    timeout: float | None = None,
 ) -> Entry:
     """Make the entry of a tool.
 
     :raises TypeError: for a function or hint that cannot be a tool.
-    :raises ValueError: for a name, schema, `x-mcp-header` or page that breaks a rule.
+    :raises ValueError: for a name, schema, `x-mcp-header`, page or time limit that breaks a rule.
     """
     if input_schema is None:
         signature = hints.signature(function, Context)
@@ -75,6 +76,10 @@ def make_tool(
         inputSchema=signature.schema,
         outputSchema=output,
     )
+    if timeout is not None:
+        from .time_limits import limited
+
+        function = limited(function, name, signature.context, timeout)
     entry = Entry(function, definition, signature, allow)
     if task or idempotent:
         entry = _task_entry(name, function, definition, signature, allow, task, idempotent)
