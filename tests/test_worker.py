@@ -16,6 +16,7 @@ from minimcp import Server
 from minimcp.cli.main import main
 from minimcp.extensions.tasks import Tasks, UnusableStore, keeper
 from minimcp.server.redis_bus import RedisBus
+from tests.embedded import wait_until
 from tests.helpers import Process, modern, result, stopped
 from tests.processes import Redis
 from tests.test_tasks_crash import BOUND_S, DECLARED, HEARTBEAT_S, INTERRUPTED, check, ends, kill, lines
@@ -289,6 +290,30 @@ def test_a_worker_hears_of_a_task_at_once_by_the_bus(never_looks):
         for server in servers:
             server.tasks.close()
             server.close()
+
+
+def test_a_keeper_that_is_told_to_end_while_it_looks_ends_after_that(never_looks, tmp_path):
+    server, entered, go = Server("s"), threading.Event(), threading.Event()
+    server.use(Tasks(tmp_path / "tasks.db", workers=0))
+    made = server.tasks._work.keeper()
+    look = made._look
+
+    def hold(told):
+        entered.set()
+        assert go.wait(BOUND_S)
+        return look(told)
+
+    made._look = hold
+    made.start()
+    thread = made._thread
+    assert entered.wait(BOUND_S)
+    closing = threading.Thread(target=server.tasks.close)
+    closing.start()
+    wait_until(lambda: made.ends, BOUND_S)
+    go.set()
+    thread.join(BOUND_S)
+    closing.join(BOUND_S)
+    assert not thread.is_alive()
 
 
 def test_a_worker_that_has_begun_goes_on_with_all_that_is_queued(never_looks, tmp_path):

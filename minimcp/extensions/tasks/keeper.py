@@ -64,7 +64,7 @@ class Keeper:
         self._lock = threading.Lock()  # guards _thread
         self._thread: threading.Thread | None = None
         self._news: Subscription | None = None  # the thread waits on it
-        self._idle = threading.Condition()  # notified when a run ends
+        self._idle = threading.Condition()  # notified when a run ends, and when the thread shall
         self._beat_at = self._owned_at = self._swept_at = self._complained_at = float("-inf")
         self._seen: dict[str, tuple[int, float]] = {}  # used by the thread alone
         self._suspects: set[str] = set()  # likewise
@@ -126,6 +126,7 @@ class Keeper:
         """Wait for the bodies that run here, but for those that wait for an answer."""
         self.ends = True
         with self._idle:
+            self._idle.notify_all()
             self._idle.wait_for(lambda: all(run.waits for run in list(self.runs.values())), wait_s)
 
     def give_up(self) -> None:
@@ -165,7 +166,7 @@ class Keeper:
                 pause_s = min(self._pause_s(), _LOOK_S) if self._looks() else self._pause_s()
                 if news is None or self.ends:
                     with self._idle:
-                        told = self._idle.wait(pause_s)
+                        told = bool(self.runs or not self.ends) and self._idle.wait(pause_s)
                     continue
                 found = news.take(pause_s)
                 if found is None:
