@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 from minimcp import Client, Gateway, Server
+from minimcp.gateway import gateway as gateway_module
 from tests.embedded import embedded
 
 
@@ -32,7 +34,10 @@ def gateway_of(*servers: Server, gateway: Any = None, entries: Any = None, **opt
         for server in servers:
             name = server.engine.identity["name"]
             found[name] = {"url": stack.enter_context(served(server)), "probe": 0, **(entries or {}).get(name, {})}
-        made = stack.enter_context(Gateway({"mcpServers": found, "gateway": gateway or {}}, **options))
+        # Every server is there, however long a busy machine takes to list it.
+        stack.enter_context(mock.patch.object(gateway_module, "_GREETING_S", 60.0))
+        settings = {"listTimeout": 60, **(gateway or {})}
+        made = stack.enter_context(Gateway({"mcpServers": found, "gateway": settings}, **options))
         yield made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 
 import pytest
 
@@ -86,31 +87,57 @@ def test_a_task_that_the_server_cancelled_raises():
         client.call_tool("x")
 
 
-def test_giving_up_cancels_the_task_and_sends_no_other_cancellation():
+class Ahead:
+    """Stands for `time` where a call looks how long it has taken: its clock is ahead by `by_s`, which only grows."""
+
+    by_s = 0.0
+
+    def monotonic(self):
+        return time.monotonic() + self.by_s
+
+
+@pytest.fixture
+def ahead(monkeypatch):
+    clock = Ahead()
+    monkeypatch.setattr("minimcp.client.transports.waiting.time", clock)
+    return clock
+
+
+def test_giving_up_cancels_the_task_and_sends_no_other_cancellation(ahead):
     server = played(task("working", pollIntervalMs=10))
+    polled = server.methods["tasks/get"]
+
+    def late(params, say):
+        ahead.by_s = 600
+        return polled(params, say)
+
     with Client(server, tasks=True) as client:
+        server.methods["tasks/get"] = late
         with pytest.raises(minimcp.Timeout, match="task"):
-            client.call_tool("x", {}, max_timeout=0.6)
+            client.call_tool("x", {}, max_timeout=60)
         assert server.wait_for("tasks/cancel")["params"]["taskId"] == "t-1"
+        server.methods["tasks/get"] = polled
         server.heard.clear()
         call = client.start_tool("x")
-        threading.Timer(0.1, call.cancel).start()
+        server.wait_for("tasks/get")
+        call.cancel()
         with pytest.raises(minimcp.CallCancelled):
             call.result()
         server.wait_for("tasks/cancel")
 
 
-def test_a_task_may_take_longer_than_the_time_without_a_sign_of_life():
+def test_a_task_may_take_longer_than_the_time_without_a_sign_of_life(ahead):
     states = [task("working", pollIntervalMs=1)] * 5
 
     def slow(params, say):
-        threading.Event().wait(0.3)
+        ahead.by_s += 30
+        threading.Event().wait(0.05)  # longer than a call whose time is up waits
         return states.pop() if states else task("completed", result=DONE)
 
     server = played(task("working"))
     server.methods["tasks/get"] = slow
     with Client(server, tasks=True) as client:
-        assert client.call_tool("x", {}, timeout=1.2).text == "42"
+        assert client.call_tool("x", {}, timeout=120).text == "42"
     assert len(server.all("tasks/get")) == 6
 
 
@@ -133,7 +160,7 @@ def test_every_method_of_a_task_names_it_in_a_header():
 
     with scripted(answer) as server, Client(server.url, tasks=True, elicit=lambda question: {}) as client:
         call = client.start_tool("x", {})
-        assert waiting.wait(10)
+        assert waiting.wait(30)
         call.cancel()
         with pytest.raises(minimcp.CallCancelled):
             call.result()
@@ -190,7 +217,7 @@ def test_a_call_says_the_id_of_its_task_and_may_be_detached():
     server = played(task("working", pollIntervalMs=60_000))
     with Client(server, tasks=True) as client:
         call = client.start_tool("x")
-        assert call.detach(10) == call.task_id == "t-1"
+        assert call.detach(30) == call.task_id == "t-1"
         with pytest.raises(minimcp.CallCancelled, match=r"client\.task\('t-1'\)"):
             call.result()
         # Neither then nor when nobody holds it any more is the server told anything.
@@ -216,9 +243,9 @@ def test_a_call_that_is_no_task_cannot_be_detached():
         answered.set()
         assert call.result().text == "42" and call.task_id is None
         with pytest.raises(minimcp.ProtocolError, match="without making a task"):
-            call.detach(10)
+            call.detach(30)
     with Client(Scripted(tools_call=fault), tasks=True) as client, pytest.raises(minimcp.RemoteError, match="no such"):
-        client.start_tool("x").detach(10)
+        client.start_tool("x").detach(30)
 
 
 def fault(params, say):
@@ -249,7 +276,7 @@ def test_a_task_that_is_come_back_to_may_be_cancelled():
     server = played(task("working", pollIntervalMs=60_000))
     with Client(server, tasks=True) as client:
         with client.task("t-1") as call:
-            assert call.detach(10) == "t-1"
+            assert call.detach(30) == "t-1"
         assert not server.all("tasks/cancel")
         for wait in (True, False):
             server.heard.clear()

@@ -274,12 +274,17 @@ def test_a_server_that_is_not_there_costs_only_its_own_tools_and_is_told_of_when
     entries = {
         "mcpServers": {
             "late": {"url": f"http://127.0.0.1:{port}/mcp", "probe": 0, "connectTimeout": 5},
-        }
+        },
+        "gateway": {"listTimeout": 60},
     }
     changed = threading.Event()
-    with served(files()) as url:
-        entries["mcpServers"]["files"] = {"url": url}
-        with Gateway(entries) as gateway, client_of(gateway) as client, client.listen(tools=True) as changes:
+    with contextlib.ExitStack() as stack:
+        entries["mcpServers"]["files"] = {"url": stack.enter_context(served(files()))}
+        gateway = stack.enter_context(Gateway(entries))
+        # So that no change is told but that of the server that comes.
+        gateway.settle()
+        client = stack.enter_context(client_of(gateway))
+        with client.listen(tools=True) as changes:
             watcher = threading.Thread(target=lambda: [changed.set() for _ in changes])
             watcher.start()
             assert [tool["name"] for tool in client.list_tools()] == ["files_read", "files_links"]
@@ -290,7 +295,7 @@ def test_a_server_that_is_not_there_costs_only_its_own_tools_and_is_told_of_when
             thread = threading.Thread(target=listening.serve_forever)
             thread.start()
             try:
-                assert changed.wait(10)
+                assert changed.wait(60)
                 assert client.list_tools(fresh=True)[0]["name"] == "late_forecast"
                 assert client.call_tool("late_forecast", city="Oslo").data == {"city": "Oslo"}
             finally:
@@ -310,6 +315,7 @@ def test_a_list_never_waits_longer_than_the_deadline_for_a_server_that_hangs():
         with served(files()) as url:
             entries["files"] = {"url": url}
             with Gateway({"mcpServers": entries, "gateway": {"listTimeout": 0.3}}) as gateway:
+                assert gateway.upstreams["files"].settled.wait(30)
                 began = time.monotonic()
                 with client_of(gateway) as client:
                     assert len(client.list_tools()) == 2
@@ -326,7 +332,7 @@ def test_a_change_of_a_servers_list_is_told_once(caplog):
             for _ in range(50):
                 server.changed("tools")
             server.tool(lambda: "new", "new")
-            assert changes.receive(10)["method"] == "notifications/tools/list_changed"
+            assert changes.receive(60)["method"] == "notifications/tools/list_changed"
             assert "files_new" in [tool["name"] for tool in client.list_tools(fresh=True)]
             server.changed("tools")
             with pytest.raises(Timeout):
@@ -341,7 +347,7 @@ def test_a_subscription_to_a_resource_reaches_its_server_and_its_updates_come_ba
         with client.listen(uris=["weather+weather://all"]) as changes:
             server.updated("weather://other")
             server.updated("weather://all")
-            event = changes.receive(10)
+            event = changes.receive(60)
             assert event["method"] == "notifications/resources/updated"
             assert event["params"]["uri"] == "weather+weather://all"
 
@@ -370,24 +376,24 @@ def test_a_cancelled_call_is_cancelled_at_its_server(mode, upstream):
     @server.tool
     def wait(ctx: Context) -> str:
         began.set()
-        if ctx.cancelled.wait(10):
+        if ctx.cancelled.wait(60):
             ended.set()
         return "late"
 
     with gateway_of(server, entries={"s": {"mode": upstream}}) as gateway, client_of(gateway, mode) as client:
         call = client.start_tool("s_wait")
-        assert began.wait(10)
+        assert began.wait(30)
         call.cancel()
         with pytest.raises(CallCancelled):
             call.result()
-        assert ended.wait(10)
+        assert ended.wait(30)
 
 
 def test_a_gateway_that_leads_to_itself_is_refused():
     gateway = Gateway({"mcpServers": {"self": {"url": "http://127.0.0.1:1/mcp"}}})
     with embedded(gateway.wsgi) as listening:
         entry = {"self": {"url": f"http://127.0.0.1:{listening.port}/mcp", "probe": 0}}
-        gateway.settings = Gateway({"mcpServers": entry}).settings
+        gateway.settings = Gateway({"mcpServers": entry, "gateway": {"listTimeout": 60}}).settings
         with gateway, client_of(gateway) as client:
             assert client.list_tools() == []
             assert "leads back to it" in gateway.snapshot()["servers"][0]["error"]

@@ -39,7 +39,8 @@ RULES = [
 def write(tmp_path):
     def make(servers, file="gateway.json", **gateway):
         path = tmp_path / file
-        path.write_text(json.dumps({"mcpServers": servers, "gateway": gateway}))
+        # A busy machine may take its time to start a server.
+        path.write_text(json.dumps({"mcpServers": servers, "gateway": {"listTimeout": 60, **gateway}}))
         return str(path)
 
     return make

@@ -123,7 +123,7 @@ def test_endpoints_come_and_go_with_a_reload():
             assert [tool["name"] for tool in client.list_tools()] == ["find"]
             changed = {**SPEC, "tools": {"crm_search": {"name": "look"}}}
             gateway.reload(config.read({"mcpServers": entries, "gateway": {"endpoints": {"finance": changed}}}))
-            assert changes.receive(10)["method"] == "notifications/tools/list_changed"
+            assert changes.receive(60)["method"] == "notifications/tools/list_changed"
             assert [tool["name"] for tool in client.list_tools()] == ["look"]
         gateway.reload(config.read({"mcpServers": entries, "gateway": {}}))
         with pytest.raises(ClientError):

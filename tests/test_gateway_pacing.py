@@ -248,6 +248,8 @@ def test_a_call_that_is_cancelled_waits_no_longer():
     slots, ends = Slots(1), []
     slots.take(0)
     caller, next_one = Caller(slots, on_wait=ends.append), Caller(slots)
+    # It counts as waiting before it asks to be told of that.
+    wait_until(lambda: ends)
     ends[0]()
     assert isinstance(caller.end(), CallCancelled)
     slots.release()

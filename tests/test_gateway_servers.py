@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def through(server: Server, folder: Path, mode: str, entry: dict[str, Any], **op
     else:
         program, *arguments = server.target
         entry = {"command": program, "args": arguments, **entry, "env": {**server.env, **entry.get("env", {})}}
-    with GatewayProcess({"up": {"prefix": "", **entry}}, folder) as gateway:
+    with GatewayProcess({"up": {"prefix": "", **entry}}, folder, listTimeout=60) as gateway:
         with Client(gateway.url, mode=mode, timeout=20, **options) as client:
             assert client.protocol_version == VERSIONS[mode]
             yield client
@@ -152,10 +153,8 @@ def test_the_filesystem_server_keeps_to_the_roots_of_the_session(tmp_path: Path)
         tools = {tool["name"]: tool for tool in client.list_tools()}
         assert tools["read_text_file"]["annotations"]["readOnlyHint"] is True
         # It asks for the roots by itself, some time after the beginning of the session.
-        for _ in range(100):
-            read = client.call_tool("read_text_file", path=path, head=1)
-            if not read.is_error:
-                break
+        until = time.monotonic() + BOUND_S
+        while (read := client.call_tool("read_text_file", path=path, head=1)).is_error and time.monotonic() < until:
             threading.Event().wait(0.05)
         assert read.data == {"content": "one"}
         client.call_tool("write_file", {"path": path, "content": "three\n" * 50_000}, check=True)
@@ -210,7 +209,7 @@ def test_the_git_server_shows_a_commit(mode: str, tmp_path: Path) -> None:
 
 def test_six_servers_of_all_kinds_are_one(tmp_path: Path) -> None:
     everything = Server([*node(), package("server-everything"), "stdio"])
-    time = Server([peer_file("servers", "bin", "mcp-server-time"), "--local-timezone=Etc/UTC"])
+    clock = Server([peer_file("servers", "bin", "mcp-server-time"), "--local-timezone=Etc/UTC"])
     kits = {
         "one": made("python_sdk1", "http"),
         "two": made("python_sdk2", "stdio"),
@@ -218,13 +217,13 @@ def test_six_servers_of_all_kinds_are_one(tmp_path: Path) -> None:
     }
     kits["sse"] = made("python_sdk1", "sse")
     servers: dict[str, Any] = {}
-    for name, each in {"everything": everything, "time": time, **kits}.items():
+    for name, each in {"everything": everything, "time": clock, **kits}.items():
         if isinstance(each.target, str):
             servers[name] = {"url": each.target}
         else:
             servers[name] = {"command": each.target[0], "args": each.target[1:], "env": each.env}
     try:
-        with GatewayProcess(servers, tmp_path) as gateway:
+        with GatewayProcess(servers, tmp_path, listTimeout=60) as gateway:
             for mode in VERSIONS:
                 with Client(gateway.url, mode=mode, timeout=20, elicit=lambda question: {"nights": 2}) as client:
                     names = {tool["name"] for tool in client.list_tools()}
@@ -238,6 +237,6 @@ def test_six_servers_of_all_kinds_are_one(tmp_path: Path) -> None:
             assert gateway.terminate() == 0
             assert gateway.violations == ""
     finally:
-        for each in (everything, time, *kits.values()):
+        for each in (everything, clock, *kits.values()):
             each.stop()
-    assert [pid for each in (everything, time, *kits.values()) for pid in each.left()] == []
+    assert [pid for each in (everything, clock, *kits.values()) for pid in each.left()] == []

@@ -36,7 +36,7 @@ class Ear:
             self.heard.put(message["method"])
 
     def next(self) -> str:
-        return self.heard.get(timeout=10)
+        return self.heard.get(timeout=60)
 
 
 @contextlib.contextmanager
@@ -209,6 +209,9 @@ def test_a_change_of_who_may_see_something_is_told_to_those_it_is_about(era, way
         assert bob.next() == TOOLS
         server.changed("resources")
         assert bob.next() == RESOURCES
+        # Ann's stream looks at a change on a thread of its own, and shall have done so before there is another.
+        server.prompt(lambda: "x", "first fence")
+        assert [ann.next(), bob.next()] == [PROMPTS, PROMPTS]
         staff.discard("ann")
         server.changed("resources")
         assert ann.next() == RESOURCES
@@ -226,12 +229,15 @@ def test_rules_that_fail_keep_nobody_from_being_told(era, caplog):
     def policy(ctx, entry):
         if broken:
             raise ConnectionError("the directory is away")
-        return False
+        return bool(entry.definition["name"].startswith("fence"))
 
     server.engine.policy = policy
     server.tool(lambda: "x", "first")
+    server.prompt(lambda: "x", "fence")
     with listening(server, era, "memory") as (ann, _):
         server.tool(lambda: "x", "hidden")
+        server.prompt(lambda: "x", "fence_2")
+        assert ann.next() == PROMPTS
         broken.append(1)
         server.tool(lambda: "x", "hidden_too")
         assert ann.next() == TOOLS
