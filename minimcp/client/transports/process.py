@@ -43,7 +43,8 @@ _CHUNK = 64 * 1024
 _STEP_S = 0.1
 _TAIL = 16 * 1024
 _SHOWN_TAIL = 2000
-_LAST_WORDS_S = 0.2
+# How long a process that is gone is waited for on standard error, which a grandchild may keep open.
+_LAST_WORDS_S = 1.0
 _HIDDEN = re.compile(r"cannot import name '\w+' from [^\n]*'minimcp'[^\n]*\(([^()\n]*minimcp\.py)\)")
 _MISSING = re.compile(r"^KeyError: '(\w+)'$", re.MULTILINE)
 _SIGKILL = getattr(signal, "SIGKILL", 9)

@@ -39,8 +39,10 @@ MAX_ELEMENTS = 5_000_000
 _MOST_LOGGED = 5
 # So many lines without a message among them, and it is no server.
 _MOST_FOREIGN = 100
-# How long the end of the output is waited for after the end of the process, and the other way round.
-_DRAIN_S = 0.5
+# How long the end of the output is waited for after the end of the process, and the other way round. On a busy machine
+# half a second may lie between the two, and then an answer would be lost, or the reason why there is none.
+_DRAIN_S = 2.0
+_JOIN_S = 0.5
 # How long a caller that is alone reads, and after how long without such a caller the thread reads again.
 _ALONE_S = 0.02
 
@@ -236,7 +238,7 @@ class StdioConnection:
         self._lose(ConnectionLost("The connection was closed"), told=False)
         self._child.end()
         if self._reader is not threading.current_thread():
-            self._reader.join(_DRAIN_S)
+            self._reader.join(_JOIN_S)
 
     def _read(self) -> None:
         """Hand out what the server writes until its output ends, then end the process if it runs on."""
