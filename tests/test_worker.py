@@ -19,9 +19,11 @@ from minimcp.server.redis_bus import RedisBus
 from tests.embedded import wait_until
 from tests.helpers import Process, modern, result, stopped
 from tests.processes import Redis
-from tests.test_tasks_crash import BOUND_S, DECLARED, HEARTBEAT_S, INTERRUPTED, check, ends, kill, lines
+from tests.test_tasks_crash import BOUND_S, DECLARED, INTERRUPTED, check, ends, kill, lines
 
 ROOT = Path(__file__).resolve().parent.parent
+# A worker that is so busy that it makes none for a quarter longer is taken for dead.
+HEARTBEAT_S = 2.0
 
 # The server of the web process, which is the test, and of the workers.
 FILE = f"""

@@ -79,6 +79,8 @@ def _check_store(store: TaskStore) -> None:
 def _stop(server: Server, grace_s: float) -> None:
     """Let what runs go on for a while, which another signal ends; a third one ends the process."""
     try:
+        # First, so that what ends after these words makes room for nothing.
+        server.tasks.begin_no_more()
         _say(
             f"worker for {server.engine.identity['name']}: stops; what runs has {grace_s:g} s, a second signal ends it"
         )

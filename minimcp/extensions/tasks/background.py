@@ -148,6 +148,11 @@ class Tasks:
         self._work.set_workers(workers)
         self._workers = workers
 
+    def begin_no_more(self) -> None:
+        """Leave what is queued to other processes, and go on with what runs, as `close` does at first."""
+        self._work.stop_sending()
+        self._work.keeper().ends = True
+
     def close(self, wait_s: float = 0.0) -> None:
         """Stop here: what is queued stays queued, what runs gets some seconds, then its record says what became of it.
 
