@@ -20,7 +20,7 @@ def alembic(database: Any, server: str, *arguments: str) -> Any:
     weather = shlex.join([sys.executable, "-m", "minimcp", "run", server])
     env = {**os.environ, "PYTHONPATH": str(ROOT), "DATABASE": f"sqlite:///{database}", "WEATHER": weather}
     command = [sys.executable, "-m", "alembic", "--config", "examples/alembic_seed/alembic.ini", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=180)
 
 
 def query(database: Any, sql: str) -> list[Any]:

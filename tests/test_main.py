@@ -69,7 +69,7 @@ def test_a_file_without_a_server_is_told_what_is_missing(file, capsys):
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=20,
+        timeout=120,
     )
     assert before.returncode == 2 and before.stdout == b""
     assert b"a module-level minimcp.Server" in before.stderr and b"Traceback" not in before.stderr
@@ -157,13 +157,13 @@ def test_it_is_served_over_tls_with_certificates_of_clients(file, tmp_path):
     with Process(words, cwd=str(ROOT)) as process:
         port = process.wait_for(r"one is listening on https://127\.0\.0\.1:(\d+)/mcp").group(1)
         context = ssl.create_default_context(cafile=authority.ca)
-        connection = http.client.HTTPSConnection("localhost", int(port), timeout=10, context=context)
+        connection = http.client.HTTPSConnection("localhost", int(port), timeout=60, context=context)
         with pytest.raises((OSError, http.client.HTTPException)):
             connection.request("GET", "/mcp")
             connection.getresponse()
         connection.close()
         context.load_cert_chain(*authority.issue("ann", {"CN": "ann"}))
-        connection = http.client.HTTPSConnection("localhost", int(port), timeout=10, context=context)
+        connection = http.client.HTTPSConnection("localhost", int(port), timeout=60, context=context)
         connection.request("GET", "/mcp")
         assert connection.getresponse().status == 405
         connection.close()

@@ -124,20 +124,20 @@ def test_concurrent_requests_get_one_token(authority: Authority) -> None:
     issue = authority.token
 
     def slow(seen: Any) -> Any:
-        go.wait(10)
+        go.wait(30)
         return issue(seen)
 
     authority.pages["/token"] = slow
 
     def sign(_: int) -> Any:
-        here.wait(10)
+        here.wait(30)
         return tokens.sign("POST", "https://crm.example/mcp", {})
 
     with ThreadPoolExecutor(8) as pool:
         found = [pool.submit(sign, number) for number in range(8)]
-        here.wait(10)
+        here.wait(30)
         go.set()
-        signed = [each.result(10) for each in found]
+        signed = [each.result(30) for each in found]
     (token,) = authority.exchanged
     assert signed == [{"Authorization": f"Bearer {token}"}] * 8 and len(authority.asked("/token")) == 1
 
@@ -148,7 +148,7 @@ def test_those_that_wait_fail_with_the_one_that_asks(authority: Authority) -> No
 
     def fails(seen: Any) -> Any:
         here.set()
-        go.wait(10)
+        go.wait(30)
         return 503, {}, {}
 
     authority.pages["/token"] = fails
@@ -172,11 +172,11 @@ def test_those_that_wait_fail_with_the_one_that_asks(authority: Authority) -> No
 
     with ThreadPoolExecutor(2) as pool:
         found = [pool.submit(sign)]
-        assert here.wait(10)
+        assert here.wait(30)
         found.append(pool.submit(sign))
-        assert waiting.acquire(timeout=10) and waiting.acquire(timeout=10)
+        assert waiting.acquire(timeout=30) and waiting.acquire(timeout=30)
         go.set()
-        assert len({each.result(10) for each in found}) == 1
+        assert len({each.result(30) for each in found}) == 1
     assert len(authority.asked("/token")) == 1
     # What may pass is tried again with the next request.
     authority.pages["/token"] = authority.token
@@ -184,6 +184,8 @@ def test_those_that_wait_fail_with_the_one_that_asks(authority: Authority) -> No
 
 
 def test_a_refusal_stands_for_some_seconds(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing of it passes while this test is busy.
+    monkeypatch.setattr(endpoint_module, "_PAUSE_S", 600.0)
     authority.subjects = set()
     auth = at(authority).exchange("token-of-ann", audience="crm")
     for _ in range(3):

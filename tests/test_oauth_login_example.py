@@ -16,7 +16,7 @@ BROWSER = """
 import sys, urllib.request
 with open(sys.argv[2], "a") as visits:
     print(sys.argv[1], file=visits)
-sys.exit(urllib.request.urlopen(sys.argv[1], timeout=10).status != 200)
+sys.exit(urllib.request.urlopen(sys.argv[1], timeout=60).status != 200)
 """
 
 
@@ -69,9 +69,9 @@ def run(resource, tmp_path):
         with process:
             if answer is not None:
                 line = next(line for line in process.stderr if "http://" in line)
-                out, error = process.communicate(answer(line.strip()) + "\n", timeout=30)
+                out, error = process.communicate(answer(line.strip()) + "\n", timeout=120)
             else:
-                out, error = process.communicate(timeout=30)
+                out, error = process.communicate(timeout=120)
         return process.returncode, out, error, len(visits.read_text().splitlines())
 
     return run
@@ -85,7 +85,7 @@ def test_the_browser_opens_once_and_the_tools_are_listed(run, tmp_path):
 
 def test_without_a_browser_the_address_is_pasted(run):
     def visit(url):
-        return requests.get(url, allow_redirects=False, timeout=10).headers["Location"]
+        return requests.get(url, allow_redirects=False, timeout=60).headers["Location"]
 
     code, out, _, visits = run("--no-browser", answer=visit)
     assert (code, visits) == (0, 0) and out.endswith("secret: Tell a secret.\n")

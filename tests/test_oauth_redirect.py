@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from minimcp.engines.errors import AuthorizationError, Timeout
-from minimcp.engines.oauth.redirect import Receiver, read_answer
+from minimcp.engines.oauth.redirect import Receiver, RedirectHandler, read_answer
 from tests.helpers import free_port
 
 ISSUER = "https://as.example.com"
@@ -25,7 +25,7 @@ def receiver():
 
 
 def visit(receiver, target, **headers):
-    return requests.get(f"http://127.0.0.1:{receiver.port}{target}", headers=headers, timeout=10)
+    return requests.get(f"http://127.0.0.1:{receiver.port}{target}", headers=headers, timeout=30)
 
 
 def test_one_redirect_comes_in_and_no_second(receiver):
@@ -34,7 +34,19 @@ def test_one_redirect_comes_in_and_no_second(receiver):
     assert first.status_code == 200 and first.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert first.headers["Cache-Control"] == "no-store" and first.headers["X-Content-Type-Options"] == "nosniff"
     assert visit(receiver, "/callback?code=d&state=right").status_code == 410
-    assert receiver.wait(10) == "code=c&state=right"
+    assert receiver.wait(30) == "code=c&state=right"
+
+
+def test_the_page_is_sent_before_the_program_goes_on_and_may_end(receiver, monkeypatch):
+    waiting, end = [], RedirectHandler.end_headers
+
+    def look(handler):
+        waiting.append(receiver._found.empty())
+        end(handler)
+
+    monkeypatch.setattr(RedirectHandler, "end_headers", look)
+    assert visit(receiver, "/callback?code=c&state=right").status_code == 200
+    assert receiver.wait(30) == "code=c&state=right" and waiting == [True]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +76,7 @@ def test_nothing_that_comes_in_is_on_the_page(receiver):
 
 def test_only_this_machine_can_connect_and_only_get_is_answered(receiver):
     assert receiver.server_address[0] == "127.0.0.1"
-    assert requests.post(receiver.uri, data="state=right", timeout=10).status_code == 501
+    assert requests.post(receiver.uri, data="state=right", timeout=30).status_code == 501
 
 
 def test_connections_that_a_browser_opens_and_never_uses_do_not_block(receiver):
@@ -97,7 +109,7 @@ def test_a_port_that_was_used_can_be_used_again_at_once_and_one_in_use_cannot(re
     again.expect("right")
     assert again.uri == f"http://localhost:{receiver.port}/other/place"
     assert visit(again, "/callback?code=c&state=right").status_code == 404
-    assert requests.get(f"{again.uri}?code=c&state=right", timeout=10).status_code == 200
+    assert requests.get(f"{again.uri}?code=c&state=right", timeout=30).status_code == 200
     again.close()
 
 
@@ -174,9 +186,9 @@ def test_it_listens_where_the_uri_says(host):
         pytest.skip("this machine has no such address")
     receiver.expect("right")
     try:
-        answer = requests.get(f"http://{host}:{port}/cb", params={"state": "right", "code": "c"}, timeout=5)
+        answer = requests.get(f"http://{host}:{port}/cb", params={"state": "right", "code": "c"}, timeout=30)
         assert answer.status_code == 200
         assert parse_qs(receiver.wait(20)) == {"state": ["right"], "code": ["c"]}
-        assert requests.get(f"http://{host}:{port}/cb", headers={"Host": f"evil:{port}"}, timeout=5).status_code == 403
+        assert requests.get(f"http://{host}:{port}/cb", headers={"Host": f"evil:{port}"}, timeout=30).status_code == 403
     finally:
         receiver.close()

@@ -116,7 +116,7 @@ def test_the_run_command_serves_the_example_in_an_empty_environment(tmp_path: Pa
         while "Ctrl-C" not in said[-1]:
             said.append(process.stderr.readline())
         assert sum("mcpServers" in line for line in said) == 2
-        connection = http.client.HTTPConnection("127.0.0.1", 8000, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", 8000, timeout=60)
         initialize = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": initialize})
         connection.request("POST", "/mcp", body, {"Content-Type": "application/json", "Accept": "*/*"})
@@ -125,7 +125,7 @@ def test_the_run_command_serves_the_example_in_an_empty_environment(tmp_path: Pa
         assert json.loads(answer.read())["result"]["protocolVersion"] == "2025-11-25"
         connection.close()
         process.send_signal(signal.SIGINT)
-        _, rest = process.communicate(timeout=20)
+        _, rest = process.communicate(timeout=60)
         assert process.returncode == 0
         assert rest == ""
     finally:

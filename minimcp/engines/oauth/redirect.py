@@ -75,23 +75,26 @@ class Receiver(ThreadingHTTPServer):
             self._thread.join()
         self.server_close()
 
-    def answer(self, target: str, host: str) -> tuple[int, str]:
-        """Return a status and a text for a request, and keep the authorization response. Spec: AUTH-074"""
+    def answer(self, target: str, host: str) -> tuple[int, str, str]:
+        """Return a status and a text for a request, and the authorization response or "". Spec: AUTH-074"""
         if host.lower() not in self._hosts:
-            return 403, "This address is for a browser on the same machine."
+            return 403, "This address is for a browser on the same machine.", ""
         path, _, query = target.partition("?")
         if path != self._path:
-            return 404, "There is nothing here."
+            return 404, "There is nothing here.", ""
         given = parse_qs(query, keep_blank_values=True, max_num_fields=50) if len(query) <= _LONGEST else {}
         states = given.get("state", [])
         if len(states) != 1 or not hmac.compare_digest(states[0].encode(), self._state.encode()):
-            return 400, "This is not the answer to the current request."
+            return 400, "This is not the answer to the current request.", ""
         with self._lock:
             if self._used:
-                return 410, "This address has been used already."
+                return 410, "This address has been used already.", ""
             self._used = True
-        self._found.put(query)
-        return 200, _DONE
+        return 200, _DONE, query
+
+    def take(self, response: str) -> None:
+        """Give the authorization response to the one who waits for it."""
+        self._found.put(response)
 
     def server_bind(self) -> None:
         # HTTPServer would look up the name of 127.0.0.1, which may take its time.
@@ -110,10 +113,17 @@ class RedirectHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            status, text = self.server.answer(self.path, self.headers.get("Host", ""))
+            status, text, response = self.server.answer(self.path, self.headers.get("Host", ""))
         except ValueError:
-            status, text = 400, "This request cannot be read."
-        body = text.encode("ascii")
+            status, text, response = 400, "This request cannot be read.", ""
+        try:
+            self._send(status, text.encode("ascii"))
+        finally:
+            # Not before: the program may end with it, and this thread in the middle of the page.
+            if response:
+                self.server.take(response)
+
+    def _send(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
