@@ -61,10 +61,11 @@ async def name_folder(ctx: Context) -> str:
 
 
 @server.tool()
-async def wait() -> str:
-    """Wait until the client gives up."""
+async def wait(ctx: Context) -> str:
+    """Say that it waits, and do so until the client gives up."""
     try:
-        await anyio.sleep(60)
+        await ctx.report_progress(1)
+        await anyio.sleep(600)
     except anyio.get_cancelled_exc_class():
         given_up.set()
         raise
@@ -73,8 +74,8 @@ async def wait() -> str:
 
 @server.tool()
 async def waited() -> bool:
-    """Say whether the client gave up within 10 s."""
-    with anyio.move_on_after(10):
+    """Say whether the client gave up within 60 s."""
+    with anyio.move_on_after(60):
         await given_up.wait()
     return given_up.is_set()
 

@@ -61,14 +61,14 @@ function build() {
     const written = await server.server.createMessage(params);
     return text(`${folder.name} is now ${written.content.text} (${written.model})`);
   });
-  server.registerTool(
-    "wait",
-    {},
-    ({ signal }) =>
-      new Promise((resolve) => signal.addEventListener("abort", () => (givenUp(), resolve(text("given up"))))),
-  );
+  server.registerTool("wait", {}, async (extra) => {
+    const gone = new Promise((resolve) => extra.signal.addEventListener("abort", resolve)).then(givenUp);
+    await report(extra, { progress: 1 });
+    await gone;
+    return text("given up");
+  });
   server.registerTool("waited", { outputSchema: { result: z.boolean() } }, async () => {
-    const late = new Promise((resolve) => setTimeout(() => resolve(false), 10_000).unref());
+    const late = new Promise((resolve) => setTimeout(() => resolve(false), 60_000).unref());
     const result = await Promise.race([gaveUp.then(() => true), late]);
     return { ...text(String(result)), structuredContent: { result } };
   });

@@ -63,16 +63,14 @@ function build() {
     const params = { messages: [{ role: "user", content }], maxTokens: 20, systemPrompt: "Be brief." };
     return inputRequired({ inputRequests: { name: inputRequired.createMessage(params) }, requestState: folder.name });
   });
-  server.registerTool(
-    "wait",
-    {},
-    ({ mcpReq }) =>
-      new Promise((resolve) => {
-        mcpReq.signal.addEventListener("abort", () => (givenUp(), resolve(text("given up"))));
-      }),
-  );
+  server.registerTool("wait", {}, async ({ mcpReq }) => {
+    const gone = new Promise((resolve) => mcpReq.signal.addEventListener("abort", resolve)).then(givenUp);
+    await report(mcpReq, { progress: 1 });
+    await gone;
+    return text("given up");
+  });
   server.registerTool("waited", { outputSchema: z.object({ result: z.boolean() }) }, async () => {
-    const late = new Promise((resolve) => setTimeout(() => resolve(false), 10_000).unref());
+    const late = new Promise((resolve) => setTimeout(() => resolve(false), 60_000).unref());
     const result = await Promise.race([gaveUp.then(() => true), late]);
     return { ...text(String(result)), structuredContent: { result } };
   });
