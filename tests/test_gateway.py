@@ -14,8 +14,9 @@ import pytest
 from minimcp import CallCancelled, Client, Context, Gateway, McpError, Raw, RemoteError, Server, Timeout, link
 from minimcp import resource as embedded_resource
 from minimcp.engines.http_server.wsgi_server import make_server
+from minimcp.gateway.upstream import Upstream
 from tests import official
-from tests.embedded import embedded
+from tests.embedded import embedded, wait_until
 from tests.gateways import client_of, gateway_of, served
 from tests.helpers import free_port
 
@@ -350,6 +351,25 @@ def test_a_subscription_to_a_resource_reaches_its_server_and_its_updates_come_ba
             event = changes.receive(60)
             assert event["method"] == "notifications/resources/updated"
             assert event["params"]["uri"] == "weather+weather://all"
+
+
+def test_a_subscription_that_comes_before_the_stream_of_changes_leaves_one_stream(monkeypatch):
+    server, go, follow = weather(), threading.Event(), Upstream._follow
+
+    def late(upstream, lease):
+        assert go.wait(30)
+        follow(upstream, lease)
+
+    monkeypatch.setattr(Upstream, "_follow", late)
+    uri = "weather+weather://all"
+    with gateway_of(server) as gateway, client_of(gateway) as client, client.listen(uris=[uri]) as changes:
+        upstream = gateway.upstreams["weather"]
+        first = upstream._listen
+        go.set()
+        wait_until(lambda: upstream._listen is not first)
+        wait_until(lambda: len(server.engine._streams) == 1)
+        server.updated("weather://all")
+        assert changes.receive(60)["params"]["uri"] == uri
 
 
 def test_a_legacy_session_subscribes_in_its_own_session_at_a_legacy_server():

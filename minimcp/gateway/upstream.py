@@ -122,9 +122,13 @@ class Upstream:
         """
         try:
             with self._watching:
+                old = self._listen
                 self._listen = lease.client.listen(
                     tools=True, prompts=True, resources=True, uris=self._subscribable(lease)
                 )
+            if old is not None and lease.is_modern:
+                # Opened by a subscription that came first, which this one has as well; or lost with its connection.
+                old.close()
         except RemoteError:
             # It tells of no changes.
             while not self._closed.wait(_UNTOLD_S):
