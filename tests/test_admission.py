@@ -29,11 +29,17 @@ HALF = b"POST /half HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc"
 LARGE = 4 * 1024 * 1024
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: Any) -> None:
+    """A connection that was given up is waited for, however long its thread does not run."""
+    monkeypatch.setattr(admission, "_CLOSING_S", 20.0)
+
+
 def served_soon(listening: Any, wire: Wire | None = None) -> bool:
-    """Whether an honest client gets its answer at once."""
+    """Whether an honest client gets its answer before anybody is given up for being slow."""
     began = time.monotonic()
     with wire or Wire(listening) as client:
-        return client.post(b"honest").answer() == (200, b"honest") and time.monotonic() - began < 8
+        return client.post(b"honest").answer() == (200, b"honest") and time.monotonic() - began < 25
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,7 @@ def test_the_order_is_silent_then_idle_then_slow_and_running_ones_stay(monkeypat
         slow.send(HALF)
         running.get("/held")
         app.wait_for(1)
-        wait_until(lambda: sum(each.busy for each in listening.admission._open) == 2)
+        wait_until(lambda: busy(listening) == {port_of(slow), port_of(running)})
         for leaving in (silent, idle, slow):
             stack.enter_context(Wire(listening)).get("/held")
             app.wait_for(1)
@@ -80,6 +86,16 @@ def test_the_order_is_silent_then_idle_then_slow_and_running_ones_stay(monkeypat
             assert refused.answer()[0] == 503
         app.go.set()
         assert running.answer() == (200, b"/held")
+
+
+def port_of(wire: Wire) -> int:
+    port: int = wire.socket.getsockname()[1]
+    return port
+
+
+def busy(listening: Any) -> set[int]:
+    """The ports of the clients whose requests have begun."""
+    return {each.client_address[1] for each in list(listening.admission._open) if each.busy}
 
 
 def large(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -110,14 +126,14 @@ def test_a_client_that_reads_slowly_for_ever_is_given_up() -> None:
 
 
 def test_a_client_that_reads_steadily_gets_all_of_a_large_answer_even_if_the_server_stops() -> None:
-    with embedded(large, send_s=1) as listening, Wire(listening) as wire:
+    with embedded(large, send_s=3) as listening, Wire(listening) as wire:
         wire.get("/").until(b"\r\n\r\n")
         closing = threading.Thread(target=listening.close, args=(60,))
         closing.start()
         read = len(wire._buffer)
         while part := wire.socket.recv(1 << 18):
             read += len(part)
-            threading.Event().wait(0.004)
+            threading.Event().wait(0.012)
         closing.join(20)
         assert read == 64 * 1024 * 1024
 
@@ -156,7 +172,7 @@ def test_refused_connections_keep_few_threads() -> None:
         refused = [stack.enter_context(Wire(listening)) for _ in range(60)]
         for wire in refused:
             assert wire.answer()[0] == 503
-        assert connections() <= 2 + 16 + 4
+        wait_until(lambda: connections() <= 2 + 16)
 
 
 # Descriptors
@@ -191,7 +207,7 @@ def test_where_few_files_may_be_open_silent_connections_make_room(limit: int, la
         with socket.create_connection(address, 20) as client:
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert client.makefile("rb").read().endswith(b"done")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20
         process.child.kill()
 
 
@@ -243,7 +259,7 @@ def test_a_head_is_judged_before_its_body_arrives(
     body: str, method: str, path: str, fields: dict[str, str], status: int
 ) -> None:
     lines = [f"{method} {path} HTTP/1.1", body, *(f"{name}: {value}" for name, value in {**FIELDS, **fields}.items())]
-    with embedded(guarded().wsgi) as listening, Wire(listening, 5) as wire:
+    with embedded(guarded().wsgi) as listening, Wire(listening) as wire:
         wire.send("\r\n".join([*lines, "", ""]).encode() + b"1\r\n{")
         assert wire.answer()[0] == status
         assert [each.held for each in listening.admission._open] in ([0], [])
@@ -259,7 +275,7 @@ def test_a_head_is_judged_before_its_body_arrives(
 def test_a_client_that_asks_first_is_told_to_go_on_or_why_not() -> None:
     def ask(listening: Any, body: bytes, *lines: str) -> Wire:
         fields = [f"{name}: {value}" for name, value in FIELDS.items() if name != "Host"]
-        wire = Wire(listening, 5)
+        wire = Wire(listening)
         head = ["POST /mcp HTTP/1.1", *fields, *lines, f"Content-Length: {len(body)}", "Expect: 100-continue", "", ""]
         return wire.send("\r\n".join(head).encode())
 
@@ -285,6 +301,7 @@ def test_an_application_that_hides_that_a_body_never_came_is_overruled() -> None
     with embedded(app, body_s=1) as listening:
         with Wire(listening) as wire:
             assert wire.send(HALF).answer()[0] == 408
+        listening.limits["body_s"] = 30
         with Wire(listening) as wire:
             wire.send(HALF).socket.shutdown(socket.SHUT_WR)
             assert wire.answer()[0] == 400
@@ -321,8 +338,7 @@ def half(listening: Any, size: int = LARGE, chunked: bool = False) -> Wire:
 
 def counted(listening: Any, wire: Wire) -> int:
     """The bytes of a body that count for a connection."""
-    port = wire.socket.getsockname()[1]
-    return sum(each.held for each in list(listening.admission._open) if each.client_address[1] == port)
+    return sum(each.held for each in list(listening.admission._open) if each.client_address[1] == port_of(wire))
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -342,7 +358,7 @@ def test_the_bytes_of_half_read_bodies_have_a_budget_and_the_oldest_makes_room(c
         end = b"\0\r\n0\r\n\r\n" if chunked else b"\0"
         assert unfinished[-1].send(end).answer() == (200, bytes(LARGE))
         wait_until(lambda: listening.admission._bytes <= 2 * (LARGE + LARGE // 256))
-    assert listening.admission._bytes == 0
+    wait_until(lambda: listening.admission._bytes == 0)
 
 
 def test_large_bodies_of_running_requests_are_waited_for_and_then_refused() -> None:
@@ -352,13 +368,15 @@ def test_large_bodies_of_running_requests_are_waited_for_and_then_refused() -> N
             return super().__call__(environ, start_response)
 
     app = Reading()
-    with embedded(app, bodies_bytes=1_000_000, body_s=2) as listening, contextlib.ExitStack() as stack:
+    with embedded(app, bodies_bytes=1_000_000) as listening, contextlib.ExitStack() as stack:
         running = [stack.enter_context(Wire(listening)) for _ in range(2)]
         for wire in running:
             wire.send(b"POST /held HTTP/1.1\r\nHost: x\r\nContent-Length: 450000\r\n\r\n" + bytes(450_000))
         app.wait_for(2)
+        listening.limits["body_s"] = 2
         with Wire(listening) as wire:
             assert wire.post(bytes(450_000)).answer()[0] == 503
+        listening.limits["body_s"] = 30
         assert served_soon(listening)
         waiting = stack.enter_context(Wire(listening)).post(bytes(450_000))
         app.go.set()

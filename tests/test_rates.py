@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from minimcp import Principal, Server
-from minimcp.auth import rates
+from minimcp.auth import counts, rates
 from minimcp.auth.counts import Count, Limit, Memory
 from minimcp.auth.rates import Rates
 from minimcp.auth.verifier import PublicAddress
@@ -110,8 +110,8 @@ def test_beyond_the_limit_a_call_is_refused_with_the_time_to_come_back(clock):
     assert limited.ran == ["weather_now"] * 4
 
 
-def test_over_http_the_status_is_429_and_legacy_clients_get_200():
-    limited = Limited(Rates([{"tools": "*", "limit": "1/hour"}]), auth=lambda request: Principal("ada"))
+def test_over_http_the_status_is_429_and_legacy_clients_get_200(clock):
+    limited = Limited(Rates([{"tools": "*", "limit": "1/hour"}], clock=clock), auth=lambda request: Principal("ada"))
     with serving(limited.wsgi) as url:
         message = modern("tools/call", 5, name="other")
         with exchange(f"{url}/mcp", message, http_headers(message)) as response:
@@ -420,8 +420,6 @@ def test_callers_that_are_not_seen_any_more_are_forgotten(clock):
 
 
 def test_no_more_callers_are_held_than_there_is_room_for(clock, monkeypatch):
-    from minimcp.auth import counts
-
     monkeypatch.setattr(counts, "_MOST_CALLERS", 10)
     hook = Rates([{"limit": "1/hour"}], clock=clock)
     limited = Limited(hook)
@@ -519,7 +517,7 @@ def test_a_missing_package_for_redis_is_said_too(monkeypatch):
 
 
 @pytest.fixture
-def redis_url() -> Iterator[str]:
+def redis_url(monkeypatch) -> Iterator[str]:
     pytest.importorskip("redis", reason="limits in Redis need the package redis")
     program = shutil.which("redis-server")
     if program is None:
@@ -527,6 +525,8 @@ def redis_url() -> Iterator[str]:
     port = free_port()
     with Process([program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]) as process:
         process.wait_for("Ready to accept connections")
+        # A call that waits no longer than usual passes uncounted where this machine is busy.
+        monkeypatch.setattr(counts, "_STORAGE_TIMEOUT_S", 30.0)
         yield f"redis://127.0.0.1:{port}"
 
 
@@ -549,7 +549,7 @@ def test_several_gateways_share_their_counts_in_redis(redis_url):
 def test_of_several_limits_in_redis_the_longest_counts_no_less(redis_url):
     limited = Limited(Rates([{"tools": "*", "limit": "5/hour; 2/second"}], redis=redis_url))
     taken = sum(call(limited) is None for _ in range(4))
-    assert taken in (2, 4)  # 4 when a second has passed in between
+    assert 2 <= taken <= 4  # more than 2 when a second has passed in between
     shared = [Limited(Rates([{"tools": "other", "limit": "20/hour"}], redis=redis_url)) for _ in range(4)]
     found: list[Any] = []
     barrier = threading.Barrier(4)
@@ -594,7 +594,7 @@ def test_a_redis_that_does_not_answer_delays_one_call_and_only_shortly(clock):
         before = time.monotonic()
         for _ in range(20):
             assert call(limited) is None
-        assert time.monotonic() - before < 4
+        assert time.monotonic() - before < 9  # each one that waits takes half a second
         silent.setblocking(False)
         silent.accept()[0].close()
         with pytest.raises(BlockingIOError):
