@@ -230,13 +230,14 @@ def test_the_context_is_hidden_from_the_schema_wherever_it_stands():
 
 def test_a_cancelled_call_raises_where_the_handler_looks_and_sends_nothing_more():
     server, sent, steps = Server("s"), [], []
-    started, over = threading.Event(), threading.Event()
+    started, told, over = threading.Event(), threading.Event(), threading.Event()
 
     @server.tool
     def tool(ctx: Context) -> str:
-        ctx.on_cancel(lambda: steps.append("told"))
+        ctx.on_cancel(lambda: (steps.append("told"), told.set()))
         started.set()
-        assert ctx.cancelled.wait(10)
+        # It is cancelled before anybody is told.
+        assert ctx.cancelled.wait(10) and told.wait(10)
         ctx.on_cancel(lambda: steps.append("told late"))
         for look in (lambda: ctx.progress(1), lambda: ctx.log("error", "x"), ctx.check, ctx.list_roots):
             try:
@@ -263,6 +264,29 @@ def test_a_cancelled_call_raises_where_the_handler_looks_and_sends_nothing_more(
     thread.join(10)
     assert over.is_set() and replies == [None] and sent == []
     assert steps == ["told", "told late", "raised", "raised", "raised", "raised"]
+
+
+def test_a_function_that_is_named_while_the_call_is_cancelled_is_called_once():
+    server, told = Server("s"), []
+    session = server.engine.open_session()
+
+    @server.tool
+    def tool(ctx: Context) -> str:
+        cancel = ctx.cancelled.set
+
+        def set_and_name() -> None:
+            cancel()
+            # As another thread does that has seen the cancellation.
+            ctx.on_cancel(lambda: told.append("late"))
+
+        ctx.cancelled.set = set_and_name
+        ctx.on_cancel(lambda: told.append("early"))
+        params = {"requestId": 5}
+        server.handle({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}, session=session)
+        return "x"
+
+    assert server.handle(modern("tools/call", 5, name="tool"), None, session) is None
+    assert told == ["early", "late"]
 
 
 def test_cancelling_twice_or_too_late_does_nothing():

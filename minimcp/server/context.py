@@ -12,7 +12,7 @@ from ..engines.schema import hints
 from ..protocol import forms, revisions, spec, wire
 from ..protocol.errors import Cancelled, ToolError
 from ..protocol.input_requests import check
-from . import asking, hooks
+from . import asking
 from .dispatcher import Call, RequestContext
 from .habits import of_a_context
 
@@ -249,9 +249,9 @@ class Context(RequestContext):
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Have a function called when the call is cancelled, at once if it already is."""
-        self._on_cancel = (*self._on_cancel, callback)
+        self._on_cancel.append(callback)
         if self.cancelled.is_set():
-            hooks.notify(callback)
+            self._tell_cancelled()
 
     def detach(
         self, handler: Callable[[Context, dict[str, Any]], Any], strategy: asking.Strategy | None = None
@@ -266,6 +266,6 @@ class Context(RequestContext):
         import copy
 
         later = copy.copy(self)
-        later._finished, later._error, later._asked, later._on_cancel = False, None, 0, ()
+        later._finished, later._error, later._asked, later._on_cancel = False, None, 0, []
         later._strategy = strategy or self._strategy
         return Call(later, handler=handler)

@@ -118,9 +118,18 @@ class RequestContext:
         self._denied = False
         self._finished = False
         self._deadline: float | None = None
-        self._on_cancel: tuple[Callable[[], None], ...] = ()
+        self._on_cancel: list[Callable[[], None]] = []  # single operations, which are atomic
         self._last_progress: float | None = None
         self._asked = 0
+
+    def _tell_cancelled(self) -> None:
+        """Call each function that is to be called at the cancellation, once, on whichever thread comes first."""
+        while self._on_cancel:
+            try:
+                callback = self._on_cancel.pop(0)
+            except IndexError:
+                return
+            hooks.notify(callback)
 
 
 class Call:
@@ -283,5 +292,4 @@ class Call:
             return
         log.info("%s %.100r cancelled: %.200r", ctx.method, self.id, reason)
         ctx.cancelled.set()
-        for callback in ctx._on_cancel:
-            hooks.notify(callback)
+        ctx._tell_cancelled()
