@@ -22,6 +22,8 @@ gave_up = threading.Semaphore(0)
 waits = threading.Semaphore(0)
 runs: list[str] = []
 NEWS = Path(os.environ.get("GATEWAY_NEWS", os.devnull))
+followed = 0  # the lines of NEWS that are taken over here
+following = threading.Condition()  # guards followed
 
 
 @server.tool(annotations={"readOnlyHint": True}, meta={"com.example/kept": [1, None, {"deep": False}]})
@@ -138,6 +140,10 @@ def _publish(what: str) -> None:
     if NEWS.is_file():
         with NEWS.open("a", encoding="utf-8") as file:
             file.write(what + "\n")
+        # Another process may tell of it first, whose news would lead a client here.
+        lines = len(_news())
+        with following:
+            assert following.wait_for(lambda: followed >= lines, 20)
     else:
         _change(what)
 
@@ -151,13 +157,19 @@ def _change(what: str) -> None:
 
 def _follow() -> None:
     """Take over what is new in the file, for as long as the process lives."""
-    known = 0
+    global followed
     while True:
-        lines = NEWS.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
-        for line in lines[known:]:
+        lines = _news()
+        for line in lines[followed:]:
             _change(line)
-        known = len(lines)
+        with following:
+            followed = len(lines)
+            following.notify_all()
         threading.Event().wait(0.02)
+
+
+def _news() -> list[str]:
+    return NEWS.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
 
 
 @server.resource("config://app", mime_type="text/plain")

@@ -182,7 +182,10 @@ class RoundRobin:
         for line in head.lower().split(b"\r\n"):
             if line.startswith(b"content-length:"):
                 while len(body) < int(line[15:]):
-                    body += connection.recv(65536)
+                    part = connection.recv(65536)
+                    if not part:
+                        raise OSError("the client has gone")
+                    body += part
         return head + b"\r\n\r\n" + body
 
     def _connect(self) -> socket.socket:

@@ -97,8 +97,8 @@ class Worker:
         return sum("minimcp run" in command for command in self.seen.values())
 
     def left(self) -> list[str]:
-        """The processes that are still there, after a moment in which they may end."""
-        until = time.monotonic() + 5
+        """The processes that are still there, after a while in which they may end."""
+        until = time.monotonic() + 30
         while True:
             left = [command for pid, command in self.seen.items() if command and command_of(pid) == command]
             if not left or time.monotonic() > until:

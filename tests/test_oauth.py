@@ -15,10 +15,10 @@ import pytest
 import requests
 
 from minimcp import AuthorizationError, ConnectionLost, FileStore, OAuth, Timeout
-from minimcp.engines.oauth import tokens
+from minimcp.engines.oauth import access, tokens
 from tests.authority import Authority, Browser, Resource
 from tests.embedded import wait_until
-from tests.helpers import Clock
+from tests.helpers import Clock, free_port
 from tests.transports import ROOT
 
 
@@ -339,11 +339,7 @@ def test_a_port_that_is_taken_meanwhile_leads_to_another_registration(authority,
 
 
 def test_a_whole_redirect_uri_on_this_machine_can_be_given(authority, resource, browser):
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    uri = f"http://localhost:{port}/oauth/back"
+    uri = f"http://localhost:{free_port()}/oauth/back"
     assert get(resource, OAuth(client_id="me", open_browser=browser.open, redirect_uri=uri)).ok
     assert browser.query()["redirect_uri"] == authority.asked("/token")[0].form["redirect_uri"] == uri
 
@@ -624,14 +620,21 @@ def run_all(work, count):
         thread.join(30)
 
 
-def test_threads_that_wait_while_a_user_says_no_fail_together(authority, resource):
-    asked, errors = [], []
+def test_threads_that_wait_while_a_user_says_no_fail_together(authority, resource, monkeypatch):
+    asked, errors, refused = [], [], set()
+    alone = access.ServerTokens._alone
+
+    def watched(self):
+        if sys._getframe(1).f_code.co_name == "renew":
+            refused.add(threading.get_ident())
+        return alone(self)
+
+    monkeypatch.setattr(access.ServerTokens, "_alone", watched)
 
     def login(url):
         asked.append(url)
-        # Until all have been refused, and some time for them to begin to wait.
-        wait_until(lambda: len(resource.asked("/mcp")) >= 10)
-        threading.Event().wait(0.3)
+        # Until all have been refused, and are about to wait.
+        wait_until(lambda: len(asked) > 1 or len(refused) >= 10)
         return "error=access_denied&state=" + url.partition("state=")[2].partition("&")[0]
 
     auth = OAuth(login=login)
@@ -657,7 +660,7 @@ def test_a_login_at_one_server_does_not_hold_up_another(authority, resource, bro
         if entered.is_set():
             return browser(url)
         entered.set()
-        assert release.wait(10)
+        assert release.wait(60)
         return browser(url)
 
     auth = OAuth(login=login)

@@ -22,7 +22,7 @@ SERVER = Path(__file__).resolve().parent / "peers" / "servers" / "fastmcp_oauth.
 def url():
     port = free_port()
     with Process([peer_file("fastmcp", "bin", "python"), str(SERVER), str(port)]) as process:
-        process.wait_for("Uvicorn running", 30)
+        process.wait_for("Uvicorn running")
         yield f"http://127.0.0.1:{port}/mcp"
 
 
@@ -57,7 +57,7 @@ def example():
     port = free_port()
     command = [*node(), peer_file(*EXAMPLE, "simpleStreamableHttp.js"), "--oauth"]
     with Process(command, MCP_PORT=str(port), MCP_AUTH_PORT=str(free_port())) as process:
-        process.wait_for("MCP Streamable HTTP Server listening", 30)
+        process.wait_for("MCP Streamable HTTP Server listening")
         yield f"http://localhost:{port}/mcp"
 
 

@@ -340,7 +340,7 @@ def test_notices_without_a_reader_are_one_for_each_thing_that_changed(server, mo
 def test_the_head_of_a_get_stream_comes_at_once(server, version):
     server.engine.limits["keepalive_s"] = 60
     with session(server, version) as (url, headers):
-        with exchange(url, None, {**headers, "Accept": "text/event-stream"}, "GET", timeout_s=5) as response:
+        with exchange(url, None, {**headers, "Accept": "text/event-stream"}, "GET", timeout_s=30) as response:
             assert response.status == 200
             assert response.readline() == (b"id: 0-0\n" if version == "2025-11-25" else b":\n")
             server.close()
