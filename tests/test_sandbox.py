@@ -7,9 +7,9 @@ import os
 import shutil
 import socket
 import sys
-import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from minimcp import Client, Server, clients
 from minimcp.cli.main import main
 from minimcp.client.sandbox import Sandbox
 from minimcp.client.transports.stdio import StdioTransport
+from tests.embedded import wait_until
 from tests.helpers import modern
 
 if os.name != "posix":
@@ -96,11 +97,12 @@ def test_no_program_gets_more_privileges(tmp_path: Path) -> None:
 
 
 def test_processor_time_ends_a_server_that_spins(tmp_path: Path) -> None:
-    with started(tmp_path, Sandbox(cpu_s=1)) as call:
+    # Enough for a server to start, which takes more of it where the machine is busy.
+    with started(tmp_path, Sandbox(cpu_s=3)) as call:
         message = modern("tools/call", name="spin", arguments={})
         exchange = call.link.start(message, {}, 20)
         with pytest.raises(Exception, match="signal|SIGXCPU|SIGKILL|killed"):
-            exchange.receive(30)
+            exchange.receive(120)
         exchange.close()
 
 
@@ -141,23 +143,23 @@ def test_there_is_no_network_but_its_own_loopback(tmp_path: Path) -> None:
 def test_a_sandboxed_server_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "server.py").touch()
     with started(tmp_path, Sandbox(read_only=[tmp_path, ROOT])) as call:
-        code = "subprocess.Popen(['sleep', '1000'], start_new_session=True).pid > 0"
+        # No other process on this machine sleeps for so long.
+        seconds = f"1000.{time.time_ns()}"
+        code = f"subprocess.Popen(['sleep', '{seconds}'], start_new_session=True).pid > 0"
         assert call(code) == "True"
         child = call.link._connection._child
-    ended = threading.Event()
-    for _ in range(100):
-        found = [each for each in Path("/proc").iterdir() if each.name.isdigit() and _is_sleep(each)]
-        if not found:
-            break
-        ended.wait(0.1)
-    assert child._process.returncode is not None and not found
+        assert sleeping(seconds)
+    wait_until(lambda: not sleeping(seconds))
+    assert child._process.returncode is not None
 
 
-def _is_sleep(process: Path) -> bool:
-    try:
-        return (process / "cmdline").read_bytes() == b"sleep\x001000\x00"
-    except OSError:
-        return False
+def sleeping(seconds: str) -> bool:
+    """Whether a process on this machine sleeps for a while."""
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if process.name.isdigit() and seconds.encode() in (process / "cmdline").read_bytes().split(b"\0"):
+                return True
+    return False
 
 
 @pytest.mark.parametrize(
