@@ -7,7 +7,9 @@ import sys
 import time
 
 from minimcp import Context, Server
+from minimcp.server import sharing
 from minimcp.server.redis_bus import RedisBus
+from minimcp.transports import shared_streams
 
 
 def wait_for(path: str, ctx: Context) -> None:
@@ -20,7 +22,7 @@ def wait_for(path: str, ctx: Context) -> None:
 def build(redis: str, secret: str, **options) -> Server:
     """The server of each process."""
     limits = {"keepalive_s": 1.0, "session_idle_s": 600, **options.pop("limits", {})}
-    bus = RedisBus(redis, **options.pop("bus", {})) if redis else None
+    bus = RedisBus(redis, **{"timeout_s": 10.0, **options.pop("bus", {})}) if redis else None
     auth = [lambda request: request.header("X-User"), "public"]
     server = Server("shared", "1", secret=secret, bus=bus, limits=limits, auth=auth, **options)
 
@@ -73,5 +75,12 @@ def build(redis: str, secret: str, **options) -> Server:
     return server
 
 
+def be_patient(patch=setattr) -> None:
+    """Give other processes more time to agree and to answer, as they may need where the machine is busy."""
+    for module, name in ((sharing, "_AGREE_S"), (sharing, "_ASK_S"), (shared_streams, "_REPLY_S")):
+        patch(module, name, 5.0)
+
+
 if __name__ == "__main__":
+    be_patient()
     build(sys.argv[1], sys.argv[2]).run_http(port=0, ready=lambda listening: print(listening.url + "/mcp", flush=True))

@@ -246,13 +246,15 @@ class Sharing:
             raise _busy() from problem
         return True
 
-    def ask(self, session: Session, op: str, body: Message, node: str, timeout_s: float = _ASK_S) -> Optional[Message]:
+    def ask(
+        self, session: Session, op: str, body: Message, node: str, timeout_s: float | None = None
+    ) -> Optional[Message]:
         """Send a message about a session to a process and return its reply; None when it has none, or is gone.
 
         :raises InternalError: when the bus is down, or the message is too large.
         """
         try:
-            return self._messages.ask(session.key, op, body, node, timeout_s)
+            return self._messages.ask(session.key, op, body, node, _ASK_S if timeout_s is None else timeout_s)
         except (BusDown, ValueError) as problem:
             raise _busy() from problem
 

@@ -19,6 +19,7 @@ from tests.hostile.conftest import hosting
 from tests.hostile.support import LEGACY, SECRET, Gate, Http, attacked
 from tests.hostile.test_sessions import LIST, called
 from tests.processes import Redis
+from tests.shared_server import be_patient
 
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 
@@ -32,7 +33,7 @@ class Pair:
     def __init__(self, redis: Redis, gate: Gate, **options: Any) -> None:
         self.prefix = os.urandom(4).hex()
         self.inside = redis.client()
-        self.url, settings = redis.url, {"prefix": self.prefix, **options.pop("bus", {})}
+        self.url, settings = redis.url, {"prefix": self.prefix, "timeout_s": 10.0, **options.pop("bus", {})}
         self.buses = [RedisBus(redis.url, **settings) for _ in range(2)]
         self.servers = [attacked(gate, bus=bus, **options) for bus in self.buses]
         self._hosts = [hosting(server) for server in self.servers]
@@ -64,9 +65,10 @@ def redis() -> Iterator[Redis]:
 
 
 @pytest.fixture
-def pair(redis: Redis, gate: Gate) -> Iterator[Any]:
+def pair(redis: Redis, gate: Gate, monkeypatch: Any) -> Iterator[Any]:
     """Makes a pair of servers with options of its own; both must be alive at the end."""
     made: list[Pair] = []
+    be_patient(monkeypatch.setattr)
 
     def make(**options: Any) -> Pair:
         made.append(Pair(redis, gate, **options))
