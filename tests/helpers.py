@@ -213,8 +213,11 @@ def stopped(pid: int) -> Iterator[None]:
 
 def _runs(pid: int) -> bool:
     """Say whether a thread of a process may still run, where the system tells: a signal takes its time."""
-    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
-    return any(state not in "Tt" for state in states)
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # of a thread that has ended meanwhile
+            if path.read_text().rpartition(")")[2].split()[0] not in "Tt":
+                return True
+    return False
 
 
 def result(server: Any, method: str, **params: Any) -> Any:
