@@ -222,6 +222,19 @@ def test_a_stream_that_ends_fails_all_and_is_told_once():
         assert len(lost) == 1
 
 
+def test_a_call_fails_once_the_loss_is_told():
+    lost, door = [], Door(lambda message: [])
+    with served(door) as server:
+        link = opened(server)
+        link.on_lost = lambda error: (threading.Event().wait(0.3), lost.append(error))
+        exchange = link.start(PING, {}, 5)
+        door.over.set()
+        with pytest.raises(ConnectionLost):
+            exchange.receive(20)
+        assert len(lost) == 1
+        link.close()
+
+
 def test_closing_fails_what_is_open_and_is_not_a_loss():
     lost = []
     with served(Door(lambda message: [])) as server:

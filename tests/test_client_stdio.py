@@ -147,6 +147,15 @@ def test_it_can_be_opened_again_after_closing_and_after_the_servers_end(file: st
         assert len({first, second, call(link, "about")["pid"]}) == 3
 
 
+def test_a_call_fails_once_the_loss_is_told(file: str) -> None:
+    with opened(file) as link:
+        told: list[Any] = []
+        link.on_lost = lambda error: (threading.Event().wait(0.3), told.append(error))
+        with pytest.raises(ConnectionLost, match="exited with code 7"):
+            call(link, "leave", code=7)
+        assert len(told) == 1
+
+
 def test_the_loss_may_be_answered_by_closing_and_opening_in_the_callback(file: str) -> None:
     with opened(file) as link:
         again = threading.Event()

@@ -200,6 +200,7 @@ def test_a_question_ends_when_nobody_reads_the_stream_on_which_it_was_asked(serv
         assert any("elicitation/create" in each["data"] for each in iter(event, None))
         # As long as it is read, it is waited for.
         assert not failed.wait(0.7)
+    assert failed.wait(20)
     with session(server, version, elicitation={}) as (url, headers):
         failed.clear()
         on_worker(url, headers, 1, "wait")

@@ -194,9 +194,12 @@ class _SseStream:
             log.exception("the stream of the server could not be read")
         self.error = error
         self._reply.close()
-        self.pending.fail(error)
-        if not self._closed:
-            self._transport.on_lost(error)
+        try:
+            if not self._closed:
+                # Before the callers, since one whose call has failed may make another, on a new connection.
+                self._transport.on_lost(error)
+        finally:
+            self.pending.fail(error)
 
     def close(self) -> None:
         """Hang up."""

@@ -293,12 +293,13 @@ class StdioConnection:
             if self.lost is not None:
                 return
             self.lost = error
-        self._pending.fail(error)
         self._gone.set()
-        self._needed.set()
         transport = self._transport()
         if told and transport is not None:
+            # Before the callers, since one whose call has failed may make another, for which a new process is started.
             _tell(transport.on_lost, error)
+        self._pending.fail(error)
+        self._needed.set()
 
     def _take(self, line: bytes) -> None:
         """Hand out the message or the batch in a line; pass over a line that is neither. Spec: TRN-010"""
