@@ -24,6 +24,8 @@ class Found(list):
 official.violations = Found()
 official.watch_emissions()
 from minimcp.cli.main import main
+from minimcp.gateway import gateway
+gateway._GREETING_S = 60.0  # or `listTimeout`: servers that start on a busy machine take their time
 sys.exit(main(sys.argv[1:]))
 """
 

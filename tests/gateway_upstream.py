@@ -49,7 +49,7 @@ def steps(count: int, ctx: Context) -> str:
     """Report each step, and go on when the client has called `seen`."""
     for done in range(1, count + 1):
         ctx.progress(done, count, f"step {done}")
-        if not reported.acquire(timeout=15):
+        if not reported.acquire(timeout=30):
             raise ToolError(f"step {done} was not seen while the call ran")
     return f"{count} steps done"
 
@@ -73,21 +73,21 @@ def chat(ctx: Context) -> str:
 def wait(ctx: Context) -> str:
     """Wait until the client gives up."""
     waits.release()
-    if ctx.cancelled.wait(20):
+    if ctx.cancelled.wait(60):
         gave_up.release()
     return "waited"
 
 
 @server.tool
 def waiting() -> bool:
-    """Say whether `wait` has begun within 10 s."""
-    return waits.acquire(timeout=10)
+    """Say whether `wait` has begun within 30 s."""
+    return waits.acquire(timeout=30)
 
 
 @server.tool
 def given_up() -> bool:
-    """Say whether `wait` was given up within 10 s."""
-    return gave_up.acquire(timeout=10)
+    """Say whether `wait` was given up within 30 s."""
+    return gave_up.acquire(timeout=30)
 
 
 @server.tool

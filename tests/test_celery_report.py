@@ -84,7 +84,7 @@ class Worker:
             env={**os.environ, **self._env},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         self.look()
         assert done.returncode == 0, done.stderr + "\n".join(self.process.lines)
@@ -142,7 +142,7 @@ def ended(tmp_path_factory: Any) -> Iterator[dict[str, Any]]:
             for worker in workers.values():
                 worker.look()
                 worker.process.child.terminate()
-            found["codes"] = [worker.process.child.wait(30) for worker in workers.values()]
+            found["codes"] = [worker.process.child.wait(60) for worker in workers.values()]
             found["left"] = [command for worker in workers.values() for command in worker.left()]
         finally:
             for worker in workers.values():

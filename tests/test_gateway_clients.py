@@ -76,7 +76,7 @@ def case(request: Any, tmp_path_factory: Any) -> dict[str, Any]:
 def walked(command: list[str], entry: dict[str, Any], folder: Path) -> tuple[Any, GatewayProcess, int]:
     """What a peer printed, its gateway, and how that ended."""
     servers = {"up": {**entry, "prefix": ""}}
-    with GatewayProcess(servers, folder, name="peers", version="1.2.3") as gateway:
+    with GatewayProcess(servers, folder, name="peers", version="1.2.3", listTimeout=60) as gateway:
         done = run([*command, gateway.url])
         return done, gateway, gateway.terminate()
 

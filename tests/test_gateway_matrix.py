@@ -18,7 +18,8 @@ from tests.gateway_processes import ROOT, GatewayProcess, python, watched, write
 from tests.helpers import Process
 
 PROGRAM = str(ROOT / "tests" / "gateway_upstream.py")
-BOUND_S = 20
+BOUND_S = 60
+PATIENT = {"listTimeout": 60}
 VERSIONS = {"legacy": "2025-11-25", "modern": "2026-07-28"}
 FRONTS = [("legacy", "http"), ("legacy", "sse"), ("legacy", "stdio"), ("modern", "http"), ("modern", "stdio")]
 BACKS = [("legacy", "http"), ("legacy", "sse"), ("legacy", "stdio"), ("modern", "http"), ("modern", "stdio")]
@@ -92,12 +93,12 @@ def fronted(door: str, servers: dict[str, Any], folder: Path, trouble: list[str]
     """The target for a client of a gateway."""
     if door == "stdio":
         file = folder / "gateway.json"
-        write_config(file, servers)
+        write_config(file, servers, **PATIENT)
         violations = folder / "violations"
         yield [*watched(violations), "gateway", str(file), "--stdio"]
         trouble += violations.read_text(encoding="utf-8").splitlines()
         return
-    with GatewayProcess(servers, folder) as gateway:
+    with GatewayProcess(servers, folder, **PATIENT) as gateway:
         yield gateway.url if door == "http" else gateway.url.replace("/mcp", "/sse")
         if gateway.terminate() != 0 or any("Traceback" in line for line in gateway.lines):
             trouble += gateway.lines
