@@ -38,9 +38,16 @@ def gateway(tmp_path_factory: Any) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("example")
     command = [sys.executable, "-m", "minimcp", "gateway", "examples/gateway/gateway.json", "--http", "0"]
     with Process(command, cwd=str(ROOT), PYTHON=sys.executable, TMPDIR=str(folder)) as process:
-        yield process.wait_for(LISTENING)[1], folder
+        yield ready(process), folder
         assert process.terminate() == 0
     assert not any("Traceback" in line for line in process.lines), "\n".join(process.lines)
+
+
+def ready(process: Process) -> str:
+    """The URL of a gateway, once all its servers have started."""
+    url = process.wait_for(LISTENING)[1]
+    wait_until(lambda: _answers(url.replace("/mcp", "/readyz")), 60)
+    return url
 
 
 def run(command: str, url: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -189,15 +196,15 @@ def pair(tmp_path: Path) -> Iterator[str]:
         for port in ports[:2]:
             command = [sys.executable, "-m", "minimcp", "gateway", "examples/gateway/pair.json", "--http", str(port)]
             process = stack.enter_context(Process(command, cwd=str(ROOT), PORT=str(port), **env))
-            process.wait_for(LISTENING)
+            ready(process)
         stack.enter_context(Process([NGINX, "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path)]))
-        wait_until(lambda: _answers(front), 20)
+        wait_until(lambda: _answers(f"http://127.0.0.1:{front}/healthz"), 60)
         yield f"http://127.0.0.1:{front}/mcp"
 
 
-def _answers(port: int) -> bool:
+def _answers(url: str) -> bool:
     try:
-        return requests.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code == 200
+        return requests.get(url, timeout=5).status_code == 200
     except requests.RequestException:
         return False
 
