@@ -192,7 +192,9 @@ class RoundRobin:
         for _ in range(2 * len(self.urls)):
             parts = urlsplit(self.urls[next(self._turn) % len(self.urls)])
             with contextlib.suppress(OSError):
-                return socket.create_connection((parts.hostname, parts.port), 10)
+                found = socket.create_connection((parts.hostname, parts.port), 10)
+                found.settimeout(None)  # a worker may be silent for as long as the client waits
+                return found
         raise OSError("no worker is left")
 
     def __enter__(self) -> RoundRobin:

@@ -293,7 +293,7 @@ def test_our_client_needs_no_process_of_its_own(urls):
         for mode in ("legacy", "modern"):
             heard, logged = [], []
             options = {"elicit": lambda question: {"name": "Ann"}, "log_level": "debug", "on_log": logged.append}
-            with minimcp.Client(proxy.url, mode=mode, timeout=20, **options) as client:
+            with minimcp.Client(proxy.url, mode=mode, timeout=60, **options) as client:
                 asked = {client.call_tool("ask", {}).text for _ in range(9)}
                 assert {each.partition(" ")[0] for each in asked} == {"Ann"}
                 assert {client.call_tool("pid", {}).text for _ in range(12)} == {
@@ -306,7 +306,7 @@ def test_our_client_needs_no_process_of_its_own(urls):
                         client.call_tool("change", {"topic": topic})
                         if topic != "a://2":
                             assert (
-                                changes.receive(timeout=10)["method"]
+                                changes.receive(timeout=30)["method"]
                                 == {
                                     "tools": "notifications/tools/list_changed",
                                     "a://1": "notifications/resources/updated",
@@ -321,7 +321,7 @@ def test_many_clients_by_turns_each_get_their_own_answers(urls):
     with RoundRobin(urls) as proxy, ThreadPoolExecutor(8) as pool:
 
         def work(number):
-            options = {"elicit": lambda question: {"name": f"n{number}"}, "timeout": 30}
+            options = {"elicit": lambda question: {"name": f"n{number}"}, "timeout": 60}
             with minimcp.Client(proxy.url, mode="legacy" if number % 3 else "modern", **options) as client:
                 return [client.call_tool("ask", {}).text.partition(" ")[0] for _ in range(10)]
 
@@ -329,7 +329,7 @@ def test_many_clients_by_turns_each_get_their_own_answers(urls):
 
 
 def test_a_cancelled_call_of_our_client_ends_in_whatever_process_it_runs(urls, tmp_path):
-    with RoundRobin(urls) as proxy, minimcp.Client(proxy.url, mode="legacy", timeout=20) as client:
+    with RoundRobin(urls) as proxy, minimcp.Client(proxy.url, mode="legacy", timeout=60) as client:
         for number in range(6):
             call = client.start_tool("held", {"until": str(tmp_path / str(number))})
             assert next(iter(call))
