@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from ..engines import fork
 from ..protocol.errors import ToolError
-from . import hooks
 
 if TYPE_CHECKING:
     from .context import Context
@@ -105,5 +104,4 @@ class _LimitedRun:
             self._late.count += self._is_late
         if self._ctx is not None:
             self._ctx.cancelled.set()
-            for callback in self._ctx._on_cancel:
-                hooks.notify(callback)
+            self._ctx._tell_cancelled()
