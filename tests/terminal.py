@@ -48,7 +48,7 @@ class Pty:
 
     def wait_for(self, text):
         with self._changed:
-            assert self._changed.wait_for(lambda: text in self.seen, 20), self.seen
+            assert self._changed.wait_for(lambda: text in self.seen, 60), self.seen
             self.seen = self.seen.partition(text)[2]
 
     def type(self, text):

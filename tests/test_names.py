@@ -47,7 +47,7 @@ def test_mypy_knows_the_type_of_each_name(tmp_path):
     lines = ["import minimcp", *(f"reveal_type(minimcp.{name})" for name in minimcp.__all__)]
     (tmp_path / "user.py").write_text("\n".join([*lines, "from minimcp import *", "reveal_type(Steps)", ""]))
     command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={tmp_path / 'cache'}", str(tmp_path / "user.py")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     found = [line for line in done.stdout.splitlines() if "Revealed type is" in line]
     assert done.returncode == 0 and len(found) == len(minimcp.__all__) + 1, done.stdout + done.stderr
     assert not [line for line in found if '"Any"' in line]

@@ -20,7 +20,7 @@ from tests.hostile.support import Gate, Http, attacked
 def hosting(server: Server) -> Iterator[Http]:
     """Serve a server on a port of its own, with the embedded server."""
     ready: Queue[Any] = Queue()
-    limits = {"send_s": 0.5, "idle_s": 5}
+    limits = {"send_s": 0.5, "idle_s": 15}
     listening = threading.Thread(
         target=serve, args=(server.wsgi, "127.0.0.1", 0), kwargs={"ready": ready.put, "limits": limits}
     )

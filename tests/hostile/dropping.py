@@ -13,6 +13,7 @@ import time
 
 from minimcp import Client, Context, Server
 
+_BOUND_S = 60
 server = Server("dropping")
 
 
@@ -37,12 +38,12 @@ def drop_calls(client: Client, seconds: float) -> int:
     counts = {"calls": 0, "dropped": 0}
 
     def call() -> None:
-        while time.monotonic() < end:
+        while counts["calls"] == 0 or time.monotonic() < end:
             assert client.call_tool("add", a=1, b=2).data == {"sum": 3}
             counts["calls"] += 1
 
     def drop() -> None:
-        while time.monotonic() < end:
+        while counts["dropped"] == 0 or time.monotonic() < end:
             started = client.start_tool("count")
             next(started)
             if counts["dropped"] % 2:
@@ -55,7 +56,7 @@ def drop_calls(client: Client, seconds: float) -> int:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()) + 10)
+        thread.join(max(0.0, end + _BOUND_S - time.monotonic()))
     stuck = [thread.name for thread in threads if thread.is_alive()]
     ended_early = counts["calls"] == 0 or counts["dropped"] == 0
     print(f"stuck: {stuck}, {counts}", flush=True)
@@ -67,6 +68,6 @@ if __name__ == "__main__":
         server.run()
     else:
         served = [sys.executable, "-m", "tests.hostile.dropping", "serve"]
-        client = Client(served if sys.argv[1] == "stdio" else sys.argv[1], timeout=10).open()
+        client = Client(served if sys.argv[1] == "stdio" else sys.argv[1], timeout=30).open()
         # Not by way of the interpreter's end, which would wait for locks that are never released.
         os._exit(drop_calls(client, float(sys.argv[2])))

@@ -104,14 +104,14 @@ def attacked(gate: Gate, secret: Any = SECRET, **options: Any) -> Server:
     @server.tool
     def hold(ctx: Context) -> str:
         gate.entered.release()
-        if ctx.cancelled.wait(20):
+        if ctx.cancelled.wait(60):
             gate.told.release()
         return "held"
 
     @server.tool
     def linger() -> str:
         gate.entered.release()
-        gate.go.wait(20)
+        gate.go.wait(60)
         return "lingered"
 
     @server.tool

@@ -40,11 +40,11 @@ def everyone(count: int, work: Any) -> list[Any]:
     ready = threading.Barrier(count)
 
     def one(number: int) -> Any:
-        ready.wait(20)
+        ready.wait(60)
         return work(number)
 
     with ThreadPoolExecutor(count) as pool:
-        return [each.result(60) for each in [pool.submit(one, number) for number in range(count)]]
+        return [each.result(300) for each in [pool.submit(one, number) for number in range(count)]]
 
 
 @pytest.mark.usefixtures("switching")
@@ -103,7 +103,7 @@ def test_a_fast_call_does_not_wait_for_slow_ones(host: Any, slow: str) -> None:
         assert gate.entered.acquire(timeout=10)
     began = time.monotonic()
     http.alive()
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30
     gate.go.set()
     for connection in opened:
         connection.close()
@@ -177,7 +177,7 @@ def test_tools_come_and_go_while_everyone_lists_and_calls_T226(host: Any) -> Non
             everyone(32, client)
         finally:
             over.set()
-            changer.join(30)
+            changer.join(120)
         assert not changer.is_alive()
         assert listening.event()["method"] == "notifications/tools/list_changed"
     names = [tool["name"] for tool in http.call(modern("tools/list")).message["result"]["tools"]]
@@ -197,7 +197,7 @@ def test_many_threads_on_one_pipe_have_every_answer_once_T227() -> None:
         with ThreadPoolExecutor(1) as pool:
             wrote = pool.submit(everyone, 50, writer)
             answers = [child.next() for _ in range(1000)]
-            wrote.result(20)
+            wrote.result(120)
         assert len({answer["id"] for answer in answers}) == 1000
         for answer in answers:
             assert answer["result"]["content"][0]["text"] == str(answer["id"] // 100 + answer["id"] % 100)
@@ -217,7 +217,7 @@ def test_a_while_of_mixed_load_leaves_nothing_behind_T228(host: Any) -> None:
 
     def client(number: int) -> int:
         calls = 0
-        while time.monotonic() < until:
+        while calls == 0 or time.monotonic() < until:
             began = time.monotonic()
             assert http.tool("add", a=calls, b=1).message["result"]["content"][0]["text"] == str(calls + 1)
             slow[number].append(time.monotonic() - began)

@@ -202,7 +202,7 @@ def test_a_thousand_requests_in_one_write_have_a_thousand_answers_T179(child: Ch
         requests = [modern("tools/call", number, name="add", arguments={"a": number, "b": 1}) for number in range(1000)]
         sent = pool.submit(child.send, *requests)
         answers = [child.next() for _ in range(1000)]
-        sent.result(10)
+        sent.result(60)
     assert sorted(answer["id"] for answer in answers) == list(range(1000))
     assert all(text(answer) == str(answer["id"] + 1) for answer in answers)
 
@@ -238,7 +238,7 @@ def test_a_fast_call_is_answered_while_slow_ones_run(child: Child, slow: str) ->
     child.send(*(modern("tools/call", f"slow{n}", name=slow, arguments={}) for n in range(8)))
     began = time.monotonic()
     child.alive()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     if slow == "linger":
         assert text(child.tool("open_gate")) == "open"
         assert [text(child.answer(f"slow{n}")) for n in range(8)] == ["lingered"] * 8
