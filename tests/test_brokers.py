@@ -21,7 +21,7 @@ from tests.helpers import result
 from tests.processes import Redis
 
 DECLARED = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
-BOUND_S = 20
+BOUND_S = 60
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -77,6 +77,14 @@ def make(server):
     return result(server, "tools/call", name="t", arguments={}, capabilities=DECLARED)["taskId"]
 
 
+def arrived(carrier, *ids):
+    """Wait until the broker has these hints, and nobody believes any more that one was lost on its way there."""
+    wait_until(lambda: set(ids) <= set(carrier.held), BOUND_S)
+    asked = carrier.asked
+    wait_until(lambda: carrier.asked > asked + 1, BOUND_S)
+    quiet(carrier)
+
+
 def quiet(carrier):
     """Wait until the thread that sends has nothing to do."""
     hints = carrier._hints()
@@ -89,6 +97,8 @@ def test_nothing_is_sent_again_while_the_broker_holds_a_hint_of_each(serving):
     carrier = Kept()
     one = serving(carrier)
     template = make(one)
+    arrived(carrier, template)
+    carrier.held[:] = [template]
     store = one.tasks.store
     record = store.get(template, whole=True)
     for number in range(1500):
@@ -114,7 +124,7 @@ def test_a_hint_that_is_lost_is_sent_again_and_one_a_minute_in_any_case(serving,
     carrier = Kept()
     server = serving(carrier)
     ids = [make(server) for _ in range(3)]
-    wait_until(lambda: len(carrier.held) == 3, BOUND_S)
+    arrived(carrier, *ids)
     carrier.held[:] = ["of something else"] * 2
     wait_until(lambda: len(carrier.held) == 3, BOUND_S)
     assert carrier.held[2] == ids[0]
@@ -180,11 +190,13 @@ def test_a_process_that_ends_at_once_has_sent_its_hint(kind, tmp_path):
     code = (
         "from carried_server import server\n"
         "from tests.helpers import result\n"
+        "from minimcp.extensions.tasks import broker\n"
+        f"broker._FLUSH_S = {BOUND_S}\n"
         f"result(server, 'tools/call', name='once', arguments={{'name': 'x'}}, capabilities={DECLARED!r})\n"
     )
     with Redis() as redis:
         environment = carried_server.environment(kind, tmp_path, redis.url)
-        subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60, cwd=ROOT)
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120, cwd=ROOT)
         with redis.client() as client:
             assert client.llen("celery" if kind == "celery" else "rq:queue:tasks") == 1
 

@@ -74,7 +74,7 @@ def test_each_way_to_end_has_its_word() -> None:
         ("no/such", "", "", "error -32601", False),
         ("", "", "", "error -32600", False),
     ]
-    assert all(0 <= each.ms < 5000 and each.principal is None for each in calls.recent())
+    assert all(0 <= each.ms < 60_000 and each.principal is None for each in calls.recent())
     assert calls.running == 0
 
 
@@ -186,7 +186,7 @@ def test_latencies_fall_into_fixed_buckets() -> None:
         call(server)
     [(key, found)] = calls.latencies()
     assert key == ("alpha", "tools/call") and len(found) == 17
-    assert sum(found[:-1]) == 3 and 0 < found[-1] < 5
+    assert sum(found[:-1]) == 3 and 0 < found[-1] < 60
 
 
 def test_the_last_minutes_are_known_slot_by_slot() -> None:

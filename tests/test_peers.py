@@ -92,13 +92,13 @@ def run(command: list[str], **options) -> subprocess.CompletedProcess:
 
 
 def outlives(pid: int) -> bool:
-    """Say whether a process still runs after 5 s; then it is killed."""
+    """Say whether a process still runs after half a minute; then it is killed."""
     try:
         handle = os.pidfd_open(pid)
     except OSError:
         return False
     try:
-        if select.select([handle], [], [], 5)[0]:
+        if select.select([handle], [], [], 30)[0]:
             return False
         os.kill(pid, signal.SIGKILL)
         return True
