@@ -24,7 +24,7 @@ from tests.processes import Redis
 TASKS = "io.modelcontextprotocol/tasks"
 DECLARED = {"extensions": {TASKS: {}}}
 ROOT = Path(__file__).resolve().parent.parent
-BOUND_S = 20
+BOUND_S = 60
 
 
 def record(id: str = "a", **changes) -> TaskRecord:
