@@ -8,7 +8,7 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from werkzeug.test import Client
@@ -25,11 +25,26 @@ SHORT, LONG = "short-key-0123456789", "lasting-key-0123456789"
 
 
 class Held:
-    """What the handler of `held` waits for and reports."""
+    """What the handler of `held` waits for and reports, and when the short key ends.
+
+    :ivar lasts_s: how long the short key lasts from its next use on, None for long.
+    """
 
     def __init__(self) -> None:
-        self.go, self.ended = threading.Event(), threading.Event()
+        self.began, self.go, self.ended = threading.Event(), threading.Event(), threading.Event()
         self.cancelled = False
+        self.lasts_s: Optional[float] = 2.0
+        self._lock = threading.Lock()  # guards _ends
+        self._ends: Optional[float] = None
+
+    def ends(self) -> float:
+        """Use the short key, and return when it ends."""
+        with self._lock:
+            if self.lasts_s is None:
+                return time.time() + 3600
+            if self._ends is None:
+                self._ends = time.time() + self.lasts_s
+            return self._ends
 
 
 @pytest.fixture
@@ -42,13 +57,13 @@ def held() -> Iterator[Held]:
 
 @pytest.fixture
 def url(held: Held) -> Iterator[str]:
-    """A server whose caller has a key that ends in two seconds, and one with the same identity that does not."""
+    """A server whose caller has a key that ends two seconds after its first use, and one that does not."""
 
     def key(request: AuthRequest) -> Any:
-        expires = {SHORT: ends, LONG: ends + 3600}.get(request.token)
-        return expires and Principal("ann", expires=expires)
+        if request.token == SHORT:
+            return Principal("ann", expires=held.ends())
+        return Principal("ann", expires=time.time() + 3600) if request.token == LONG else None
 
-    ends = time.time() + 2.0
     server = Server("s", auth=key)
 
     @server.tool(name="held")
@@ -62,7 +77,8 @@ def url(held: Held) -> Iterator[str]:
 
     @server.tool
     def quiet(ctx: Context) -> str:
-        held.go.wait(10)
+        held.began.set()
+        held.go.wait(60)
         held.ended.set()
         return "quiet"
 
@@ -95,15 +111,18 @@ def test_a_listen_stream_ends_with_its_credential(url: str) -> None:
         assert response.status == 401
 
 
-def session(url: str, key: str) -> str:
+def session(url: str, held: Held) -> str:
+    """Begin a session with the short key, which ends two seconds after its next use."""
+    held.lasts_s = None
     message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO}
-    with exchange(url, message, bearer(key)) as response:
+    with exchange(url, message, bearer(SHORT)) as response:
         assert response.status == 200
+        held.lasts_s = 2.0
         return str(response.headers["Mcp-Session-Id"])
 
 
-def test_a_get_stream_ends_with_its_credential_and_is_opened_again_with_another(url: str) -> None:
-    id = session(url, SHORT)
+def test_a_get_stream_ends_with_its_credential_and_is_opened_again_with_another(url: str, held: Held) -> None:
+    id = session(url, held)
     head = {"Mcp-Session-Id": id, "MCP-Protocol-Version": "2025-11-25"}
     began = time.monotonic()
     with exchange(url, None, bearer(SHORT, **head), "GET", timeout_s=20) as response:
@@ -129,6 +148,7 @@ def test_http_sse_ends_with_its_credential_and_its_session_too(url: str) -> None
 
 
 def test_the_stream_of_a_running_call_ends_with_an_error_and_the_call_is_cancelled(url: str, held: Held) -> None:
+    held.lasts_s = 4.0  # in which the handler begins, also on a busy machine
     message = modern("tools/call", meta=META, name="held", arguments={})
     with exchange(url, message, http_headers(message, Authorization=f"Bearer {SHORT}"), timeout_s=20) as response:
         events = [json.loads(each) for each in read(response)]
@@ -140,6 +160,7 @@ def test_the_stream_of_a_running_call_ends_with_an_error_and_the_call_is_cancell
 
 def test_a_reply_that_comes_in_time_is_sent(url: str, held: Held) -> None:
     held.go.set()
+    held.lasts_s = 60.0
     message = modern("tools/call", meta=META, name="held", arguments={})
     with exchange(url, message, http_headers(message, Authorization=f"Bearer {SHORT}"), timeout_s=20) as response:
         events = [json.loads(each) for each in read(response)]
@@ -147,7 +168,8 @@ def test_a_reply_that_comes_in_time_is_sent(url: str, held: Held) -> None:
 
 
 def test_a_legacy_call_goes_on_and_its_stream_is_read_with_another_credential(url: str, held: Held) -> None:
-    id = session(url, SHORT)
+    id = session(url, held)
+    held.lasts_s = 4.0  # in which the handler begins, also on a busy machine
     head = {"Mcp-Session-Id": id, "MCP-Protocol-Version": "2025-11-25"}
     call = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "held", "_meta": META}}
     with exchange(url, call, bearer(SHORT, **head), timeout_s=20) as response:
@@ -169,14 +191,15 @@ def test_a_call_without_a_stream_is_answered_since_it_was_allowed_when_it_came(u
 
     def call() -> None:
         headers = http_headers(message, Authorization=f"Bearer {SHORT}")
-        with exchange(url, message, headers | {"Accept": "application/json"}, timeout_s=15) as response:
+        with exchange(url, message, headers | {"Accept": "application/json"}, timeout_s=60) as response:
             found.append(json.loads(response.read()))
 
     thread = threading.Thread(target=call)
     thread.start()
+    assert held.began.wait(20)
     wait_until(lambda: expired(url))
     held.go.set()
-    thread.join(10)
+    thread.join(60)
     assert found[0]["result"]["content"][0]["text"] == "quiet"
 
 
@@ -190,7 +213,7 @@ def expired(url: str) -> bool:
 
 
 def test_a_key_says_when_it_ends() -> None:
-    soon = time.time() + 5
+    soon = time.time() + 60
     keys = Keys({"ann": {"key": SHORT, "expires": soon}, "bob": {"key": LONG}})
     found = [keys.verify(AuthRequest({"HTTP_AUTHORIZATION": f"Bearer {key}"}, "", "")) for key in (SHORT, LONG)]
     assert [each and each.expires for each in found] == [soon, None]
