@@ -10,6 +10,8 @@ import pytest
 
 from minimcp import Client
 from minimcp.__main__ import main
+from minimcp.cli.dev import Restarts
+from minimcp.cli.parser import parse
 from minimcp.cli.watched_files import WatchedFiles
 from tests.helpers import Process
 from tests.transports import ROOT
@@ -146,6 +148,12 @@ def test_a_question_of_the_server_reaches_the_client(folder):
             words(), mode=mode, elicit=lambda q: {"n": 3}, env={"PYTHONPATH": str(ROOT)}, stderr=False
         ) as client:
             assert client.call_tool("ask").text == "3"
+
+
+def test_a_server_that_has_loaded_is_waited_for_as_long_as_that_may_take(folder):
+    restarts = Restarts(parse(["dev", "notes.py"]), "notes.py", WatchedFiles(["notes.py"]))
+    # By default a gateway waits less for its servers, and would say that the server is there before it lists anything.
+    assert restarts.begin().settings.options["list_timeout"] == 30
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def _until(condition, seconds=30):
 
 
 def test_sessions_that_nobody_uses_are_closed():
-    entries = {"counter": {"mode": "legacy", "idle": 1}}
+    entries = {"counter": {"mode": "legacy", "idle": 60}}
     with gateway_of(counter(), entries=entries) as gateway, client_of(gateway) as client:
         client.call_tool("counter_count")
         upstream = gateway.upstreams["counter"]

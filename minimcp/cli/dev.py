@@ -113,6 +113,8 @@ class Restarts:
 
     def _settings(self, name: str) -> config.Settings:
         front: Message = {"name": name[:100], "status": False, "path": self._options.path or "/mcp"}
+        # It has just started, so that it will again, however long that takes.
+        front["listTimeout"] = _STARTS_IN_S
         if self._options.public:
             front["auth"] = "public"
         entry = {**verbatim(self._entry()), "prefix": "", "probe": 0, "timeout": LONGEST_S, "maxTimeout": DAY_S}
