@@ -53,7 +53,7 @@ class Lines:
 
     def wait_for(self, text):
         with self._changed:
-            assert self._changed.wait_for(lambda: any(text in line for line in self._lines), 30), self._lines
+            assert self._changed.wait_for(lambda: any(text in line for line in self._lines), 120), self._lines
             place = next(number for number, line in enumerate(self._lines) if text in line)
             found = self._lines[place]
             del self._lines[: place + 1]
@@ -129,7 +129,7 @@ def test_a_call_in_progress_ends_before_its_server_goes(folder):
         "        time.sleep(0.02)\n    return WORD\n"
     )
     lines = Lines()
-    with Client(words(), env={"PYTHONPATH": str(ROOT)}, stderr=lines, timeout=40) as client:
+    with Client(words(), env={"PYTHONPATH": str(ROOT)}, stderr=lines, timeout=120) as client:
         call = client.start_tool("wait")
         assert next(iter(call))["progress"] == 1
         (folder / "parts.py").write_text("WORD = 'two'\n")

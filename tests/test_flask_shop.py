@@ -46,7 +46,8 @@ def shop(tmp_path: Any, monkeypatch: Any) -> Iterator[Shop]:
     monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent.parent / "examples"))
     import flask_shop
 
-    app = flask_shop.create_app(DATABASE=f"sqlite:///{tmp_path / 'shop.db'}")
+    # Twenty orders at once wait for each other, and each for the disk.
+    app = flask_shop.create_app(DATABASE=f"sqlite:///{tmp_path / 'shop.db'}?timeout=60")
     output = app.test_cli_runner().invoke(args=["init-db"]).output
     tokens = dict(line.split(": ") for line in output.splitlines())
     with serving(app) as url:
