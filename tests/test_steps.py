@@ -60,7 +60,8 @@ def manual(door, **options):
             target = build().wsgi
         else:
             target = {"type": door, "url": stack.enter_context(over_http()) + ("/sse" if door == "sse" else "/mcp")}
-        yield stack.enter_context(Steps(target, **options))
+        # A process needs a while to start, and one that is late is taken for one of the legacy era.
+        yield stack.enter_context(Steps(target, **{"probe_timeout": 60, **options}))
 
 
 @contextlib.contextmanager

@@ -232,7 +232,7 @@ def test_t213_a_flood_of_questions_is_refused_and_the_reader_goes_on():
     server = Scripted(initialize=lambda params, say: INITIALIZED, tools_list=lambda p, s: {"tools": []})
 
     def sample(params):
-        gate.wait(10)
+        gate.wait(60)
         return "x"
 
     with Client(server, mode="legacy", sample=sample) as client:
@@ -243,7 +243,7 @@ def test_t213_a_flood_of_questions_is_refused_and_the_reader_goes_on():
         assert refused["error"]["code"] == -32603
         gate.set()
         with server.changed:
-            assert server.changed.wait_for(lambda: len(server.all(None)) == 40, 10)
+            assert server.changed.wait_for(lambda: len(server.all(None)) == 40, 60)
     assert sum("result" in message for message in server.all(None)) == 16
 
 
