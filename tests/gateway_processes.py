@@ -44,7 +44,8 @@ def python(*arguments: str, **more: Any) -> dict[str, Any]:
 
 def write_config(file: Path, servers: dict[str, Any], **options: Any) -> None:
     """Write a configuration in one step: a gateway that looks at the file sees the old one or the new one."""
-    config = {"mcpServers": servers, "gateway": {"port": 0, "log": False, **options}}
+    # On a busy machine its servers may start slowly, and are waited for.
+    config = {"mcpServers": servers, "gateway": {"port": 0, "log": False, "listTimeout": 60, **options}}
     made = file.with_suffix(".new")
     made.write_text(json.dumps(config), encoding="utf-8")
     os.replace(made, file)
