@@ -62,7 +62,7 @@ def hold(folder: str, name: str, ctx: Context) -> int:
     """Wait until there is a file of this name, and return the process that has waited."""
     log(Path(folder), f"begin {name}")
     ctx.progress(1, 2, os.getpid())
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     try:
         while not (Path(folder) / name).exists():
             ctx.check()

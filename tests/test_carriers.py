@@ -176,7 +176,7 @@ def test_workers_and_the_broker_come_and_go_and_no_task_is_lost(kind, tmp_path):
     with Carried(kind, tmp_path) as carried:
         # Nobody takes the hints, which are lost with the broker, and one task is over before its turn.
         lost, over = carried.make("again", name="lost"), carried.make("once", name="over")
-        _wait_until(lambda: carried.held() == 2)
+        _wait_until(lambda: carried.held() >= 2)
         carried.ask("tasks/cancel", over)
         carried.redis.kill()
         begun = time.monotonic()
