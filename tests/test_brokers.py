@@ -191,7 +191,7 @@ def test_a_process_that_ends_at_once_has_sent_its_hint(kind, tmp_path):
         "from carried_server import server\n"
         "from tests.helpers import result\n"
         "from minimcp.extensions.tasks import broker\n"
-        f"broker._FLUSH_S = {BOUND_S}\n"
+        f"broker._FLUSH_S = server.tasks._work.carrier.patience_s = {BOUND_S}\n"
         f"result(server, 'tools/call', name='once', arguments={{'name': 'x'}}, capabilities={DECLARED!r})\n"
     )
     with Redis() as redis:
@@ -230,6 +230,7 @@ def test_rq_sets_no_limit_and_keeps_no_result_and_no_id_in_its_lists(tmp_path):
     with Redis() as redis:
         queue = carried_server.queue(redis.url)
         server = carried_server.build("rq", tmp_path, queue)
+        server.tasks._work.carrier.patience_s = BOUND_S
         made = result(server, "tools/call", name="once", arguments={"name": "x"}, capabilities=DECLARED)
         quiet(server.tasks._work.carrier)
         (job,) = queue.jobs
