@@ -12,7 +12,7 @@ from ..engines.schema import hints
 from ..protocol import forms, revisions, spec, wire
 from ..protocol.errors import Cancelled, ToolError
 from ..protocol.input_requests import check
-from . import asking
+from . import asking, hooks
 from .dispatcher import Call, RequestContext
 from .habits import of_a_context
 
@@ -251,7 +251,7 @@ class Context(RequestContext):
         """Have a function called when the call is cancelled, at once if it already is."""
         self._on_cancel.append(callback)
         if self.cancelled.is_set():
-            self._tell_cancelled()
+            hooks.notify_once(self._on_cancel)
 
     def detach(
         self, handler: Callable[[Context, dict[str, Any]], Any], strategy: asking.Strategy | None = None

@@ -122,15 +122,6 @@ class RequestContext:
         self._last_progress: float | None = None
         self._asked = 0
 
-    def _tell_cancelled(self) -> None:
-        """Call each function that is to be called at the cancellation, once, on whichever thread comes first."""
-        while self._on_cancel:
-            try:
-                callback = self._on_cancel.pop(0)
-            except IndexError:
-                return
-            hooks.notify(callback)
-
 
 class Call:
     """A request in progress: made when it arrives, run once on any thread, cancelled at most once.
@@ -292,4 +283,4 @@ class Call:
             return
         log.info("%s %.100r cancelled: %.200r", ctx.method, self.id, reason)
         ctx.cancelled.set()
-        ctx._tell_cancelled()
+        hooks.notify_once(ctx._on_cancel)

@@ -69,6 +69,16 @@ def notify(callback: Callable[..., object], *arguments: object) -> None:
         log.exception("%r failed", callback)
 
 
+def notify_once(callbacks: list[Callable[[], None]]) -> None:
+    """Call each function of a list, and take it from there, so that of several threads one alone calls it."""
+    while callbacks:
+        try:
+            callback = callbacks.pop(0)
+        except IndexError:
+            return
+        notify(callback)
+
+
 class Outcome:
     """One request as `Server(around_request=...)` sees it.
 

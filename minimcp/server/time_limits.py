@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from ..engines import fork
 from ..protocol.errors import ToolError
+from . import hooks
 
 if TYPE_CHECKING:
     from .context import Context
@@ -104,4 +105,4 @@ class _LimitedRun:
             self._late.count += self._is_late
         if self._ctx is not None:
             self._ctx.cancelled.set()
-            self._ctx._tell_cancelled()
+            hooks.notify_once(self._ctx._on_cancel)
