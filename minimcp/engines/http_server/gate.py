@@ -188,9 +188,10 @@ class Gate:
         while not self._closed:
             if not self._waiting:
                 with self._lock:
-                    self._crowded = bool(self._waiting)
-                    self.measures = self._crowded or bool(self.waiters)
-                if not self._crowded:
+                    self._crowded = crowded = bool(self._waiting)
+                    self.measures = crowded or bool(self.waiters)
+                # As it was under the lock: who sets it right after that has released `_call`, once for each wait here.
+                if not crowded:
                     self._call.acquire()
                     continue
             time.sleep(_TICK_S)
