@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 from tests.official import check_emitted
 
 BOTH = "application/json, text/event-stream"
+_dice = random.SystemRandom()
 
 
 def modern(method: str, id: Any = 1, capabilities: Any = None, meta: Any = None, **params: Any) -> dict[str, Any]:
@@ -85,10 +87,15 @@ def events(lines: Any) -> Iterator[Any]:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago, for servers that cannot say which one they took."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free, for servers that cannot say which one they took.
+
+    It is below those that systems give away by themselves, to a connection or to who asks for any port, so that no other
+    test gets it before the server does, or while that is down.
+    """
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", _dice.randrange(10_000, 32_000)))
+            return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
