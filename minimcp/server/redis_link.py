@@ -110,7 +110,8 @@ class RedisLink:
         wanted = {self._channel(topic) for topic in topics}
 
         def settled() -> bool:
-            return self._stop.is_set() or (self._tried and not self._up) or wanted <= self._confirmed
+            # Until it is up the first time, also where a topic is confirmed before the channels of every process.
+            return self._stop.is_set() or (wanted <= self._confirmed if self._up else self._tried)
 
         with self._changed:
             if threading.current_thread() is not self._thread:
