@@ -96,10 +96,11 @@ def serve(engine: Served[S], pipes: tuple[int, int] | None = None) -> None:
     :param pipes: from `take_pipes`, when they were taken earlier.
     """
     loop = StdioLoop(engine, *(pipes or take_pipes()))
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
-        signal.signal(signal.SIGINT, _interrupt)
     try:
+        # Within, since the signal may come right after this.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _interrupt)
+            signal.signal(signal.SIGINT, _interrupt)
         engine.start()
         loop.run()
     except KeyboardInterrupt:
