@@ -36,6 +36,7 @@ class Scripted:
 
     :param methods: by method name with underscores for slashes; what is missing is answered with -32601.
     :ivar heard: every message that came in.
+    :ivar prompt: the methods that are answered, or not, before the client can begin to wait, however short its time is.
     """
 
     def __init__(self, **methods: Callable[[dict[str, Any], Callable[[Any], None]], Any]) -> None:
@@ -44,6 +45,7 @@ class Scripted:
         self.methods: dict[str, Any] = {"server/discover": lambda params, say: DISCOVERED}
         self.methods.update({name.replace("_", "/"): method for name, method in methods.items()})
         self.heard: list[dict[str, Any]] = []
+        self.prompt: set[str] = set()
         self.say: Any = None
         self.changed = threading.Condition()
 
@@ -84,11 +86,12 @@ class Played:
     """One request on its way through the script."""
 
     streams = False
-    interactive = True
 
     def __init__(self, server: Scripted, message: dict[str, Any]) -> None:
         self.server = server
         self.message = message
+        # What is not runs on the thread of the caller.
+        self.interactive = message["method"] not in server.prompt
 
     def run(self, send: Any) -> Any:
         id, method = self.message["id"], self.message["method"]

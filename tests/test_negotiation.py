@@ -56,7 +56,11 @@ def test_a_server_that_says_nothing_to_the_probe_is_legacy():
 
 
 def test_a_modern_server_that_is_slow_to_answer_the_probe_is_recognised():
-    server = Scripted(initialize=silent)
+    def ignore(params, say):
+        server.prompt.add("server/discover")
+        raise Silence
+
+    server = Scripted(initialize=ignore)
 
     def slow(params, say):
         server.wait_for("initialize")
@@ -70,6 +74,7 @@ def test_a_modern_server_that_is_slow_to_answer_the_probe_is_recognised():
 @pytest.mark.parametrize("mode", ["auto", "legacy", "2025-06-18"])
 def test_initialize_is_never_cancelled(mode):
     server = Scripted(server_discover=fault(-32601), initialize=silent)
+    server.prompt.add("server/discover")
     with pytest.raises(minimcp.Timeout, match="initialize"):
         Client(server, mode=mode, timeout=0.1).open()
     assert [message["method"] for message in server.heard][-1] == "initialize"
