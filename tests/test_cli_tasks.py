@@ -11,7 +11,7 @@ import pytest
 
 from minimcp import Context, Server
 from minimcp.__main__ import main
-from tests.embedded import embedded
+from tests.embedded import embedded, wait_until
 from tests.terminal import Pty
 
 
@@ -27,7 +27,7 @@ class Site:
             ctx.on_cancel(self.cancelled.set)
             ctx.progress(1, 2, "half of it")
             self.begun.set()
-            assert self.go_on.wait(20)
+            assert self.go_on.wait(60)
             ctx.check()
             return f"built {size}"
 
@@ -73,7 +73,7 @@ def test_a_task_is_left_and_come_back_to(site, capsys):
     out, err = said(capsys, "call", site.url, "build", "size=2", "--detach")
     id = out.strip()
     assert err == f"minimcp: the task goes on; to come back to it: minimcp task {site.url} {id}\n"
-    assert site.begun.wait(20)
+    wait_until(lambda: "statusMessage" in site.server.tasks.get(id))
     assert said(capsys, "task", site.url, id, "--status") == ("working: half of it (1 of 2)\n", "")
     assert '"status": "working"' in said(capsys, "task", site.url, id, "--status", "--json").out
     site.go_on.set()
