@@ -49,6 +49,7 @@ LIMITS: dict[str, float] = {
 
 _BACKLOG = 1024
 _PAUSE_S = 0.2
+_LEAVE_S = 5.0  # for `serve_forever`, which the bell has woken, on a busy machine
 _REFUSALS = 16  # refused connections that are kept until the client has read why
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -157,7 +158,7 @@ class WsgiServer(ThreadedWSGIServer):
             first, self._closed = not self._closed, True
         self.stop()
         if not first:
-            self._ended.wait(grace_s + 3.0)
+            self._ended.wait(grace_s + _PAUSE_S + _LEAVE_S + 2.0)
             return
         until = time.monotonic() + grace_s
         for function in self.on_shutdown:
@@ -169,7 +170,7 @@ class WsgiServer(ThreadedWSGIServer):
         self.gate.close()
         self.admission.end()
         # Closed under a thread that waits for them, they would never wake it.
-        self._idle.wait(_PAUSE_S + 1.0)
+        self._idle.wait(_PAUSE_S + _LEAVE_S)
         self.server_close()
         self._bell.close()
         self._ears.close()
