@@ -73,9 +73,9 @@ def honest() -> Server:
 def beside(server: Scripted, **more: Any) -> Iterator[Gateway]:
     """A gateway with an honest server and a liar; the tools of the first can be used in time before and after."""
     with served(honest()) as url:
-        entry = {"url": server.url, "probe": 0, "timeout": 2, "connectTimeout": 2, **more}
+        entry = {"url": server.url, "probe": 0, "timeout": 10, "connectTimeout": 10, **more}
         servers = {"honest": {"url": url, "probe": 0}, "liar": entry}
-        with Gateway({"mcpServers": servers, "gateway": {"listTimeout": 3}}) as gateway:
+        with Gateway({"mcpServers": servers, "gateway": {"listTimeout": 20}}) as gateway:
             unharmed(gateway)
             yield gateway
             unharmed(gateway)
@@ -200,8 +200,11 @@ def circular(message: Any, peer: Peer) -> None:
 
 def flooding(count: int) -> Lie:
     def say(message: Any, peer: Peer) -> None:
-        tools = [{**TOOL, "name": f"tool{number}"} for number in range(count)]
-        peer.json(reply(message["id"], {**HINTS, "tools": tools}))
+        # Written one by one, so that the other threads here have their turn meanwhile.
+        text = json.dumps({**TOOL, "name": "tool%d"})
+        tools = ",".join(text % number for number in range(count))
+        whole = json.dumps(reply(message["id"], {**HINTS, "tools": ["here"]}))
+        peer.body(whole.replace('"here"', tools).encode(), Content_Type="application/json")
 
     return say
 
@@ -296,7 +299,7 @@ def silent(message: Any, peer: Peer) -> None:
 
 @pytest.mark.parametrize("lie", [drip, silent])
 def test_a_server_that_never_comes_to_its_end_is_given_up_in_time(lie: Lie) -> None:
-    with liar(tools_call=lie) as server, beside(server, maxTimeout=2) as gateway:
+    with liar(tools_call=lie) as server, beside(server, timeout=2, maxTimeout=2) as gateway:
         with Client(gateway, mode="modern") as client:
             begun = time.monotonic()
             with pytest.raises(RemoteError) as caught:
@@ -323,8 +326,8 @@ def test_a_thousand_notices_of_a_change_are_a_few_lists() -> None:
                 server.engine.call = counted  # type: ignore[method-assign]
                 for number in range(1000):
                     server.tool(lambda: "y", f"new{number}")
-                assert changes.receive(10)["method"] == "notifications/tools/list_changed"
-                wait_until(lambda: len(client.list_tools(fresh=True)) == 1001, 10)
+                assert changes.receive(30)["method"] == "notifications/tools/list_changed"
+                wait_until(lambda: len(client.list_tools(fresh=True)) == 1001, 30)
                 assert listed.count("tools/list") <= 10
         server.close()
 
@@ -362,7 +365,7 @@ def test_a_server_that_flaps_costs_nothing_but_its_own_calls() -> None:
         else:
             peer.reset()
 
-    with liar(tools_call=flap, server_discover=_flapping(up)) as server, beside(server, timeout=1) as gateway:
+    with liar(tools_call=flap, server_discover=_flapping(up)) as server, beside(server) as gateway:
         with Client(gateway, mode="modern") as client:
             outcomes: dict[str, int] = {}
             before = 0
@@ -378,7 +381,8 @@ def test_a_server_that_flaps_costs_nothing_but_its_own_calls() -> None:
                     outcomes[outcome] = outcomes.get(outcome, 0) + 1
                 before = before or threading.active_count()
             assert set(outcomes) == {"x", "-32603"}
-            assert threading.active_count() <= before + 5
+            # Those of the last connections may be about to end.
+            wait_until(lambda: threading.active_count() <= before + 5)
             # No storm: what is down is not asked at every call.
             asked = sum(b"tools/call" in request.body for request in server.requests)
             assert asked < sum(outcomes.values())

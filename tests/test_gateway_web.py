@@ -352,9 +352,8 @@ def test_the_page_shows_everything_as_text(window: Any, width: int, scheme: str)
         background = window.run("return getComputedStyle(document.body).backgroundColor")
         assert background == ("rgb(16, 17, 19)" if scheme == "dark" else "rgb(250, 250, 249)")
         assert window.run("return document.querySelectorAll('#chart .bar').length") >= 1
-        assert window.run("return performance.getEntriesByType('resource').map((e) => new URL(e.name).host)") in (
-            [[f"127.0.0.1:{listening.port}"] * count for count in range(1, 9)]
-        )
+        hosts = window.run("return performance.getEntriesByType('resource').map((e) => new URL(e.name).host)")
+        assert set(hosts) == {f"127.0.0.1:{listening.port}"}
         window.open("about:blank")
         assert window.log() == []
 
