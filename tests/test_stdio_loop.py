@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -179,6 +180,32 @@ def test_beginnings_are_read_however_the_bytes_came():
         data = line + b"\n" + line + b"\n[]\n"
         found = [each for at in range(0, len(data), size) for each in splitter.feed(data[at : at + size])]
         assert found == [None, None, b"[]"] and [read_head(head)["id"] for head in splitter.heads] == [7, 7]
+
+
+def test_a_line_that_is_still_being_taken_when_the_input_ends_is_answered(server, monkeypatch):
+    real, returned, ended = server.engine.call, threading.Event(), []
+
+    def slow(message, **more):
+        ended.append(loop._ended.wait(20))
+        # `run` would return in this time, if it did not wait.
+        returned.wait(0.3)
+        return real(message, **more)
+
+    monkeypatch.setattr(server.engine, "call", slow)
+    (theirs, ours), (out, back) = os.pipe(), os.pipe()
+    loop = StdioLoop(server.engine, theirs, back)
+    os.write(ours, json.dumps({"jsonrpc": "2.0", "id": "p", "method": "ping"}).encode() + b"\n")
+    os.close(ours)
+    try:
+        loop.run()
+        answered = bool(select.select([out], [], [], 0)[0])
+    finally:
+        returned.set()
+        said = os.read(out, 1000)
+        loop.close()
+        for fd in (theirs, out, back):
+            os.close(fd)
+    assert ended == [True] and answered and json.loads(said)["id"] == "p"
 
 
 @pytest.mark.parametrize(

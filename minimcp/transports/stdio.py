@@ -129,7 +129,7 @@ class StdioLoop(Generic[S]):
         self._listeners = Workers(streams, streams, _WAITING_BYTES)
         self._ended = threading.Event()
         self._generation = fork.generation
-        self._answered = threading.Condition()  # notified when a call has been answered after the end
+        self._answered = threading.Condition()  # notified when a line or a call has been answered after the end
         # Calls whose answer is not written yet. The session forgets a call before, since its id may be used again then.
         self._unanswered: set[ServedCall] = set()
         self._turn_lock = threading.Lock()  # guards _turn, _busy, and _inside when it is cleared
@@ -149,9 +149,13 @@ class StdioLoop(Generic[S]):
         self._drain()
 
     def _drain(self) -> None:
-        """Wait a bounded time for the calls in progress."""
+        """Wait a bounded time for the calls in progress, and for lines of which none has been made yet."""
         with self._answered:
-            self._answered.wait_for(lambda: all(call.streams for call in list(self._unanswered)), _GRACE_S)
+            self._answered.wait_for(self._drained, _GRACE_S)
+
+    def _drained(self) -> bool:
+        with self._turn_lock:
+            return not self._busy and all(call.streams for call in list(self._unanswered))
 
     def close(self) -> None:
         """End the session; running handlers are told."""
@@ -168,13 +172,22 @@ class StdioLoop(Generic[S]):
                 self._watching.set()
             self._take(line)
             with self._turn_lock:
-                if self._turn != turn:
+                relieved = self._turn != turn
+                if relieved:
                     self._busy -= 1
-                    return
-                self._inside = None
+                else:
+                    self._inside = None
             if self._ended.is_set():
+                self._note_answer()
+                return
+            if relieved:
                 return
         self._ended.set()
+
+    def _note_answer(self) -> None:
+        """Wake who waits for the end, after which something has been answered."""
+        with self._answered:
+            self._answered.notify_all()
 
     def _watch(self) -> None:
         """Give the reading to another thread whenever the reader is inside one handler for a whole tick."""
@@ -265,8 +278,7 @@ class StdioLoop(Generic[S]):
         finally:
             self._unanswered.discard(call)
             if self._ended.is_set():
-                with self._answered:
-                    self._answered.notify_all()
+                self._note_answer()
 
     def _send(self, message: Reply) -> None:
         """Write a message; when the client has gone, the loop ends, and running handlers are told.
