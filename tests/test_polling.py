@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 from minimcp import Context, Server
+from minimcp.transports.legacy_http import SessionStreams
 from tests.helpers import BOTH, exchange, serving
 
 HEADERS = {"Content-Type": "application/json", "Accept": BOTH}
@@ -45,6 +48,38 @@ def test_a_call_that_closes_its_stream_before_it_said_anything_is_primed_and_ans
     assert [json.loads(line) for line in data] == [
         {"jsonrpc": "2.0", "id": 7, "result": {"content": [{"type": "text", "text": "welcome back"}]}}
     ]
+
+
+class Ended:
+    """Stands for a stream that has ended; `look` is called whenever somebody asks how much it keeps."""
+
+    def __init__(self, size: int, look: Any = None) -> None:
+        self.size, self.look = size, look
+
+    @property
+    def held(self) -> int:
+        if self.look is not None:
+            self.look()
+        return self.size
+
+
+def test_a_stream_is_read_to_its_end_while_another_ends() -> None:
+    every: Any = SessionStreams()
+    owner: Any = SimpleNamespace(limits={"event_bytes": 1000, "event_s": 0}, remove=lambda stream: None)
+    large, reads = Ended(10**6), threading.Thread(target=lambda: every.end(owner, large, read=True))
+
+    def meet() -> None:
+        if not reads.ident:
+            reads.start()
+            # It would be done in this time, if it did not wait for its turn.
+            reads.join(0.3)
+
+    old = Ended(1)
+    every._unread.update({old: (0.0, owner), large: (0.0, owner)})
+    old.look = meet
+    every.end(owner, Ended(1))
+    reads.join(20)
+    assert not reads.is_alive() and old not in every._unread and large not in every._unread
 
 
 def test_a_call_that_closes_nothing_and_says_nothing_is_answered_in_json() -> None:

@@ -165,7 +165,8 @@ class SessionStreams:
         now, dropped = time.monotonic(), []
         if read and stream.held > _SMALL:
             # Whoever reads this much has it; the small ones are worth keeping in case the connection lost the end.
-            self._unread.pop(stream, None)
+            with self._lock:
+                self._unread.pop(stream, None)
             streams.remove(stream)
         with self._lock:
             self._unread.pop(stream, None)
