@@ -32,6 +32,26 @@ def asked(server, method="tools/list"):
     return len(server.all(method))
 
 
+def test_an_answer_that_was_on_its_way_during_a_change_is_not_kept():
+    """Spec: FEAT-137"""
+    cache, server = Cache(), played()
+    listed = server.methods["tools/list"]
+
+    def overtaken(params, say):
+        found = listed(params, say)
+        if asked(server) == 1:
+            # As if the list were told to have changed after it was made, and before it came.
+            cache.changed(server_key, {"method": CHANGED})
+        return found
+
+    server.methods["tools/list"] = overtaken
+    with Client(server, cache=cache) as client:
+        server_key = client.settings.target.key
+        for _ in range(3):
+            client.list_tools()
+        assert asked(server) == 2
+
+
 def test_a_list_is_asked_for_once_while_it_is_fresh():
     server = played()
     with Client(server) as client:

@@ -46,6 +46,12 @@ class Cache:
         self._entries: OrderedDict[_Key, tuple[float, str]] = OrderedDict()
         self._private: Counter[_Call] = Counter()  # how many entries of a call are not public
         self._bytes = 0
+        self._changes = 0
+
+    @property
+    def changes(self) -> int:
+        """The number of changes told so far, by any server."""
+        return self._changes
 
     def get(self, server: str, method: str, params: Message, identity: Identity) -> Optional[Message]:
         """Return a fresh result, or None.
@@ -72,8 +78,13 @@ class Cache:
                 self._drop((*call, scope))
         return None
 
-    def put(self, server: str, method: str, params: Message, identity: str, result: Message) -> None:
-        """Keep a result for its `ttlMs`; 0, none or nonsense keeps nothing. Spec: FEAT-130, FEAT-131"""
+    def put(
+        self, server: str, method: str, params: Message, identity: str, result: Message, since: Optional[int] = None
+    ) -> None:
+        """Keep a result for its `ttlMs`; 0, none or nonsense keeps nothing. Spec: FEAT-130, FEAT-131
+
+        :param since: `changes` when it was asked for; one that a change may have overtaken is not kept.
+        """
         ttl_ms = result.get("ttlMs")
         if isinstance(ttl_ms, bool) or not isinstance(ttl_ms, (int, float)) or not ttl_ms > 0:
             return
@@ -82,6 +93,8 @@ class Cache:
         until = time.monotonic() + min(ttl_ms, LONGEST_S * 1000) / 1000
         key, text = (server, method, _canonical(params), scope), json.dumps(result)
         with self._lock():
+            if since is not None and since != self._changes:
+                return
             self._drop(key)
             self._entries[key] = (until, text)
             self._private[key[:3]] += scope != "public"
@@ -107,6 +120,7 @@ class Cache:
             uri = params.get("uri")
         read = _canonical({"uri": uri})
         with self._lock():
+            self._changes += bool(stale) or uri is not None
             for key in [key for key in self._entries if key[0] == server]:
                 if key[1] in stale or (uri is not None and key[1] == "resources/read" and key[2] == read):
                     self._drop(key)

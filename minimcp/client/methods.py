@@ -281,11 +281,12 @@ class Methods:
             found = cache.get(server, method, params, conn.transport.identity)
             if found is not None:
                 return Result(found)
+        since = cache.changes if cache is not None else None
         progress = options.pop("progress", None)
         call = self._call(method, params, progress=progress is not None, deadline=deadline, **options)
         result: Result = call.run(progress)
         if cache is not None and not options and not call.asked and conn.ready().era.caches:
-            cache.put(server, method, params, call.identity, result)
+            cache.put(server, method, params, call.identity, result, since)
         return result
 
     @short_traceback
