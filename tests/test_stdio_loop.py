@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import select
@@ -300,6 +301,38 @@ def test_a_signal_that_comes_as_soon_as_it_may_ends_the_serving(server, monkeypa
     finally:
         for fd in pipes:
             os.close(fd)
+
+
+@pytest.mark.parametrize("moment", range(24))
+def test_a_signal_at_any_moment_of_the_wait_leaves_no_lock_that_the_end_needs(server, moment):
+    (theirs, ours), (out, back) = os.pipe(), os.pipe()
+    loop, lines = StdioLoop(server.engine, theirs, back), itertools.count()
+
+    parts = loop._ended, loop._ended._cond
+
+    def trace(frame, event, arg):
+        if not any(frame.f_locals.get("self") is part for part in parts):
+            return None
+        if event == "line" and next(lines) == moment:
+            raise KeyboardInterrupt
+        return trace
+
+    end = threading.Timer(0.02, os.close, (ours,))
+    end.start()
+    sys.settrace(trace)
+    try:
+        loop.run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+        end.join(20)
+    closes = threading.Thread(target=loop.close, daemon=True)
+    closes.start()
+    closes.join(20)
+    assert not closes.is_alive()
+    for fd in (theirs, out, back):
+        os.close(fd)
 
 
 PRINTS = """

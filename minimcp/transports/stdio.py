@@ -128,6 +128,10 @@ class StdioLoop(Generic[S]):
         self._workers = Workers(int(self._limits["calls"]), _WAITING, _WAITING_BYTES)
         self._listeners = Workers(streams, streams, _WAITING_BYTES)
         self._ended = threading.Event()
+        # Released at the end. The main thread waits for it and not for the event: a signal in the midst of the functions
+        # of the event would leave that one's lock held, which the end needs.
+        self._bell = threading.Lock()
+        self._bell.acquire()
         self._generation = fork.generation
         self._answered = threading.Condition()  # notified when a line or a call has been answered after the end
         # Calls whose answer is not written yet. The session forgets a call before, since its id may be used again then.
@@ -144,9 +148,16 @@ class StdioLoop(Generic[S]):
         threading.Thread(target=self._watch, name="minimcp-stdio-watch", daemon=True).start()
         threading.Thread(target=self._read, args=(0,), name="minimcp-stdio-read", daemon=True).start()
         # In steps, since not every system lets a signal interrupt an endless wait.
-        while not self._ended.wait(1.0):
-            pass
+        while not self._ended.is_set():
+            self._bell.acquire(timeout=1.0)
         self._drain()
+
+    def _end(self) -> None:
+        self._ended.set()
+        try:
+            self._bell.release()
+        except RuntimeError:
+            pass  # It is released already.
 
     def _drain(self) -> None:
         """Wait a bounded time for the calls in progress, and for lines of which none has been made yet."""
@@ -159,7 +170,7 @@ class StdioLoop(Generic[S]):
 
     def close(self) -> None:
         """End the session; running handlers are told."""
-        self._ended.set()
+        self._end()
         self._watching.set()
         self._session.close()
 
@@ -182,7 +193,7 @@ class StdioLoop(Generic[S]):
                 return
             if relieved:
                 return
-        self._ended.set()
+        self._end()
 
     def _note_answer(self) -> None:
         """Wake who waits for the end, after which something has been answered."""
