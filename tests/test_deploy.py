@@ -144,7 +144,7 @@ def test_calls_questions_notices_and_progress_need_no_worker_of_their_own(site: 
         seen: set[str] = set()
         for number in range(40):
             seen.add(client.call_tool("add", {"text": f"note {number}"}).text)
-            assert changes.receive(timeout=10)["params"]["uri"] == "board://notes"
+            assert changes.receive(timeout=30)["params"]["uri"] == "board://notes"
         assert len(seen) > 1, seen
         assert "note 39" in client.read_resource("board://notes").text
         steps: list[Any] = []
@@ -193,8 +193,8 @@ def test_a_reload_ends_streams_by_the_protocol_and_lets_calls_finish(site: Site)
             assert changes.receive(timeout=20) is None
             while listening() is not None:
                 pass
-            # Long before a stream would have ended by itself, or gunicorn had ended it.
-            assert time.monotonic() - began < 15
+            # Long before a stream would have ended by itself, and before gunicorn had ended it after 30 s.
+            assert time.monotonic() - began < 25
             # What happens while the client is on its way to another worker is told there.
             legacy.request("tools/call", name="add", arguments={"text": "meanwhile"})
             with legacy.listen(last=last) as (_, again):

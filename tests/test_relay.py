@@ -99,7 +99,7 @@ def test_a_legacy_question_reaches_the_relay_with_its_call_and_so_does_the_answe
 
 def test_two_legacy_questions_at_once_keep_their_calls(target):
     """On a stream for each call, or in memory, where each call is known."""
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
 
     def relayed(city: str, nights: int) -> str:
         def hear(message: Any, reply: Any) -> None:
@@ -119,7 +119,7 @@ def test_two_legacy_questions_at_once_keep_their_calls(target):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(90)
     assert found == {"Oslo": "2 nights in Oslo", "Rome": "5 nights in Rome"}
 
 
@@ -218,7 +218,7 @@ def test_an_error_of_the_server_keeps_its_data():
 
 @pytest.mark.parametrize("mode", ERAS)
 def test_callbacks_know_the_calls_their_questions_came_with(target, mode):
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
 
     def elicit(question: Any) -> Any:
         both.wait()
