@@ -89,8 +89,8 @@ def events(lines: Any) -> Iterator[Any]:
 def free_port() -> int:
     """A port that is free, for servers that cannot say which one they took.
 
-    It is below those that systems give away by themselves, to a connection or to who asks for any port, so that no other
-    test gets it before the server does, or while that is down.
+    It is below those that systems give away by themselves, to a connection or to who asks for any port, so that no
+    other test gets it before the server does, or while that is down.
     """
     while True:
         with socket.socket() as probe, contextlib.suppress(OSError):

@@ -22,7 +22,7 @@ from tests.scripted import scripted
 
 
 class Kept:
-    """An inbox whose callbacks wait for `go`, and what they were given; `briefing` and `noticing` say that one waits."""
+    """An inbox whose callbacks wait for `go`, and what they were given; `briefing` and `noticing`: one has begun."""
 
     def __init__(self):
         self.go, self.briefing, self.noticing = threading.Event(), threading.Event(), threading.Event()
