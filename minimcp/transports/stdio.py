@@ -128,8 +128,8 @@ class StdioLoop(Generic[S]):
         self._workers = Workers(int(self._limits["calls"]), _WAITING, _WAITING_BYTES)
         self._listeners = Workers(streams, streams, _WAITING_BYTES)
         self._ended = threading.Event()
-        # Released at the end. The main thread waits for it and not for the event: a signal in the midst of a function of
-        # the event would leave the lock of that one held, which the end needs.
+        # Released at the end. The main thread waits for it and not for the event: a signal amid a function of the event
+        # would leave the lock of that one held, which the end needs.
         self._bell = threading.Lock()
         self._bell.acquire()
         self._generation = fork.generation
