@@ -130,12 +130,12 @@ def test_a_notice_on_a_listen_stream_reaches_the_cache():
 
 
 def test_private_answers_are_of_one_user_and_public_ones_of_all():
-    for scope, expected in (("private", None), ("public", {"ttlMs": 1000, "cacheScope": "public"})):
+    for scope, expected in (("private", None), ("public", {"ttlMs": 60_000, "cacheScope": "public"})):
         cache = Cache()
-        cache.put("s", "m", {}, "alice", {"ttlMs": 1000, "cacheScope": scope})
+        cache.put("s", "m", {}, "alice", {"ttlMs": 60_000, "cacheScope": scope})
         assert cache.get("s", "m", {}, "alice") is not None
         assert cache.get("s", "m", {}, "bob") == expected
-    cache.put("s", "n", {}, "alice", {"ttlMs": 1000, "cacheScope": "nonsense"})
+    cache.put("s", "n", {}, "alice", {"ttlMs": 60_000, "cacheScope": "nonsense"})
     assert cache.get("s", "n", {}, "bob") is None
 
 

@@ -108,7 +108,7 @@ def test_a_callback_may_call_the_client_again(target, mode):
 
     client = Client(target, mode=mode, sample=sample, roots=["/srv"])
     with client:
-        assert client.call_tool("advise", {"topic": "x"}, timeout=5).text == '{"copies":2} in file:///srv'
+        assert client.call_tool("advise", {"topic": "x"}, timeout=30).text == '{"copies":2} in file:///srv'
 
 
 def test_opening_and_closing_may_happen_in_any_order_and_on_any_thread():

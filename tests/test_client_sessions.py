@@ -30,6 +30,8 @@ CHANGED = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(legacy_http, "RETRY_S", 0.05)
+    # A farewell is heard, and the thread of a GET stream gone, when a link is closed, however busy the machine is.
+    monkeypatch.setattr(legacy_http, "_BYE_S", 30.0)
 
 
 def in_session(answer, id="the-session", version="2025-11-25", **options):
@@ -178,14 +180,14 @@ def test_the_farewell_is_not_waited_for_forever_and_may_fail(monkeypatch):
 
     def answer(request, peer):
         if request.method == "DELETE":
-            over.wait(10)
+            over.wait(60)
 
     with in_session(answer) as linked:
         began = time.monotonic()
         linked.transport.close()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         over.set()
-        assert linked.server.requests[-1].method == "DELETE"
+        wait_until(lambda: linked.server.requests[-1].method == "DELETE")
 
 
 # Streams that are gone on with

@@ -115,10 +115,10 @@ def test_the_time_that_a_user_takes_is_not_the_servers(guarded, browser):
     waited = threading.Event()
 
     def login(url):
-        waited.wait(3)
+        waited.wait(5.5)
         return browser(url)
 
-    with Client(guarded.url + "/mcp", auth=OAuth(login=login), timeout=2.5, probe_timeout=2.5) as client:
+    with Client(guarded.url + "/mcp", auth=OAuth(login=login), timeout=5, probe_timeout=5) as client:
         assert client.call_tool("slow", {}).text == "done"
 
 

@@ -17,10 +17,10 @@ from tests.hostile.support import Gate, Http, attacked
 
 
 @contextlib.contextmanager
-def hosting(server: Server) -> Iterator[Http]:
-    """Serve a server on a port of its own, with the embedded server."""
+def hosting(server: Server, **limits: float) -> Iterator[Http]:
+    """Serve a server on a port of its own, with the embedded server and further limits of it."""
     ready: Queue[Any] = Queue()
-    limits = {"send_s": 0.5, "idle_s": 15}
+    limits = {"send_s": 0.5, "idle_s": 15, **limits}
     listening = threading.Thread(
         target=serve, args=(server.wsgi, "127.0.0.1", 0), kwargs={"ready": ready.put, "limits": limits}
     )
@@ -75,11 +75,11 @@ def http(_attacked: Http) -> Iterator[Http]:
 
 @pytest.fixture
 def host(_no_thread_stays: None) -> Iterator[Any]:
-    """Serves further servers, `host(server) -> Http`, until the case is over; each must be alive then."""
+    """Serves further servers, `host(server, **limits) -> Http`, until the case is over; each must be alive then."""
     with contextlib.ExitStack() as stack:
 
-        def start(server: Server, alive: bool = True) -> Http:
-            client = stack.enter_context(hosting(server))
+        def start(server: Server, alive: bool = True, **limits: float) -> Http:
+            client = stack.enter_context(hosting(server, **limits))
             if alive:
                 stack.callback(client.alive)
             return client

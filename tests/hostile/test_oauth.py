@@ -541,5 +541,5 @@ def test_t237_a_challenge_with_an_endless_body_does_not_hold_up_a_streamed_reque
         while not over.is_set():
             yield b" " * 65536
 
-    with Raw(parts) as raw, requests.get(raw.url, auth=OAuth(login=browser), stream=True, timeout=5) as response:
+    with Raw(parts) as raw, requests.get(raw.url, auth=OAuth(login=browser), stream=True, timeout=30) as response:
         assert response.status_code == 401

@@ -140,7 +140,7 @@ def test_quick_starts_and_stops_leave_nothing_T199(tmp_path: Path) -> None:
         with Child(str(target)) as child:
             if number % 2:
                 child.alive()
-            return child.end(10)
+            return child.end(60)
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(once, range(20))) == [0] * 20

