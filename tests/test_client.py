@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import List, Optional
 
 import pytest
@@ -16,8 +17,10 @@ from typing_extensions import TypedDict
 import minimcp
 from minimcp import Client, Context, Server
 from minimcp.client import errors
+from minimcp.client.transports import waiting
 from minimcp.engines import errors as engine_errors
 from tests.embedded import embedded, wait_until
+from tests.helpers import Clock
 from tests.played import DISCOVERED, INITIALIZED, Fault, Scripted
 from tests.transcripts.server import build
 
@@ -788,27 +791,25 @@ def test_a_question_is_answered_under_its_id_with_its_json_type(id):
             assert (type(reply["id"]), reply["id"]) == (type(id), id)
 
 
-def test_progress_restarts_the_clock_but_not_that_of_the_longest_time():
+def test_progress_restarts_the_clock_but_not_that_of_the_longest_time(monkeypatch):
     def play(params, say):
         token = params["_meta"]["progressToken"]
-        for number in range(3):
-            over.wait(0.6)
-            say(
-                {
-                    "jsonrpc": "2.0",
-                    "method": "notifications/progress",
-                    "params": {"progressToken": token, "progress": number},
-                }
-            )
-        over.wait(0.6)
+        for number in range(4):
+            clock.now += 20
+            progress = {"progressToken": token, "progress": number}
+            say({"jsonrpc": "2.0", "method": "notifications/progress", "params": progress})
+            assert heard.acquire(timeout=20)
         return {"content": []}
 
-    over = threading.Event()
+    clock, heard = Clock(), threading.Semaphore(0)
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=clock))
+    options = {"timeout": 30, "progress": lambda each: heard.release()}
     with Client(Scripted(tools_call=play)) as client:
-        assert client.call_tool("x", {}, timeout=2, progress=lambda each: None) == {"content": []}
+        assert client.call_tool("x", {}, **options) == {"content": []}
         with pytest.raises(minimcp.Timeout):
-            client.call_tool("x", {}, timeout=2, max_timeout=0.8, progress=lambda each: None)
-        over.set()
+            client.call_tool("x", {}, max_timeout=50, **options)
+        for _ in range(4):
+            heard.release()
 
 
 def test_a_question_that_the_server_withdraws_gets_no_answer():

@@ -44,8 +44,7 @@ def rest(gateway: Any, name: str, arguments: Any, **headers: str) -> Any:
 
 @ERAS
 def test_tools_of_servers_are_called_over_plain_http(mode: str) -> None:
-    entries = {"shop": {"mode": mode, "timeout": 1}}
-    with gateway_of(shop(), gateway={"rest": True}, entries=entries) as gateway:
+    with gateway_of(shop(), gateway={"rest": True}, entries={"shop": {"mode": mode, "timeout": 30}}) as gateway:
         answer = rest(gateway, "shop_order", {"count": 3})
         assert (answer.status_code, answer.json) == (200, {"ordered": 3})
         refused = rest(gateway, "shop_order", {"count": "x"})
@@ -53,6 +52,8 @@ def test_tools_of_servers_are_called_over_plain_http(mode: str) -> None:
         failed = rest(gateway, "shop_order", {"count": 10})
         assert (failed.status_code, failed.json["error"]["message"]) == (422, "there are only nine")
         assert rest(gateway, "shop_sell", {}).status_code == 404
+        upstream = gateway.upstreams["shop"]
+        upstream.settings = upstream.settings._replace(timeout_s=0.5)
         late = rest(gateway, "shop_hang", {})
         assert late.status_code == 504
         assert late.json["error"]["data"] == {"server": "shop", "mayHaveRun": True, "timedOut": True}
@@ -139,6 +140,7 @@ def test_the_status_of_a_gateway_is_what_it_is() -> None:
     entries = {"files": {"prefix": "fs"}}
     with gateway_of(shop(), Server("files"), entries=entries) as gateway, client_of(gateway) as client:
         client.call_tool("shop_order", count=1)
+        gateway.settle()
         local = {"REMOTE_ADDR": "127.0.0.1"}
         found = Browser(gateway.wsgi).get("/status.json", environ_overrides=local).json
         assert [(each["name"], each["state"], each["prefix"]) for each in found["servers"]] == [

@@ -24,11 +24,38 @@ JSON = {"Content_Type": "application/json"}
 PROBE, HELLO, READY, LIST = "server/discover", "initialize", "notifications/initialized", "tools/list"
 
 
+_met_with_silence = threading.Semaphore(0)
+
+
 @pytest.fixture(autouse=True)
 def _no_verdicts():
     negotiation._legacy.clear()
     yield
     negotiation._legacy.clear()
+    while _met_with_silence.acquire(blocking=False):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _what_is_given_up_has_come(monkeypatch):
+    """Keep the order of what a server notes: each of its connections has a thread of its own."""
+
+    def probe(conn, *given):
+        found = real_probe(conn, *given)
+        if found.kind == "silence" and conn.transport.kind == "http":
+            assert _met_with_silence.acquire(timeout=20)
+        return found
+
+    def initialize(conn, *given):
+        try:
+            return real_initialize(conn, *given)
+        except minimcp.Timeout:
+            assert _met_with_silence.acquire(timeout=20)
+            raise
+
+    real_probe, real_initialize = negotiation._probe, negotiation.initialize
+    monkeypatch.setattr(negotiation, "_probe", probe)
+    monkeypatch.setattr(negotiation, "initialize", initialize)
 
 
 def reply(id, **members):
@@ -51,10 +78,12 @@ def event(*events):
 
 
 def silence(message, peer):
+    _met_with_silence.release()
     peer.left()
 
 
 def silent_stream(message, peer):
+    _met_with_silence.release()
     peer.stream().left()
 
 
@@ -346,10 +375,17 @@ def once(first, then):
 
 @pytest.mark.parametrize("first", [silence, body(503), body(500), body(202), HANG_UP], ids=range(5))
 @pytest.mark.parametrize("refusal", [ERROR, {"code": -32022, "message": "no", "data": {"supported": ["2026-07-28"]}}])
-def test_a_modern_server_that_failed_the_probe_is_probed_again_when_it_knows_no_initialize(first, refusal):
+def test_a_modern_server_that_failed_the_probe_is_probed_again_when_it_knows_no_initialize(first, refusal, monkeypatch):
+    def impatient_once(conn, *given):
+        found = probed(conn, *given)
+        conn.settings = conn.settings._replace(probe_timeout_s=20.0)
+        return found
+
+    probed = negotiation._probe
+    monkeypatch.setattr(negotiation, "_probe", impatient_once)
     probe = once(first, message(result=DISCOVERED))
     with serve(probe, {HELLO: message(400, error=refusal)}) as server:
-        with Client(server.url, probe_timeout=1 if first is silence else 20) as client:
+        with Client(server.url, probe_timeout=0.5 if first is silence else 20) as client:
             assert client.protocol_version == "2026-07-28"
         assert said(server) == [PROBE, HELLO, PROBE]
     assert not negotiation._legacy
@@ -437,7 +473,7 @@ class Slow:
 
     def pause(self, when):
         if when == self.when:
-            threading.Event().wait(1.2)
+            threading.Event().wait(2.7)
 
 
 @pytest.mark.parametrize("when", ["sent", "refused"])
@@ -447,7 +483,7 @@ def test_time_in_which_credentials_are_fetched_is_no_silence(when):
             return peer.body(status=401)
         return peer.json(reply(request.message["id"], result=DISCOVERED))
 
-    with scripted(answer) as server, Client(server.url, auth=Slow(when), probe_timeout=1) as client:
+    with scripted(answer) as server, Client(server.url, auth=Slow(when), probe_timeout=2.5) as client:
         assert client.protocol_version == "2026-07-28"
         assert set(said(server)) == {PROBE}
 
