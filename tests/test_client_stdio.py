@@ -12,14 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from minimcp.client.errors import CallCancelled
-from minimcp.client.transports import command
+from minimcp.client.transports import command, process, stdio
 from minimcp.client.transports.process import end
 from minimcp.client.transports.stdio import StdioTransport
 from minimcp.client.transports.waiting import Mailbox
@@ -634,3 +634,41 @@ def test_a_mailbox_gives_each_thing_to_one_of_those_who_wait() -> None:
     for thread in threads:
         thread.join(WAIT_S)
     assert sorted(taken) == list(range(8)) and len(box) == 0
+
+
+LAST_WORDS = """
+import os, sys
+sys.stdin.readline()
+os.write(1, b'{"jsonrpc":"2.0","id":1,"result":{"last":"word"}}' + bytes([10]))
+os.write(2, b"the end" + bytes([10]))
+os._exit(7)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="this system has no waitid")
+@pytest.mark.parametrize("names", [("read", "read_into"), ("_drain",), ("_wait",)], ids=lambda names: names[0])
+def test_last_words_of_a_server_count_though_a_thread_is_behind(names: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a busy machine: a thread of ours goes on only long after the process has ended."""
+
+    def behind(real: Any) -> Any:
+        def late(child: Any, *given: Any) -> Any:
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, child._process.pid, os.WEXITED | os.WNOWAIT)
+            threading.Event().wait(0.3)
+            return real(child, *given)
+
+        return late
+
+    monkeypatch.setattr(stdio, "_DRAIN_S", 0.02)
+    monkeypatch.setattr(process, "_LAST_WORDS_S", 0.02)
+    for name in names:
+        monkeypatch.setattr(process.Child, name, behind(getattr(process.Child, name)))
+    lines: list[str] = []
+    told: queue.Queue[Any] = queue.Queue()
+    link = StdioTransport([sys.executable, "-c", LAST_WORDS], stderr=lines.append)
+    link.on_lost = told.put
+    link.open(5)
+    assert link.start(modern("ping"), {}, 5).receive(WAIT_S)["result"] == {"last": "word"}
+    error = str(told.get(timeout=WAIT_S))
+    link.close()
+    assert "exited with code 7" in error and error.endswith("the end") and lines == ["the end"]

@@ -44,7 +44,9 @@ _STEP_S = 0.1
 _TAIL = 16 * 1024
 _SHOWN_TAIL = 2000
 # How long a process that is gone is waited for on standard error, which a grandchild may keep open.
-_LAST_WORDS_S = 1.0
+_LAST_WORDS_S = 0.2
+# How long a thread that has not come to what is there already is waited for: on a busy machine it may be far behind.
+BEHIND_S = 5.0
 _HIDDEN = re.compile(r"cannot import name '\w+' from [^\n]*'minimcp'[^\n]*\(([^()\n]*minimcp\.py)\)")
 _MISSING = re.compile(r"^KeyError: '(\w+)'$", re.MULTILINE)
 _SIGKILL = getattr(signal, "SIGKILL", 9)
@@ -136,6 +138,23 @@ class Child:
         poll = select.poll()
         poll.register(self._process.stdout, select.POLLIN)
         return poll
+
+    def has_output(self) -> bool:
+        """Say whether there is output, or its end, that was not read yet; False where the system does not tell."""
+        return _has_more(self._process.stdout)
+
+    def is_over(self) -> bool:
+        """Say whether the process has ended, though it may not be reaped yet."""
+        if self.exited.is_set() or not hasattr(os, "waitid"):
+            return self.exited.is_set()
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
+    def ends(self, timeout_s: float) -> bool:
+        """Wait until the process has ended and is reaped, and say whether it did end in time."""
+        return self.exited.wait(timeout_s) or (self.is_over() and self.exited.wait(BEHIND_S))
 
     def close_output(self) -> None:
         """Close the output, once nothing reads it any more."""
@@ -292,7 +311,10 @@ class Child:
     def hear_out(self) -> None:
         """Wait for the end of standard error, but not for ever: a grandchild may keep the pipe open."""
         if self._drainer.ident is not None and self._drainer is not threading.current_thread():
+            until = time.monotonic() + BEHIND_S
             self._drainer.join(_LAST_WORDS_S)
+            while self._drainer.is_alive() and _has_more(self._process.stderr) and time.monotonic() < until:
+                self._drainer.join(_LAST_WORDS_S)
 
     def fate(self) -> str:
         """Return what became of the process, and the last it wrote to standard error, for an error message."""
@@ -339,6 +361,17 @@ def _read(pipe: Any) -> bytes:
     except (OSError, ValueError):
         return b""
     return chunk
+
+
+def _has_more(pipe: Any) -> bool:
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    try:
+        poll.register(pipe, select.POLLIN)
+    except ValueError:
+        return False  # It was closed, after all was read.
+    return bool(poll.poll(0))
 
 
 def end(children: Iterable[Child]) -> None:

@@ -24,7 +24,7 @@ from ...protocol.errors import McpError
 from ...protocol.lines import LineSplitter
 from ..errors import UsedAfterFork
 from .messages import may_answer, tidy, without_bom
-from .process import PATIENCE_S, Child, Sink
+from .process import BEHIND_S, PATIENCE_S, Child, Sink
 from .transport import Exchange, Message, Transport, written
 from .waiting import Pending, Queued
 
@@ -39,10 +39,8 @@ MAX_ELEMENTS = 5_000_000
 _MOST_LOGGED = 5
 # So many lines without a message among them, and it is no server.
 _MOST_FOREIGN = 100
-# How long the end of the output is waited for after the end of the process, and the other way round. On a busy machine
-# half a second may lie between the two, and then an answer would be lost, or the reason why there is none.
-_DRAIN_S = 2.0
-_JOIN_S = 0.5
+# How long the end of the output is waited for after the end of the process, and the other way round.
+_DRAIN_S = 0.5
 # How long a caller that is alone reads, and after how long without such a caller the thread reads again.
 _ALONE_S = 0.02
 
@@ -196,7 +194,8 @@ class StdioConnection:
             self._child.write(line, timeout_s)
         except OSError:
             # The server's input is closed, so it has not read this. Its end says more, if it comes.
-            self._gone.wait(_DRAIN_S)
+            if not self._gone.wait(_DRAIN_S) and self._child.is_over():
+                self._gone.wait(BEHIND_S)
             lost = self.lost or ConnectionLost(f"The server {self._child.command} has closed its standard input")
             raise type(lost)(lost.message, _unsent(lost)) from None
 
@@ -238,7 +237,7 @@ class StdioConnection:
         self._lose(ConnectionLost("The connection was closed"), told=False)
         self._child.end()
         if self._reader is not threading.current_thread():
-            self._reader.join(_JOIN_S)
+            self._reader.join(_DRAIN_S)
 
     def _read(self) -> None:
         """Hand out what the server writes until its output ends, then end the process if it runs on."""
@@ -263,7 +262,7 @@ class StdioConnection:
             log.exception("reading from a server failed")
             error = ConnectionLost(f"Reading from the server {self._child.command} failed: {problem!r}")
         self._drained.set()
-        if error is None and not self._child.exited.wait(_DRAIN_S):
+        if error is None and not self._child.ends(_DRAIN_S):
             error = ConnectionLost(self._child.fate())
         if error is not None:
             self._lose(error)
@@ -285,7 +284,9 @@ class StdioConnection:
     def _exited(self) -> None:
         """Tell of the end of the process, after what it said before; a grandchild may keep its output open."""
         self._needed.set()
-        self._drained.wait(_DRAIN_S)
+        until = time.monotonic() + BEHIND_S
+        while not self._drained.wait(_DRAIN_S) and self._child.has_output() and time.monotonic() < until:
+            pass
         self._lose(ConnectionLost(self._child.fate()))
 
     def _lose(self, error: ClientError, told: bool = True) -> None:
