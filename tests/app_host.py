@@ -46,6 +46,7 @@ class AppHost:
         self.failures: list[str] = []
         self._height = 0
         self._changed = threading.Condition()  # guards the lists, and everything below
+        self._taken: list[Message] = []  # those of heard that the view has taken
         self._next: list[Message] = []
         self._over = False
         if make_view is not None:
@@ -69,12 +70,12 @@ class AppHost:
         return result
 
     def wait(self, method: str, timeout_s: float = 20) -> Message:
-        """Wait until the page has sent a message with this method, and return it."""
+        """Wait until the view has taken a message with this method from the page, and return it."""
         until = time.monotonic() + timeout_s
         with self._changed:
             while True:
                 found = next(
-                    (each for each in self.heard if isinstance(each, dict) and each.get("method") == method), None
+                    (each for each in self._taken if isinstance(each, dict) and each.get("method") == method), None
                 )
                 if found is not None:
                     return found
@@ -110,10 +111,11 @@ class AppHost:
             message = json.loads(environ["wsgi.input"].read())
             with self._changed:
                 self.heard.append(message)
-                self._changed.notify_all()
             posted = self.view.receive(message)
             with self._changed:
                 self.told += posted
+                self._taken.append(message)
+                self._changed.notify_all()
             return {"post": posted, "height": self._height, "closed": self.view.closed.is_set()}
         assert path == "/next", path
         with self._changed:

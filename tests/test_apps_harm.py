@@ -16,7 +16,7 @@ from minimcp import Server
 from minimcp.protocol.content import Raw
 from tests.app_host import HERE, AppHost, showing, texts
 from tests.browser import Browser, browser
-from tests.embedded import embedded
+from tests.embedded import embedded, wait_until
 from tests.test_apps_example import ARGUMENTS, planner
 from tests.test_peers import ROOT, node, peer_file
 
@@ -163,6 +163,7 @@ def test_what_is_said_fits_the_official_schema(window: Browser) -> None:
         window.click("#use")
         window.wait("!document.getElementById('said').hidden")
         host.tell(host.view.change(theme="dark"), "dark")
+        window.wait("document.documentElement.style.colorScheme === 'dark'")
         window.click("#done")
         assert host.view.closed.wait(20)
         shapes = {
@@ -214,7 +215,7 @@ def test_a_page_made_with_the_official_kit_is_shown(window: Browser) -> None:
         assert calls == [[[{"type": "text", "text": "shown"}]], [["refused", -32602]]]
         assert found["mode"] == ["fullscreen"] and found["message"] == [{}] and found["link"] == [{}]
         assert len(asked) == 5
-        assert {"id": "teardown", "jsonrpc": "2.0", "result": {}} in host.heard
+        wait_until(lambda: {"id": "teardown", "jsonrpc": "2.0", "result": {}} in host.heard)
 
 
 class Bridge:
