@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import signal
 import subprocess
@@ -35,13 +36,14 @@ class Pty:
         self._reader.start()
 
     def _read(self):
+        decoder = codecs.getincrementaldecoder("utf-8")()  # a character may come in two parts
         while True:
             try:
                 data = os.read(self.end, 4096)
             except OSError:
                 data = b""
             with self._changed:
-                self.seen += data.decode()
+                self.seen += decoder.decode(data)
                 self._changed.notify_all()
             if not data:
                 return
