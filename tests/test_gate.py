@@ -336,3 +336,48 @@ def test_the_embedded_server_learns_from_its_requests_which_paths_wait() -> None
         assert {"lookup", "/plain"} <= server.gate.waiters
         # But for the watch, which may look at a request before the application has named it.
         assert by_paths <= {"minimcp-gate"}
+
+
+def test_a_crowd_that_comes_before_the_watch_has_slept_is_let_in_all_the_same() -> None:
+    """The watch may be held up between finding nobody and waiting for the next crowd."""
+    ours = gate.Gate(1)
+    about, go, served = threading.Event(), threading.Event(), threading.Semaphore(0)
+
+    class Slow:
+        def __init__(self, lock: Any) -> None:
+            self.lock, self.release, self.locked = lock, lock.release, lock.locked
+
+        def acquire(self) -> None:
+            about.set()
+            assert go.wait(20)
+            self.lock.acquire()
+
+    def crowd() -> threading.Thread:
+        """Ask for the permit while another one holds it."""
+
+        def ask() -> None:
+            ticket = gate.Ticket(ours)
+            ours.enter(ticket)
+            ours.leave(ticket)
+            served.release()
+
+        ours.enter(holder)
+        thread = threading.Thread(target=ask)
+        thread.start()
+        wait_until(lambda: ours._waiting)
+        return thread
+
+    ours._call = Slow(ours._call)  # type: ignore[assignment]
+    holder = gate.Ticket(ours)
+    threads = [crowd(), threading.Thread(target=ours.watch)]
+    threads[1].start()
+    try:
+        assert served.acquire(timeout=20) and about.wait(20)
+        threads.append(crowd())
+        go.set()
+        assert served.acquire(timeout=20)
+    finally:
+        go.set()
+        ours.close()
+        for thread in threads:
+            thread.join(20)

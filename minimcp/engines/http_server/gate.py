@@ -139,8 +139,13 @@ class Gate:
             self._waiting.append(ticket)
             if not self._crowded:
                 self._crowded = self.measures = True
-                self._call.release()
+                self._wake()
         ticket.turn.acquire()
+
+    def _wake(self) -> None:
+        # The watch may not have come to wait for the call before this one.
+        if self._call.locked():
+            self._call.release()
 
     def _grant(self, ticket: Ticket) -> None:
         ticket.holds = True
@@ -190,7 +195,7 @@ class Gate:
                 with self._lock:
                     self._crowded = crowded = bool(self._waiting)
                     self.measures = crowded or bool(self.waiters)
-                # As it was under the lock: who sets it right after that has released `_call`, once for each wait here.
+                # As it was under the lock: a request that sets it after that releases `_call`.
                 if not crowded:
                     self._call.acquire()
                     continue
@@ -211,4 +216,4 @@ class Gate:
                 self._waiting.popleft().turn.release()
             if not self._crowded:
                 self._crowded = True
-                self._call.release()
+                self._wake()
