@@ -12,7 +12,7 @@ import pytest
 from minimcp import CallCancelled, Client, RemoteError
 from tests import transports
 from tests.embedded import wait_until
-from tests.helpers import Process, modern, post
+from tests.helpers import Process, free_port, modern, post
 
 ROOT = transports.ROOT
 FORMS = {"elicitation": {"form": {}, "url": {}}, "sampling": {}}
@@ -242,9 +242,9 @@ def test_tasks_go_on_after_their_call_was_answered(example):
 
 
 def test_tasks_are_there_after_a_crash_and_a_client_comes_back_to_them(tmp_path):
-    command = [sys.executable, "-m", "minimcp", "run", "examples/tasks.py", "--http"]
+    command = [sys.executable, "-m", "minimcp", "run", "examples/tasks.py", "--http", str(free_port())]
     kept = {"TASKS_FILE": str(tmp_path / "tasks.db")}
-    with Process([*command, "0"], cwd=str(ROOT), **kept) as process:
+    with Process(command, cwd=str(ROOT), **kept) as process:
         url = process.wait_for(r"tasks is listening on (http://127\.0\.0\.1:\d+/mcp)").group(1)
         with Client(url, tasks=True) as client:
             done = client.start_tool("count_primes", {"below": 100})
@@ -253,7 +253,7 @@ def test_tasks_are_there_after_a_crash_and_a_client_comes_back_to_them(tmp_path)
             id = asked.detach(20)
         process.child.kill()
         process.child.wait(20)
-    with Process([*command, url.rpartition(":")[2].partition("/")[0]], cwd=str(ROOT), **kept) as process:
+    with Process(command, cwd=str(ROOT), **kept) as process:
         process.wait_for(r"tasks is listening on")
         with Client(url, tasks=True) as client:
             assert client.task(done.task_id).result().data == 25
