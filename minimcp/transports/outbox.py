@@ -330,7 +330,11 @@ class Outbox:
                 # With what came just before, since each piece is a packet of its own.
                 parts.append(sse.encode(encode(self.reply), self._event))
             if parts or not over:
-                yield b"".join(parts)
+                piece = b"".join(parts)
+                # Not held while they are sent once more.
+                parts.clear()
+                events.clear()
+                yield piece
             if over or (left_s <= 0 and late is None):
                 break
             if left_s <= 0:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from minimcp import Context, Server
+from minimcp.transports.outbox import Outbox
 from tests.helpers import http_headers, modern
 from tests.hostile.support import LEGACY, Gate, Http, attacked, called, clean, message_of, read_reply
 
@@ -97,8 +98,6 @@ def test_a_client_that_stops_reading_is_given_up_and_others_do_not_notice_T101(h
 
 
 def test_what_a_client_leaves_unread_is_bounded_in_bytes_T101() -> None:
-    from minimcp.transports.outbox import Outbox
-
     outbox = Outbox()
     message = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x" * 10**6}}
     sent = threading.Semaphore(0)
@@ -295,6 +294,20 @@ def test_a_large_result_arrives_whole_in_bounded_memory(host: Any, streamed: boo
     assert size < received < size + 2000
     assert re.search(rb"x+\"", ending)
     assert peak < 5 * size
+
+
+def test_a_reply_that_is_sent_together_with_what_came_before_it_is_held_once_T107() -> None:
+    outbox, size = Outbox(), 5_000_000
+    outbox.send({"jsonrpc": "2.0", "method": "notifications/progress", "params": {}})
+    outbox.finish({"jsonrpc": "2.0", "id": 1, "result": {"text": "x" * size}})
+    tracemalloc.start()
+    try:
+        batches = outbox.batches(0, 1.0)
+        piece = next(batches)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < len(piece) < held < 1.5 * size and list(batches) == []
 
 
 def test_what_a_stream_carries_is_what_a_client_reads_line_by_line_T098(http: Http) -> None:

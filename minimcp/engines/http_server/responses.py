@@ -233,7 +233,7 @@ class ResponseWriter:
                 data = data[: self._left]
             self._left -= len(data)
         elif self._chunked and data:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            head, data = b"", b"%b%x\r\n%b\r\n" % (head, len(data), data)
         if head or data:
             self._deliver(head + data)
 
