@@ -12,14 +12,13 @@ from typing import Any, Optional
 
 from ..client import targets
 from ..client.client import Client
-from ..client.consent import printable
 from ..client.errors import GIVE
 from ..client.sandbox import Sandbox
 from ..client.transports.command import shown
 from ..client.transports.process import SAID
 from ..client.transports.server_lines import ServerLines
 from ..engines.addresses import without_secrets
-from ..engines.errors import AuthorizationError, ClientError
+from ..engines.errors import AuthorizationError, ClientError, printable
 from . import actions, questions, show, tool_calls
 
 log = logging.getLogger("minimcp")

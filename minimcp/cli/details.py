@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from ..client.consent import printable
 from ..client.transports.command import join_words
+from ..engines.errors import printable
 from ..protocol import revisions
 from . import schemas
 from .show import arguments_of, line, out, paragraph, prompt, resource, short, tool

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..client.consent import printable
+from ..engines.errors import printable
 from ..protocol.principal import Principal
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from typing import Any, Optional, Union
 from urllib.parse import urlsplit
 
 from ..client.answers import Question
-from ..client.consent import printable
-from ..engines.errors import InvalidArguments
+from ..engines.errors import InvalidArguments, printable
 from ..engines.schema import text as texts
 from ..engines.schema.values import ConversionError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Optional
 
-from ..client.consent import printable
+from ..engines.errors import printable
 from ..engines.schema import text as texts
 
 Message = dict[str, Any]

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Optional
 
-from ..client.consent import printable
 from ..client.transports.command import shown
+from ..engines.errors import printable
 from . import schemas
 
 Message = dict[str, Any]

@@ -9,10 +9,9 @@ from contextlib import suppress
 from typing import Any, Optional
 
 from ..client.client import Client
-from ..client.consent import printable
 from ..client.results import Result
 from ..client.transports.command import join_words
-from ..engines.errors import ClientError, ProtocolError
+from ..engines.errors import ClientError, ProtocolError, printable
 from ..protocol import spec
 from . import arguments, show
 

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from ..engines.errors import printable
 from .errors import NotApproved
 
 if TYPE_CHECKING:
@@ -248,14 +249,3 @@ def _describe(proposal: Proposal, characters: Optional[int], most: Optional[int]
     if most is not None and len(arguments) > most:
         lines.append(f"  ... and {len(arguments) - most} more arguments")
     return "\n".join(lines) + "\n"
-
-
-def printable(text: str, most: Optional[int] = None) -> str:
-    """Make a text fit for a terminal: escape control and invisible characters, and cut it after `most` characters."""
-    shown = text if most is None else text[:most]
-    shown = "".join(each if each.isprintable() else _escape(each) for each in shown)
-    return shown if most is None or len(text) <= most else f"{shown}... [{len(text)} characters in all]"
-
-
-def _escape(character: str) -> str:
-    return {"\n": "\\n", "\t": "\\t"}.get(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""Errors of the engines: the root of every exception of minimcp, and those that an engine raises itself."""
+"""Errors of the engines: the root of every exception of minimcp, those that an engine raises, and text fit for them."""
 
 from __future__ import annotations
 
@@ -65,3 +65,14 @@ class AuthorizationError(ClientError):
     def __init__(self, message: str, error: str = "") -> None:
         super().__init__(message)
         self.error = error
+
+
+def printable(text: str, most: int | None = None) -> str:
+    """Make a text fit for a terminal: escape control and invisible characters, and cut it after `most` characters."""
+    shown = text if most is None else text[:most]
+    shown = "".join(each if each.isprintable() else _escape(each) for each in shown)
+    return shown if most is None or len(text) <= most else f"{shown}... [{len(text)} characters in all]"
+
+
+def _escape(character: str) -> str:
+    return {"\n": "\\n", "\t": "\\t"}.get(character, f"\\u{ord(character):04x}")

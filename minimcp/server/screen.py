@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..engines.errors import printable
+
 if TYPE_CHECKING:
     from ..engines.http_server.wsgi_server import WsgiServer
     from .engine import Engine
@@ -33,7 +35,7 @@ class Screen:
 
     @contextmanager
     def _noted(self, outcome: Outcome, inner: AbstractContextManager[Any]) -> Iterator[None]:
-        request = _plain(f"{outcome.method or 'what could not be read'} {outcome.name or ''}".strip())
+        request = printable(f"{outcome.method or 'what could not be read'} {outcome.name or ''}".strip(), 200)
         if outcome.ctx is None or not outcome.ctx._row.streams:
             self._running[id(outcome)] = request
         try:
@@ -42,7 +44,7 @@ class Screen:
         finally:
             self._running.pop(id(outcome), None)
             if self._verbose:
-                caller = f" by {_plain(outcome.principal.id)}" if outcome.principal is not None else ""
+                caller = f" by {printable(outcome.principal.id, 200)}" if outcome.principal is not None else ""
                 took = f"{outcome.duration_s * 1000:.0f} ms"
                 say(f"{time.strftime('%H:%M:%S')} {request}{caller}: {_end(outcome)}, {took}")
 
@@ -71,7 +73,7 @@ def greet(engine: Engine, file: str, fd: int = 0) -> None:
 
         file = shlex.quote(file) if os.name != "nt" else f'"{file}"' if " " in file else file
         advice = f"; try it from another terminal: minimcp list {file}" if ".py" in file else ""
-        say(f"{_plain(str(engine.identity['name']))} waits for MCP messages on standard input{advice}")
+        say(f"{printable(str(engine.identity['name']), 200)} waits for MCP messages on standard input{advice}")
 
 
 def watched(engine: Engine, path: str, ready: Callable[[WsgiServer], object] | None) -> Callable[[WsgiServer], None]:
@@ -89,7 +91,7 @@ def watched(engine: Engine, path: str, ready: Callable[[WsgiServer], object] | N
             ready(listening)
         elif terminal:
             url = listening.url + path
-            say(f"{_plain(str(engine.identity['name']))} is listening on {url}; try it: minimcp list {url}")
+            say(f"{printable(str(engine.identity['name']), 200)} is listening on {url}; try it: minimcp list {url}")
 
     return on_ready
 
@@ -99,13 +101,8 @@ def _end(outcome: Outcome) -> str:
         return "no reply"
     error = outcome.error
     if error is not None:
-        return _plain(f"error {error.get('code')}: {error.get('message')}")
+        return printable(f"error {error.get('code')}: {error.get('message')}", 200)
     result = outcome.reply.get("result")
     if isinstance(result, dict) and result.get("isError"):
         return "the tool failed"
     return "a question" if isinstance(result, dict) and result.get("resultType") == "input_required" else "done"
-
-
-def _plain(text: str) -> str:
-    """Make a text of a request fit for a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from ..consent import printable
+from ...engines.errors import printable
 
 # The time within which a process follows one that failed, and how many lines are compared.
 _REPEATED_S = 10.0
