@@ -150,15 +150,13 @@ class Tasks:
 
     def begin_no_more(self) -> None:
         """Leave what is queued to other processes, and go on with what runs, as `close` does at first."""
-        self._work.stop_sending()
-        self._work.keeper().ends = True
+        self._work.keeper().begin_no_more()
 
     def close(self, wait_s: float = 0.0) -> None:
         """Stop here: what is queued stays queued, what runs gets some seconds, then its record says what became of it.
 
         Bodies that may run again are queued anew. The store is closed.
         """
-        self._work.stop_sending()
         self._work.keeper().stop(wait_s)
         self._work.wait_for_looks()
         self.store.close()

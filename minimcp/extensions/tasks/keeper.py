@@ -108,6 +108,7 @@ class Keeper:
 
     def stop(self, wait_s: float) -> None:
         """Wait for the bodies that run here, then give them up, and have the thread end."""
+        self.begin_no_more()
         self._wait(wait_s)
         self.give_up()
         _KEEPERS.discard(self)
@@ -117,14 +118,19 @@ class Keeper:
         if thread is not None and thread is not threading.current_thread():
             thread.join(_NOTICE_S if self.runs else _JOIN_S)
 
+    def begin_no_more(self) -> None:
+        """Leave what is queued to other processes, and go on with what runs."""
+        self.ends = True
+        # After that, since a thread that looks for more asks first whether it may.
+        self._work.stop_sending()
+
     def leave(self, until: float) -> None:
         """Begin nothing more, and wait for the bodies that run here until a time on the monotonic clock."""
-        self._work.stop_sending()
+        self.begin_no_more()
         self._wait(max(0.0, until - time.monotonic()))
 
     def _wait(self, wait_s: float) -> None:
         """Wait for the bodies that run here, but for those that wait for an answer."""
-        self.ends = True
         with self._idle:
             self._idle.notify_all()
             self._idle.wait_for(lambda: all(run.waits for run in list(self.runs.values())), wait_s)
@@ -170,8 +176,7 @@ class Keeper:
                     continue
                 found = news.take(pause_s)
                 if found is None:
-                    self.ends = True
-                    self._work.stop_sending()
+                    self.begin_no_more()
                 told = any(topic != QUEUED for topic, _ in found or ())
         finally:
             self._hang_up(news)
