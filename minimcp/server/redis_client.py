@@ -44,8 +44,6 @@ def connect(settings: LinkSettings, retries: int, connections: int) -> Any:
     """Make a client of Redis with a few connections, which are made on first use."""
     from redis import BlockingConnectionPool, Redis
     from redis.backoff import NoBackoff
-    from redis.exceptions import ConnectionError as Disconnected
-    from redis.exceptions import TimeoutError as TooLate
     from redis.retry import Retry
 
     options: dict[str, Any] = {
@@ -54,7 +52,7 @@ def connect(settings: LinkSettings, retries: int, connections: int) -> Any:
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), retries),
         # Before its version 6 the client tries again only after errors that are named.
-        "retry_on_error": [Disconnected, TooLate],
+        "retry_on_error": list(_disconnections()),
         "protocol": 2,
     }
     if settings.url.startswith("unix:"):
@@ -74,10 +72,14 @@ def errors() -> tuple[type[Exception], ...]:
 
 def is_disconnection(problem: Exception) -> bool:
     """Say whether the connection itself has failed."""
+    return isinstance(problem, (*_disconnections(), OSError))
+
+
+def _disconnections() -> tuple[type[Exception], ...]:
     from redis.exceptions import ConnectionError as Disconnected
     from redis.exceptions import TimeoutError as TooLate
 
-    return isinstance(problem, (Disconnected, TooLate, OSError))
+    return Disconnected, TooLate
 
 
 class Unsent:
