@@ -165,8 +165,6 @@ class SessionStreams:
         now, dropped = time.monotonic(), []
         if read and stream.held > _SMALL:
             # Whoever reads this much has it; the small ones are worth keeping in case the connection lost the end.
-            with self._lock:
-                self._unread.pop(stream, None)
             streams.remove(stream)
         with self._lock:
             self._unread.pop(stream, None)
